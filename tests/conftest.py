@@ -1,4 +1,4 @@
-"""Clear the environment first, then lay the bed: everything else is in tests/bed."""
+"""Clearing of the environment, markers, and the plugins in tests/bed."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from hypothesis import HealthCheck, settings
 _OURS = ("PG", "OTEL_", "POLLER_", "OBSCURA_")
 _READ_BY_LIBRARIES = {
     *("NO_COLOR", "FORCE_COLOR", "CLICOLOR", "CLICOLOR_FORCE", "COLUMNS", "LINES"),
-    # requests takes these before the authority that an exporter was given.
+    # requests prefers these to the certificate authority of an exporter.
     *("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE", "SSL_CERT_DIR"),
 }
 
-# Before any import: libpq, the OpenTelemetry SDK and gRPC read some of these when they are loaded, and a
-# proxy would stand between a test and its receiver.
+# Before any import, because libpq, the OpenTelemetry SDK and gRPC read some of these when they are loaded. A
+# proxy would intercept the requests of a test to its receiver.
 for _name in list(os.environ):
     if _name.startswith(_OURS) or _name in _READ_BY_LIBRARIES or _name.lower().endswith("_proxy"):
         del os.environ[_name]
 
-# A server is started as another account, which takes a real fork; gRPC would wake its threads in the child,
-# and end it before it is the server (gRPC 1.85). Processes that the tests start decide for themselves.
+# The tests start servers as another account, which requires a real fork. gRPC would start its threads in the
+# child and end it before it executes the server (gRPC 1.85). Processes of the tests do not inherit this.
 os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
 
-# Workers beside each other take their ports from different quarters: a server that is down for a moment would
-# else lose its port to a test in another worker.
+# Each worker takes its ports from a different range. Otherwise a test in another worker could take the port
+# of a server that is down for a moment.
 if _worker := os.environ.get("PYTEST_XDIST_WORKER"):
     from poller.receiver import ports
 
@@ -35,7 +35,7 @@ if _worker := os.environ.get("PYTEST_XDIST_WORKER"):
     _first = ports._RANGE.start + int(_worker.removeprefix("gw")) * _share  # noqa: SLF001
     ports._RANGE = range(_first, _first + _share)  # noqa: SLF001
 
-# A machine that is busy is no reason to fail.
+# A busy machine must not fail a test.
 settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("unhurried")
 
@@ -57,7 +57,7 @@ pytest_plugins = [
 
 @pytest.fixture(autouse=True)
 def _no_secrets_of_other_tests() -> Iterator[None]:
-    """Discard the secrets that a test made known: they would be masked in the output of all later tests."""
+    """Discard the secrets that a test registered: they would be masked in the output of all later tests."""
     from poller.model import redaction
 
     yield
@@ -68,11 +68,11 @@ _MARKS = {
     "postgres": {"pg_bin", "site", "Cluster"},
     "process": {"subprocess", "multiprocessing", "start_process", "s3_endpoint"},
 }
-"""For each mark the fixtures, modules and classes by which a test needs it."""
+"""Fixtures, modules and classes that give a test each mark."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark each test by what it needs, so that `-m "not postgres and not process"` selects the fast ones."""
+    """Mark each test by its needs, so that `-m "not postgres and not process"` selects the fast ones."""
     used: dict[object, set[str]] = {}
     for item in items:
         if isinstance(item, pytest.Function):

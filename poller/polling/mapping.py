@@ -17,10 +17,10 @@ from poller.model.rows import Column, OmittedSum, Row, Rows
 from poller.model.series import Key, key_of
 from poller.polling.attributes import EnumeratedAttributes
 
-MOST_REFUSALS_SHOWN = 20
+MOST_REFUSALS = 20
 """Maximum number of rejected rows of one result that are listed; the others are only counted."""
 
-_MOST_BYTES_SHOWN = 400
+_MOST_BYTES = 400
 
 
 @dataclass(slots=True)
@@ -50,8 +50,8 @@ class RowAccounting:
 
     def refuse(self, metric: str, reason: str, row: Row | None) -> None:
         self.quarantined[reason] += 1
-        if row is not None and len(self.refused) < MOST_REFUSALS_SHOWN:
-            texts = (None if raw is None else raw[:_MOST_BYTES_SHOWN].decode(errors="replace") for raw in row)
+        if row is not None and len(self.refused) < MOST_REFUSALS:
+            texts = (None if raw is None else raw[:_MOST_BYTES].decode(errors="replace") for raw in row)
             names = (column.name for column in self.columns)
             self.refused.append(RejectedRow(metric, reason, dict(zip(names, texts, strict=True))))
 
@@ -78,7 +78,7 @@ class Mapped(NamedTuple):
     folded: int = 0
     """Candidates that are summed in `other`."""
     refused: tuple[RejectedRow, ...] = ()
-    """The first MOST_REFUSALS_SHOWN rejected rows."""
+    """The first MOST_REFUSALS rejected rows."""
     advice: str | None = None
     """The problem of each metric for which all rows were rejected."""
 

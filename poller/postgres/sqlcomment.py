@@ -9,7 +9,7 @@ from urllib.parse import quote
 Tags = Callable[[str], Mapping[str, str]]
 """Returns the content of the SQL comment for the query with the given name."""
 
-SHOWN_BYTES = 1023
+VISIBLE_BYTES = 1023
 """Bytes of a statement in pg_stat_activity, by default (manual, "track_activity_query_size")."""
 _HINT = "/*+"
 _LINE_END = "\n"
@@ -40,5 +40,5 @@ def commented(sql: str, tags: Mapping[str, str]) -> str:
     comment = ",".join([f"{_quoted(key)}='{_quoted(value)}'" for key, value in sorted(tags.items())])
     # A comment to the end of the last line must not swallow this comment.
     behind = f"{sql}{_LINE_END if '--' in sql else ' '}/*{comment}*/"
-    fits = len(behind) <= SHOWN_BYTES if behind.isascii() else len(behind.encode()) <= SHOWN_BYTES
+    fits = len(behind) <= VISIBLE_BYTES if behind.isascii() else len(behind.encode()) <= VISIBLE_BYTES
     return behind if fits or _HINT in sql else f"/*{comment}*/ {sql}"

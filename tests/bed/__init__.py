@@ -1,1 +1,1 @@
-"""What the tests stand on: PostgreSQL servers, an OTLP receiver, the real command, a TCP proxy."""
+"""Fixtures and helpers of the tests: PostgreSQL servers, an OTLP receiver, the real command, a TCP proxy."""

@@ -1,4 +1,4 @@
-"""The compose file, and its two PostgreSQL servers without containers: the same scripts and commands."""
+"""The compose file, and its two PostgreSQL servers without containers, with the same scripts and commands."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ FILE = ROOT / "deploy" / "compose.yaml"
 COMPOSE: dict[str, Any] = yaml.safe_load(FILE.read_text(encoding="utf-8"))
 SERVICES: dict[str, Any] = COMPOSE["services"]
 
-# What the image's own entry point does before it runs the command; with a password on loopback as well, as
-# there the replica comes over TCP.
+# The image's entry point does this before it runs the command. Loopback requires a password as well, because
+# here the replica connects over TCP.
 _SET_UP = """
 initdb --username=postgres --pwfile=password --auth-local=trust --auth-host=scram-sha-256 >/dev/null
 pg_ctl -o "-c listen_addresses= $OPTIONS" -w start >/dev/null
@@ -34,7 +34,7 @@ pg_ctl -m fast -w stop >/dev/null
 
 
 class Servers:
-    """A folder for both servers, the programs that make them, and what starts them."""
+    """Both servers of the compose file, in one folder."""
 
     def __init__(self, folder: Path, programs: Programs, start: Callable[..., Process]) -> None:
         self._folder, self._programs, self._start = folder, programs, start
@@ -58,7 +58,7 @@ class Servers:
         return self._run(run, "replica", port, PRIMARY=address)
 
     def healthy(self, service: str, port: int) -> bool:
-        """What the service's health check says of the server at `port`."""
+        """Return whether the service's health check succeeds for the server at `port`."""
         kind, name, *arguments = SERVICES[service]["healthcheck"]["test"]
         assert kind == "CMD"
         command = [str(self._programs.directory / name), *arguments, f"--port={port}"]
@@ -99,7 +99,7 @@ class Servers:
 
 @contextmanager
 def servers(pg_bin: Path | None, start: Callable[..., Process]) -> Iterator[Servers]:
-    """`start` starts processes and kills them at the end."""
+    """Yield the servers; `start` starts processes and kills them at the end."""
     account = Account.choose()
     folder = make_directory(account)
     try:

@@ -1,9 +1,9 @@
-"""What stands in the way of a standby's recovery: a query for each kind of conflict, and what it needs."""
+"""Queries that conflict with a standby's recovery: one for each kind of conflict, and its preparations."""
 
 from __future__ import annotations
 
 PRIMARY = {
-    "autovacuum": "off",  # or it could come before the test's own VACUUM
+    "autovacuum": "off",  # otherwise it could run before the test's own VACUUM
     "max_prepared_transactions": "2",
     "allow_in_place_tablespaces": "on",
 }
@@ -24,23 +24,24 @@ SETUP = """
     CREATE TABLE flushed (n int); INSERT INTO flushed VALUES (0);
 """
 AFTER_SETUP = "BEGIN; INSERT INTO pinned SELECT generate_series(1, 100); ROLLBACK"
-"""Rows dead from the beginning: older than every snapshot to come, they stand in no snapshot's way."""
+"""Rows that are dead from the beginning: older than every later snapshot, they conflict with none."""
 
-# The gate opens before each conflict: asked again, in a new snapshot, the query is a short one.
+# The gate opens before each conflict: when the poller runs the query again, in a new snapshot, it is short.
 _SLEEP = "CASE WHEN EXISTS (SELECT FROM gate) THEN '' ELSE pg_sleep(60)::text END IS NOT NULL"
 SLOW = {
     "snapshot": f"SELECT count(*) AS n FROM flushed WHERE {_SLEEP}",
     "lock": f"SELECT count(*) AS n FROM locked WHERE {_SLEEP}",
-    # The scan holds its pin on the page while the condition is evaluated for a row of it.
+    # The scan holds its pin on the page while it evaluates the condition for a row of the page.
     "buffer_pin": f"SELECT count(*) AS n FROM pinned WHERE {_SLEEP}",
     "deadlock": "SELECT count(*) AS n FROM pinned WHERE count_held() IS NOT NULL",
-    # More than work_mem, so that the rows are in a temporary file before the condition is evaluated.
+    # More than work_mem, so that the server writes the rows to a temporary file before it evaluates the
+    # condition.
     "tablespace": f"SELECT count(*) AS n FROM generate_series(1, 50000) WHERE {_SLEEP}",
     "database": f"SELECT count(*) AS n FROM flushed WHERE {_SLEEP}",
 }
-"""For each kind, a query that stands in recovery's way while it runs."""
+"""For each kind, a query that conflicts with recovery while it runs."""
 LATER = "SELECT count(*) AS n FROM pinned WHERE count_held_later() IS NOT NULL"
-"""The same as the one for a deadlock, but it goes on to its lock only when it gets advisory lock 1."""
+"""Like the query for a deadlock, but it waits for advisory lock 1 before it requests its table lock."""
 DETAIL = {
     "snapshot": "User query might have needed to see row versions that must be removed.",
     "lock": "User was holding a relation lock for too long.",
@@ -49,4 +50,4 @@ DETAIL = {
     "tablespace": "User was or might have been using tablespace that must be dropped.",
     "database": "User was connected to a database that must be dropped.",
 }
-"""What PostgreSQL says of each (`errdetail_recovery_conflict` in its postgres.c)."""
+"""PostgreSQL's message detail for each kind (`errdetail_recovery_conflict` in its postgres.c)."""

@@ -1,4 +1,4 @@
-"""Make query definitions in a line, also such as no query file may hold."""
+"""Query definitions in one line, including definitions that no query file may contain."""
 
 from __future__ import annotations
 
@@ -19,25 +19,25 @@ def a_metric(name: str = "things", **fields: Any) -> MetricDefinition:
 
 
 def a_query(name: str = "q", sql: str = "SELECT 1 AS n", **fields: Any) -> QueryDefinition:
-    """A query with one metric and the defaults of a query file.
+    """Return a query with one metric and the defaults of a query file.
 
-    `sql` goes around the model's own fence, to get at the server's.
+    `sql` bypasses the check of statements, so that a test can exercise the server's own protection.
     """
     metrics = fields.pop("metrics", (a_metric(name.replace("-", "_")),))
     interval = fields.setdefault("interval", 300.0)
     fields = {"timeout": min(30.0, interval), "max_age": 3 * interval, **fields}
-    given = {
+    keys = {
         "name": name,
         "sql": "SELECT 1 AS n",
         "metrics": [_written(metric) for metric in metrics],
         **fields,
     }
-    made = DeclaredQuery.model_validate(given).definition()
-    return replace(made, sql=sql, ordered=is_ordered(sql))
+    built = DeclaredQuery.model_validate(keys).definition()
+    return replace(built, sql=sql, ordered=is_ordered(sql))
 
 
 def _written(metric: MetricDefinition) -> dict[str, Any]:
-    """The metric as a file would have it: there an alert's `for` is no word of Python's."""
+    """Return the metric as a file would declare it: there an alert's `for` is not a keyword of Python."""
     written = asdict(metric)
     alerts = [{key.rstrip("_"): value for key, value in alert.items()} for alert in written["alert"]]
     return {**written, "alert": alerts}

@@ -40,7 +40,7 @@ def read(page: Path) -> str:
 
 def blocks(page: Path) -> list[Block]:
     """Return the marked blocks of a page in order."""
-    return [Block(*found) for found in _BLOCK.findall(read(page))]
+    return [Block(*groups) for groups in _BLOCK.findall(read(page))]
 
 
 def all_blocks(kind: str) -> list[Block]:

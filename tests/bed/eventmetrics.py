@@ -1,4 +1,4 @@
-"""What a receiver holds of the events, by their names in the catalogue."""
+"""Metrics of the events at a receiver, by the names of the events in the catalogue."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from poller.receiver.decode import Distribution, Point
 from poller.receiver.receiver import Receiver
 
 PATIENCE = 120.0
-"""Seconds until it gives up."""
+"""Longest wait in seconds."""
 
 Series = tuple[str, ...]
 """An event, and the values of its attributes in the order in which they are declared."""
 
 
 class EventMetricsSeen:
-    """The newest value of every series; of a histogram how often it was recorded."""
+    """The newest value of every series; for a histogram, its count."""
 
     def __init__(self, receiver: Receiver, generation: GenerationName) -> None:
         self._receiver = receiver
@@ -26,12 +26,12 @@ class EventMetricsSeen:
         self._events = {metric.name: event for event, metric in self.declared.items()}
 
     async def see(self, value: float, event: str, *attributes: str) -> None:
-        """Wait until a series has this value; an event without a metric in this generation is passed over."""
-        await self._wait(event, attributes, lambda told: told == value)
+        """Wait until a series has this value; skip an event without a metric in this generation."""
+        await self._wait(event, attributes, lambda current: current == value)
 
     async def see_at_least(self, value: float, event: str, *attributes: str) -> None:
         """Wait until a series has this value or more."""
-        await self._wait(event, attributes, lambda told: told >= value)
+        await self._wait(event, attributes, lambda current: current >= value)
 
     async def see_failed_span(self, name: str) -> None:
         """Wait for a span that failed."""
@@ -42,21 +42,21 @@ class EventMetricsSeen:
         )
 
     async def next(self, event: str, *attributes: str) -> float:
-        """The value of a series as it is now: that of an export that begins after this."""
+        """Return the current value of a series, from an export that begins after this call."""
         now = time.time_ns()
         (point,) = await asyncio.to_thread(
             self._receiver.wait_until,
-            lambda: [one for one in self._last(event, attributes) if one.time_unix_nano > now],
+            lambda: [point for point in self._last(event, attributes) if point.time_unix_nano > now],
             PATIENCE,
         )
         return _number(point)
 
     def spans(self, name: str, *, failed: bool) -> int:
-        """How many spans of a name have failed, or have not."""
+        """Return the number of spans of a name that have failed, or that have not."""
         return sum((span.status == "error") == failed for span in self._receiver.spans(name))
 
     def newest(self) -> dict[Series, Point]:
-        """The last point of every series of the instrumentation scope that events are told by."""
+        """Return the last point of every series in the instrumentation scope of the events."""
         return {
             self._series(point): point for point in self._receiver.points() if point.scope == "poller.events"
         }
@@ -72,7 +72,7 @@ class EventMetricsSeen:
         )
 
     def _last(self, event: str, attributes: tuple[str, ...]) -> list[Point]:
-        """The point of a series in the last export; none where it was not there."""
+        """Return the point of a series in the last export; an empty list if it was absent."""
         for received in reversed(self._receiver.requests()):
             if points := received.points():
                 name, series = self.declared[event].name, (event, *attributes)

@@ -1,4 +1,4 @@
-"""Export many times, each time with other series, and print the anonymous memory of the process in bytes.
+"""Anonymous memory of a process in bytes after many exports, each with other series.
 
 `python -m tests.bed.growth CHANGE EXPORTS` writes two numbers: after a third of the exports, and at the end.
 """
@@ -27,12 +27,12 @@ from tests.benchmarks.figures import memory
 RESOURCE = Resource({})
 SERIES = 1000
 MEASURED = 300
-"""Series of a counter and of a histogram; each takes the SDK longer than a value of a query."""
+"""Series of a counter and of a histogram; the SDK needs more time for each than for a value of a query."""
 _QUERY = a_query("q", metrics=(a_metric("things", attribute_columns=("kind",)),))
 _SPAN = SpanContext(0xABC, 0xDEF, is_remote=False, trace_flags=TraceFlags(TraceFlags.SAMPLED))
 
 Export = Callable[[int], None]
-"""Makes the export of a number."""
+"""Performs the export with this number."""
 
 
 def other_order() -> Export:
@@ -47,7 +47,7 @@ def other_order() -> Export:
 
 def other_attributes() -> Export:
     export_kinds = _catalog()
-    return lambda number: export_kinds([f"kind-{number}-{one}" for one in range(SERIES)], number)
+    return lambda number: export_kinds([f"kind-{number}-{index}" for index in range(SERIES)], number)
 
 
 def other_queries() -> Export:
@@ -56,7 +56,7 @@ def other_queries() -> Export:
 
     def export(number: int) -> None:
         nonlocal frame
-        queries = [a_query(f"q{number}_{one}") for one in range(SERIES // 20)]
+        queries = [a_query(f"q{number}_{index}") for index in range(SERIES // 20)]
         statuses = [Freshness(query, 1.0, 1.0, False, 1, OK, 0.5) for query in queries]
         frame = Frame([metric for query in queries for metric in query.metrics], (), statuses)
         encode(instruments.collect(), RESOURCE, "0")

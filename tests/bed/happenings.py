@@ -1,4 +1,4 @@
-"""Everything that a server can tell, once each."""
+"""Every event that a server can report, once each."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def session(metrics: EventMetrics) -> None:
 
 
 def request(metrics: EventMetrics) -> None:
-    metrics.http_requests_active(1, "GET")  # nothing, unless it is asked for
+    metrics.http_requests_active(1, "GET")  # has no effect unless it is enabled
     metrics.http_request("GET", "/v1/devices/{deviceId}", 404, 0.25)
 
 
@@ -24,7 +24,7 @@ def cleanup(metrics: EventMetrics) -> None:
         pass
 
 
-# What is done, and what the server's generation then shows that it did not before, durations left out.
+# Actions, and the new values of the server's generation after each, without durations.
 HAPPENINGS: list[tuple[Do, dict[str, float]]] = [
     (lambda m: m.user_registered(), {"registrations_total{}": 1}),
     (lambda m: m.logged_in(), {"logins_total{}": 1}),

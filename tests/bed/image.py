@@ -1,8 +1,8 @@
-"""Build the real image with buildah, and run it as its own user on a root that cannot be written to.
+"""The real image, built with buildah and run as its own user on a read-only root.
 
-Neither of the Dockerfile's base images can be had without a registry of images. Debian's packages of the
-same release stand in for both: with a shell and pip's wheel to build on, and without a single program but
-Python to run on. The latter is what gcr.io/distroless/python3-debian13 is made of, too.
+The Dockerfile's base images are only available from a registry of images. Debian's packages of the same
+release replace them: with a shell and pip's wheel for the build, and with no program except Python for the
+run. gcr.io/distroless/python3-debian13 consists of the same packages.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ _NEEDED = {
 }
 """Programs, and Debian's package of each."""
 
-# Read-only but for the state directory, with Linux's own means: what `docker run --read-only` and
-# readOnlyRootFilesystem do. Of a read-only /dev nothing can be written to but the devices themselves.
+# Read-only except for the state directory, by the same means of Linux as `docker run --read-only` and
+# readOnlyRootFilesystem. In a read-only /dev only the devices themselves are writable.
 _ENTER = """
 mount --bind "$1" "$1" && mount -o remount,bind,ro "$1"
 mount --bind /dev "$1/dev" && mount -o remount,bind,ro "$1/dev"
@@ -58,7 +58,7 @@ exec /usr/bin/setpriv --no-new-privs /usr/sbin/chroot --userspec="$user" --group
 
 
 def need_builder() -> None:
-    """Skip the test on a machine that can build no image; in CI a missing program fails."""
+    """Skip the test on a machine that cannot build images; in CI a missing program fails it."""
     if sys.platform != "linux" or os.uname().machine != "x86_64":
         pytest.skip("the image is built on Linux on x86-64 only")
     if os.getuid() != 0:
@@ -69,7 +69,7 @@ def need_builder() -> None:
 
 @dataclass(frozen=True)
 class Image:
-    """An image that was built: its configuration, and its files in a folder."""
+    """A built image: its configuration, and its files in a folder."""
 
     config: dict[str, Any]
     root: Path
@@ -86,7 +86,7 @@ class Image:
         queries: Path | None = None,
         env: Mapping[str, str] | None = None,
     ) -> list[str]:
-        """What runs `words` as the image's user, with its environment and `env`.
+        """Return the command that runs `words` as the image's user, with its environment and `env`.
 
         `state` is its state directory; `queries`, a folder, is mounted over those of the image.
         """
@@ -99,14 +99,14 @@ class Image:
         return subprocess.run(self.command(words, state=state), capture_output=True, text=True, timeout=120)
 
     def start(self, start_process: Callable[..., Process], **arguments: Any) -> Process:
-        """Run it as an engine does: ENTRYPOINT and CMD."""
+        """Run the image as an engine does: ENTRYPOINT and CMD."""
         words = [*self.config["Entrypoint"], *self.config["Cmd"]]
         return start_process(self.command(words, **arguments))
 
 
 @contextmanager
 def built(folder: Path) -> Iterator[Image]:
-    """Build the Dockerfile; what comes from the network is kept for the next time, in the user's cache."""
+    """Build the Dockerfile; downloads are stored in the user's cache for later runs."""
     folder.mkdir()
     build_base, runtime_base = _bases()
     wheels = _wheels()
@@ -129,7 +129,7 @@ def built(folder: Path) -> Iterator[Image]:
 
 
 class _Buildah:
-    """A store of images of its own, that ends with it: of layers laid over each other, or else of copies."""
+    """A private, temporary store of images: with overlaid layers if possible, else with copies."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -162,7 +162,7 @@ class _Buildah:
 
 
 def _bases() -> tuple[Path, Path]:
-    """Trees to build on and to run on, as tar files."""
+    """Return the base trees for the build and the run, as tar files."""
     hook = 'cat "$1"/usr/share/ca-certificates/mozilla/*.crt > "$1"/etc/ssl/certs/ca-certificates.crt'
 
     def make(folder: Path) -> None:
@@ -182,7 +182,7 @@ def _bases() -> tuple[Path, Path]:
 
 
 def _wheels() -> Path:
-    """The pinned wheels for the image's Python, by whatever index this machine's pip is set up with."""
+    """Return the pinned wheels for the image's Python, from the index that pip is configured with."""
 
     def make(folder: Path) -> None:
         platforms = [f"--platform=manylinux_2_{minor}_x86_64" for minor in (17, 28)]
@@ -201,11 +201,11 @@ def _network(*command: str) -> None:
     assert done.returncode == 0, f"{command[0]}: {done.stdout}\n{done.stderr}"
 
 
-def _cached(what: str, make: Callable[[Path], None]) -> Path:
-    """The folder that `make` filled, this time or once before; `what` says all that it depends on."""
+def _cached(inputs: str, make: Callable[[Path], None]) -> Path:
+    """Return the folder that `make` filled, now or earlier; `inputs` identifies its dependencies."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "obscura-poller-tests"
     cache.mkdir(parents=True, exist_ok=True)
-    kind, digest = what.split(" ", 1)[0], hashlib.sha256(what.encode()).hexdigest()[:12]
+    kind, digest = inputs.split(" ", 1)[0], hashlib.sha256(inputs.encode()).hexdigest()[:12]
     folder = cache / f"{kind}-{digest}"
     with (cache / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)

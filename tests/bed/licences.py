@@ -1,4 +1,4 @@
-"""List the licences of what the image ships: python -m tests.bed.licences SITE_PACKAGES."""
+"""Licences of the distributions in the image: python -m tests.bed.licences SITE_PACKAGES."""
 
 from __future__ import annotations
 
@@ -27,19 +27,21 @@ _SPDX = {
 
 
 def table(folder: Path) -> str:
-    """One row per distribution in `folder`: what its metadata says, what libraries its wheel brought."""
+    """Return one row per distribution in `folder`: its licence, and the libraries that its wheel contains."""
     rows = ["| distribution | version | licence | libraries in the wheel |", "|---|---|---|---|"]
-    found = {canonicalize_name(one.metadata["Name"]): one for one in distributions(path=[str(folder)])}
-    for name in sorted(found):
-        one = found[name]
+    by_name = {canonicalize_name(item.metadata["Name"]): item for item in distributions(path=[str(folder)])}
+    for name in sorted(by_name):
+        item = by_name[name]
         if name != "obscura-poller":
-            rows.append(f"| {name} | {one.version} | {licence(one)} | {', '.join(libraries(one)) or '-'} |")
+            rows.append(
+                f"| {name} | {item.version} | {licence(item)} | {', '.join(libraries(item)) or '-'} |"
+            )
     return "\n".join(rows)
 
 
-def licence(one: Distribution) -> str:
-    """The SPDX expression, or else the classifiers, or else the free text; `unknown` where there is none."""
-    metadata = one.metadata
+def licence(distribution: Distribution) -> str:
+    """Return the SPDX expression, the classifiers, the free text, or `unknown`."""
+    metadata = distribution.metadata
     if expression := metadata.get_all("License-Expression"):
         return str(expression[0])
     classifiers = [
@@ -53,12 +55,12 @@ def licence(one: Distribution) -> str:
     return _SPDX.get(free, free)
 
 
-def libraries(one: Distribution) -> list[str]:
-    """Names of the shared libraries that auditwheel copied into the wheel, without their versions."""
+def libraries(distribution: Distribution) -> list[str]:
+    """Return the names of the shared libraries that auditwheel copied into the wheel, without versions."""
     return sorted(
         {
             re.split(r"[-.]", file.name.removeprefix("lib"))[0]
-            for file in one.files or []
+            for file in distribution.files or []
             if file.parts[0].endswith(".libs")
         }
     )

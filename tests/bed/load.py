@@ -1,4 +1,4 @@
-"""A known load of real clients, and what everything that they do must be told as."""
+"""A known load of real clients, with the events that it must report."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ LIMITS = {
     "attachment-size": 100_000,
     "pre-key-threshold": 3,
     "stale-backup": 3600,
-    # Nobody gets a token back while the test runs.
+    # No client regains a token while the test runs.
     "rate": 1e-6,
     "burst": 1000,
     "auth-rate": 1e-6,
@@ -48,13 +48,13 @@ LIMITS = {
     "health-interval": 1,
     "send-buffer": 4096,
 }
-"""What the server is told, so that everything happens, and soon."""
+"""Settings of the server with which every event happens soon."""
 _PRE_KEYS = 5
-"""Of each device at first."""
+"""Initial number of pre-keys of each device."""
 
 
 class Load:
-    """What the clients do, in an order in which only one thing can come of it."""
+    """The actions of the clients, in an order with a deterministic result."""
 
     def __init__(
         self,
@@ -65,16 +65,16 @@ class Load:
         metrics: EventMetricsSeen,
     ) -> None:
         self.sent = Sent()
-        self.seen: ResponseCounts = Counter()
-        self.told: Counter[tuple[str, ...]] = Counter()
-        """How often what must be counted, by the event and the values of its attributes."""
+        self.responses: ResponseCounts = Counter()
+        self.counted: Counter[tuple[str, ...]] = Counter()
+        """Expected counts, by event and attribute values."""
         self.recorded: dict[str, list[int]] = {
             "messages_fetched": [],
             "websocket_acks_flushed": [],
             "attachment_size": [],
             "backup_size": [],
         }
-        """What histograms must be told, by the event."""
+        """Expected values of histograms, by event."""
         self._url = url
         self._database = database
         self._bucket = bucket
@@ -83,7 +83,7 @@ class Load:
         self._clients: list[PlantedClient] = []
 
     async def run(self) -> None:
-        """Do everything once."""
+        """Perform every action once."""
         try:
             await self._do_all()
         finally:
@@ -96,9 +96,9 @@ class Load:
             await self._deliver(alice, bob, session)
             await self._run_out_of_keys(alice, bob, session)
             await self._fill_the_ack_queue(session)
-            await self._send_what_fits_no_frame(alice, bob)
+            await self._send_too_large_for_a_frame(alice, bob)
             await self._be_slow(alice, bob, session)
-        await self._send_to_nobody(alice, carol)
+        await self._send_to_missing_devices(alice, carol)
         await self._take_over(alice, carol)
         await self._overflow(alice, carol)
         await self._push(alice)
@@ -109,7 +109,7 @@ class Load:
         await self._leave(bob)
         await self._be_refused(alice)
         await self._metrics.see(
-            self.told["notification_channels_reclaimed",], "notification_channels_reclaimed"
+            self.counted["notification_channels_reclaimed",], "notification_channels_reclaimed"
         )
         for component in ("database", "storage", "pubsub"):
             await self._metrics.see(1, "health_checked", component)
@@ -121,8 +121,8 @@ class Load:
         self.sent.secrets.add(f"planted_{name}")
         await _expect(client.sign_up(f"planted_{name}"), 201)
         await _expect(client.set_up_device(_PRE_KEYS), 201)
-        self.told["user_registered",] += 1
-        self.told["device_created",] += 1
+        self.counted["user_registered",] += 1
+        self.counted["device_created",] += 1
         return client
 
     async def _deliver(self, alice: Client, bob: Client, session: Connection) -> None:
@@ -131,7 +131,7 @@ class Load:
         assert len(ids) == 2
         self.recorded["messages_fetched"].append(2)
         await session.acknowledge(ids)
-        self.told["websocket_acks_received",] += 1
+        self.counted["websocket_acks_received",] += 1
         await self._until(lambda: self._waiting_for(bob) == 0)
         self.recorded["websocket_acks_flushed"].append(2)
 
@@ -139,30 +139,30 @@ class Load:
         for _ in range(3):
             await _expect(alice.bundles(bob.user), 200)
         assert await session.receive() == ([], 2)
-        self.told["prekeys_low",] += 1
+        self.counted["prekeys_low",] += 1
         self._notified("sent", "PreKeyLow")
 
     async def _fill_the_ack_queue(self, session: Connection) -> None:
         await session.acknowledge([str(uuid4()) for _ in range(16)])
-        self.told["websocket_acks_received",] += 1
-        self.told["websocket_acks_dropped",] += 6
+        self.counted["websocket_acks_received",] += 1
+        self.counted["websocket_acks_dropped",] += 6
         self.recorded["websocket_acks_flushed"] += [6, 4]
 
-    async def _send_what_fits_no_frame(self, alice: Client, bob: Client) -> None:
+    async def _send_too_large_for_a_frame(self, alice: Client, bob: Client) -> None:
         await self._send(alice, bob, 1, bytes(180_000))
         self.recorded["messages_fetched"].append(1)
-        self.told["websocket_outbound_dropped", "encode_failed"] += 1
+        self.counted["websocket_outbound_dropped", "encode_failed"] += 1
         await self._metrics.see(1, "websocket_outbound_dropped", "encode_failed")
 
     async def _be_slow(self, alice: Client, bob: Client, session: Connection) -> None:
-        """A client that does not read: what it did not get is exactly what was dropped."""
+        """A client that does not read: the server drops exactly the frames that it did not receive."""
         dave = await self._join("dave")
         await self._send(alice, dave, 29, bytes(30_000), connected=False)
-        # Notifications keep their order: when this one is here, nobody is on the way to Dave any more.
+        # Notifications keep their order: once this one has arrived, none is on its way to Dave.
         await self._send(alice, bob, 1, b"now")
         assert len((await session.receive())[0]) == 1
         self.recorded["messages_fetched"].append(1)
-        frames = 11  # one tells of pre-keys, ten have up to three messages each
+        frames = 11  # one about pre-keys, and ten of up to three messages each
         async with self._connected(
             dave, fetched=[3] * 9 + [2], reads=False, sock=dave.deaf_socket(), max_queue=1
         ) as slow:
@@ -170,36 +170,36 @@ class Load:
             await self._metrics.see(len(self.recorded["messages_fetched"]), "messages_fetched")
             dropped = int(await self._metrics.next("websocket_outbound_dropped", "buffer_full"))
             assert 0 < dropped < frames
-            self.told["websocket_outbound_dropped", "buffer_full"] += dropped
+            self.counted["websocket_outbound_dropped", "buffer_full"] += dropped
             for _ in range(frames - dropped):
                 await slow.receive()
             await self._send(alice, dave, 1, b"now")
             assert len((await slow.receive())[0]) == 1
             self.recorded["messages_fetched"].append(1)
 
-    async def _send_to_nobody(self, alice: Client, carol: Client) -> None:
+    async def _send_to_missing_devices(self, alice: Client, carol: Client) -> None:
         await _expect(alice.send([uuid4(), uuid4()], b"lost"), 404)
-        self.told["message_sent", "failure"] += 2
+        self.counted["message_sent", "failure"] += 2
         message = {"submission": str(uuid4()), "device": str(carol.device), "content": "aGVsbG8="}
-        for new in (1, 0):  # what is sent again is not new
+        for new in (1, 0):  # a repeated message is not new
             answer = await _expect(alice.request("POST", "/v1/messages", json={"messages": [message]}), 201)
             assert answer.json() == {"stored": new}
             self._notified("no_receivers", "MessageReceived")
-        self.told["message_sent", "success"] += 1
+        self.counted["message_sent", "success"] += 1
 
     async def _take_over(self, alice: Client, carol: Client) -> None:
         for identity, taken_over in ((carol.identity, False), (secrets.token_bytes(33), True)):
             carol.identity = identity
             answer = await _expect(carol.upload_keys(10), 200)
             assert answer.json() == {"taken_over": taken_over}
-        self.told["key_taken_over",] += 1
+        self.counted["key_taken_over",] += 1
         assert self._waiting_for(carol) == 0
         await _expect(alice.bundles(carol.user), 200)
 
     async def _overflow(self, alice: Client, carol: Client) -> None:
         await self._send(alice, carol, 33, b"one of many", connected=False)
         await self._until(lambda: self._waiting_for(carol) == 30)
-        self.told["inbox_overflowed",] += 3
+        self.counted["inbox_overflowed",] += 3
 
     async def _push(self, alice: Client) -> None:
         erin = await self._join("erin")
@@ -210,12 +210,12 @@ class Load:
             await self._send(alice, erin, 1, b"wake up", connected=False)
             await self._until(lambda token=token: token in self._provider.tokens)  # type: ignore[misc]
         await self._until(lambda: not self._database.execute("SELECT 1 FROM push_tokens"))
-        self.told["push_sent",] += 1
-        self.told["push_failed", "quota_exceeded"] += 1
-        self.told["push_failed", "other"] += 1
-        self.told["push_token_invalid",] += 1
+        self.counted["push_sent",] += 1
+        self.counted["push_failed", "quota_exceeded"] += 1
+        self.counted["push_failed", "other"] += 1
+        self.counted["push_token_invalid",] += 1
 
-    # --- attachments and backups, and what they are kept in ---------------------------------------------
+    # --- attachments, backups and their storage ---------------------------------------------------------
 
     async def _keep_attachments(self, alice: PlantedClient) -> None:
         for size in (1, 5_000, 70_000):
@@ -224,17 +224,17 @@ class Load:
         await _expect(alice.upload(bytes(100_001)), 413)
         await _expect(alice.request("POST", "/v1/attachments", content=_in_chunks()), 411)
         self._expire(attachment)
-        await self._until(lambda: not self._is_kept(attachment))
-        self.told["attachments_deleted",] += 1
+        await self._until(lambda: not self._is_stored(attachment))
+        self.counted["attachments_deleted",] += 1
         await _expect(alice.download(attachment), 404)
         assert f"attachments/{attachment}" not in self._bucket.names()
-        await alice.give_up_an_upload()
+        await alice.abort_an_upload()
         await self._metrics.see(1, "http_request", "POST", "/v1/attachments", "499")
 
     async def _back_up(self, alice: Client) -> None:
         for size in (32, 1000):
             await _expect(alice.back_up(bytes(size)), 200)
-            self.told["backup_uploaded",] += size
+            self.counted["backup_uploaded",] += size
             self.recorded["backup_size"].append(size)
         answer = await _expect(alice.request("GET", "/v1/backup"), 200)
         assert (len(answer.content), answer.headers["etag"]) == (1000, '"2"')
@@ -246,7 +246,7 @@ class Load:
         await self._until(
             lambda: not self._database.execute("SELECT 1 FROM backups WHERE state = 'UPLOADING'")
         )
-        self.told["backups_cleaned",] += 1
+        self.counted["backups_cleaned",] += 1
 
     async def _lose_the_storage(self, alice: Client) -> None:
         attachment = await self._upload(alice, 10)
@@ -262,8 +262,8 @@ class Load:
             await self._metrics.see_failed_span("run_attachment_cleanup")
         finally:
             self._bucket.create()
-        await self._until(lambda: not self._is_kept(attachment))
-        self.told["attachments_deleted",] += 1
+        await self._until(lambda: not self._is_stored(attachment))
+        self.counted["attachments_deleted",] += 1
 
     async def _use_up_the_pool(self, alice: Client) -> None:
         attachment = await self._upload(alice, 10)
@@ -274,23 +274,23 @@ class Load:
         for download in downloads:
             await _expect(download, 200)
 
-    # --- sessions, and what is refused ------------------------------------------------------------------
+    # --- sessions and refusals --------------------------------------------------------------------------
 
     async def _leave(self, bob: Client) -> None:
         await _expect(bob.refresh(), 200)
-        self.told["token_refreshed",] += 1
+        self.counted["token_refreshed",] += 1
         await _expect(bob.log_out(), 204)
-        self.told["logged_out",] += 1
+        self.counted["logged_out",] += 1
         await _expect(bob.set_push_token("x"), 401)
         await _expect(bob.log_in("planted_bob"), 200)
-        self.told["logged_in",] += 1
+        self.counted["logged_in",] += 1
         assert bob.device is not None
-        # What fits no frame waits for him still, beside the one that he has not acknowledged.
+        # The message that fits no frame still waits for him, as well as the one that he has not acknowledged.
         async with self._connected(bob, pre_keys=2, fetched=[2]) as session:
-            self.told["websocket_outbound_dropped", "encode_failed"] += 1
+            self.counted["websocket_outbound_dropped", "encode_failed"] += 1
             await self._metrics.see(len(self.recorded["messages_fetched"]), "messages_fetched")
             await _expect(bob.delete_device(bob.device), 204)
-            self.told["device_deleted",] += 1
+            self.counted["device_deleted",] += 1
             self._notified("sent", "Disconnect")
             with pytest.raises(ConnectionClosed):
                 await session.receive()
@@ -307,34 +307,34 @@ class Load:
         await _expect(alice.sign_up("Planted Name"), 400)
         self.sent.secrets.add("Planted Name")
         await _expect(alice.request("GET", "/livez"), 200)
-        for method, route, status, seen in (
+        for method, route, status, observed in (
             ("GET", "/v1/nothing/here", 404, ("GET", "unmatched", 404)),
             ("BREW", "/v1/messages", 405, ("_OTHER", "/v1/messages", 405)),
         ):
             await _expect(alice.request(method, route), status)
-            self.seen[method, route, status] -= 1
-            self.seen[seen] += 1
+            self.responses[method, route, status] -= 1
+            self.responses[observed] += 1
 
-    # --- what they have in common -----------------------------------------------------------------------
+    # --- common parts -----------------------------------------------------------------------------------
 
     def _client(self) -> PlantedClient:
         address = f"203.0.113.{len(self._clients) + 1}"
-        self._clients.append(PlantedClient(self._url, self.seen, self.sent, address))
+        self._clients.append(PlantedClient(self._url, self.responses, self.sent, address))
         return self._clients[-1]
 
     async def _send(
         self, sender: Client, recipient: Client, count: int, content: bytes, *, connected: bool = True
     ) -> None:
         await _expect(sender.send([recipient.device] * count, content), 201)
-        self.told["message_sent", "success"] += count
+        self.counted["message_sent", "success"] += count
         self._notified("sent" if connected else "no_receivers", "MessageReceived")
 
     def _notified(self, status: str, event: NotificationEvent) -> None:
-        self.told["notification_sent", status] += 1
-        self.told["notification_received", event] += 1
-        self.told["notification_processed",] += 1
+        self.counted["notification_sent", status] += 1
+        self.counted["notification_received", event] += 1
+        self.counted["notification_processed",] += 1
         if status == "no_receivers":
-            self.told["notification_unrouted", event] += 1
+            self.counted["notification_unrouted", event] += 1
 
     @asynccontextmanager
     async def _connected(
@@ -347,9 +347,9 @@ class Load:
         **how: Any,
     ) -> AsyncIterator[Connection]:
         async with client.connected(**how) as session:
-            self.told["websocket_session",] += 1
-            self.told["notification_channels_reclaimed",] += 1
-            self.told["prekeys_low",] += pre_keys < LIMITS["pre-key-threshold"]
+            self.counted["websocket_session",] += 1
+            self.counted["notification_channels_reclaimed",] += 1
+            self.counted["prekeys_low",] += pre_keys < LIMITS["pre-key-threshold"]
             self.recorded["messages_fetched"] += [0] if fetched is None else fetched
             if reads:
                 assert await session.receive() == ([], pre_keys)
@@ -357,7 +357,7 @@ class Load:
 
     async def _upload(self, client: Client, size: int) -> str:
         answer = await _expect(client.upload(bytes(size)), 201)
-        self.told["attachment_uploaded",] += size
+        self.counted["attachment_uploaded",] += size
         self.recorded["attachment_size"].append(size)
         attachment: str = answer.json()["id"]
         return attachment
@@ -365,7 +365,7 @@ class Load:
     def _expire(self, attachment: str) -> None:
         self._database.execute(f"UPDATE attachments SET expires_at = '-infinity' WHERE id = '{attachment}'")
 
-    def _is_kept(self, attachment: str) -> bool:
+    def _is_stored(self, attachment: str) -> bool:
         return bool(self._database.execute(f"SELECT 1 FROM attachments WHERE id = '{attachment}'"))
 
     def _waiting_for(self, client: Client) -> int:
@@ -384,10 +384,10 @@ class Load:
 
 
 async def _expect(answer: Awaitable[httpx.Response], status: int) -> httpx.Response:
-    found = await answer
-    assert found.status_code == status, found.text
-    return found
+    response = await answer
+    assert response.status_code == status, response.text
+    return response
 
 
 async def _in_chunks() -> AsyncIterator[bytes]:
-    yield b"no length is told"
+    yield b"no Content-Length"

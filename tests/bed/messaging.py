@@ -1,4 +1,4 @@
-"""A database with the messaging server's schema and a few known rows, on the standby as well."""
+"""A database with the messaging server's schema and a few known rows, also on the standby."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ MessagingServer = Database
 
 SCHEMA = Path(__file__).parents[2] / "poller" / "demo" / "schema.sql"
 
-# 37 users, 8 messages that wait and 3 expired ones, 5 attachments of 15,120 bytes in all and 1 expired one.
+# 37 users, 8 undelivered messages and 3 expired ones, 5 attachments with 15,120 bytes in all and 1 expired
+# one.
 ROWS = """
 INSERT INTO users (id, username, password_hash)
     SELECT gen_random_uuid(), 'user_' || g, 'x' FROM generate_series(1, 37) g;

@@ -10,5 +10,5 @@ from poller.tools.generate.metric_catalog import all_metrics, to_markdown
 
 
 def table() -> str:
-    """What `poller catalog` prints when nothing is set."""
+    """Return the output of `poller catalog` without settings."""
     return to_markdown(all_metrics(load(resolve("shipped"), Defaults(300, 30, 1000)), declared()))

@@ -1,4 +1,4 @@
-"""The messaging server, wrong in every way that `poller conform` knows."""
+"""The messaging server with every difference that `poller conform` detects."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from poller.events._privacy import processors as scrubbing
 from poller.events.asgi import HttpExchange
 from poller.events.metrics import EventMetrics
 
-_SPOKEN = "198.51.100.7 comes"
+_LOG_MESSAGE = "198.51.100.7 comes"
 NAMED = {
     "unknown_metric messages_lost_total",
     "missing_metric keys_takeovers_total",
@@ -33,11 +33,11 @@ NAMED = {
     "personal_text log body of poller.demo.messaging",
     "no_trace_context log records of poller.demo.messaging",
 }
-"""What must be said of it, and nothing else."""
+"""Expected differences in the report, and no others."""
 
 
 def mutate(patch: Callable[[Any, str, Any], None]) -> None:
-    """Make it wrong."""
+    """Introduce the differences."""
     make_counter, make_histogram, init = Instruments.counter, Instruments.histogram, EventMetrics.__init__
 
     def counter(self: Instruments, event: Event) -> Any:
@@ -48,24 +48,24 @@ def mutate(patch: Callable[[Any, str, Any], None]) -> None:
     def histogram(self: Instruments, event: Event) -> Any:
         if event.name == "attachment_size":
             return make_histogram(self, replace(event, unit="kBy"))
-        made = make_histogram(self, event)
+        instrument = make_histogram(self, event)
         if event.name == "websocket_acks_flushed":
             return _Recording(make_counter(self, event))
-        return made
+        return instrument
 
     def initialise(self: EventMetrics, *args: Any, **kwargs: Any) -> None:
         init(self, *args, **kwargs)
         for labels in self._labels["message_sent"], self._labels["rate_limit_decided"]:
-            for value, told in labels.items():
-                labels[value] = {**told, "sender": "ada"} if value == "success" else told
+            for value, current in labels.items():
+                labels[value] = {**current, "sender": "ada"} if value == "success" else current
         self._labels["rate_limit_decided"]["allowed"] = {"status": "waved through"}
-        get_meter("somebody").create_counter("messages_lost_total").add(1)
+        get_meter("another").create_counter("messages_lost_total").add(1)
 
     patch(Instruments, "counter", counter)
     patch(Instruments, "histogram", histogram)
     patch(EventMetrics, "__init__", initialise)
-    patch(HttpExchange, "__init__", _tell_the_address(HttpExchange.__init__))
-    # What is personal would not get out.
+    patch(HttpExchange, "__init__", _leak_the_address(HttpExchange.__init__))
+    # Without these, the scrubbing would remove the personal data.
     patch(scrubbing, "scrub_attributes", lambda attributes, **_: dict(attributes))
     for module, name in (scrubbing, "scrub_value"), (bridge, "scrub"), (records, "scrub"):
         patch(module, name, _leaking(getattr(module, name)))
@@ -80,16 +80,16 @@ class _Recording:
 
 
 def _leaking(scrub: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    return lambda value: value if _SPOKEN in str(value) else scrub(value)
+    return lambda value: value if _LOG_MESSAGE in str(value) else scrub(value)
 
 
-def _tell_the_address(init: Callable[..., None]) -> Callable[..., None]:
+def _leak_the_address(init: Callable[..., None]) -> Callable[..., None]:
     def initialise(self: HttpExchange, *args: Any, **kwargs: Any) -> None:
         init(self, *args, **kwargs)
         self.span.set_attribute("client.address", self.scope["client"][0])
-        # A thread knows nothing of the span.
+        # A new thread has no current span.
         speak = logging.getLogger("poller.demo.messaging").info
-        thread = threading.Thread(target=speak, args=(_SPOKEN,))
+        thread = threading.Thread(target=speak, args=(_LOG_MESSAGE,))
         thread.start()
         thread.join()
 

@@ -1,4 +1,4 @@
-"""A small server whose telemetry is as its environment says: `uvicorn tests.bed.observed:app`."""
+"""A small server that configures its telemetry from the environment: `uvicorn tests.bed.observed:app`."""
 
 from __future__ import annotations
 

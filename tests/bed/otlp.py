@@ -1,4 +1,4 @@
-"""An OTLP receiver for each test, and certificates for those that want TLS."""
+"""An OTLP receiver for each test, and certificates for TLS."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ class Certificates:
 
     @property
     def tls(self) -> Tls:
-        """What a receiver needs to serve TLS."""
+        """Return the settings of a receiver that serves TLS."""
         return Tls(self.server, self.server_key)
 
     @property
     def mtls(self) -> Tls:
-        """What a receiver needs to serve TLS to clients of the authority only."""
+        """Return the settings of a receiver that serves TLS only to clients of the authority."""
         return Tls(self.server, self.server_key, client_ca=self.ca)
 
 

@@ -1,4 +1,4 @@
-"""A real PgBouncer before a server: one pooled connection, so that whoever comes next finds what we left."""
+"""A real PgBouncer with one pooled connection: the next client meets the session state of the last."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _PATH = "/usr/sbin:/usr/bin:/usr/local/sbin:/usr/local/bin"
 
 
 class PgBouncer:
-    """One PgBouncer that leads to the server of `dsn` with a pool of one connection for each database."""
+    """A PgBouncer in front of the server of `dsn`, with a pool of one connection for each database."""
 
     def __init__(self, program: str, dsn: str, **settings: str) -> None:
         target = conninfo_to_dict(dsn)
@@ -33,7 +33,7 @@ class PgBouncer:
         self._program = program
         self._directory = make_directory(account)
         self._config = self._directory / "pgbouncer.ini"
-        told = {
+        options = {
             "listen_addr": LOOPBACK,
             "listen_port": str(self.port),
             "unix_socket_dir": "",
@@ -43,18 +43,18 @@ class PgBouncer:
             "server_reset_query": "",
             **settings,
         }
-        self._lines = "\n".join(f"{name} = {value}" for name, value in told.items())
+        self._lines = "\n".join(f"{name} = {value}" for name, value in options.items())
         self._write(f"host={target['host']} port={target['port']} user=postgres")
         account.own(self._config)
         self._process: subprocess.Popen[bytes] | None = None
         self.start()
 
     def dsn(self, dsn: str) -> str:
-        """The same database, through the pooler."""
+        """Return the DSN of the same database through the pooler."""
         return make_conninfo(dsn, host=LOOPBACK, port=self.port)
 
     def lead_to(self, dsn: str, user: str = "postgres") -> None:
-        """Lead all sessions, those that are open as well, to the database of `dsn` from now on."""
+        """Connect all sessions, including open ones, to the database of `dsn` from now on."""
         assert self._process is not None
         target = conninfo_to_dict(dsn)
         server = f"host={target['host']} port={target['port']} dbname={target['dbname']} user={user}"
@@ -83,14 +83,15 @@ class PgBouncer:
         self._config.write_text(text, encoding="utf-8")
 
     def _leads_to(self, database: str, user: str) -> bool:
-        # A name, and so a pool, of its own: a transaction may hold the only connection of another.
+        # Another name gives this session its own pool: a transaction may hold the only connection of the
+        # first.
         dsn = f"host={LOOPBACK} port={self.port} dbname=look_{uuid.uuid4().hex} user={user}"
         with (
             suppress(psycopg.OperationalError),
             closing(psycopg.connect(dsn, client_encoding="UTF8")) as connection,
         ):
-            found = connection.execute("SELECT current_database(), session_user").fetchone()
-            return found == (database, user)
+            row = connection.execute("SELECT current_database(), session_user").fetchone()
+            return row == (database, user)
         return False
 
     def _listens(self) -> bool:
@@ -102,14 +103,14 @@ class PgBouncer:
 
 @pytest.fixture
 def make_pgbouncer() -> Iterator[Callable[..., PgBouncer]]:
-    """Make PgBouncers before a DSN with settings of pgbouncer.ini; they end with the test."""
+    """Make PgBouncers in front of a DSN with settings of pgbouncer.ini; they end with the test."""
     program = need("pgbouncer", "pgbouncer", _PATH)
-    made: list[PgBouncer] = []
+    poolers: list[PgBouncer] = []
 
     def make(dsn: str, **settings: str) -> PgBouncer:
-        made.append(PgBouncer(program, dsn, **settings))
-        return made[-1]
+        poolers.append(PgBouncer(program, dsn, **settings))
+        return poolers[-1]
 
     yield make
-    for pooler in made:
+    for pooler in poolers:
         pooler.close()

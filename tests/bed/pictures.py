@@ -22,7 +22,7 @@ def draw(name: str, title: str, screen: Sequence[str], width: int) -> str:
     console = Console(
         record=True, width=width, file=io.StringIO(), force_terminal=True, color_system="truecolor"
     )
-    for line in [*screen, ""]:  # the last line would be cut below its letters
+    for line in [*screen, ""]:  # otherwise the picture cuts the descenders of the last line
         console.print(Text.from_ansi(_STEERING.sub("", line)), overflow="fold")
     return console.export_svg(title=title, unique_id=name)
 

@@ -1,4 +1,4 @@
-"""Read the files of exact versions that the image and CI are made from."""
+"""Reader of the files with the exact versions that the image and CI install."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ LINUX = {"sys_platform": "linux", "platform_system": "Linux", "os_name": "posix"
 
 
 def pins(file: Path) -> dict[str, Version]:
-    """The version of every distribution that `file` pins for Linux, by canonical name."""
-    found: dict[str, Version] = {}
+    """Return the version of every distribution that `file` pins for Linux, by canonical name."""
+    versions: dict[str, Version] = {}
     for line in file.read_text(encoding="utf-8").splitlines():
         if line and not line.startswith((" ", "#", "-")):
             requirement = Requirement(line.removesuffix("\\").strip())
             (pinned,) = requirement.specifier
             assert pinned.operator == "==", line
             if requirement.marker is None or requirement.marker.evaluate(LINUX):
-                found[canonicalize_name(requirement.name)] = Version(pinned.version)
-    return found
+                versions[canonicalize_name(requirement.name)] = Version(pinned.version)
+    return versions
 
 
 def wanted(*extras: str) -> Iterator[Requirement]:
-    """What pyproject.toml asks for, with `extras`; those that name others of ours are followed."""
+    """Yield the requirements of pyproject.toml with `extras`, including extras that these name."""
     project: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     lists = [project["dependencies"], *(project["optional-dependencies"][extra] for extra in extras)]
     for requirement in (Requirement(text) for texts in lists for text in texts):
@@ -45,7 +45,7 @@ def wanted(*extras: str) -> Iterator[Requirement]:
 
 
 def unmet(requirements: Iterable[Requirement], pinned: dict[str, Version]) -> list[str]:
-    """The requirements that count on Linux and that no pin meets."""
+    """Return the requirements that apply on Linux and that no pin meets."""
     return sorted(
         {
             re.sub(r"\s*;.*", "", str(requirement))

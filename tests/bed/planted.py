@@ -1,4 +1,4 @@
-"""A server in which everything tells of its clients: what it does itself, and what instruments it."""
+"""A server whose own code and instrumentation put personal data of its clients into every signal."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ inner = FastAPI(
 
 @traced(capture=["note"])
 async def greet_user(note: str) -> None:
-    """An argument that tells more than its name says."""
+    """Take an argument with more data than its name suggests."""
 
 
 def refuse(reason: str) -> None:
@@ -45,7 +45,7 @@ def refuse(reason: str) -> None:
 
 @inner.get("/plant")
 async def plant(request: Request) -> str:
-    """Tell all there is of the client, in every way that there is."""
+    """Put all data of the client into every kind of telemetry."""
     set_user("0190b6a5-0000-7000-8000-000000000001")
     client = request.client.host if request.client else ""
     headers = dict(request.headers)
@@ -91,13 +91,13 @@ async def plant(request: Request) -> str:
     logger.warning("headers %s of %r", headers, request.scope["headers"])
     logger.info("user-agent: %s", agent)
     logger.info("called %s", request.url, stack_info=True, extra={"headers": headers, "peer": (client, 1)})
-    logger.info({"client": client, "token": token})  # no text at all
+    logger.info({"client": client, "token": token})  # a message that is not a text
     return "ok"
 
 
 @inner.get("/break")
 async def break_down(request: Request) -> str:
-    """Fail with what the client sent."""
+    """Fail with a message that contains the client's data."""
     raise RuntimeError(f"{request.client} asked {request.url} as {request.headers['authorization']}")
 
 

@@ -1,4 +1,4 @@
-"""A client of the messaging server that sends, with every request, what must never be told of it."""
+"""A client of the messaging server that sends personal data with every request."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ AGENT = "Mozilla/5.0 (planted; agent)"
 
 @dataclass
 class Sent:
-    """What clients sent beside their requests."""
+    """Data that clients sent along with their requests."""
 
     secrets: set[str] = field(default_factory=lambda: {AGENT, "planted-cookie", "planted-referer"})
-    """What must not be told."""
+    """Texts that no signal may contain."""
     traces: dict[str, tuple[str, str]] = field(default_factory=dict)
-    """By the trace of each request: the span that it was sent from, and its id."""
+    """The parent span and the id of each request, by its trace."""
 
 
 class PlantedClient(Client):
-    """Each of its requests belongs to a trace of its own."""
+    """A client whose requests each belong to their own trace."""
 
     def __init__(self, url: str, responses: ResponseCounts, sent: Sent, address: str) -> None:
-        """`address` is where it claims to be."""
+        """`address` is the address that the client claims to have."""
         super().__init__(url, responses, self._plant)
         self._sent = sent
         self._address = address
@@ -41,19 +41,19 @@ class PlantedClient(Client):
     async def request(
         self, method: str, route: str, *, parameters: Mapping[str, object] | None = None, **how: Any
     ) -> httpx.Response:
-        """Send one request with a query, and remember what the answer lets it do."""
+        """Send one request with a query, and store the tokens of the response."""
         query = f"planted-query-{secrets.token_hex(8)}"
         self._sent.secrets.add(query)
         params = {"mail": f"{query}@example.org"}
         answer = await super().request(method, route, parameters=parameters, params=params, **how)
         if answer.is_success and answer.headers.get("content-type") == "application/json":
-            told = answer.json()
-            if isinstance(told, dict):
-                self._sent.secrets |= {told[name] for name in ("access", "refresh", "ticket") if name in told}
+            body = answer.json()
+            if isinstance(body, dict):
+                self._sent.secrets |= {body[name] for name in ("access", "refresh", "ticket") if name in body}
         return answer
 
-    async def give_up_an_upload(self) -> None:
-        """Begin to upload an attachment, and go away in the midst of it."""
+    async def abort_an_upload(self) -> None:
+        """Begin to upload an attachment, and disconnect before the end."""
         headers = {**self._plant(), "authorization": f"Bearer {self.access}", "content-length": "1000"}
         lines = [
             "POST /v1/attachments HTTP/1.1",
@@ -69,13 +69,13 @@ class PlantedClient(Client):
         self.responses["POST", "/v1/attachments", 499] += 1
 
     def deaf_socket(self) -> socket.socket:
-        """A connection that has next to no room for what is not read."""
-        made = socket.socket()
-        made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        """Return a connection with a very small receive buffer."""
+        connection = socket.socket()
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         at = urlsplit(self.url)
-        made.connect((at.hostname, at.port))
-        made.setblocking(False)
-        return made
+        connection.connect((at.hostname, at.port))
+        connection.setblocking(False)
+        return connection
 
     def _plant(self) -> Mapping[str, str]:
         trace, span, request = secrets.token_hex(16), secrets.token_hex(8), str(uuid4())

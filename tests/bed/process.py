@@ -1,4 +1,4 @@
-"""The real command line as a process: its lines, its signals, its exit code."""
+"""The real command as a process: its lines, its signals, its exit code."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 class Process:
-    """A running command in a session of its own, its output read as it comes."""
+    """A running command in its own session, whose output is read as it is written."""
 
     def __init__(
         self, command: Sequence[str], *, env: Mapping[str, str] | None = None, cwd: Path | None = None
     ) -> None:
-        """Start `command`; `env` is added to this process' own, which the tests have cleared."""
+        """Start `command`; `env` is added to this process' environment, which the tests have cleared."""
         paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
-        # Pollers beside each other would else share one heartbeat, and say so.
+        # Otherwise pollers that run at the same time would share one heartbeat, and warn.
         self._folder = tempfile.TemporaryDirectory(prefix="poller-process-")
         self.health_file = Path(self._folder.name) / "heartbeat.json"
         self._changed = threading.Condition()
@@ -73,20 +73,20 @@ class Process:
     def wait_for_line(
         self, pattern: str, timeout: float = 60.0, *, stream: Stream | None = None, after: int = 0
     ) -> re.Match[str]:
-        """Return the first match of `pattern` in a line of one stream, or of both; seen already or to come.
+        """Return the first match of `pattern` in an earlier or later line of one stream, or of both.
 
-        `after` leaves out that many lines at the beginning: `after=process.line_count()` waits for news.
-        Raises AssertionError with all that was written when the time is up or the process has ended.
+        `after` skips that many lines at the beginning: `after=process.line_count()` waits for new lines.
+        Raises AssertionError with all output after the timeout or the end of the process.
         """
         deadline = time.monotonic() + timeout
         with self._changed:
-            seen = after
+            checked = after
             while True:
                 ended = not any(reader.is_alive() for reader in self._readers)
-                for source, line in self._lines[seen:]:
+                for source, line in self._lines[checked:]:
                     if stream in (None, source) and (match := re.search(pattern, line)):
                         return match
-                seen = max(after, len(self._lines))
+                checked = max(after, len(self._lines))
                 if ended or time.monotonic() > deadline:
                     state = f"ended with {self._process.wait()}" if ended else f"ran {timeout:g} s"
                     raise AssertionError(f"the process {state} without a line like {pattern!r}\n{self}")
@@ -100,7 +100,7 @@ class Process:
         self._process.send_signal(number)
 
     def wait(self, timeout: float = 60.0) -> int:
-        """Return the exit code once all output is read; raises AssertionError when the time is up."""
+        """Return the exit code once all output is read; raises AssertionError after the timeout."""
         try:
             code = self._process.wait(timeout)
         except subprocess.TimeoutExpired:
@@ -110,7 +110,7 @@ class Process:
         return code
 
     def close(self) -> None:
-        """Kill it and all of its session that is left, and close its pipes."""
+        """Kill the process and its session, and close its pipes."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGKILL)
         self._process.wait()
@@ -139,7 +139,7 @@ class Process:
 
 
 def gone(pid: int) -> bool:
-    """Whether no such process runs; one that has ended and is not yet reaped counts as gone."""
+    """Return whether no such process runs; a zombie does not run."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
     except (FileNotFoundError, ProcessLookupError):
@@ -147,7 +147,7 @@ def gone(pid: int) -> bool:
 
 
 def eventually(condition: Callable[[], bool], seconds: float = 60.0) -> bool:
-    """Ask again and again until `condition` holds; False when it does not within `seconds`."""
+    """Wait until `condition` holds; return False if it does not within `seconds`."""
     deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline:
@@ -162,7 +162,7 @@ def start_process() -> Iterator[Callable[..., Process]]:
     started: list[Process] = []
 
     def start(command: Sequence[str], **arguments: object) -> Process:
-        started.append(Process(command, **arguments))  # type: ignore[arg-type]  # passed on as they came
+        started.append(Process(command, **arguments))  # type: ignore[arg-type]  # passed on unchanged
         return started[-1]
 
     yield start

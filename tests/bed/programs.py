@@ -1,4 +1,4 @@
-"""Programs that some tests need and no wheel brings."""
+"""Programs that some tests need and no wheel contains."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ import pytest
 
 
 def need(program: str, package: str | None, path: str | None = None) -> str:
-    """The path of an installed program; see `lacking`.
+    """Return the path of an installed program; see `lacking`.
 
-    `package` is Debian's package of it. Without one CI cannot install it, and the test is skipped there too.
+    `package` is its package in Debian. Without a package CI cannot install it, and skips the test as well.
     """
-    if found := shutil.which(program, path=path):
-        return found
+    if installed := shutil.which(program, path=path):
+        return installed
     if package is None:
         pytest.skip(f"{program} is not installed: NOT tested")
     return lacking(f"{program} (apt-get install {package})")
 
 
-def lacking(what: str) -> NoReturn:
-    """Skip the test because `what` is not installed; in CI, where it has to be, the test fails."""
-    told = f"{what} is not installed: NOT tested"
+def lacking(missing: str) -> NoReturn:
+    """Skip the test because `missing` is not installed; in CI, which must have it, the test fails."""
+    message = f"{missing} is not installed: NOT tested"
     if os.environ.get("CI"):
-        pytest.fail(told, pytrace=False)
-    pytest.skip(told)
+        pytest.fail(message, pytrace=False)
+    pytest.skip(message)

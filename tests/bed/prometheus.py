@@ -1,4 +1,4 @@
-"""A real Prometheus that holds what a receiver got."""
+"""A real Prometheus that contains the points of a receiver."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ _STEP = 1e9
 
 
 class Prometheus:
-    """Prometheus on 127.0.0.1 with the given points in its store, each at its own time.
+    """Prometheus on 127.0.0.1 with points in its store, each at its own time.
 
-    Debian's version has no OTLP receiver, so that the points become a file of OpenMetrics, under the names
-    that the receiver of a later version gives them, of which its own tool makes blocks of the store.
+    Debian's version has no OTLP receiver. Therefore the points become an OpenMetrics file, with the names
+    that the receiver of a later version would assign, and promtool makes blocks of the store from this file.
     """
 
     def __init__(self, folder: Path, points: Iterable[Point], *, again: Sequence[float] = ()) -> None:
-        """Store `points` in `folder`, and once more as many seconds earlier as `again` says, then start."""
+        """Store `points` in `folder`, and again each number of seconds in `again` earlier; then start."""
         points = list(points)
         stored = folder / "points.txt"
         stored.write_text(openmetrics(points, (0.0, *again)), encoding="utf-8")
@@ -68,7 +68,7 @@ class Prometheus:
         self._process.wait()
 
     def _wait(self) -> None:
-        """Return when it answers."""
+        """Wait until it answers."""
         deadline = time.monotonic() + 120
         while True:
             try:
@@ -81,9 +81,9 @@ class Prometheus:
                 return
 
     def query(self, expr: str) -> list[Labels]:
-        """The series that `expr` has at the last point's time; raises AssertionError if it fails."""
-        found = self._ask("query", query=expr, time=f"{self.now:.3f}")
-        return [one["metric"] for one in found["result"]]
+        """Return the series of `expr` at the last point's time; raises AssertionError if the query fails."""
+        data = self._ask("query", query=expr, time=f"{self.now:.3f}")
+        return [series["metric"] for series in data["result"]]
 
     def label_values(self, label: str, match: str) -> list[str]:
         values: list[str] = self._ask(f"label/{label}/values", **{"match[]": match})
@@ -93,15 +93,15 @@ class Prometheus:
         url = f"{self._url}/api/v1/{path}?{urllib.parse.urlencode(parameters)}"
         try:
             with urllib.request.urlopen(url, timeout=60) as answer:
-                told = json.load(answer)
+                body = json.load(answer)
         except urllib.error.HTTPError as error:
             raise AssertionError(f"{parameters}: {error.read().decode()}") from None
-        assert not told.get("warnings"), told
-        return told["data"]
+        assert not body.get("warnings"), body
+        return body["data"]
 
 
 def openmetrics(points: Sequence[Point], again: Sequence[float]) -> str:
-    """OpenMetrics text 1.0 of all points, at their times less each of `again`, in seconds."""
+    """Return OpenMetrics text 1.0 of all points, at their times minus each of `again`, in seconds."""
     families: dict[tuple[str, str], dict[tuple[tuple[str, str], ...], dict[int, Point]]] = {}
     for point in points:
         kind: Literal["gauge", "counter", "histogram"] = "gauge"
@@ -113,30 +113,30 @@ def openmetrics(points: Sequence[Point], again: Sequence[float]) -> str:
     for (name, shape), stored in families.items():
         lines.append(f"# TYPE {name} {shape}")
         for labels, members in stored.items():
-            for earlier in sorted(again, reverse=True):  # a series goes forward in time
+            for earlier in sorted(again, reverse=True):  # the times of a series must ascend
                 for at, point in sorted(members.items()):
                     lines += _samples(name, shape, labels, point, at / _STEP - earlier)
     return "\n".join([*lines, "# EOF", ""])
 
 
 def _family(point: Point, kind: Literal["gauge", "counter", "histogram"]) -> str:
-    """The name after translation; in OpenMetrics a counter's family is without its `_total`."""
+    """Return the translated name; in OpenMetrics the family of a counter lacks its `_total`."""
     return metric_name(point.metric, point.unit, kind).removesuffix("_total" if kind == "counter" else "")
 
 
 def _labels(point: Point) -> tuple[tuple[str, str], ...]:
-    # As Prometheus' receiver makes them of the resource's service.name and service.instance.id.
+    # Prometheus' receiver derives these from the resource's service.name and service.instance.id.
     resource = {"job": point.resource["service.name"], "instance": point.resource["service.instance.id"]}
-    told = {label_name(name): value for name, value in point.attributes.items()}
-    return tuple(sorted((name, _text(value)) for name, value in {**told, **resource}.items()))
+    labels = {label_name(name): value for name, value in point.attributes.items()}
+    return tuple(sorted((name, _text(value)) for name, value in {**labels, **resource}.items()))
 
 
 def _samples(
     name: str, kind: str, labels: tuple[tuple[str, str], ...], point: Point, at: float
 ) -> Iterator[str]:
     def sample(suffix: str, value: float, *more: tuple[str, str]) -> str:
-        told = ",".join(f'{label}="{_escaped(text)}"' for label, text in (*labels, *more))
-        return f"{name}{suffix}{{{told}}} {value} {at:.3f}"
+        pairs = ",".join(f'{label}="{_escaped(text)}"' for label, text in (*labels, *more))
+        return f"{name}{suffix}{{{pairs}}} {value} {at:.3f}"
 
     if isinstance(point.value, Distribution):
         count = 0

@@ -1,4 +1,4 @@
-"""Prometheus' own tools, where the distribution has them."""
+"""Prometheus' own tools, if the distribution has them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tests.bed.programs import need
 
 
 def promtool(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    """Run promtool; its output holds what is wrong."""
+    """Run promtool; its output contains the errors."""
     return subprocess.run(
         [need("promtool", "prometheus"), *map(str, arguments)], capture_output=True, text=True, timeout=120
     )

@@ -21,10 +21,10 @@ _CHUNK = 65536
 
 
 class Proxy:
-    """Stands between clients and one server; passes everything on until told otherwise.
+    """Forwards everything between clients and one server until a method interrupts it.
 
-    `round_trips` counts, over all connections, how often a client spoke after the server did (or first):
-    what a network with latency would make it wait for.
+    `round_trips` counts, over all connections, how often a client sent data after the server did (or first):
+    each costs the client the latency of the network.
     """
 
     def __init__(self, port: int, host: str = LOOPBACK) -> None:
@@ -39,15 +39,15 @@ class Proxy:
         self._listener: socket.socket | None = None
         self._cut_after: int | None = None
         self.delay_up = 0.0
-        """Seconds that each piece from client to server is held."""
+        """Delay in seconds of each piece from client to server."""
         self.delay_down = 0.0
-        """Seconds that each piece from server to client is held."""
+        """Delay in seconds of each piece from server to client."""
         self.connections = 0
         self.round_trips = 0
         self.bytes_up = 0
         self.bytes_down = 0
         self.record: list[tuple[bytearray, bytearray]] | None = None
-        """Where a list is set: what each new connection's client and server said."""
+        """If this is a list, it receives the bytes of each new connection's client and server."""
         self._listen()
 
     def __enter__(self) -> Self:
@@ -67,21 +67,21 @@ class Proxy:
             self.connections = self.round_trips = self.bytes_up = self.bytes_down = 0
 
     def refuse(self) -> None:
-        """Stop listening, so that connecting is refused, and reset what is connected."""
+        """Stop listening, so that new connections are refused, and reset the existing ones."""
         listener, self._listener = self._listener, None
         if listener is not None:
-            # Closing alone would leave the accepting thread in its call, and the port open with it.
+            # Closing alone would leave the accepting thread in its call, which keeps the port open.
             with contextlib.suppress(OSError):
                 listener.shutdown(socket.SHUT_RDWR)
             listener.close()
         self.cut()
 
     def hang(self) -> None:
-        """Pass nothing on; connections are accepted and stay."""
+        """Forward nothing; connections are accepted and stay open."""
         self._open.clear()
 
     def resume(self) -> None:
-        """Pass everything on (again)."""
+        """Forward everything (again)."""
         self._cut_after = None
         self._open.set()
         if self._listener is None:
@@ -95,12 +95,12 @@ class Proxy:
             connection.reset()
 
     def cut_after(self, count: int) -> None:
-        """Let `count` more bytes of the server through, then reset that connection; once."""
+        """Forward `count` more bytes of the server, then reset that connection; once."""
         with self._lock:
             self._cut_after = count
 
     def close(self) -> None:
-        """Refuse, and wait until nothing of it runs."""
+        """Refuse connections, and wait until all threads have ended."""
         self.refuse()
         self._open.set()
         while self._threads:
@@ -131,7 +131,7 @@ class Proxy:
                 self.connections += 1
                 self._connected.add(connection)
                 if self.record is not None:
-                    self.record.append((connection.said_up, connection.said_down))
+                    self.record.append((connection.client_bytes, connection.server_bytes))
             if self._listener is not listener:
                 connection.reset()
             self._run(self._pass, connection, client, server)
@@ -145,9 +145,9 @@ class Proxy:
                 while not self._open.wait(0.05) and not connection.was_reset:
                     pass
                 if connection.was_reset:
-                    break  # Linux still hands out what arrived before or after SHUT_RD
+                    break  # Linux still returns data that arrived before or after SHUT_RD
                 if self.record is not None:
-                    (connection.said_up if upward else connection.said_down).extend(data)
+                    (connection.client_bytes if upward else connection.server_bytes).extend(data)
                 allowed = self._count(connection, len(data), upward=upward)
                 sink.sendall(data[:allowed])
                 if allowed < len(data):
@@ -174,13 +174,13 @@ class Proxy:
 
 
 class _Connection:
-    """A client's socket, the server's that belongs to it, and how many directions still run."""
+    """A client's socket, the corresponding socket to the server, and the number of open directions."""
 
     def __init__(self, client: socket.socket, server: socket.socket) -> None:
         self.client = client
         self.server = server
         self.client_spoke_last = False
-        self.said_up, self.said_down = bytearray(), bytearray()
+        self.client_bytes, self.server_bytes = bytearray(), bytearray()
         self._lock = threading.Lock()
         self._directions = 2
         self.was_reset = False
@@ -188,7 +188,7 @@ class _Connection:
             end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def reset(self) -> None:
-        """Make both ends close with a reset, and wake who reads from them."""
+        """Close both ends with a reset, and wake the threads that read from them."""
         with self._lock:
             self.was_reset = True
             for end in (self.client, self.server):
@@ -197,7 +197,7 @@ class _Connection:
                     end.shutdown(socket.SHUT_RD)
 
     def end(self, sink: socket.socket) -> bool:
-        """End the direction towards `sink`; return whether it was the last one and both ends are closed."""
+        """End the direction towards `sink`; return whether it was the last and both ends are closed."""
         with self._lock:
             self._directions -= 1
             if self._directions == 0 or self.was_reset:
@@ -212,12 +212,12 @@ class _Connection:
 @pytest.fixture
 def make_proxy() -> Iterator[Callable[[int], Proxy]]:
     """Make proxies to ports of 127.0.0.1; they end with the test."""
-    made: list[Proxy] = []
+    proxies: list[Proxy] = []
 
     def make(port: int) -> Proxy:
-        made.append(Proxy(port))
-        return made[-1]
+        proxies.append(Proxy(port))
+        return proxies[-1]
 
     yield make
-    for proxy in made:
+    for proxy in proxies:
         proxy.close()

@@ -1,4 +1,4 @@
-"""A provider of push notifications, whose answer depends on the token that it is given."""
+"""A provider of push notifications, whose response depends on the token of the request."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ import pytest
 from poller.receiver.ports import LOOPBACK
 
 ANSWERS = {"quota": 429, "gone": 404, "broken": 500}
-"""Status by what a token begins with; any other is taken."""
+"""Status by the prefix of a token; other tokens are accepted."""
 
 
 class Provider(ThreadingHTTPServer):
-    """What it was asked for stands in `tokens`."""
+    """`tokens` lists the tokens of all requests."""
 
     def __init__(self) -> None:
         super().__init__((LOOPBACK, 0), _Handler)

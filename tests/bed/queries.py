@@ -1,4 +1,4 @@
-"""Write a small query file."""
+"""A writer of small query files."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def write_queries(
     groups: dict[str, str] | None = None,
 ) -> str:
     """Write a file of (name, sql) that each feed a gauge `<name>_count` from a column n; return its path."""
-    told = [
+    entries = [
         {
             "name": name,
             "sql": sql,
@@ -26,5 +26,5 @@ def write_queries(
         for name, sql in queries
     ]
     file = folder / "queries.yaml"
-    file.write_text(json.dumps({"queries": told}))  # JSON is YAML
+    file.write_text(json.dumps({"queries": entries}))  # JSON is YAML
     return str(file)

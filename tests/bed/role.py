@@ -1,4 +1,4 @@
-"""Roles made by deploy/role.sql with the server's own psql; they end with the test."""
+"""Roles created by deploy/role.sql with the server's own psql; they end with the test."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ SCRIPT = ROOT / "deploy/role.sql"
 
 @dataclass(frozen=True)
 class Role:
-    """A role's name of its own, psql to make it with, and ways to log in with it."""
+    """A role with a unique name, the psql that creates it, and DSNs to log in with it."""
 
     name: str
     psql: Path
     database: Database
 
     def make(self, *, dsn: str | None = None, **variables: str) -> subprocess.CompletedProcess[str]:
-        """Run the script on the primary, or as `dsn` says."""
-        given = {"role": self.name, **variables}
-        words = [word for name, value in given.items() for word in ("-v", f"{name}={value}")]
+        """Run the script on the primary, or on `dsn`."""
+        settings = {"role": self.name, **variables}
+        words = [word for name, value in settings.items() for word in ("-v", f"{name}={value}")]
         return self.run(SCRIPT, *words, dsn=dsn)
 
     def run(self, script: Path, *words: str, dsn: str | None = None) -> subprocess.CompletedProcess[str]:
@@ -56,8 +56,8 @@ class Role:
         return make_conninfo(self.database.standby_dsn, user=self.name)
 
     def refusal(self, statement: str, *, may_write: bool = False) -> str | None:
-        """The SQLSTATE that the role meets on the primary; None where the statement is carried out."""
-        # A backend outlives its connection by a moment, and the role may have two.
+        """Return the SQLSTATE of the statement for the role on the primary; None if it succeeds."""
+        # A backend outlives its connection by a moment, and the role may have only two.
         eventually(lambda: self._backends() == 0)
         with psycopg.connect(self.primary_dsn, autocommit=True) as connection:
             if may_write:
@@ -73,7 +73,7 @@ class Role:
         return int(self.database.execute(count)[0][0])
 
     def state(self) -> list[Any]:
-        """Everything the script changes, as the catalogue has it."""
+        """Return everything that the script changes, from the system catalogs."""
         oid = f"'{self.name}'::regrole"
         queries = [
             f"SELECT to_jsonb(pg_authid) FROM pg_authid WHERE oid = {oid}",
@@ -89,7 +89,7 @@ class Role:
 
 @pytest.fixture(scope="session")
 def psql(request: pytest.FixtureRequest, pg_bin: Path | None) -> Path:
-    """The psql of the server's own PostgreSQL; with --test-dsn the one that is installed."""
+    """Return the psql of the server's own PostgreSQL; with --test-dsn, the installed one."""
     if request.config.getoption("--test-dsn") is None:
         return Programs.find(pg_bin, Account.choose()).directory / "psql"
     return Path(need("psql", "postgresql-client"))

@@ -1,4 +1,4 @@
-"""S3 by moto's server, as a process of its own."""
+"""S3 by moto's server in a separate process."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ CREDENTIALS = {
     "AWS_DEFAULT_REGION": "us-east-1",
     "AWS_EC2_METADATA_DISABLED": "true",
 }
-"""Taken whatever they are."""
+"""The server accepts any credentials."""
 
 
 @dataclass(frozen=True)
 class Bucket:
-    """A bucket of its own, empty at first."""
+    """A private bucket, empty at first."""
 
     endpoint: str
     name: str
@@ -34,14 +34,14 @@ class Bucket:
         self._client().create_bucket(Bucket=self.name)
 
     def delete(self) -> None:
-        """Take it away with all that is in it."""
+        """Delete the bucket with its contents."""
         client = self._client()
-        for one in client.list_objects_v2(Bucket=self.name).get("Contents", ()):
-            client.delete_object(Bucket=self.name, Key=one["Key"])
+        for item in client.list_objects_v2(Bucket=self.name).get("Contents", ()):
+            client.delete_object(Bucket=self.name, Key=item["Key"])
         client.delete_bucket(Bucket=self.name)
 
     def names(self) -> set[str]:
-        return {one["Key"] for one in self._client().list_objects_v2(Bucket=self.name).get("Contents", ())}
+        return {item["Key"] for item in self._client().list_objects_v2(Bucket=self.name).get("Contents", ())}
 
     def _client(self) -> Any:
         return get_session().create_client(
@@ -55,7 +55,7 @@ class Bucket:
 
 @pytest.fixture(scope="session")
 def s3_endpoint() -> Iterator[str]:
-    """URL of an S3 that lasts for the session."""
+    """Yield the URL of an S3 server for the whole session."""
     (port,) = free_ports(1)
     process = Process([sys.executable, "-m", "moto.server", "-H", LOOPBACK, "-p", str(port)])
     try:
@@ -67,7 +67,7 @@ def s3_endpoint() -> Iterator[str]:
 
 @pytest.fixture
 def bucket(s3_endpoint: str) -> Bucket:
-    """A bucket for one test."""
-    made = Bucket(s3_endpoint, f"test-{uuid.uuid4().hex}")
-    made.create()
-    return made
+    """Return a bucket for one test."""
+    new_bucket = Bucket(s3_endpoint, f"test-{uuid.uuid4().hex}")
+    new_bucket.create()
+    return new_bucket

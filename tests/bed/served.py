@@ -1,4 +1,4 @@
-"""An ASGI application on a real uvicorn in a thread, with what its telemetry came to."""
+"""An ASGI application on a real uvicorn in a thread, with its telemetry."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.bed.process import eventually
 
 
 class Served:
-    """One running application; `app` is wrapped in the middleware unless it brings its own."""
+    """One running application; `app` is wrapped in the middleware unless it has its own."""
 
     def __init__(self, app: Any, *, wrapped: bool = True, lifespan: str = "auto", **config: Any) -> None:
         self.recorder = Recorder()
@@ -49,36 +49,36 @@ class Served:
         self.client = httpx.Client(base_url=f"http://{LOOPBACK}:{self.port}", timeout=60)
 
     def wrap(self, app: Any) -> TelemetryMiddleware:
-        """The middleware around an application, as this object listens to it."""
+        """Return the application in the middleware that reports to this object."""
         return TelemetryMiddleware(app, self.recorder.metrics, tracer_provider=self.tracer_provider)
 
     def stop(self) -> None:
-        """Stop the server, after which nothing is under way."""
+        """Stop the server; after that, no request is under way."""
         self.client.close()
         self._server.should_exit = True
         self._thread.join(60)
         assert not self._thread.is_alive()
 
     def spans(self, kind: SpanKind | None = SpanKind.SERVER) -> list[ReadableSpan]:
-        """The spans that have ended, of a kind or of all."""
+        """Return the ended spans of one kind, or of all kinds."""
         return [span for span in self._exporter.get_finished_spans() if kind in (None, span.kind)]
 
     def root(self, number: int = 0) -> ReadableSpan:
-        """The root span that ended first, or a later one; waits for it."""
+        """Wait for the root span that ended first, or a later one, and return it."""
         assert eventually(lambda: len(self.spans()) > number, 60)
         return self.spans()[number]
 
     def requests(self, **attributes: str) -> float:
-        """How many requests were counted."""
+        """Return the number of counted requests."""
         return self.recorder.total("http_requests_total", **attributes)
 
     def counted(self) -> list[tuple[str, str, str]]:
-        """Method, route and status of each request that was counted, sorted; waits for nothing."""
+        """Return method, route and status of each counted request, sorted, without waiting."""
         return sorted(
-            (str(one.attributes["method"]), str(one.attributes["route"]), str(one.attributes["status"]))
-            for one in self.recorder.series()
-            if one.metric == "http_requests_total"
-            for _ in range(int(one.value))
+            (str(item.attributes["method"]), str(item.attributes["route"]), str(item.attributes["status"]))
+            for item in self.recorder.series()
+            if item.metric == "http_requests_total"
+            for _ in range(int(item.value))
         )
 
 

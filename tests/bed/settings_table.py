@@ -6,7 +6,7 @@ from poller.config.settings import SETTINGS
 
 
 def table() -> str:
-    """One row per setting: its variables, its default, its meaning."""
+    """Return one row per setting: its variables, its default, its meaning."""
     rows = ["| variable | default | meaning |", "|---|---|---|"]
     for name, setting in SETTINGS.items():
         default = "host name" if name == "instance" else setting.format(setting.default) or "-"

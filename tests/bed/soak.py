@@ -1,4 +1,4 @@
-"""Poll many times as fast as it goes, under churn and faults, and print what the process holds by then.
+"""Resource usage of a process that polls many times as fast as possible, under churn and faults.
 
 `python -m tests.bed.soak DSN ENDPOINT FOLDER POLLS` writes one JSON object a line, the last at the end.
 """
@@ -23,7 +23,7 @@ from poller.polling.store import ResultStore
 from poller.telemetry.logging import configure
 
 SETS = 20
-"""Attribute sets of each poll that nobody has seen before."""
+"""New attribute sets in each poll."""
 EXPORT_EVERY, KILL_EVERY, RELOAD_EVERY, LOOKS = 25, 500, 100, 10
 QUERIES = {
     "churn": f"SELECT md5(random()::text) AS k, g AS n FROM generate_series(1, {SETS}) g",
@@ -63,21 +63,21 @@ def main(dsn: str, endpoint: str, folder: Path, polls: int) -> None:
                     " WHERE application_name = 'obscura-poller' AND datname = current_database()"
                 )
             if number % RELOAD_EVERY == 0:
-                # Now this query comes and goes, now that one.
+                # A different query appears and disappears each time.
                 gone = "fails" if number % (2 * RELOAD_EVERY) else "refuses"
                 _write(folder, {name: sql for name, sql in QUERIES.items() if name != gone})
                 before, catalog = catalog, open_catalog(settings)
                 cycle.swap(catalog.queries, compare(before.queries, catalog.queries).dropped)
             if number % (polls // LOOKS) == 0:
-                _tell(number, good)
+                _print_usage(number, good)
     cycle.replica.close()
     push.shutdown(30)
     telemetry.shutdown(30)
 
 
 def _write(folder: Path, queries: Mapping[str, str]) -> None:
-    told = {"queries": [_query(name, sql) for name, sql in queries.items()]}
-    (folder / "queries.yaml").write_text(json.dumps(told))
+    content = {"queries": [_query(name, sql) for name, sql in queries.items()]}
+    (folder / "queries.yaml").write_text(json.dumps(content))
 
 
 def _query(name: str, sql: str) -> dict[str, object]:
@@ -88,17 +88,17 @@ def _query(name: str, sql: str) -> dict[str, object]:
     return {"name": name, "sql": sql, "interval": "1h", "metrics": [metric]}
 
 
-def _tell(polls: int, good: int) -> None:
+def _print_usage(polls: int, good: int) -> None:
     gc.collect()
     pages = int(Path("/proc/self/statm").read_text().split()[1])
-    told = {
+    usage = {
         "polls": polls,
         "good": good,
         "rss": pages * os.sysconf("SC_PAGESIZE"),
         "files": len(list(Path("/proc/self/fd").iterdir())),
         "threads": threading.active_count(),
     }
-    print(json.dumps(told), flush=True)
+    print(json.dumps(usage), flush=True)
 
 
 if __name__ == "__main__":

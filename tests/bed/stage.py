@@ -1,4 +1,4 @@
-"""Bring a standby's recovery into conflict with a query that runs there, one kind at a time."""
+"""Conflicts of a standby's recovery with a query that runs there, by kind."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from tests.bed.watch import NAME
 
 @dataclass(frozen=True)
 class Stage(Database):
-    """A database whose standby gives way to no query for long; recovery's conflicts are made by name.
+    """A database on a standby with a short conflict delay, and methods that provoke each kind of conflict.
 
-    The methods follow PostgreSQL's own src/test/recovery/t/031_recovery_conflict.pl in what brings each on.
+    The methods provoke each kind like PostgreSQL's own src/test/recovery/t/031_recovery_conflict.pl.
     """
 
     cluster: Cluster
     log_start: int = 0
-    """Where the standby's log is at the beginning."""
+    """Position in the standby's log at the beginning."""
 
     @classmethod
     def make(cls, cluster: Cluster, name: str) -> Stage:
@@ -41,7 +41,7 @@ class Stage(Database):
         return stage
 
     def end(self) -> None:
-        """Drop the database, with whoever is still connected to it."""
+        """Drop the database and its remaining connections."""
         primary = self.cluster.primary
         if primary.execute(f"SELECT gid FROM pg_prepared_xacts WHERE gid = '{self.name}'"):
             self.let_go()
@@ -49,11 +49,11 @@ class Stage(Database):
         primary.execute(f"DROP TABLESPACE IF EXISTS {self.tablespace}")
 
     def provoke(self, kind: str) -> None:
-        """Do on the primary what recovery can follow only over the query of SLOW that runs on the standby."""
+        """Make a change on the primary whose replay conflicts with the query of SLOW on the standby."""
         getattr(self, f"_{kind}")()
 
     def provoke_once(self, kind: str) -> None:
-        """The same, and what let the query run for long is over when it is asked again."""
+        """The same, but the query is short when the poller runs it again."""
         self.open_gate()
         self.provoke(kind)
         if kind == "deadlock":
@@ -88,7 +88,7 @@ class Stage(Database):
     def let_go(self) -> None:
         self.execute(f"ROLLBACK PREPARED '{self.name}'")
 
-    # What recovery waits for in a deadlock is a buffer pin; the other half is the lock of `hold`.
+    # In a deadlock, recovery waits for a buffer pin; the other half is the lock of `hold`.
     _deadlock = _buffer_pin
 
     @property
@@ -96,7 +96,7 @@ class Stage(Database):
         return f"space_{self.name}"
 
     def make_tablespace(self) -> None:
-        """Make a tablespace, and have the sessions to come put their temporary files there."""
+        """Make a tablespace, and let later sessions put their temporary files there."""
         self.execute(f"CREATE TABLESPACE {self.tablespace} LOCATION ''")
         self.execute(f"ALTER DATABASE {self.name} SET temp_tablespaces = {self.tablespace}")
         self.execute(f"ALTER DATABASE {self.name} SET work_mem = '64kB'")
@@ -109,16 +109,16 @@ class Stage(Database):
         self.cluster.primary.execute(f"DROP DATABASE {self.name}")
 
     def _flush(self) -> None:
-        # VACUUM alone leaves its last records for the walwriter to send on, some time.
+        # After VACUUM alone, the walwriter would send the last records some time later.
         self.execute("UPDATE flushed SET n = n + 1")
 
     def running(self, sql: str) -> tuple[int, Any] | None:
-        """The poller's backend and the start of its query, once `sql` has come to where it stays."""
+        """Return the poller's backend and the start of its query, once `sql` waits there."""
         rows = self.cluster.standby.execute(
             "SELECT pid, query_start FROM pg_stat_activity "
             f"WHERE application_name = '{NAME}' AND datname = '{self.name}' AND state = 'active' "
             "AND (wait_event = 'PgSleep' OR wait_event_type = 'Lock') "
-            # The server shows the first 1023 bytes of it, with the comment behind it where it fits.
+            # The server shows the first 1023 bytes of the query, followed by the comment if it fits.
             f"AND query <> '' AND starts_with($sql${sql}$sql$, left(query, length($sql${sql}$sql$)))"
         )
         return rows[0] if rows else None
@@ -149,7 +149,7 @@ class Stage(Database):
 
     @contextmanager
     def running_into(self) -> Iterator[None]:
-        """Within the block, LATER waits for its lock when recovery has begun to wait for its page."""
+        """Within the block, LATER waits for its lock after recovery has begun to wait for its page."""
         with psycopg.connect(self.standby_dsn, autocommit=True) as gate:
             gate.execute("SELECT pg_advisory_lock(1)")
 
@@ -168,11 +168,11 @@ class Stage(Database):
 
     @contextmanager
     def opening(self, look: str) -> Iterator[list[int]]:
-        """Within the block, a snapshot conflict for whoever takes `look` at pg_extension.
+        """Within the block, a snapshot conflict with the query `look` on pg_extension.
 
-        The look waits for a lock on the primary, whose transaction would also keep VACUUM there from what was
-        deleted after it. Deleted before it, the rows are still wanted by every snapshot on the standby, as
-        long as an older transaction goes on in another database, which VACUUM need not heed.
+        `look` waits for a lock on the primary, whose transaction would prevent VACUUM there from removing
+        rows that are deleted after it begins. Therefore the rows are deleted before. Every snapshot on the
+        standby still needs them while an older transaction runs in another database, which VACUUM ignores.
         """
         old = f"old_{self.name}"
         self.cluster.primary.execute(f"BEGIN; SELECT pg_current_xact_id(); PREPARE TRANSACTION '{old}'")
@@ -191,19 +191,19 @@ class Stage(Database):
 
     @contextmanager
     def whenever(self, sql: str, act: Callable[[], None], times: float = 1) -> Iterator[list[int]]:
-        """Within the block, `act` each time that `sql` runs on the standby, at most `times`.
+        """Within the block, call `act` each time that `sql` runs on the standby, at most `times`.
 
-        Yields the pids of the backends that it ran in; the last has been acted on when the block is left.
+        Yields the process ids of its backends; at the end of the block, `act` has returned for the last.
         """
         pids: list[int] = []
-        seen: set[tuple[int, Any]] = set()
+        handled: set[tuple[int, Any]] = set()
         failed: list[BaseException] = []
         over = threading.Event()
 
         def look() -> bool:
-            if (found := self.running(sql)) and found not in seen:
-                seen.add(found)
-                pids.append(found[0])
+            if (backend := self.running(sql)) and backend not in handled:
+                handled.add(backend)
+                pids.append(backend[0])
                 act()
             return over.is_set() or len(pids) >= times
 

@@ -1,8 +1,8 @@
-"""Count the steps of a regular expression, and of Python code, instead of measuring seconds.
+"""Step counters for regular expressions and Python code, instead of measured seconds.
 
 The counter runs the parsed expression as CPython's backtracking matcher would. Each test of a character is
-one step; it adds up those of a search through the whole text. It knows the syntax that this project uses,
-and refuses other syntax.
+one step; it adds up those of a search through the whole text. It supports the syntax that this project uses,
+and rejects other syntax.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ Continue = Callable[[int], int | None]
 _CATEGORIES: dict[Any, Callable[[str], bool]] = {
     _constants.CATEGORY_SPACE: str.isspace,
     _constants.CATEGORY_DIGIT: str.isdecimal,
-    _constants.CATEGORY_WORD: lambda one: one.isalnum() or one == "_",
-    _constants.CATEGORY_NOT_SPACE: lambda one: not one.isspace(),
-    _constants.CATEGORY_NOT_DIGIT: lambda one: not one.isdecimal(),
-    _constants.CATEGORY_NOT_WORD: lambda one: not (one.isalnum() or one == "_"),
+    _constants.CATEGORY_WORD: lambda character: character.isalnum() or character == "_",
+    _constants.CATEGORY_NOT_SPACE: lambda character: not character.isspace(),
+    _constants.CATEGORY_NOT_DIGIT: lambda character: not character.isdecimal(),
+    _constants.CATEGORY_NOT_WORD: lambda character: not (character.isalnum() or character == "_"),
 }
 _REPEATS = (_constants.MAX_REPEAT, _constants.MIN_REPEAT, _constants.POSSESSIVE_REPEAT)
 
 
 def search_steps(pattern: re.Pattern[str], text: str) -> int:
-    """Steps of finding every match of `pattern` in `text`, one after the other."""
+    """Return the steps that find every match of `pattern` in `text`."""
     matcher = _Matcher(pattern, text)
     at = 0
     while at <= len(text):
@@ -39,8 +39,8 @@ def search_steps(pattern: re.Pattern[str], text: str) -> int:
 
 
 def unbounded(pattern: re.Pattern[Any]) -> list[str]:
-    """The quantifiers of a pattern that have no upper bound, as the parser shows them."""
-    found: list[str] = []
+    """Return the quantifiers of a pattern without an upper bound, in the parser's notation."""
+    quantifiers: list[str] = []
 
     def walk(node: Any) -> None:
         if isinstance(node, _parser.SubPattern):
@@ -48,16 +48,16 @@ def unbounded(pattern: re.Pattern[Any]) -> list[str]:
                 walk(part)
         elif isinstance(node, tuple | list):
             if len(node) == 2 and node[0] in _REPEATS and node[1][1] is _constants.MAXREPEAT:
-                found.append(str(node[1][2]))
+                quantifiers.append(str(node[1][2]))
             for part in node:
                 walk(part)
 
     walk(_parser.parse(pattern.pattern, pattern.flags))
-    return found
+    return quantifiers
 
 
 def python_steps(function: Callable[[], object]) -> int:
-    """Lines, calls and calls of C functions that `function` runs."""
+    """Return the number of lines, calls and calls of C functions that `function` runs."""
     steps = 0
 
     def count(*_: Any) -> Any:
@@ -77,7 +77,7 @@ def python_steps(function: Callable[[], object]) -> int:
 
 @functools.cache
 def _parsed(pattern: re.Pattern[str]) -> tuple[list[Any], dict[tuple[int, str], bool]]:
-    """Parsed expression, and which characters each node of one character accepts, as far as tested."""
+    """Return the parsed expression and a cache of the characters that each node of one character accepts."""
     nodes: list[Any] = _plain(_parser.parse(pattern.pattern, pattern.flags))
     return nodes, {}
 
@@ -110,7 +110,7 @@ class _Matcher:
     def _node(self, node: Any, at: int, then: Continue) -> int | None:
         kind, value = node
         if kind in (_constants.LITERAL, _constants.NOT_LITERAL, _constants.IN, _constants.ANY):
-            return then(at + 1) if self._one(node, at) else None
+            return then(at + 1) if self._matches_at(node, at) else None
         if kind is _constants.BRANCH:
             for branch in value[1]:
                 if (end := self._sequence(branch, 0, at, then)) is not None:
@@ -156,7 +156,7 @@ class _Matcher:
             _constants.IN,
             _constants.ANY,
         ):
-            return self._repeat_one(kind, least, most, body[0], at, then)
+            return self._repeat_single(kind, least, most, body[0], at, then)
         if kind is _constants.POSSESSIVE_REPEAT:
             count = 0
             while count < most:
@@ -167,16 +167,18 @@ class _Matcher:
             return then(at) if count >= least else None
         return self._repeat_group(kind, least, most, body, at, then)
 
-    def _repeat_one(self, kind: Any, least: int, most: int, node: Any, at: int, then: Continue) -> int | None:
+    def _repeat_single(
+        self, kind: Any, least: int, most: int, node: Any, at: int, then: Continue
+    ) -> int | None:
         count = 0
         if kind is _constants.MIN_REPEAT:
             while True:
                 if count >= least and (end := then(at + count)) is not None:
                     return end
-                if count == most or not self._one(node, at + count):
+                if count == most or not self._matches_at(node, at + count):
                     return None
                 count += 1
-        while count < most and self._one(node, at + count):
+        while count < most and self._matches_at(node, at + count):
             count += 1
         if kind is _constants.POSSESSIVE_REPEAT:
             return then(at + count) if count >= least else None
@@ -208,8 +210,8 @@ class _Matcher:
         end = first()
         return second() if end is None else end
 
-    def _one(self, node: Any, at: int) -> bool:
-        """Whether the character at a position is what a node of one character wants."""
+    def _matches_at(self, node: Any, at: int) -> bool:
+        """Return whether the character at a position matches a node of one character."""
         self.steps += 1
         if at >= len(self._text):
             return False

@@ -1,4 +1,4 @@
-"""A command on a terminal of its own: what it shows, what is typed, and how it leaves the terminal."""
+"""A command on a pseudo-terminal: its screen, its input, and the state in which it leaves the terminal."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Terminal:
     def __init__(
         self, command: Sequence[str], width: int, height: int, env: Mapping[str, str] | None = None
     ) -> None:
-        """Start `command` on `width` columns and `height` lines; `env` is added to this process' own."""
+        """Start `command` on `width` columns and `height` lines; `env` is added to the environment."""
         self._main, child = pty.openpty()
         fcntl.ioctl(child, termios.TIOCSWINSZ, struct.pack("HHHH", height, width, 0, 0))
         self.before = self.now
@@ -35,7 +35,7 @@ class Terminal:
         self._process = subprocess.Popen(
             command,
             env={**os.environ, "PYTHONPATH": str(ROOT), "TERM": "xterm-256color", **(env or {})},
-            preexec_fn=lambda: os.login_tty(child),  # noqa: PLW1509 - nothing is locked there
+            preexec_fn=lambda: os.login_tty(child),  # noqa: PLW1509 - it acquires no lock
         )
         os.close(child)
         self._reader = threading.Thread(target=self._read, daemon=True)
@@ -43,18 +43,18 @@ class Terminal:
 
     @property
     def text(self) -> str:
-        """All that was written, as it was."""
+        """Everything that the command wrote."""
         return self._text
 
     @property
     def screen(self) -> list[str]:
-        """The lines that were drawn last, without colours."""
+        """The lines of the last drawing, without colours."""
         _, _, last = self._text.rpartition(_HOME)
         return [line.rstrip() for line in _STEERING.sub("", last).split("\n")]
 
     @property
     def colored_screen(self) -> list[str]:
-        """The lines that were drawn last, with colours."""
+        """The lines of the last drawing, with colours."""
         return self._text.rpartition(_HOME)[2].split("\n")
 
     @property
@@ -63,9 +63,9 @@ class Terminal:
         return termios.tcgetattr(self._main)
 
     def shows(self, pattern: str, seconds: float = 60.0) -> None:
-        """Wait for a drawn line that matches; raises AssertionError when the time is up."""
-        found = eventually(lambda: any(re.search(pattern, line) for line in self.screen), seconds)
-        assert found, f"no line like {pattern!r} in\n" + "\n".join(self.screen)
+        """Wait for a drawn line that matches; raises AssertionError after the timeout."""
+        drawn = eventually(lambda: any(re.search(pattern, line) for line in self.screen), seconds)
+        assert drawn, f"no line like {pattern!r} in\n" + "\n".join(self.screen)
 
     def type(self, text: str) -> None:
         os.write(self._main, text.encode())
@@ -74,7 +74,7 @@ class Terminal:
         self._process.send_signal(number)
 
     def wait(self, seconds: float = 60.0) -> int:
-        """The exit code, once all that was written is read."""
+        """Return the exit code once all output is read."""
         code = self._process.wait(seconds)
         self._reader.join(seconds)
         return code
@@ -88,9 +88,9 @@ class Terminal:
     def _read(self) -> None:
         while True:
             try:
-                told = os.read(self._main, 65536)
-            except OSError:  # Linux's way to say that the other side is closed
+                output = os.read(self._main, 65536)
+            except OSError:  # on Linux, the other side is closed
                 return
-            if not told:
+            if not output:
                 return
-            self._text += told.decode(errors="replace")
+            self._text += output.decode(errors="replace")

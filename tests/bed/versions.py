@@ -1,4 +1,4 @@
-"""Say at the top of the report which versions the tests ran on."""
+"""Versions of PostgreSQL and the libraries in the header of the test report."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Change files as editors and Kubernetes do."""
+"""Replacement of files in the ways of editors and Kubernetes."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from pathlib import Path
 
 
 def replace(file: Path, text: str) -> None:
-    """As editors and careful programs write: beside it, then renamed."""
+    """Write a temporary file and rename it, as editors and careful programs do."""
     new = file.with_name(f".{file.name}.swp")
     new.write_text(text)
     new.rename(file)
 
 
 class ConfigMap:
-    """A volume as the kubelet fills it: files link into `..data`, a link to a folder named after a time."""
+    """A volume in the kubelet's layout: files link into `..data`, a link to a folder named after a time."""
 
     def __init__(self, folder: Path, **files: str) -> None:
         self.folder = folder
@@ -24,7 +24,7 @@ class ConfigMap:
         self.update(**files)
 
     def update(self, **files: str) -> None:
-        """Write a new folder and swap the link to it in one step; what no longer links anywhere goes last."""
+        """Write a new folder and swap the link to it in one step; then remove links without a file."""
         self._version += 1
         old = (self.folder / "..data").resolve() if self._version > 1 else None
         new = self.folder / f"..2026_11_24_10_00_0{self._version}.1234"

@@ -1,4 +1,4 @@
-"""Watch on the servers themselves what the poller does there, every few milliseconds."""
+"""Watch on the poller's sessions, by queries on the servers every few milliseconds."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ class Backend:
 
 
 class Watch:
-    """Looks at pg_stat_activity of every server, by connections of its own, and remembers the worst.
+    """Reads pg_stat_activity of every server on separate connections, and stores the maxima.
 
-    A server may go away and come back; while it is away, nothing of the poller is there. A cancel request has
-    no application name, so that the canceller's short connection is none of those counted here.
+    A server may stop and return; while it is stopped, the poller has no session there. The short connection
+    of a cancel request has no application name, and is not counted.
     """
 
     def __init__(self, *servers: str, name: str = NAME) -> None:
-        """Begin to look at `servers`, DSNs of a superuser, for the application `name`."""
+        """Begin to watch `servers`, DSNs of a superuser, for the application `name`."""
         self._name = name
         self._lock = threading.Lock()
         self._now: dict[str, tuple[Backend, ...]] = dict.fromkeys(servers, ())
@@ -60,7 +60,7 @@ class Watch:
         self.close()
 
     def reset(self) -> None:
-        """Forget what was seen so far."""
+        """Discard all observations so far."""
         with self._lock:
             self.most = 0
             """Greatest number of connections at once, over all servers."""
@@ -70,7 +70,7 @@ class Watch:
             """Every state and query."""
 
     def now(self) -> list[Backend]:
-        """The connections as last seen."""
+        """Return the connections of the last observation."""
         with self._lock:
             return [backend for backends in self._now.values() for backend in backends]
 
@@ -97,10 +97,11 @@ class Watch:
 
     def _take(self, server: str, backends: tuple[Backend, ...]) -> None:
         with self._lock:
-            # A backend takes a moment to leave after its client has hung up: one seen once does not count.
+            # A backend outlives its client's connection by a moment: a backend counts from the second look
+            # on.
             before = {backend.pid for backend in self._now[server]}
             stay = sum(backend.pid in before for backend in backends)
-            others = sum(len(there) for where, there in self._now.items() if where != server)
+            others = sum(len(of_server) for name, of_server in self._now.items() if name != server)
             self._now[server] = backends
             self.looks += 1
             self.most = max(self.most, stay + others)

@@ -1,13 +1,13 @@
-"""Measure ours beside its peers, on one standby and with the same queries, and print what each costs.
+"""Costs of the poller and its peers, on one standby and with the same queries.
 
     python -m tests.benchmarks [--json FILE] [--rounds 3] [--polls 5] [--scale 1] [--loads 1,10,100,1000]
 
-It makes a primary and a standby of its own, fetches query-exporter from PyPI and two exporters of Debian into
-a folder that it removes again, and skips loudly what it cannot have. CPU is told with everything: ours with
-the OTLP export of all it tells of itself, theirs with the scrape. The contestants take turns, round after
-round; what is told is the median, with the least and the greatest, and how many times ours it is. Wall time
-depends on what else the machine does, CPU time less. Two rounds took a quarter of an hour on two busy cores,
-and 3 GB of disk.
+It creates its own primary and standby, fetches query-exporter from PyPI and two exporters of Debian into a
+temporary folder, and reports programs that it cannot fetch as skipped. CPU includes everything: for the
+poller the OTLP export of all its own metrics, for its peers the scrape. The contestants take turns, round
+after round; the output is the median, the least and the greatest, and the ratio to the poller. Wall time
+depends on the load of the machine, CPU time depends less on it. Two rounds took a quarter of an hour on two
+busy cores, and 3 GB of disk.
 """
 
 from __future__ import annotations
@@ -42,23 +42,23 @@ def main() -> None:
         "--others", action=argparse.BooleanOptionalAction, default=True, help="the peers, and HTTP and spans"
     )
     parser.add_argument("--idle", type=float, default=300.0, help="seconds to watch an idle daemon")
-    given = parser.parse_args()
+    options = parser.parse_args()
     results = Results()
     try:
         measure(
             results,
-            rounds=given.rounds,
-            polls=given.polls,
-            scale=given.scale,
-            trivial=[int(count) for count in given.loads.split(",")],
-            series=given.series,
-            long=given.long,
-            others=given.others,
-            idle=given.idle,
+            rounds=options.rounds,
+            polls=options.polls,
+            scale=options.scale,
+            trivial=[int(count) for count in options.loads.split(",")],
+            series=options.series,
+            long=options.long,
+            others=options.others,
+            idle=options.idle,
         )
-    finally:  # what was measured until then was measured
-        if given.json:
-            given.json.write_text(json.dumps(results.as_json(), indent=2) + "\n")
+    finally:  # also print an incomplete result
+        if options.json:
+            options.json.write_text(json.dumps(results.as_json(), indent=2) + "\n")
         print(results.as_markdown(OURS))
 
 
@@ -74,13 +74,13 @@ def measure(
     others: bool,
     idle: float,
 ) -> None:
-    """Add everything to `results`; without `others` of ours alone, over gRPC.
+    """Add all figures to `results`; without `others` only those of the poller, over gRPC.
 
-    Memory is looked at after `long` polls.
+    Memory is measured after `long` polls.
     """
     with tempfile.TemporaryDirectory(prefix="benchmark-peers-") as folder, Cluster() as cluster:
-        found = _find(Path(folder), results) if others else {}
-        _tell(f"filling the tables at scale {scale:g}")
+        peer_starts = _find(Path(folder), results) if others else {}
+        _print_progress(f"filling the tables at scale {scale:g}")
         loads.fill(cluster.primary.dsn(), scale)
         cluster.wait_replayed(600)
         results.about |= {
@@ -91,7 +91,7 @@ def measure(
             "polls": polls,
             "scale": scale,
         }
-        bench = Bench(cluster.standby, results, polls, _tell)
+        bench = Bench(cluster.standby, results, polls, _print_progress)
         state = loads.state(pace=3 if scale > 0.01 else 1)
         every = [*map(loads.trivial, trivial), state, loads.wide(series)]
         most = loads.trivial(max(trivial))
@@ -101,9 +101,9 @@ def measure(
             ours[f"{OURS}, spans"] = partial(contestants.Ours, traces=True)
         for number in range(1, rounds + 1):
             for load in every:
-                _tell(f"round {number} of {rounds}: {load.name}")
-                for name, start in {**ours, **found}.items():
-                    if name in (OURS, *found) or load.name in (most.name, "4 state"):
+                _print_progress(f"round {number} of {rounds}: {load.name}")
+                for name, start in {**ours, **peer_starts}.items():
+                    if name in (OURS, *peer_starts) or load.name in (most.name, "4 state"):
                         bench.costs(name, start, load)
                 bench.in_process(OURS, load)
                 if others:
@@ -113,39 +113,39 @@ def measure(
             bench.backend(OURS, min(10, max(trivial)), 100 * polls)
             bench.psql("psql", most)
             bench.commands(OURS)
-        _tell("counting round trips, and over a link of 20 ms")
-        for name, start in {**ours, **found}.items():
+        _print_progress("counting round trips, and over a link of 20 ms")
+        for name, start in {**ours, **peer_starts}.items():
             bench.traffic(name, start, loads.trivial(min(100, max(trivial))))
             bench.traffic(name, start, state)
-        for name, start in {OURS: contestants.Ours, **found}.items():
+        for name, start in {OURS: contestants.Ours, **peer_starts}.items():
             bench.link(name, start, loads.trivial(min(100, max(trivial))))
-        _tell(f"memory after {long} polls")
-        bench.memories({**ours, **found}, loads.trivial(4), long)
+        _print_progress(f"memory after {long} polls")
+        bench.memories({**ours, **peer_starts}, loads.trivial(4), long)
         bench.lasting(OURS, loads.trivial(4), long)
         bench.queue(OURS)
-        _tell(f"CPU of {idle} s with little to do")
+        _print_progress(f"CPU of {idle} s with little to do")
         bench.idle(OURS, idle)
         results.about["load average after"] = os.getloadavg()[0]
 
 
 def _find(folder: Path, results: Results) -> dict[str, contestants.Start]:
-    wanted = {
+    programs = {
         "query-exporter": (peers.query_exporter(folder), contestants.query_exporter),
         "postgres_exporter": (peers.debian("postgres_exporter", folder), contestants.postgres_exporter),
         "sql_exporter": (peers.debian("sql_exporter", folder), contestants.sql_exporter),
     }
-    found: dict[str, contestants.Start] = {}
-    for name, (program, make) in wanted.items():
+    starts: dict[str, contestants.Start] = {}
+    for name, (program, make) in programs.items():
         if isinstance(program, str):
             results.skipped[name] = program
-            _tell(f"SKIPPED: {name} is NOT measured: {program}")
+            _print_progress(f"SKIPPED: {name} is NOT measured: {program}")
         else:
             results.about[name] = peers.version(program)
-            found[name] = make(program)
-    return found
+            starts[name] = make(program)
+    return starts
 
 
-def _tell(line: str) -> None:
+def _print_progress(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 

@@ -1,9 +1,9 @@
-"""CPU of the server's backend for a tick on a kept connection, which a daemon's ticks close together have.
+"""CPU of the server's backend for a tick on an open connection, as in a daemon with frequent ticks.
 
     python -m tests.benchmarks.backend [--queries 10] [--ticks 500]
 
-It makes a primary and a standby of its own and polls trivial queries as the daemon does, without export. What
-is told is the median of five rounds, in milliseconds per tick.
+It creates its own primary and standby and polls trivial queries as the daemon does, without export. The
+output is the median of five rounds, in milliseconds per tick.
 """
 
 from __future__ import annotations
@@ -30,23 +30,23 @@ _ACTIVE = "SELECT pid FROM pg_stat_activity WHERE application_name = 'obscura-po
 
 
 def measured(dsn: str, queries: int, ticks: int) -> float:
-    """Milliseconds of the backend's CPU that one tick of so many trivial queries takes."""
+    """Return the milliseconds of the backend's CPU for one tick of so many trivial queries."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "queries.yaml")
         file.write_text(json.dumps(ours(trivial(queries), HOURLY)))
         settings = load(environment(file, dsn, "http://127.0.0.1:9", "grpc", False, HOURLY))
-        asked = open_catalog(settings).queries
+        queries_of_catalog = open_catalog(settings).queries
         replica = open_replica(settings, Admission())
         try:
             for _ in range(20):
-                assert all(answer.rows is not None for answer in replica.fetch(asked))
+                assert all(answer.rows is not None for answer in replica.fetch(queries_of_catalog))
             with psycopg.connect(dsn) as connection:
                 ((pid,),) = connection.execute(_ACTIVE).fetchall()
             rounds = []
             for _ in range(_ROUNDS):
                 before = cpu(pid)
                 for _ in range(ticks // _ROUNDS):
-                    replica.fetch(asked)
+                    replica.fetch(queries_of_catalog)
                 rounds.append(1e3 * (cpu(pid) - before) / (ticks // _ROUNDS))
             return statistics.median(rounds)
         finally:
@@ -57,9 +57,9 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.backend")
     parser.add_argument("--queries", type=int, default=10)
     parser.add_argument("--ticks", type=int, default=500)
-    given = parser.parse_args()
+    options = parser.parse_args()
     with Cluster() as cluster:
         cluster.wait_replayed(60)
         servers = {"primary": cluster.primary.dsn(), "standby": cluster.standby.dsn()}
-        told = {name: measured(dsn, given.queries, given.ticks) for name, dsn in servers.items()}
-    print(json.dumps(told, indent=2))
+        costs = {name: measured(dsn, options.queries, options.ticks) for name, dsn in servers.items()}
+    print(json.dumps(costs, indent=2))

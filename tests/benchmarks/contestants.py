@@ -1,4 +1,4 @@
-"""Run one program on one load, and make it poll."""
+"""Contestants: programs that run on a load and poll on request."""
 
 from __future__ import annotations
 
@@ -25,24 +25,24 @@ from poller.receiver.signals import Request
 from tests.benchmarks.loads import Load, Query
 
 HOURLY = "1h"
-"""An interval for who is told when to poll."""
+"""Interval of a program that polls on request only."""
 PATIENCE = 120.0
-"""Seconds for anything that should happen at once."""
+"""Longest wait in seconds for anything that should happen at once."""
 
 
 class Contestant(Protocol):
-    """A program that polls the queries of a load, running."""
+    """A running program that polls the queries of a load."""
 
     pid: int
     cold_start: float
-    """Seconds from its start as a process to the first value exported."""
+    """Seconds from the start of the process to the first exported value."""
 
     def poll(self) -> float | None:
-        """Have it poll and export once; seconds that took, where whoever asks has to wait for it."""
+        """Let it poll and export once; return the seconds of that if the caller had to wait for it."""
 
     @property
     def exported(self) -> int:
-        """Bytes of one export."""
+        """Return the bytes of one export."""
 
     def close(self) -> None: ...
 
@@ -52,7 +52,7 @@ Start = Callable[[Load, str], Contestant]
 
 
 class Process:
-    """A child in a folder of its own, killed at the end."""
+    """A child process in its own folder, killed at the end."""
 
     def __init__(
         self, command: Sequence[str | Path], folder: Path, env: Mapping[str, str] | None = None
@@ -72,7 +72,7 @@ class Process:
         )
 
     def check(self) -> None:
-        """Raise RuntimeError with the end of its log where it has ended."""
+        """Raise RuntimeError with the end of its log if it has ended."""
         if (code := self.process.poll()) is not None:
             raise RuntimeError(f"ended with {code}: {Path(self._log.name).read_text()[-2000:]}")
 
@@ -87,9 +87,9 @@ class Process:
 
 
 class Ours:
-    """The daemon, polling and pushing every second or so to a receiver of ours.
+    """The daemon, which polls and pushes to a receiver about every second.
 
-    A poll is not asked for but waited for, so that its duration is nobody's to tell: see `inprocess`.
+    The daemon polls by its schedule, so that the duration of a poll is unknown: see `inprocess`.
     """
 
     def __init__(self, load: Load, dsn: str, *, protocol: str = "grpc", traces: bool = False) -> None:
@@ -98,7 +98,7 @@ class Ours:
         queries = folder / "queries.yaml"
         queries.write_text(json.dumps(ours(load)))
         self._first = load.queries[0].name
-        self._seen: list[int] = []
+        self._sizes: list[int] = []
         self._receiver = Receiver(keep=1, on_request=self._note)
         endpoint = self._receiver.grpc_endpoint if protocol == "grpc" else self._receiver.http_endpoint
         begun = time.time()
@@ -109,20 +109,20 @@ class Ours:
         )
         self.pid = self._process.process.pid
         try:
-            self._until(lambda: bool(self._seen))
+            self._until(lambda: bool(self._sizes))
         except BaseException:
             self.close()
             raise
         self.cold_start = self._came - begun
 
     def poll(self) -> None:
-        """Wait for the next export, and as the intervals are equal, for a poll with it."""
-        count = len(self._seen)
-        self._until(lambda: len(self._seen) > count)
+        """Wait for the next export, and for a poll, because the intervals are equal."""
+        count = len(self._sizes)
+        self._until(lambda: len(self._sizes) > count)
 
     @property
     def exported(self) -> int:
-        return self._seen[-1]
+        return self._sizes[-1]
 
     def close(self) -> None:
         self._process.close()
@@ -132,14 +132,14 @@ class Ours:
     def _note(self, received: Received) -> None:
         if received.signal != "metrics":
             return
-        if not self._seen:
+        if not self._sizes:
             if self._first not in {point.metric for point in received.points()}:
                 return
             self._came = received.at
-        if self._seen and not _begins(received.request):
-            self._seen[-1] += received.request.ByteSize()
+        if self._sizes and not _begins(received.request):
+            self._sizes[-1] += received.request.ByteSize()
         else:
-            self._seen.append(received.request.ByteSize())
+            self._sizes.append(received.request.ByteSize())
 
     def _until(self, condition: Callable[[], bool]) -> None:
         deadline = time.monotonic() + PATIENCE
@@ -151,7 +151,7 @@ class Ours:
 
 
 def _begins(request: Request) -> bool:
-    """Whether an export begins with this request: a large one comes in several, these counts in the first."""
+    """Return whether this is the first request of an export; only that contains these counts."""
     return isinstance(request, ExportMetricsServiceRequest) and any(
         metric.name == "poller.replica.standby"
         for resource in request.resource_metrics
@@ -163,7 +163,7 @@ def _begins(request: Request) -> bool:
 def environment(
     queries: Path, dsn: str, endpoint: str, protocol: str, traces: bool, interval: str
 ) -> dict[str, str]:
-    """The settings that all of our runs share."""
+    """Return the settings of every run of the poller."""
     return {
         "POLLER_DATABASE_URL": dsn,
         "POLLER_QUERIES": str(queries),
@@ -172,14 +172,15 @@ def environment(
         "POLLER_EXPORT_INTERVAL": interval,
         "POLLER_TRACES": str(traces).lower(),
         "POLLER_HEALTH_FILE": str(queries.parent / "heartbeat.json"),
-        # It is asked a hundred times as often as in earnest, which else would be held against the queries.
+        # It polls a hundred times as often as in production; otherwise the duty cycle would delay the
+        # queries.
         "POLLER_MAX_DUTY_CYCLE": "100%",
         "POLLER_LOG_LEVEL": "error",
     }
 
 
 def ours(load: Load, interval: str = "") -> dict[str, object]:
-    """The load as a query file."""
+    """Return the load as a query file."""
     return {"queries": [_ours(query, interval or f"{load.pace}s") for query in load.queries]}
 
 
@@ -198,15 +199,15 @@ def _ours(query: Query, interval: str) -> dict[str, object]:
 
 
 class Scraped:
-    """A program that polls when its /metrics is asked for (or by itself), and answers with what it has."""
+    """A program that polls at a request of its /metrics, or by itself, and responds with the values."""
 
     def __init__(
         self, marker: str, command: Callable[[Path, int], Sequence[str | Path]], *, wait: float = 0.0
     ) -> None:
         """Start, and wait for the first value of the metric `marker`.
 
-        `command` makes the command line for a folder and a port; `wait` is the seconds between two polls of
-        a program that polls by itself.
+        `command` returns the command line for a folder and a port; `wait` is the number of seconds between
+        two polls of a program that polls by itself.
         """
         self._folder = tempfile.TemporaryDirectory(prefix="benchmark-")
         folder = Path(self._folder.name)
@@ -219,7 +220,7 @@ class Scraped:
         self._process = Process(line, folder, self._environment(folder))
         self.pid = self._process.process.pid
         try:
-            self._until_told(marker)
+            self._wait_for_metric(marker)
         except BaseException:
             self.close()
             raise
@@ -246,7 +247,7 @@ class Scraped:
         self.exported = len(text)
         return str(text, "utf-8")
 
-    def _until_told(self, marker: str) -> None:
+    def _wait_for_metric(self, marker: str) -> None:
         deadline = time.monotonic() + PATIENCE
         sample = re.compile(rf"^{re.escape(marker)}[ {{]", re.MULTILINE)
         while True:
@@ -260,7 +261,7 @@ class Scraped:
 
 
 def query_exporter(program: Path) -> Start:
-    """query-exporter, whose queries without an interval run at each scrape."""
+    """Return query-exporter, whose queries without an interval run at each scrape."""
 
     def start(load: Load, dsn: str) -> Contestant:
         def command(folder: Path, port: int) -> Sequence[str | Path]:
@@ -287,17 +288,17 @@ def query_exporter(program: Path) -> Start:
 
 
 def postgres_exporter(program: Path) -> Start:
-    """postgres_exporter with everything of its own switched off, and the queries as its custom ones."""
+    """Return postgres_exporter without its built-in metrics, and with the load as custom queries."""
 
     def start(load: Load, dsn: str) -> Contestant:
         def command(folder: Path, port: int) -> Sequence[str | Path]:
-            told = {}
+            entries = {}
             for query in load.queries:
                 columns = [{query.value: {"usage": "GAUGE", "description": "Benchmark."}}]
                 if query.label:
                     columns.append({query.label: {"usage": "LABEL", "description": "Benchmark."}})
-                told[query.name] = {"query": query.sql, "metrics": columns}
-            (folder / "queries.yaml").write_text(json.dumps(told))
+                entries[query.name] = {"query": query.sql, "metrics": columns}
+            (folder / "queries.yaml").write_text(json.dumps(entries))
             (folder / "environment.json").write_text(json.dumps({"DATA_SOURCE_NAME": _with_sslmode(dsn)}))
             return [
                 program, "--disable-default-metrics", "--disable-settings-metrics", "--no-collector.database",
@@ -312,7 +313,7 @@ def postgres_exporter(program: Path) -> Start:
 
 
 def sql_exporter(program: Path) -> Start:
-    """sql_exporter (justwatch), which polls by itself, as often as ours does."""
+    """Return sql_exporter (justwatch), which polls by itself, as often as the poller."""
 
     def start(load: Load, dsn: str) -> Contestant:
         def command(folder: Path, port: int) -> Sequence[str | Path]:

@@ -1,13 +1,13 @@
-"""Measure what a request costs more with `poller.events`, and with OpenTelemetry's own ASGI instrumentation.
+"""Additional cost of a request with `poller.events` and with OpenTelemetry's own ASGI instrumentation.
 
     python -m tests.benchmarks.events_overhead [--rounds 40] [--requests 1000]
 
-One application, which answers 200 and two bytes, is driven without a network in one process: bare, then
-inside of each middleware, in turn and round after round. What is told is CPU time of the process (all its
-threads, the SDK's included) for one request beyond that of the bare application: the median of the rounds,
-and their least and greatest. Both middlewares count into the same SDK and end their spans in a batch
-processor whose exporter throws them away. A second part does the same over uvicorn and real connections, the
-servers in processes of their own.
+An application that responds with 200 and two bytes receives requests without a network in one process: bare,
+then inside each middleware, in turn and round after round. The output is the CPU time of the process (all its
+threads, including the SDK's) for one request beyond the time of the bare application: the median, the least
+and the greatest of the rounds. Both middlewares use the same SDK and a batch processor whose exporter
+discards the spans. A second part does the same over uvicorn and real connections, with each server in its own
+process.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Any
 
-os.environ.setdefault("OTEL_SEMCONV_STABILITY_OPT_IN", "http")  # the names of now, which are fewer
+os.environ.setdefault("OTEL_SEMCONV_STABILITY_OPT_IN", "http")  # only the current names
 
 from opentelemetry.instrumentation.asgi import OpenTelemetryMiddleware
 from opentelemetry.sdk.metrics import MeterProvider
@@ -52,7 +52,7 @@ HEADERS = [
 
 
 class Nowhere(SpanExporter):
-    """An exporter that throws everything away."""
+    """An exporter that discards everything."""
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
         del spans
@@ -60,7 +60,7 @@ class Nowhere(SpanExporter):
 
 
 async def bare(scope: Any, receive: Any, send: Any) -> None:
-    """The application."""
+    """Respond with two bytes."""
     del receive
     if scope["type"] == "lifespan":
         return
@@ -78,13 +78,13 @@ def _counting(**how: Any) -> MeterProvider:
 
 
 def ours() -> Application:
-    """As `configure_telemetry` sets it up: spans scrubbed, attributes that tell of clients left out."""
+    """Return the middleware as `configure_telemetry` sets it up, with scrubbed spans."""
     tracers = _tracing(ScrubbedTracerProvider(shutdown_on_exit=False))
     return TelemetryMiddleware(bare, EventMetrics(_counting(views=[permitting()])), tracer_provider=tracers)
 
 
 def theirs() -> Application:
-    """The root span and the metrics, and no span for each message."""
+    """Return OpenTelemetry's middleware with the root span, the metrics, and no span per message."""
     return OpenTelemetryMiddleware(
         bare,
         tracer_provider=_tracing(TracerProvider(shutdown_on_exit=False)),
@@ -94,7 +94,7 @@ def theirs() -> Application:
 
 
 def theirs_by_default() -> Application:
-    """A span for each message beside."""
+    """Return OpenTelemetry's middleware with an additional span for each message."""
     return OpenTelemetryMiddleware(
         bare,
         tracer_provider=_tracing(TracerProvider(shutdown_on_exit=False)),
@@ -111,7 +111,7 @@ VARIANTS: dict[str, Callable[[], Application]] = {
 
 
 async def drive(app: Application, requests: int) -> float:
-    """CPU seconds for one request."""
+    """Return the CPU seconds for one request."""
 
     async def receive() -> dict[str, Any]:
         return {"type": "http.request", "body": b"", "more_body": False}
@@ -140,7 +140,7 @@ async def drive(app: Application, requests: int) -> float:
 
 
 async def in_process(rounds: int, requests: int) -> dict[str, list[float]]:
-    """All variants in this process, without a network."""
+    """Return the figures of all variants in this process, without a network."""
     apps = {name: make() for name, make in VARIANTS.items()}
     for app in apps.values():
         await drive(app, 500)
@@ -148,7 +148,7 @@ async def in_process(rounds: int, requests: int) -> dict[str, list[float]]:
 
 
 class Served:
-    """One variant on uvicorn in a process of its own."""
+    """One variant on uvicorn in its own process."""
 
     def __init__(self, name: str) -> None:
         (self._port,) = free_ports(1)
@@ -157,7 +157,7 @@ class Served:
         )
 
     async def drive(self, requests: int, connections: int = 4) -> float:
-        """CPU seconds of the server for one request, by requests on a few kept connections."""
+        """Return the server's CPU seconds for one request, on a few persistent connections."""
         before = await self._cpu()
         await asyncio.gather(*(self._ask("/v1/users/1", requests // connections) for _ in range(connections)))
         return (await self._cpu() - before) / requests
@@ -199,7 +199,7 @@ class Served:
 
 
 def serve(name: str, port: int) -> None:
-    """Serve one variant; `/cpu` is answered past it, with the CPU seconds so far."""
+    """Serve one variant; `/cpu` bypasses it and returns the CPU seconds so far."""
     import uvicorn
 
     app = VARIANTS[name]()
@@ -208,16 +208,16 @@ def serve(name: str, port: int) -> None:
         if scope["type"] != "http" or scope["path"] != "/cpu":
             await app(scope, receive, send)
             return
-        told = repr(time.process_time()).encode()
-        length = (b"content-length", str(len(told)).encode())
+        body = repr(time.process_time()).encode()
+        length = (b"content-length", str(len(body)).encode())
         await send({"type": "http.response.start", "status": 200, "headers": [length]})
-        await send({"type": "http.response.body", "body": told})
+        await send({"type": "http.response.body", "body": body})
 
     uvicorn.run(measured, host=LOOPBACK, port=port, log_level="warning", access_log=False, lifespan="off")
 
 
 async def over_uvicorn(rounds: int, requests: int) -> dict[str, list[float]]:
-    """The same over real connections."""
+    """Return the same figures over real connections."""
     servers = {name: Served(name) for name in VARIANTS}
     try:
         for server in servers.values():
@@ -232,7 +232,7 @@ async def over_uvicorn(rounds: int, requests: int) -> dict[str, list[float]]:
 async def _in_turn(
     drives: dict[str, Callable[[int], Awaitable[float]]], rounds: int, requests: int
 ) -> dict[str, list[float]]:
-    """CPU seconds for one request beyond the bare application's, by variant and round."""
+    """Return the CPU seconds for one request beyond the bare application's, by variant and round."""
     extra: dict[str, list[float]] = {name: [] for name in drives}
     for _ in range(rounds):
         cost = {name: await drive(requests) for name, drive in drives.items()}
@@ -242,14 +242,16 @@ async def _in_turn(
 
 
 def report(title: str, extra: dict[str, list[float]]) -> None:
-    """Print one line for each variant, beside ours."""
+    """Print one line for each variant, with its ratio to the poller's middleware."""
     print(f"\n{title}: CPU time that one request costs more, median (least - greatest) of the rounds")
     base = statistics.median(extra["poller.events"])
     for name, seconds in extra.items():
         if name != "bare":
-            told = [f"{1e6 * one:6.1f}" for one in (statistics.median(seconds), min(seconds), max(seconds))]
+            figures = [
+                f"{1e6 * value:6.1f}" for value in (statistics.median(seconds), min(seconds), max(seconds))
+            ]
             ratio = statistics.median(seconds) / base
-            print(f"{name:36}{told[0]} us  ({told[1]} -{told[2]} us)   {ratio:4.2f} x")
+            print(f"{name:36}{figures[0]} us  ({figures[1]} -{figures[2]} us)   {ratio:4.2f} x")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What a process costs, read from the kernel."""
+"""CPU, memory and threads of a process, read from the kernel."""
 
 from __future__ import annotations
 
@@ -8,27 +8,27 @@ from dataclasses import dataclass
 from pathlib import Path
 
 _SCHEDULED = 2
-"""CPUCLOCK_SCHED of Linux' clock_getcpuclockid(3): what all threads of a process ran, to the nanosecond."""
+"""CPUCLOCK_SCHED of Linux' clock_getcpuclockid(3): CPU time of all threads of a process, in nanoseconds."""
 
 
 @dataclass(frozen=True)
 class Memory:
-    """In MB of a million bytes."""
+    """Memory of a process in MB of a million bytes."""
 
     rss: float
     pss: float
-    """Each page by the share of those who map it, the benchmark itself among them."""
+    """Each page counts by the share of the processes that map it, including the benchmark."""
     own: float
-    """What no file is behind."""
+    """Anonymous memory."""
 
 
 def cpu(pid: int) -> float:
-    """Seconds of CPU that a process has used, its ended threads included, its children not."""
+    """Return the CPU seconds of a process, including its ended threads, without its children."""
     return time.clock_gettime((~pid << 3) | _SCHEDULED)
 
 
 def cpu_of_tree(pid: int) -> float:
-    """The same with its children, living (of one generation) and ended."""
+    """Return the same including its direct children and all ended descendants."""
     living = sum(_quietly(child) for child in children(pid))
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     ended = (int(fields[13]) + int(fields[14])) / os.sysconf("SC_CLK_TCK")

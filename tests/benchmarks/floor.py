@@ -1,10 +1,10 @@
-"""The least that polling can cost: libpq and nothing around it.
+"""Lower bound of the cost of polling: libpq alone.
 
     python -m tests.benchmarks.floor QUERIES DSN POLLS
 
-QUERIES is a file with one statement a line. They go out in one pipeline with a Sync behind each, so that an
-error costs no other its result, and their values are read as text. Nothing is mapped, kept or exported. One
-JSON object is printed: seconds of wall and of CPU for each poll.
+QUERIES is a file with one statement per line. One pipeline sends them with a Sync after each, so that an
+error does not affect other results, and reads their values as text. Nothing is mapped, stored or exported.
+The output is one JSON object: seconds of wall time and of CPU for each poll.
 """
 
 from __future__ import annotations

@@ -1,13 +1,14 @@
-"""Count what the hot path does for one more row and one more query, and compare it with what it did.
+"""Work of the hot path for one more row and one more query, compared with a baseline.
 
     python -m tests.benchmarks.hotpath DSN [--write]
 
-What is counted is calls of Python functions, ours and the libraries', and blocks of memory kept. Neither
-knows how busy the machine is, so that they can be compared in a test where a duration cannot. A count is
-taken at two sizes and the difference divided, so that what is done once does not show. Calls are told by
-`sys.setprofile`, which sees one thread only: deliveries in the background do not count. Comprehensions are
-left out, as they are calls up to Python 3.11 and none from 3.12 on. Instructions (valgrind) would take a
-hundred times as long and differ between builds of Python. `--write` makes what is counted now the baseline.
+It counts calls of Python functions, including those of libraries, and blocks of memory in use. Neither
+depends on the load of the machine, so that a test can compare them, unlike durations. A count is the
+difference of the counts at two sizes, divided by the difference of the sizes, so that work done once cancels
+out. `sys.setprofile` reports calls of one thread only: deliveries in the background do not count.
+Comprehensions are ignored, because they are calls only up to Python 3.11. Counting instructions (valgrind)
+would take a hundred times as long and differ between builds of Python. `--write` stores the current counts as
+the baseline.
 """
 
 from __future__ import annotations
@@ -39,14 +40,14 @@ from tests.benchmarks.loads import trivial
 
 BASELINE = Path(__file__).with_name("baseline.json")
 MARGIN = 1.5
-"""How many times the baseline a count may be; versions of Python and of the SDK differ by far less."""
+"""Largest ratio of a count to the baseline; versions of Python and of the SDK differ by far less."""
 _FEW, _MANY = 100, 300
 _COMPREHENSIONS = {"<listcomp>", "<dictcomp>", "<setcomp>", "<genexpr>"}
 _TEXT, _BIGINT = 25, 20
 
 
 def counted(dsn: str) -> dict[str, float]:
-    """All counts, by what they are for; `dsn` is of a server that answers trivial queries."""
+    """Return all counts by name; `dsn` belongs to a server that can run trivial queries."""
     return {
         "calls per row, mapped and encoded": _slope(lambda rows: _calls(lambda: _exported(_mapped(rows)))),
         "blocks per series kept": _slope(_blocks),
@@ -56,17 +57,17 @@ def counted(dsn: str) -> dict[str, float]:
 
 
 def baseline() -> dict[str, float]:
-    """The counts that are committed."""
+    """Return the committed counts."""
     return dict(json.loads(BASELINE.read_text()))
 
 
 def _slope(count: Callable[[int], int]) -> float:
-    count(_FEW)  # whatever is made once is made by now
+    count(_FEW)  # creates everything that is created once
     return (count(_MANY) - count(_FEW)) / (_MANY - _FEW)
 
 
 def _calls(action: Callable[[], object]) -> int:
-    """How many Python functions `action` calls in this thread, comprehensions aside."""
+    """Return the number of Python functions that `action` calls in this thread, without comprehensions."""
     calls = 0
 
     def note(frame: FrameType, event: str, _: object) -> None:
@@ -83,14 +84,14 @@ def _calls(action: Callable[[], object]) -> int:
 
 
 def _blocks(rows: int) -> int:
-    """How many blocks of memory the samples of so many rows take."""
-    given = _rows(rows)
+    """Return the number of memory blocks in the samples of so many rows."""
+    source_rows = _rows(rows)
     gc.collect()
     before = sys.getallocatedblocks()
-    kept = to_samples(_definition(rows), given)
+    samples = to_samples(_definition(rows), source_rows)
     gc.collect()
     blocks = sys.getallocatedblocks() - before
-    del kept
+    del samples
     return blocks
 
 
@@ -127,8 +128,8 @@ def _per_query(dsn: str, *, traces: bool) -> float:
         with tempfile.TemporaryDirectory() as folder, Receiver(keep=1) as receiver:
             file = Path(folder, "queries.yaml")
             file.write_text(json.dumps(ours(trivial(queries), HOURLY)))
-            given = environment(file, dsn, receiver.grpc_endpoint, "grpc", traces, HOURLY)
-            settings = load(given)
+            variables = environment(file, dsn, receiver.grpc_endpoint, "grpc", traces, HOURLY)
+            settings = load(variables)
             catalog = open_catalog(settings)
             store = ResultStore(catalog.queries)
             push = open_exporter(settings, store, periodic=False)
@@ -158,8 +159,8 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.hotpath")
     parser.add_argument("dsn")
     parser.add_argument("--write", action="store_true", help="make what is counted the baseline")
-    given = parser.parse_args()
-    told = {name: round(count, 1) for name, count in counted(given.dsn).items()}
-    print(json.dumps(told, indent=2))
-    if given.write:
-        BASELINE.write_text(json.dumps(told, indent=2) + "\n")
+    options = parser.parse_args()
+    counts = {name: round(count, 1) for name, count in counted(options.dsn).items()}
+    print(json.dumps(counts, indent=2))
+    if options.write:
+        BASELINE.write_text(json.dumps(counts, indent=2) + "\n")

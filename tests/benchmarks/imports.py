@@ -1,9 +1,9 @@
-"""What each library of the daemon takes of its memory: resident size of a fresh process after importing it.
+"""Memory of each library of the daemon: resident size of a new process after the import.
 
     python -m tests.benchmarks.imports
 
-Each row adds its imports to those of the rows above it, as the daemon does; the last ones are what another
-process imports in the daemon's place. Medians of five, in MB of a million bytes, as a table.
+Each row adds its imports to the rows above it, as the daemon does; the last rows are libraries that another
+process imports for the daemon. Medians of five, in MB of a million bytes, as a table.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ print(*(int(words[words.index(name) + 1]) * 1024 / 1e6 for name in ("Rss:", "Ano
 
 
 def rows() -> Iterator[tuple[str, float, float]]:
-    """What is imported, and the resident memory and what no file is behind of it, in MB, after it."""
+    """Yield the name of each import, and the resident and anonymous memory after it, in MB."""
     above = "import gc\ngc.disable()"
     for name, imports in DAEMON.items():
         above += f"\n{imports}"

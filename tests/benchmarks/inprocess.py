@@ -1,10 +1,10 @@
-"""Poll and export in a process of our own, without a schedule, and print what it took.
+"""Cost of polls and exports in this process, without a schedule.
 
     python -m tests.benchmarks.inprocess QUERIES DSN ENDPOINT PROTOCOL TRACES POLLS [SELF_METRICS]
 
-The objects are the daemon's, made by the same wiring; only who says when is another. One JSON object is
-printed: seconds of wall and of CPU for each poll with its export, and the memory in MB after 50 of them and
-at the end.
+The objects are those of the daemon, created by the same code, but without its scheduler. The output is one
+JSON object: seconds of wall time and of CPU for each poll with its export, and the memory in MB after 50
+polls and at the end.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ def main(
     queries: Path, dsn: str, endpoint: str, protocol: str, traces: bool, polls: int, self_metrics: str
 ) -> None:
     configure("text", "error")
-    given = environment(queries, dsn, endpoint, protocol, traces, HOURLY)
-    settings = load(given | {"POLLER_SELF_METRICS": self_metrics})
+    variables = environment(queries, dsn, endpoint, protocol, traces, HOURLY)
+    settings = load(variables | {"POLLER_SELF_METRICS": self_metrics})
     catalog = open_catalog(settings)
     store = ResultStore(catalog.queries)
     push = open_exporter(settings, store, periodic=False)
@@ -55,8 +55,8 @@ def main(
             cpu.append(ended[1] - began[1])
         if number == _EARLY:
             early.append(memory(os.getpid()).rss)
-    told = {"wall": wall, "cpu": cpu, "rss_early": early, "rss": [memory(os.getpid()).rss]}
-    print(json.dumps(told), flush=True)
+    costs = {"wall": wall, "cpu": cpu, "rss_early": early, "rss": [memory(os.getpid()).rss]}
+    print(json.dumps(costs), flush=True)
     os._exit(0)
 
 

@@ -1,4 +1,4 @@
-"""What is polled: queries, the same text for everybody, over tables of a known size."""
+"""Loads: queries with the same text for every contestant, over tables of a known size."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @dataclass(frozen=True)
 class Query:
-    """One query with one number in each row, and at most one label."""
+    """A query with a number in each row, and at most one label."""
 
     name: str
     sql: str
@@ -26,16 +26,16 @@ class Query:
 
 @dataclass(frozen=True)
 class Load:
-    """Queries that one poll answers."""
+    """The queries of one poll."""
 
     name: str
     queries: Sequence[Query]
     pace: int = 1
-    """Seconds between two polls of who polls by itself."""
+    """Seconds between two polls of a program that polls by itself."""
 
 
 def trivial(count: int) -> Load:
-    """`count` queries that cost the server next to nothing."""
+    """Return `count` queries with almost no cost on the server."""
     names = [f"trivial_{number}" for number in range(count)]
     queries = [
         Query(name, f"SELECT {number} AS n{number}", f"n{number}") for number, name in enumerate(names)
@@ -44,24 +44,26 @@ def trivial(count: int) -> Load:
 
 
 def wide(series: int) -> Load:
-    """One query whose result has `series` rows."""
+    """Return one query whose result has `series` rows."""
     sql = f"SELECT 'device-' || i AS device, i AS n FROM generate_series(1, {series}) AS i"
     return Load(f"{series} series", [Query("wide", sql, "n", "device")])
 
 
 def state(pace: int) -> Load:
-    """The four shipped state queries."""
-    told = [
+    """Return the four shipped state queries."""
+    entries = [
         query for file in files_of(ROOT / "queries") for query in yaml.safe_load(file.read_text())["queries"]
     ]
-    queries = [Query(one["name"], one["sql"].strip(), one["metrics"][0]["value_column"]) for one in told]
+    queries = [
+        Query(entry["name"], entry["sql"].strip(), entry["metrics"][0]["value_column"]) for entry in entries
+    ]
     return Load(f"{len(queries)} state", queries, pace=pace)
 
 
 def fill(primary: str, scale: float) -> None:
-    """Make the server's tables on the database at DSN `primary`.
+    """Create the server's tables in the database at DSN `primary`.
 
-    At scale 1 there are a million users, five million messages, half of them expired, and half a million
+    Scale 1 means a million users, five million messages, half of them expired, and half a million
     attachments.
     """
     users, messages, attachments = (max(1, round(scale * rows)) for rows in (1_000_000, 5_000_000, 500_000))

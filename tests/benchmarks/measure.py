@@ -1,4 +1,4 @@
-"""Take the figures of contestants on loads, one after the other."""
+"""Measurements of contestants on loads, in sequence."""
 
 from __future__ import annotations
 
@@ -28,30 +28,30 @@ from tests.benchmarks.results import Results
 
 CPU, WALL = "CPU per poll and export (ms)", "wall per poll and export (ms)"
 _LINK_SECONDS = 0.010
-"""Of delay each way: a link of 20 ms."""
+"""Delay of each direction: a link of 20 ms."""
 _REQUESTS = 200
 
 
 class Bench:
-    """Measures on one standby, and adds to the results."""
+    """Measures on one standby and adds the figures to the results."""
 
-    def __init__(self, standby: Server, results: Results, polls: int, tell: Callable[[str], None]) -> None:
-        """A figure of one round is the mean of `polls` polls; `tell` hears of what went wrong."""
+    def __init__(self, standby: Server, results: Results, polls: int, warn: Callable[[str], None]) -> None:
+        """A figure of one round is the mean of `polls` polls; `warn` receives the problems."""
         self._standby = standby
         self._dsn = standby.dsn()
         self._results = results
         self._polls = polls
-        self._tell = tell
+        self._warn = warn
 
     def costs(self, name: str, start: Start, load: Load) -> None:
-        """CPU of the program and of the server, wall where a poll is asked for, start, size."""
-        with self._running(name, start, load, self._dsn) as one:
-            if one is None:
+        """Measure CPU of the program and of the server, start, size, and wall time of polls on request."""
+        with self._running(name, start, load, self._dsn) as contestant:
+            if contestant is None:
                 return
-            self._poll(one, 2)
-            before, server = cpu(one.pid), cpu_of_tree(self._standby.pid)
-            walls = self._poll(one, self._polls)
-            self._add(CPU, load, name, 1e3 * (cpu(one.pid) - before) / self._polls)
+            self._poll(contestant, 2)
+            before, server = cpu(contestant.pid), cpu_of_tree(self._standby.pid)
+            walls = self._poll(contestant, self._polls)
+            self._add(CPU, load, name, 1e3 * (cpu(contestant.pid) - before) / self._polls)
             self._add(
                 "server CPU per poll (ms)",
                 load,
@@ -59,41 +59,41 @@ class Bench:
                 1e3 * (cpu_of_tree(self._standby.pid) - server) / self._polls,
             )
             self._add(WALL, load, name, *(1e3 * wall for wall in walls))
-            self._add("cold start to the first value (s)", load, name, one.cold_start)
-            self._add("bytes of an export", load, name, one.exported)
-            self._add("RSS (MB)", load, name, memory(one.pid).rss)
+            self._add("cold start to the first value (s)", load, name, contestant.cold_start)
+            self._add("bytes of an export", load, name, contestant.exported)
+            self._add("RSS (MB)", load, name, memory(contestant.pid).rss)
 
     def in_process(
         self, name: str, load: Load, *, protocol: str = "grpc", dsn: str = "", self_metrics: str = "query"
     ) -> None:
-        """Wall of ours: as the daemon does it, but when it is told to."""
-        told = self._in_process(load, protocol, self._polls, dsn or self._dsn, self_metrics)
-        self._add(WALL, load, name, *(1e3 * wall for wall in told["wall"]))
+        """Measure wall time of the poller: the daemon's code, on request."""
+        result = self._in_process(load, protocol, self._polls, dsn or self._dsn, self_metrics)
+        self._add(WALL, load, name, *(1e3 * wall for wall in result["wall"]))
         self._add(
             "CPU of a poll and export without the schedule (ms)",
             load,
             name,
-            *(1e3 * one for one in told["cpu"]),
+            *(1e3 * seconds for seconds in result["cpu"]),
         )
 
     def lasting(self, name: str, load: Load, early: int) -> None:
-        """Memory of ours after `early` polls and after two hundred times as many, at full speed."""
+        """Measure the poller's memory after `early` polls and after 200 times as many, at full speed."""
         polls = max(200 * early, 60)
-        told = self._in_process(load, "grpc", polls, self._dsn)
-        (before,), (after,) = told["rss_early"], told["rss"]
+        result = self._in_process(load, "grpc", polls, self._dsn)
+        (before,), (after,) = result["rss_early"], result["rss"]
         self._results.add("RSS growth after the 50th poll (MB)", f"{polls} polls", name, after - before)
 
     def floor(self, name: str, load: Load) -> None:
-        """What libpq alone takes, by `floor`."""
+        """Measure libpq alone, with `floor`."""
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder, "queries.sql")
             file.write_text("".join(f"{_line(query.sql)}\n" for query in load.queries))
-            told = _child("tests.benchmarks.floor", file, self._dsn, self._polls)
-        self._add(WALL, load, name, *(1e3 * wall for wall in told["wall"]))
-        self._add(CPU, load, name, *(1e3 * one for one in told["cpu"]))
+            result = _child("tests.benchmarks.floor", file, self._dsn, self._polls)
+        self._add(WALL, load, name, *(1e3 * wall for wall in result["wall"]))
+        self._add(CPU, load, name, *(1e3 * seconds for seconds in result["cpu"]))
 
     def psql(self, name: str, load: Load) -> None:
-        """What psql takes for the file of all queries, its start included."""
+        """Measure psql with the file of all queries, including its start."""
         if (program := shutil.which("psql")) is None:
             self._skip(name, "there is no psql")
             return
@@ -105,23 +105,23 @@ class Bench:
         self._add(CPU, load, name, 1e3 * used)
 
     def commands(self, name: str) -> None:
-        """What `poller --help` and `poller health` take as processes."""
+        """Measure `poller --help` and `poller health` as processes."""
         for arguments in (["--help"], ["health"]):
             wall, used = _timed([sys.executable, "-m", "poller", *arguments])
             self._results.add("wall of a command (ms)", f"poller {arguments[0]}", name, 1e3 * wall)
             self._results.add("CPU of a command (ms)", f"poller {arguments[0]}", name, 1e3 * used)
 
     def traffic(self, name: str, start: Start, load: Load) -> None:
-        """Round trips and bytes between the program and the server, and its connections."""
+        """Count round trips and bytes between the program and the server, and its connections."""
         with (
             Proxy(self._standby.port) as proxy,
-            self._running(name, start, load, self._through(proxy)) as one,
+            self._running(name, start, load, self._through(proxy)) as contestant,
         ):
-            if one is None:
+            if contestant is None:
                 return
-            self._poll(one, 2)
+            self._poll(contestant, 2)
             trips, size, opened = proxy.round_trips, proxy.bytes_up + proxy.bytes_down, proxy.connections
-            self._poll(one, self._polls)
+            self._poll(contestant, self._polls)
             self._add("round trips per poll", load, name, (proxy.round_trips - trips) / self._polls)
             self._add(
                 "bytes to and from the server per poll",
@@ -133,67 +133,69 @@ class Bench:
             self._add("connections opened per poll", load, name, (proxy.connections - opened) / self._polls)
 
     def link(self, name: str, start: Start, load: Load) -> None:
-        """Wall of a poll where each round trip takes 20 ms."""
-        told = replace(load, name=f"{load.name}, a link of 20 ms")
+        """Measure wall time of a poll with round trips of 20 ms."""
+        slow_load = replace(load, name=f"{load.name}, a link of 20 ms")
         with Proxy(self._standby.port) as proxy:
             proxy.delay_up = proxy.delay_down = _LINK_SECONDS
             if start is Ours:
-                self.in_process(name, told, dsn=self._through(proxy))
+                self.in_process(name, slow_load, dsn=self._through(proxy))
                 return
-            with self._running(name, start, told, self._through(proxy)) as one:
-                if one is not None:
-                    self._add(WALL, told, name, *(1e3 * wall for wall in self._poll(one, self._polls)))
+            with self._running(name, start, slow_load, self._through(proxy)) as contestant:
+                if contestant is not None:
+                    self._add(
+                        WALL, slow_load, name, *(1e3 * wall for wall in self._poll(contestant, self._polls))
+                    )
 
     def memories(self, starts: Mapping[str, Start], load: Load, polls: int) -> None:
-        """Memory and threads of all, running at the same time, after so many polls."""
+        """Measure memory and threads of all contestants, running at the same time, after so many polls."""
         running: dict[str, Contestant] = {}
         try:
             for name, start in starts.items():
                 running[name] = start(load, self._dsn)
             for number in range(polls):
-                for name, one in running.items():
+                for name, contestant in running.items():
                     if number == 0 or not name.startswith(("ours", "sql_exporter")):
-                        one.poll()
+                        contestant.poll()
             deadline = time.monotonic() + polls
             while time.monotonic() < deadline:
                 time.sleep(0.1)
-            for name, one in running.items():
-                seen = memory(one.pid)
-                told = f"{load.name}, after {polls} polls"
-                for figure, value in (("RSS", seen.rss), ("PSS", seen.pss), ("own memory", seen.own)):
-                    self._results.add(f"{figure} (MB)", told, name, value)
-                self._results.add("threads", told, name, threads(one.pid))
+            for name, contestant in running.items():
+                usage = memory(contestant.pid)
+                name_of_load = f"{load.name}, after {polls} polls"
+                for figure, value in (("RSS", usage.rss), ("PSS", usage.pss), ("own memory", usage.own)):
+                    self._results.add(f"{figure} (MB)", name_of_load, name, value)
+                self._results.add("threads", name_of_load, name, threads(contestant.pid))
         finally:
-            for one in running.values():
-                one.close()
+            for contestant in running.values():
+                contestant.close()
 
     def backend(self, name: str, queries: int, ticks: int) -> None:
-        """CPU of the server for a tick, by `backend`."""
+        """Measure the server's CPU for a tick, with `backend`."""
         cost = backend.measured(self._dsn, queries, ticks)
         self._results.add("server CPU of a tick, connection kept (ms)", f"{queries} trivial", name, cost)
 
     def idle(self, name: str, seconds: float) -> None:
-        """CPU and wake-ups while there is little to do, by `idle`."""
-        found = idle.measured(self._dsn, seconds, ["grpc", "http"], traces=False)
-        for protocol, figures in found.items():
+        """Measure CPU and wake-ups of an almost idle daemon, with `idle`."""
+        results = idle.measured(self._dsn, seconds, ["grpc", "http"], traces=False)
+        for protocol, figures in results.items():
             for figure, value in figures.items():
                 self._results.add(f"idle, {figure}", "4 state, every 5 min", f"{name}, {protocol}", value)
 
     def queue(self, name: str) -> None:
-        """How fast requests of a thousand points go to the disk and come back."""
+        """Measure how fast the queue writes requests of a thousand points to the disk and reads them."""
         body = os.urandom(90_000)
         with tempfile.TemporaryDirectory() as folder:
             queue = SendingQueue(Path(folder), max_size=2**30, max_age=86400.0)
             began = time.monotonic()
             for _ in range(_REQUESTS):
                 queue.append([Request(body, 1000)])
-            kept = time.monotonic()
-            while found := queue.take():
-                queue.remove(found.id)
+            stored = time.monotonic()
+            while request := queue.take():
+                queue.remove(request.id)
             ended = time.monotonic()
             queue.close()
-        self._results.add("spool, requests of 90 kB a second", "kept", name, _REQUESTS / (kept - began))
-        self._results.add("spool, requests of 90 kB a second", "taken", name, _REQUESTS / (ended - kept))
+        self._results.add("spool, requests of 90 kB a second", "kept", name, _REQUESTS / (stored - began))
+        self._results.add("spool, requests of 90 kB a second", "taken", name, _REQUESTS / (ended - stored))
 
     def _in_process(
         self, load: Load, protocol: str, polls: int, dsn: str, self_metrics: str = "query"
@@ -208,32 +210,32 @@ class Bench:
 
     @contextmanager
     def _running(self, name: str, start: Start, load: Load, dsn: str) -> Iterator[Contestant | None]:
-        """The contestant, started; None, and a loud word, where it does not work."""
+        """Yield the running contestant; if it fails to start, warn and yield None."""
         try:
-            one = start(load, dsn)
+            contestant = start(load, dsn)
         except (OSError, RuntimeError) as error:
             self._skip(f"{name}, {load.name}", str(error))
             yield None
             return
         try:
-            yield one
+            yield contestant
         finally:
-            one.close()
+            contestant.close()
 
     def _through(self, proxy: Proxy) -> str:
-        """The DSN with the proxy in place of the server; a URL, as some take no other."""
+        """Return the DSN with the proxy in place of the server, as a URL: some programs require one."""
         return self._dsn.replace(f":{self._standby.port}/", f":{proxy.port}/")
 
-    def _poll(self, one: Contestant, times: int) -> list[float]:
-        return [wall for _ in range(times) if (wall := one.poll()) is not None]
+    def _poll(self, contestant: Contestant, times: int) -> list[float]:
+        return [wall for _ in range(times) if (wall := contestant.poll()) is not None]
 
     def _add(self, figure: str, load: Load, name: str, *values: float) -> None:
         self._results.add(figure, load.name, name, *values)
 
-    def _skip(self, what: str, why: str) -> None:
-        if what not in self._results.skipped:
-            self._results.skipped[what] = why
-            self._tell(f"SKIPPED: {what}: {why}")
+    def _skip(self, figure: str, reason: str) -> None:
+        if figure not in self._results.skipped:
+            self._results.skipped[figure] = reason
+            self._warn(f"SKIPPED: {figure}: {reason}")
 
 
 def _line(sql: str) -> str:
@@ -249,7 +251,7 @@ def _child(module: str, *arguments: object) -> dict[str, list[float]]:
 
 
 def _timed(command: Sequence[object]) -> tuple[float, float]:
-    """Seconds of wall and of CPU of a command, whatever its exit code."""
+    """Return the seconds of wall time and of CPU of a command, with any exit code."""
     before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
     subprocess.run(list(map(str, command)), capture_output=True)
     wall, after = time.monotonic() - began, resource.getrusage(resource.RUSAGE_CHILDREN)

@@ -1,4 +1,4 @@
-"""The programs that ours is measured beside: found, or fetched into a folder of the benchmark's own."""
+"""The programs that the poller is compared with: installed, or fetched into the benchmark's folder."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ DEBIAN = {"postgres_exporter": "prometheus-postgres-exporter", "sql_exporter": "
 
 
 def query_exporter(folder: Path) -> Path | str:
-    """Its program, from PyPI in a virtual environment in `folder`; or why there is none."""
+    """Return the program, from PyPI in a virtual environment in `folder`; or the reason why it is missing."""
     venv = folder / "query-exporter"
     try:
         subprocess.run([sys.executable, "-m", "venv", str(venv)], check=True, capture_output=True)
@@ -23,10 +23,10 @@ def query_exporter(folder: Path) -> Path | str:
 
 
 def debian(name: str, folder: Path) -> Path | str:
-    """A program of DEBIAN, installed or unpacked from its package into `folder`; or why there is none."""
+    """Return a program of DEBIAN, installed or unpacked into `folder`; or the reason why it is missing."""
     package = DEBIAN[name]
-    if found := shutil.which(package):
-        return Path(found)
+    if installed := shutil.which(package):
+        return Path(installed)
     if not (shutil.which("apt-get") and shutil.which("dpkg-deb")):
         return "it is Debian's, and this is no Debian"
     try:
@@ -40,9 +40,9 @@ def debian(name: str, folder: Path) -> Path | str:
 
 
 def version(program: Path) -> str:
-    """What it says of its own version, in one line."""
-    shown = subprocess.run([program, "--version"], capture_output=True, text=True)
-    return (shown.stdout or shown.stderr).strip().splitlines()[0]
+    """Return the first line of its own version message."""
+    output = subprocess.run([program, "--version"], capture_output=True, text=True)
+    return (output.stdout or output.stderr).strip().splitlines()[0]
 
 
 def _last_line(error: subprocess.CalledProcessError) -> str:

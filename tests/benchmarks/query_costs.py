@@ -1,11 +1,11 @@
-"""Measure what each shipped query costs the database as its tables grow, exact and estimated.
+"""Cost of each shipped query for the database as its tables grow, exact and estimated.
 
     python -m tests.benchmarks.query_costs [--rows 1000000,10000000] [--json FILE]
 
-It makes a server of its own, fills users, devices, messages (512 bytes each, half of them expired) and
-attachments with so many rows each, runs every query three times, and takes the median. The decade beyond is
-extrapolated: the last time, times what the planner's cost grew by in the last decade. The tables are
-unlogged, freshly vacuumed, and bigger than shared_buffers. 10 million rows take 12 GB and a quarter of an
+It creates its own server, fills users, devices, messages (512 bytes each, half of them expired) and
+attachments with so many rows each, runs every query three times, and prints the median. The next decade is
+extrapolated: the last time, multiplied by the growth of the planner's cost in the last decade. The tables are
+unlogged, freshly vacuumed, and larger than shared_buffers. 10 million rows take 12 GB and a quarter of an
 hour.
 """
 
@@ -44,7 +44,7 @@ ESTIMATES = {
         " WHERE expires_at >= now()"
     ),
 }
-"""What could stand as `estimate.sql` of each: the planner's own count, or one page of a hundred."""
+"""A possible `estimate.sql` for each: the planner's own count, or one page of a hundred."""
 _EXPLAIN = b"EXPLAIN (ANALYZE, BUFFERS, TIMING OFF, FORMAT JSON) "
 _TABLES = {"users", "devices", "messages", "attachments"}
 _SETTINGS = {
@@ -57,22 +57,22 @@ _SETTINGS = {
 
 @dataclass
 class Cost:
-    """Of one statement at one size."""
+    """Cost of one statement at one size."""
 
     milliseconds: float
     cpu: float
-    """Milliseconds of CPU of the server, parallel workers included."""
+    """Milliseconds of the server's CPU, including parallel workers."""
     pages: int
-    """Of 8 kB, from shared_buffers or not."""
+    """Pages of 8 kB, in shared_buffers or not."""
     plan: str
     planned: float
-    """The planner's cost."""
+    """Cost estimate of the planner."""
     value: float
 
 
 @dataclass
 class Costs:
-    """Of one query, by number of rows."""
+    """Costs of one query, by number of rows."""
 
     exact: dict[int, Cost] = field(default_factory=dict)
     estimated: dict[int, Cost] = field(default_factory=dict)
@@ -82,15 +82,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.query_costs")
     parser.add_argument("--rows", default="1000000,10000000")
     parser.add_argument("--json", type=Path, help="write all figures there")
-    given = parser.parse_args()
-    costs = measured([int(rows) for rows in given.rows.split(",")])
-    if given.json:
-        given.json.write_text(json.dumps(costs, indent=2, default=vars) + "\n")
+    options = parser.parse_args()
+    costs = measured([int(rows) for rows in options.rows.split(",")])
+    if options.json:
+        options.json.write_text(json.dumps(costs, indent=2, default=vars) + "\n")
     print(as_markdown(costs))
 
 
 def measured(sizes: list[int]) -> dict[str, Costs]:
-    """The costs of every query whose tables are filled here, by its name."""
+    """Return the costs of every query whose tables are filled here, by name."""
     costs: dict[str, Costs] = {}
     with Cluster(primary=_SETTINGS) as cluster:
         for rows in sizes:
@@ -101,13 +101,13 @@ def measured(sizes: list[int]) -> dict[str, Costs]:
                 for name, sql in _queries():
                     costs.setdefault(name, Costs()).exact[rows] = _cost(connection, cluster.primary.pid, sql)
                     if name in ESTIMATES:
-                        found = _cost(connection, cluster.primary.pid, ESTIMATES[name])
-                        costs[name].estimated[rows] = found
+                        cost = _cost(connection, cluster.primary.pid, ESTIMATES[name])
+                        costs[name].estimated[rows] = cost
     return costs
 
 
 def as_markdown(costs: dict[str, Costs]) -> str:
-    """A table for people: time, and CPU in brackets; the column of the decade beyond is extrapolated."""
+    """Return a table with time, and CPU in brackets; the column of the next decade is extrapolated."""
     sizes = sorted(next(iter(costs.values())).exact)
     heads = [f"{rows:,}" for rows in sizes]
     if len(sizes) > 1:
@@ -118,16 +118,16 @@ def as_markdown(costs: dict[str, Costs]) -> str:
     ]
     for name, cost in costs.items():
         last, estimate = cost.exact[sizes[-1]], cost.estimated.get(sizes[-1])
-        cells = [_spoken(cost.exact[rows].milliseconds, cost.exact[rows].cpu) for rows in sizes]
+        cells = [_cell(cost.exact[rows].milliseconds, cost.exact[rows].cpu) for rows in sizes]
         if len(sizes) > 1:
             growth = _growth(cost.exact, sizes)
-            cells.append(_spoken(last.milliseconds * growth, last.cpu * growth))
+            cells.append(_cell(last.milliseconds * growth, last.cpu * growth))
         cells.append(f"{last.plan}, {last.pages:,} pages")
         if estimate is None:
             cells += ["-", "-"]
         else:
             error = abs(estimate.value - last.value) / last.value if last.value else 0.0
-            cells += [_spoken(estimate.milliseconds, estimate.cpu), f"{error:.1%}"]
+            cells += [_cell(estimate.milliseconds, estimate.cpu), f"{error:.1%}"]
         lines.append(f"| `{name}` | {' | '.join(cells)} |")
     return "\n".join(lines)
 
@@ -137,7 +137,7 @@ def _queries() -> Iterator[tuple[str, str]]:
         for file in files_of(ROOT / folder):
             for query in yaml.safe_load(file.read_text())["queries"]:
                 needed = query.get("requires", {}).get("columns", {})
-                # An inbox of a user is of releases before the table of devices.
+                # Inboxes of users belong to releases before the table of devices.
                 if needed.keys() <= _TABLES and "recipient_id" not in needed.get("messages", []):
                     yield query["name"], query["sql"]
 
@@ -180,11 +180,11 @@ def _cost(connection: psycopg.Connection[Any], server: int, sql: str) -> Cost:
     times, used = [], []
     for _ in range(RUNS):
         before = cpu_of_tree(server)
-        told = connection.execute(
+        row_of_plan = connection.execute(
             b"EXPLAIN (ANALYZE, BUFFERS, TIMING OFF, FORMAT JSON) " + sql.encode()
         ).fetchone()
         used.append(1e3 * (cpu_of_tree(server) - before))
-        explained = told[0][0] if told else {}
+        explained = row_of_plan[0][0] if row_of_plan else {}
         times.append(explained["Execution Time"] + explained["Planning Time"])
     plan = explained["Plan"]
     pages = plan["Shared Hit Blocks"] + plan["Shared Read Blocks"]
@@ -194,7 +194,7 @@ def _cost(connection: psycopg.Connection[Any], server: int, sql: str) -> Cost:
 
 
 def _scan(plan: dict[str, Any]) -> str:
-    """The node that reads, in PostgreSQL's words."""
+    """Return the node that reads the table, in PostgreSQL's notation."""
     below = plan.get("Plans")
     if below:
         return _scan(below[0])
@@ -204,13 +204,13 @@ def _scan(plan: dict[str, Any]) -> str:
 
 
 def _growth(costs: dict[int, Cost], sizes: list[int]) -> float:
-    """How many times more the planner expects of a table ten times as large, by the last two sizes."""
+    """Return the planner's growth factor for a table ten times as large, from the last two sizes."""
     before, last = costs[sizes[-2]], costs[sizes[-1]]
     growth: float = (last.planned / before.planned) ** (1 / math.log10(sizes[-1] / sizes[-2]))
     return growth
 
 
-def _spoken(milliseconds: float, cpu: float) -> str:
+def _cell(milliseconds: float, cpu: float) -> str:
     return f"{_duration(milliseconds)} ({_duration(cpu)})"
 
 

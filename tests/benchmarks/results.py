@@ -1,4 +1,4 @@
-"""Keep what was measured, and show it as a table and as JSON."""
+"""Results of the measurements, as a table and as JSON."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Results:
 
     def add(self, figure: str, load: str, contestant: str, *values: float) -> None:
         if not values:
-            return  # what nobody waits for has no duration
+            return  # a poll on the program's own schedule has no duration
         by_load = self.samples.setdefault(figure, {}).setdefault(load, {})
         by_load.setdefault(contestant, []).extend(values)
 
@@ -26,7 +26,7 @@ class Results:
         return statistics.median(values) if values else None
 
     def as_json(self) -> dict[str, object]:
-        """Every figure with its median, its least and its greatest."""
+        """Return every figure with its median, its least and its greatest value."""
         figures = {
             figure: {
                 load: {contestant: _spread(values) for contestant, values in by_contestant.items()}
@@ -37,15 +37,20 @@ class Results:
         return {"about": self.about, "skipped": self.skipped, "figures": figures}
 
     def as_markdown(self, against: str, figures: Collection[str] = ()) -> str:
-        """A table: medians, least and greatest in brackets, and how many times that of `against` each is.
+        """Return a table of medians, with the least and the greatest in brackets, and the ratio to `against`.
 
-        It shows all `figures`, or every one there is.
+        It contains `figures`, or all of them.
         """
-        shown = {name: found for name, found in self.samples.items() if not figures or name in figures}
-        every = (name for by_load in shown.values() for one in by_load.values() for name in one)
+        selected = {name: loads for name, loads in self.samples.items() if not figures or name in figures}
+        every = (
+            name
+            for by_load in selected.values()
+            for contestants_of_load in by_load.values()
+            for name in contestants_of_load
+        )
         contestants = list(dict.fromkeys(every))
         lines = [f"| | {' | '.join(contestants)} |", f"|---|{'---|' * len(contestants)}"]
-        for figure, by_load in shown.items():
+        for figure, by_load in selected.items():
             for load, by_contestant in by_load.items():
                 base = self.median(figure, load, against)
                 cells = [_cell(by_contestant.get(name), base, own=name == against) for name in contestants]
@@ -66,17 +71,17 @@ def _cell(values: Sequence[float] | None, base: float | None, *, own: bool) -> s
     if not values:
         return "-"
     middle = statistics.median(values)
-    told = _spoken(middle)
-    if len(values) > 1 and _spoken(min(values)) != _spoken(max(values)):
-        told += f" ({_spoken(min(values))}-{_spoken(max(values))})"
+    cell = _formatted(middle)
+    if len(values) > 1 and _formatted(min(values)) != _formatted(max(values)):
+        cell += f" ({_formatted(min(values))}-{_formatted(max(values))})"
     if base and not own:
-        told += f" x{_spoken(middle / base)}"
-    return told
+        cell += f" x{_formatted(middle / base)}"
+    return cell
 
 
 def _rounded(value: float) -> float:
     return float(f"{value:.4g}")
 
 
-def _spoken(value: float) -> str:
+def _formatted(value: float) -> str:
     return f"{value:.0f}" if abs(value) >= 100 else f"{value:.2g}" if abs(value) < 10 else f"{value:.1f}"

@@ -110,8 +110,8 @@ def each_request_is_one_tree(load: Load, receiver: Receiver) -> None:
     traces: Mapping[str, list[Span]] = defaultdict(list)
     for span in receiver.spans():
         traces[span.trace_id].append(span)
-    assert len(load.sent.traces) == sum(load.seen.values())
-    probes = sum(count for (_, route, _), count in load.seen.items() if route in PATHS)
+    assert len(load.sent.traces) == sum(load.responses.values())
+    probes = sum(count for (_, route, _), count in load.responses.items() if route in PATHS)
     assert probes > 0
     assert len(load.sent.traces.keys() - traces.keys()) == probes
     for trace, spans in traces.items():
@@ -136,7 +136,7 @@ def each_request_is_one_tree(load: Load, receiver: Receiver) -> None:
     assert failed.attributes["http.response.status_code"] == 500
     sessions = [span for span in receiver.spans("websocket_session") if span.status == "unset"]
     users = [span.attributes["user.id"] for span in sessions if "websocket.close_code" in span.attributes]
-    assert len(users) == load.told["websocket_session",]
+    assert len(users) == load.counted["websocket_session",]
 
 
 def tree(spans: list[Span]) -> set[tuple[str, str, str]]:

@@ -1,4 +1,4 @@
-"""What the command line says of itself: each command at work, each mistake with what was meant."""
+"""Help and error messages of the command line: examples that work, and a suggestion for each mistake."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ from tests.bed.process import ROOT
 
 
 def context(name: str, *arguments: str) -> Any:
-    """What a command makes of its arguments, before it does anything."""
+    """Return the context of a command after it has parsed its arguments."""
     group: Any = typer.main.get_command(app)
     parent = group.make_context("poller", [name, *arguments])
     return group.commands[name].make_context(name, list(arguments), parent=parent)
 
 
 def parameters(name: str) -> list[Any]:
-    """Of a command, whatever it cannot do without."""
+    """Return the parameters of a command without parsing arguments."""
     group: Any = typer.main.get_command(app)
     parent = group.make_context("poller", [name])
-    asked = group.commands[name].make_context(name, [], parent=parent, resilient_parsing=True)
-    return list(asked.command.params)
+    command_context = group.commands[name].make_context(name, [], parent=parent, resilient_parsing=True)
+    return list(command_context.command.params)
 
 
 def complaint(name: str, *arguments: str) -> str:
@@ -45,8 +45,8 @@ def complaint(name: str, *arguments: str) -> str:
 def test_every_command_has_examples_and_each_is_a_command_line_that_works() -> None:
     assert EXAMPLES.keys() == {"", *COMMANDS}
     for name, examples in EXAMPLES.items():
-        for line, what in examples:
-            assert what
+        for line, meaning in examples:
+            assert meaning
             program, command, *arguments = shlex.split(line.partition(" > ")[0])
             assert program == "poller"
             if command in COMMANDS:
@@ -59,14 +59,16 @@ def test_every_command_has_examples_and_each_is_a_command_line_that_works() -> N
 
 def test_examples_and_the_list_of_commands_fit_a_terminal_of_80_columns() -> None:
     for name in EXAMPLES:
-        told = epilog(name) or ""
-        assert [line for line in told.splitlines() if len(line) > 78] == [], "the help indents by two more"
+        examples = epilog(name) or ""
+        assert [line for line in examples.splitlines() if len(line) > 78] == [], (
+            "the help indents by two more"
+        )
     done = subprocess.run([sys.executable, "-m", "poller", "--help"], capture_output=True, text=True)
     listed = done.stdout.partition("Commands:")[2].partition("Examples:")[0]
-    assert all(f"  {what}" in listed for what in COMMANDS.values()), "none is cut off"
+    assert all(f"  {meaning}" in listed for meaning in COMMANDS.values()), "a line is truncated"
 
 
-def test_examples_stand_below_the_help() -> None:
+def test_examples_follow_the_help() -> None:
     assert (
         context("poll")
         .command.get_help(context("poll"))
@@ -82,7 +84,7 @@ def test_examples_stand_below_the_help() -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         (
             "settings --format jsn",
@@ -124,21 +126,21 @@ def test_examples_stand_below_the_help() -> None:
         ("health users", "Got unexpected extra argument(s) (users)"),
     ],
 )
-def test_a_mistake_on_the_command_line_is_told_with_what_was_meant(arguments: str, told: str) -> None:
-    assert complaint(*arguments.split()) == told
+def test_a_mistake_on_the_command_line_is_reported_with_a_suggestion(arguments: str, message: str) -> None:
+    assert complaint(*arguments.split()) == message
 
 
-def test_no_message_of_the_command_line_speaks_as_a_library_does() -> None:
+def test_no_message_of_the_command_line_is_in_the_words_of_a_library() -> None:
     for name in COMMANDS:
         for parameter in parameters(name):
-            # Settings are read as text, and told of by their own messages.
+            # Settings are parsed as text, and have their own error messages.
             if not parameter.opts[0].startswith("--") or parameter.name in {"help", *SETTINGS}:
                 continue
-            told = _told(name, f"{parameter.opts[0]}=\U0001f9ed")
-            assert not re.search(r"Value error|Input should|None\b", told)
+            message = _message_for(name, f"{parameter.opts[0]}=\U0001f9ed")
+            assert not re.search(r"Value error|Input should|None\b", message)
 
 
-def _told(name: str, argument: str) -> str:
+def _message_for(name: str, argument: str) -> str:
     try:
         context(name, argument)
     except TyperException as error:
@@ -146,13 +148,13 @@ def _told(name: str, argument: str) -> str:
     return ""
 
 
-def test_a_secret_in_what_is_left_over_is_not_repeated_whatever_else_is_reworded() -> None:
+def test_a_secret_in_an_unexpected_argument_is_not_printed() -> None:
     assert "s3cret" not in complaint("poll", "--database-url", "host=x", "password=s3cret")
     assert "s3cret" not in complaint("test", "--database", "host=x", "password=s3cret", "--nothing")
 
 
 @pytest.mark.parametrize(
-    ("environ", "told"),
+    ("environ", "message"),
     [
         (
             {"POLLER_LOG_LEVEL": "inof"},
@@ -164,14 +166,14 @@ def test_a_secret_in_what_is_left_over_is_not_repeated_whatever_else_is_reworded
         ),
     ],
 )
-def test_a_setting_misspelt_is_told_with_what_was_meant(environ: dict[str, str], told: str) -> None:
+def test_a_misspelt_setting_is_reported_with_a_suggestion(environ: dict[str, str], message: str) -> None:
     with pytest.raises(ConfigError) as caught:
         load(environ)
-    assert str(caught.value) == told
+    assert str(caught.value) == message
 
 
-def test_what_is_misspelt_in_the_environment_is_told_by_commands_that_log_nothing() -> None:
-    """And a path that leads nowhere with the one that is there."""
+def test_commands_without_a_log_report_misspelt_variables() -> None:
+    """They also report a path that does not exist, with a similar path that exists."""
     done = subprocess.run(
         [sys.executable, "-m", "poller", "check", "querys"],
         capture_output=True,
@@ -196,14 +198,14 @@ def printed(*arguments: str) -> str:
 
 @pytest.mark.parametrize("name", sorted(COMMANDS))
 def test_the_help_of_a_command_fits_a_screen_and_lists_no_option_of_a_setting(name: str) -> None:
-    shown = printed(name, "--help")
+    output = printed(name, "--help")
 
-    assert len(shown.splitlines()) <= MOST_LINES
-    assert "[variable POLLER_" not in shown
+    assert len(output.splitlines()) <= MOST_LINES
+    assert "[variable POLLER_" not in output
 
 
 def test_help_settings_lists_every_setting_of_a_command() -> None:
-    shown = printed("run", "--help-settings")
+    output = printed("run", "--help-settings")
 
-    assert all(f"  {setting.option} " in shown for setting in SETTINGS.values())
+    assert all(f"  {setting.option} " in output for setting in SETTINGS.values())
     assert "--help-settings" not in printed("health", "--help")

@@ -1,4 +1,4 @@
-"""Every mistake in a query file is reported, with its place and what to write instead."""
+"""Every mistake in a query file is reported, with its place and the correct form."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_each_mistake_is_reported_as_in_its_golden_file(
     reason: str, golden: Golden, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """`pytest --update` writes `invalid-<reason>.txt`."""
-    monkeypatch.chdir(CATALOGS)  # a path is printed as it was given
+    monkeypatch.chdir(CATALOGS)  # paths are printed unchanged
     lines = problems(Path(f"invalid-{reason}.yaml"))
     golden(CATALOGS / f"invalid-{reason}.txt", "".join(f"{line}\n" for line in lines))
 
@@ -70,14 +70,14 @@ def test_every_golden_file_belongs_to_an_invalid_file() -> None:
     assert {path.stem for path in CATALOGS.glob("*.txt")} == {f"invalid-{reason}" for reason in MISTAKES}
 
 
-def test_no_message_speaks_as_a_library_does() -> None:
+def test_no_message_is_in_the_words_of_a_library() -> None:
     messages = "\n".join(line for reason in MISTAKES for line in lines_of(reason))
     assert not re.search(
         r"Input should|Value error|pydantic|valid (string|list|tuple)|https?://|None\b", messages
     )
 
 
-def test_a_folder_tells_the_problems_of_all_its_files_at_once_by_file_and_line(tmp_path: Path) -> None:
+def test_a_folder_reports_the_problems_of_all_its_files_by_file_and_line(tmp_path: Path) -> None:
     reasons = [reason for reason in MISTAKES if not re.match(r"metric-|query-twice|everything", reason)]
     for reason in reasons:
         shutil.copy(CATALOGS / f"invalid-{reason}.yaml", tmp_path)
@@ -85,7 +85,7 @@ def test_a_folder_tells_the_problems_of_all_its_files_at_once_by_file_and_line(t
     own = [
         line.replace("invalid-", f"{tmp_path}/invalid-") for reason in reasons for line in lines_of(reason)
     ]
-    # The files also declare the same query again and again.
+    # The files also declare the same query several times.
     assert [line for line in reported if line in own] == own
     order = [re.match(r"(.*?\.yaml)(?::(\d+))?", line) for line in reported]
     places = [(match[1], int(match[2] or 0)) for match in order if match]
@@ -93,13 +93,15 @@ def test_a_folder_tells_the_problems_of_all_its_files_at_once_by_file_and_line(t
     assert places == sorted(places)
 
 
-def test_a_good_file_next_to_a_bad_one_hides_nothing(tmp_path: Path) -> None:
+def test_a_valid_file_hides_no_problem_of_an_invalid_file(tmp_path: Path) -> None:
     shutil.copy(CATALOGS / "valid-complete.yaml", tmp_path)
     shutil.copy(CATALOGS / "invalid-interval-word.yaml", tmp_path)
     assert problems(tmp_path) == [f"{tmp_path}/{line}" for line in lines_of("interval-word")]
 
 
-def test_a_name_used_in_two_files_is_told_with_both_places_though_one_query_is_bad(tmp_path: Path) -> None:
+def test_a_name_used_in_two_files_is_reported_with_both_places_even_if_a_query_is_invalid(
+    tmp_path: Path,
+) -> None:
     write(
         tmp_path,
         a="queries:\n" + query("users", "a", more="    interval: x\n"),
@@ -111,22 +113,22 @@ def test_a_name_used_in_two_files_is_told_with_both_places_though_one_query_is_b
     ]
 
 
-def test_a_metric_of_two_files_with_two_units_is_told_with_both_places(tmp_path: Path) -> None:
+def test_a_metric_with_two_units_in_two_files_is_reported_with_both_places(tmp_path: Path) -> None:
     write(tmp_path, a="queries:\n" + query("a", "size"), b="queries:\n" + query("b", "size", unit="By"))
     here = f"{tmp_path}/b.yaml:5: queries[0].metrics[0].unit"
     there = f"{tmp_path}/a.yaml:5"
-    what = f"differs from the unit of 'size' at {there}; write the same, or rename one"
-    assert problems(tmp_path) == [f"{here}: {what}"]
+    difference = f"differs from the unit of 'size' at {there}; write the same, or rename one"
+    assert problems(tmp_path) == [f"{here}: {difference}"]
 
 
-def test_two_queries_may_feed_one_metric_of_one_meaning(tmp_path: Path) -> None:
+def test_two_queries_may_feed_the_same_metric_with_the_same_meaning(tmp_path: Path) -> None:
     write(tmp_path, a="queries:\n" + query("a", "size"), b="queries:\n" + query("b", "size"))
     catalog = load([tmp_path], DEFAULTS)
     assert list(catalog.metrics) == ["size"]
-    assert [one.name for one in catalog.queries] == ["a", "b"]
+    assert [item.name for item in catalog.queries] == ["a", "b"]
 
 
-def test_what_a_query_does_not_declare_comes_from_the_defaults() -> None:
+def test_keys_that_a_query_omits_have_the_defaults() -> None:
     (users,) = load([CATALOGS / "valid-minimal.yaml"], Defaults(60.0, 90.0, 7)).queries
     assert (users.interval, users.timeout, users.max_age, users.max_series) == (60.0, 60.0, 180.0, 7)
 
@@ -137,19 +139,24 @@ def test_max_age_and_timeout_follow_a_declared_interval(tmp_path: Path) -> None:
     assert (only.interval, only.timeout, only.max_age) == (10.0, 10.0, 30.0)
 
 
-def test_every_key_of_a_complete_query_arrives() -> None:
-    (one,) = load([CATALOGS / "valid-complete.yaml"], DEFAULTS).queries
-    assert (one.interval, one.timeout, one.max_age, one.max_series) == (5400.0, 90.0, 86400.0, 1000)
-    assert dict(one.requires.columns) == {"attachments": ("state", "size"), "public.users": ()}
-    assert (one.requires.role, one.requires.server_version) == ("standby", ">=14, <19")
-    assert (one.requires.extensions, one.requires.member_of) == (
+def test_every_key_of_a_complete_query_is_loaded() -> None:
+    (complete,) = load([CATALOGS / "valid-complete.yaml"], DEFAULTS).queries
+    assert (complete.interval, complete.timeout, complete.max_age, complete.max_series) == (
+        5400.0,
+        90.0,
+        86400.0,
+        1000,
+    )
+    assert dict(complete.requires.columns) == {"attachments": ("state", "size"), "public.users": ()}
+    assert (complete.requires.role, complete.requires.server_version) == ("standby", ">=14, <19")
+    assert (complete.requires.extensions, complete.requires.member_of) == (
         ("pg_stat_statements",),
         ("pg_read_all_stats",),
     )
-    assert one.snapshot is False
-    assert one.estimate == Estimate(sql="SELECT 1 AS n", above_cost=1000)
-    (metric,) = one.metrics
-    # `no` is a word, 007 keeps its zeros and 12:30:00 is no number of seconds: YAML 1.2, not 1.1.
+    assert complete.snapshot is False
+    assert complete.estimate == Estimate(sql="SELECT 1 AS n", above_cost=1000)
+    (metric,) = complete.metrics
+    # YAML 1.2, not 1.1: `no` is a string, 007 keeps its zeros and 12:30:00 is not a number of seconds.
     assert metric.attributes == {
         "env": "prod",
         "shard": 3,
@@ -180,7 +187,7 @@ def test_a_file_opts_its_queries_out_of_the_snapshot_and_a_query_back_in() -> No
     assert own.estimate.above_cost == 1e6
 
 
-def test_anchors_and_merge_keys_save_repetition_and_explicit_keys_win() -> None:
+def test_anchors_and_merge_keys_are_resolved_and_explicit_keys_take_precedence() -> None:
     first, second = load([CATALOGS / "valid-anchors.yaml"], DEFAULTS).queries
     assert (first.interval, first.timeout) == (600.0, 60.0)
     assert (second.interval, second.timeout, second.group) == (1200.0, 60.0, "rest")
@@ -188,7 +195,7 @@ def test_anchors_and_merge_keys_save_repetition_and_explicit_keys_win() -> None:
     assert second.metrics[0] == first.metrics[0]
 
 
-def test_a_problem_of_an_alias_is_told_where_the_value_is_written(tmp_path: Path) -> None:
+def test_a_problem_of_an_alias_is_reported_at_its_anchor(tmp_path: Path) -> None:
     text = "queries:\n" + query("a", "n", more="    requires: &r\n      role: none\n")
     write(tmp_path, a=text + query("b", "m", more="    requires: *r\n"))
     assert [line.split(": ")[0] for line in problems(tmp_path)] == [f"{tmp_path}/a.yaml:5"] * 2
@@ -199,7 +206,7 @@ def test_a_byte_order_mark_and_windows_line_ends_change_nothing() -> None:
     assert users.requires.columns == {"users": ()}
 
 
-def test_the_namespace_stands_before_every_metric_and_not_in_messages(tmp_path: Path) -> None:
+def test_the_namespace_is_the_prefix_of_every_metric_but_not_in_messages(tmp_path: Path) -> None:
     namespaced = Defaults(300.0, 30.0, 1000, "obscura")
     catalog = load([CATALOGS / "valid-minimal.yaml"], namespaced)
     assert list(catalog.metrics) == ["obscura_users_total"]
@@ -207,12 +214,12 @@ def test_the_namespace_stands_before_every_metric_and_not_in_messages(tmp_path: 
     long = "n" * 250
     write(tmp_path, a="queries:\n" + query("a", long) + query("b", "Bad"))
     too_long, bad = problems(tmp_path, defaults=namespaced)
-    what = "has 258 characters with the namespace 'obscura'; OpenTelemetry allows 255"
-    assert too_long == f"{tmp_path}/a.yaml:5: queries[0].metrics[0].name: {what}"
+    difference = "has 258 characters with the namespace 'obscura'; OpenTelemetry allows 255"
+    assert too_long == f"{tmp_path}/a.yaml:5: queries[0].metrics[0].name: {difference}"
     assert bad.startswith(f"{tmp_path}/a.yaml:9: queries[1].metrics[0].name: 'Bad' is not a metric name; ")
 
 
-def test_a_folder_gives_its_yaml_files_in_order_and_nothing_else(tmp_path: Path) -> None:
+def test_a_folder_yields_its_yaml_files_in_order_and_nothing_else(tmp_path: Path) -> None:
     write(tmp_path, b="queries:\n" + query("b", "b"), a="queries:\n" + query("a", "a"))
     (tmp_path / "c.yml").write_text("queries:\n" + query("c", "c"))
     (tmp_path / ".hidden.yaml").write_text("not a query file")
@@ -229,7 +236,7 @@ def test_a_file_named_twice_is_read_once(tmp_path: Path) -> None:
     assert len(load([tmp_path, tmp_path / "a.yaml"], DEFAULTS).queries) == 1
 
 
-def test_each_file_that_cannot_be_read_is_reported_without_waiting_for_it(tmp_path: Path) -> None:
+def test_each_unreadable_file_is_reported_without_waiting_for_it(tmp_path: Path) -> None:
     (tmp_path / "a.yaml").symlink_to(tmp_path / "gone")
     os.mkfifo(tmp_path / "b.yaml")
     (tmp_path / "c.yaml").write_bytes(b"#" * ((1 << 20) + 1))
@@ -243,10 +250,10 @@ def test_each_file_that_cannot_be_read_is_reported_without_waiting_for_it(tmp_pa
     ]
 
 
-def test_a_file_without_permission_is_told(tmp_path: Path) -> None:
+def test_a_file_without_permission_is_reported(tmp_path: Path) -> None:
     write(tmp_path, a="")
     (tmp_path / "a.yaml").chmod(0)
-    # Root may read every file, unless it has given that up.
+    # Root may read every file, unless it drops this capability.
     as_others = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"] if os.geteuid() == 0 else []
     done = subprocess.run(
         [*as_others, sys.executable, "-m", "poller", "check", str(tmp_path)], capture_output=True, text=True
@@ -255,7 +262,7 @@ def test_a_file_without_permission_is_told(tmp_path: Path) -> None:
     assert (done.returncode, done.stderr) == (2, expected)
 
 
-def test_the_shipped_words_mean_the_packaged_folders(tmp_path: Path) -> None:
+def test_the_names_of_shipped_queries_select_the_packaged_folders(tmp_path: Path) -> None:
     write(tmp_path, a="queries:\n" + query("a", "a"))
     shipped, extended, own = resolve(f"shipped:extended: {tmp_path} :")
     assert shipped.name == "queries"
@@ -266,7 +273,7 @@ def test_the_shipped_words_mean_the_packaged_folders(tmp_path: Path) -> None:
     assert gauges <= set(catalog.metrics)
 
 
-def test_every_folder_that_is_missing_or_empty_is_told(tmp_path: Path) -> None:
+def test_every_missing_or_empty_folder_is_reported(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         resolve(f"shiped:{tmp_path}")
     missing = "does not exist; write a folder of query files, or a file; did you mean 'shipped'?"
@@ -284,7 +291,7 @@ def test_queries_are_selected_by_name_and_pattern_in_the_order_of_the_files(tmp_
     catalog = load([tmp_path], DEFAULTS)
 
     def names(*patterns: str) -> list[str]:
-        return [one.name for one in catalog.select(patterns)]
+        return [item.name for item in catalog.select(patterns)]
 
     assert names("inbox", "users*") == ["users", "users_new", "inbox"]
     assert names("*s") == ["users"]
@@ -296,11 +303,11 @@ def test_queries_are_selected_by_name_and_pattern_in_the_order_of_the_files(tmp_
     ]
 
 
-def loads_or_tells(path: Path) -> None:
+def load_or_report(path: Path) -> None:
     problems: Sequence[Diagnostic] = ()
     try:
         catalog = load([path], DEFAULTS)
-        assert all(isinstance(one, QueryDefinition) for one in catalog.queries)
+        assert all(isinstance(item, QueryDefinition) for item in catalog.queries)
     except ConfigError as error:
         problems = error.problems or [invalid("nowhere", "a failure without a reason")]
     for problem in problems:
@@ -337,7 +344,7 @@ QUERIES = st.fixed_dictionaries(
     },
     optional={key: TREES for key in KEYS if key not in ("name", "sql", "metrics")},
 )
-# Files are written into one folder again and again, which is what the health check warns of and is meant.
+# All examples write into the same folder on purpose; the health check would warn about that.
 FUZZ = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
@@ -346,18 +353,18 @@ FUZZ = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCh
     raw=st.binary(max_size=200)
     | st.text(alphabet="abc:-[]{}&*<!|>'\"%@ \n\t#?,0\\", max_size=80).map(str.encode)
 )
-def test_any_bytes_load_or_are_told(tmp_path: Path, raw: bytes) -> None:
+def test_any_bytes_load_or_are_reported(tmp_path: Path, raw: bytes) -> None:
     path = tmp_path / "any.yaml"
     path.write_bytes(raw)
-    loads_or_tells(path)
+    load_or_report(path)
 
 
 @FUZZ
 @given(data=TREES | st.fixed_dictionaries({"queries": st.lists(QUERIES | TREES, max_size=3)}))
-def test_any_structure_loads_or_is_told(tmp_path: Path, data: object) -> None:
+def test_any_structure_loads_or_is_reported(tmp_path: Path, data: object) -> None:
     path = tmp_path / "any.yaml"
     path.write_text(yaml.safe_dump(data, allow_unicode=True), encoding="utf-8", errors="replace")
-    loads_or_tells(path)
+    load_or_report(path)
 
 
 @pytest.mark.parametrize(
@@ -372,7 +379,7 @@ def test_any_structure_loads_or_is_told(tmp_path: Path, data: object) -> None:
     ],
     ids=["lists", "items", "keys", "mappings", "itself", "digits"],
 )
-def test_hostile_files_are_told_and_end_nothing(tmp_path: Path, raw: bytes) -> None:
+def test_hostile_files_are_reported(tmp_path: Path, raw: bytes) -> None:
     path = tmp_path / "any.yaml"
     path.write_bytes(raw)
-    loads_or_tells(path)
+    load_or_report(path)

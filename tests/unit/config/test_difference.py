@@ -1,4 +1,4 @@
-"""Two catalogues are told apart query by query, and what still holds is kept."""
+"""Two catalogues are compared query by query, and values that are still valid are retained."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ A = a_query("a")
 
 
 def changed(**fields: Any) -> Change:
-    """The query A and the same with other fields."""
+    """Return the query `a` and the same query with other fields."""
     return Change(A, replace(A, **fields))
 
 
@@ -29,7 +29,7 @@ def test_equal_catalogues_have_no_difference() -> None:
     assert (set(same.dropped), set(same.fresh), same.unchanged) == (set(), set(), 2)
 
 
-def test_what_is_added_is_polled_at_once_and_what_is_removed_is_dropped() -> None:
+def test_an_added_query_is_polled_immediately_and_the_values_of_a_removed_query_are_dropped() -> None:
     difference = compare([A, a_query("old")], [A, a_query("new")])
     assert difference
     assert (set(difference.fresh), set(difference.dropped)) == ({"new"}, {"old"})
@@ -54,7 +54,7 @@ def test_what_is_added_is_polled_at_once_and_what_is_removed_is_dropped() -> Non
     ],
     ids=lambda fields: next(iter(fields)),
 )
-def test_when_and_whether_it_is_asked_says_nothing_against_its_values(fields: dict[str, Any]) -> None:
+def test_a_change_of_schedule_or_condition_keeps_the_values(fields: dict[str, Any]) -> None:
     change = changed(**fields)
     assert not change.changes_numbers
     difference = compare([change.before], [change.after])
@@ -77,7 +77,7 @@ def test_when_and_whether_it_is_asked_says_nothing_against_its_values(fields: di
     ],
     ids=str,
 )
-def test_values_of_another_question_are_dropped_and_it_is_asked_at_once(fields: dict[str, Any]) -> None:
+def test_a_change_of_meaning_drops_the_values_and_polls_immediately(fields: dict[str, Any]) -> None:
     change = changed(**fields)
     assert change.changes_numbers
     difference = compare([change.before], [change.after])
@@ -99,17 +99,17 @@ def test_another_alert_keeps_the_values_and_polls_nothing() -> None:
     change = changed(metrics=metric(alert=[{"above": 5}]))
     difference = compare([change.before], [change.after])
     assert (set(difference.dropped), set(difference.fresh)) == (set(), set())
-    assert difference, "it is a change all the same"
+    assert difference, "it is a change nevertheless"
 
 
-def test_an_attribute_of_1_is_not_one_of_true() -> None:
-    one = changed(metrics=metric(attributes={"x": 1})).after
-    true = changed(metrics=metric(attributes={"x": True})).after
-    assert one == true, "to Python"
-    assert compare([one], [true]).dropped == {"a"}
+def test_an_attribute_of_1_differs_from_an_attribute_of_true() -> None:
+    number = changed(metrics=metric(attributes={"x": 1})).after
+    boolean = changed(metrics=metric(attributes={"x": True})).after
+    assert number == boolean, "they are equal in Python"
+    assert compare([number], [boolean]).dropped == {"a"}
 
 
-def test_the_lines_tell_keys_durations_and_units() -> None:
+def test_the_lines_contain_keys_durations_and_units() -> None:
     change = changed(sql="SELECT 2 AS n", interval=60.0, metrics=metric(unit="s"))
     assert list(compare([change.before], [change.after]).lines()) == [
         "0 added, 0 removed, 1 changed, 0 unchanged",
@@ -118,7 +118,7 @@ def test_the_lines_tell_keys_durations_and_units() -> None:
     ]
 
 
-def test_another_type_makes_other_values() -> None:
+def test_a_change_of_the_type_drops_the_values() -> None:
     change = changed(metrics=metric(type="counter"))
     assert list(compare([change.before], [change.after]).lines()) == [
         "0 added, 0 removed, 1 changed, 0 unchanged",
@@ -127,7 +127,7 @@ def test_another_type_makes_other_values() -> None:
     ]
 
 
-def test_a_metric_that_another_query_feeds_does_not_vanish() -> None:
+def test_a_metric_that_another_query_feeds_is_not_removed() -> None:
     both = [a_query(name, metrics=(a_metric("shared", attributes={"q": name}),)) for name in "ab"]
     assert not compare(both, both[:1]).metrics
     assert not compare(both[:1], both).metrics

@@ -1,4 +1,4 @@
-"""Every way in which query files change is seen, once, and not before it is over."""
+"""Every kind of change of query files is detected once, after the change is complete."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Change = Callable[[Path], object]
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A folder with one query file, one that is none, and one elsewhere that a link leads to."""
+    """Return a folder with a query file, another file, and a link to a query file elsewhere."""
     folder = tmp_path / "queries"
     folder.mkdir()
     (folder / "a.yaml").write_text("one")
@@ -39,7 +39,7 @@ def lead_elsewhere(folder: Path) -> None:
     (folder / "new").rename(folder / "link.yaml")
 
 
-def make_anew(folder: Path) -> None:
+def recreate(folder: Path) -> None:
     shutil.rmtree(folder)
     folder.mkdir()
     replace(folder / "a.yaml", "two")
@@ -55,13 +55,13 @@ CHANGES: dict[str, Change] = {
     "renamed over where a link leads to": lambda folder: replace(folder.parent / "elsewhere.yaml", "two"),
     "link led elsewhere": lead_elsewhere,
     "folder gone": shutil.rmtree,
-    "folder made anew": make_anew,
+    "folder recreated": recreate,
     "permission taken": lambda folder: (folder / "a.yaml").chmod(0),
 }
 
 
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
-def test_every_change_is_seen(folder: Path, change: Change) -> None:
+def test_every_change_is_detected(folder: Path, change: Change) -> None:
     before = fingerprint([folder])
     assert fingerprint([folder]) == before
     change(folder)
@@ -69,14 +69,14 @@ def test_every_change_is_seen(folder: Path, change: Change) -> None:
 
 
 @pytest.mark.parametrize("name", [name for name in CHANGES if name != "permission taken"])
-def test_every_change_of_content_is_told_by_the_digest(folder: Path, name: str) -> None:
+def test_every_change_of_content_changes_the_digest(folder: Path, name: str) -> None:
     before = contents([folder])
     assert contents([folder]) == before
     CHANGES[name](folder)
     assert contents([folder]) != before
 
 
-def test_what_is_no_query_file_changes_nothing(folder: Path) -> None:
+def test_files_of_other_kinds_are_ignored(folder: Path) -> None:
     before = fingerprint([folder]), contents([folder])
     (folder / "notes.txt").write_text("more")
     (folder / ".a.yaml.swp").write_text("an editor's")
@@ -93,21 +93,21 @@ def test_a_touch_changes_no_content(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("source", ["folder", "one file", "through ..data"])
-def test_a_config_map_that_is_swapped_is_seen_though_all_its_times_are_the_same(
+def test_a_swapped_config_map_is_detected_although_all_its_times_are_equal(
     tmp_path: Path, source: str
 ) -> None:
     volume = ConfigMap(tmp_path / "volume", a="one")
     watched = {"folder": ".", "one file": "a.yaml", "through ..data": "..data"}[source]
     look = partial(fingerprint, [volume.folder / watched])
     digest = partial(contents, [volume.folder / watched])
-    for text in ("two", "six", "ten"):  # of one length
+    for text in ("two", "six", "ten"):  # of equal length
         before = look(), digest()
         volume.update(a=text)
         assert look() != before[0]
         assert digest() != before[1]
 
 
-def test_a_pipe_does_not_make_it_wait(folder: Path) -> None:
+def test_a_pipe_does_not_block_it(folder: Path) -> None:
     os.mkfifo(folder / "pipe.yaml")
     assert stat.S_ISFIFO((folder / "pipe.yaml").stat().st_mode)
     assert fingerprint([folder])
@@ -115,7 +115,7 @@ def test_a_pipe_does_not_make_it_wait(folder: Path) -> None:
 
 
 class Watched:
-    """A watcher of a folder, and what it reads at each reload."""
+    """A watcher of a folder, and the files that it reads at each reload."""
 
     def __init__(self, *sources: Path) -> None:
         self.read: list[tuple[bool, dict[str, str]]] = []
@@ -136,20 +136,20 @@ class Watched:
         self.looks += 1
         return self._look()
 
-    def reload(self, asked: bool) -> bool:
+    def reload(self, requested: bool) -> bool:
         files = [
             file
             for source in self._sources
             for file in ([source] if source.is_file() else source.glob("*.y*ml"))
         ]
-        self.read.append((asked, {file.name: file.read_text() for file in files}))
+        self.read.append((requested, {file.name: file.read_text() for file in files}))
         return self.answers.pop(0) if self.answers else True
 
     def has_read(self, files: dict[str, str]) -> bool:
         return bool(self.read) and self.read[-1][1] == files
 
     def looked(self, times: int = 4, seconds: float = 60.0) -> bool:
-        """Wait for some more looks."""
+        """Wait for more looks."""
         before = self.looks
         return eventually(lambda: self.looks >= before + times, seconds)
 
@@ -167,7 +167,7 @@ def watched(folder: Path) -> Iterator[Watched]:
     assert set(threading.enumerate()) <= before
 
 
-def test_a_change_makes_one_reload_and_rest_makes_none(folder: Path, watched: Watched) -> None:
+def test_a_change_triggers_a_single_reload(folder: Path, watched: Watched) -> None:
     watched.start()
     assert watched.looked()
     assert watched.read == []
@@ -177,15 +177,15 @@ def test_a_change_makes_one_reload_and_rest_makes_none(folder: Path, watched: Wa
     assert watched.read == [(False, {"a.yaml": "two", "link.yaml": "else"})]
 
 
-def test_a_config_map_is_read_whole(tmp_path: Path) -> None:
+def test_a_config_map_is_read_completely(tmp_path: Path) -> None:
     volume = ConfigMap(tmp_path / "volume", a="1", b="1")
     watched = Watched(volume.folder)
     watched.start()
     try:
         for version in "23456789":
             volume.update(a=version, b=version)
-            wanted = {"a.yaml": version, "b.yaml": version}
-            assert eventually(partial(watched.has_read, wanted))
+            expected = {"a.yaml": version, "b.yaml": version}
+            assert eventually(partial(watched.has_read, expected))
         volume.update(b="9")
         assert eventually(partial(watched.has_read, {"b.yaml": "9"}))
     finally:
@@ -193,14 +193,14 @@ def test_a_config_map_is_read_whole(tmp_path: Path) -> None:
 
 
 def test_a_change_before_the_start_is_not_missed(folder: Path, watched: Watched) -> None:
-    """The files may change between the moment they are read and the start of the thread."""
+    """The files may change after they are read and before the thread starts."""
     watched.start(between=lambda: replace(folder / "a.yaml", "two"))
     assert eventually(lambda: len(watched.read) == 1)
 
 
-def test_what_still_grows_is_left_alone(folder: Path, watched: Watched) -> None:
-    """Another look must see the same: the looks are counted, so no clock decides here."""
-    seen: list[str] = []
+def test_a_file_that_still_grows_is_not_read(folder: Path, watched: Watched) -> None:
+    """Another look must see the same content; the test counts looks and depends on no clock."""
+    texts: list[str] = []
     text = ""
     grow = watched.look
 
@@ -209,7 +209,7 @@ def test_what_still_grows_is_left_alone(folder: Path, watched: Watched) -> None:
         if len(text) < 20:
             text += "x"
             (folder / "a.yaml").write_text(text)
-        seen.append(text)
+        texts.append(text)
         return grow()
 
     watched.look = look  # type: ignore[method-assign]
@@ -219,10 +219,8 @@ def test_what_still_grows_is_left_alone(folder: Path, watched: Watched) -> None:
     assert len(watched.read) == 1
 
 
-def test_a_change_is_looked_at_again_after_its_own_time_and_not_after_that_of_rest(
-    folder: Path, watched: Watched
-) -> None:
-    """The files are looked at seldom, so that a change must not wait twice for that."""
+def test_a_change_is_checked_again_after_the_settle_time(folder: Path, watched: Watched) -> None:
+    """The interval between looks is long; a change must not wait for two of them."""
     watched.settle = 3600.0
     watcher = watched.start()
     assert watched.looked()
@@ -233,10 +231,10 @@ def test_a_change_is_looked_at_again_after_its_own_time_and_not_after_that_of_re
     assert watched.read == []
     watcher.ask()
     assert eventually(lambda: len(watched.read) == 1)
-    assert watched.looked(), "after the reload the files are at rest"
+    assert watched.looked(), "after the reload the files do not change"
 
 
-def test_what_changed_while_it_was_read_is_read_again_though_nobody_touches_it_any_more(
+def test_a_file_that_changed_during_the_reload_is_read_again_without_another_change(
     folder: Path, watched: Watched
 ) -> None:
     watched.answers = [False, False]
@@ -247,15 +245,15 @@ def test_what_changed_while_it_was_read_is_read_again_though_nobody_touches_it_a
     assert len(watched.read) == 3
 
 
-def test_who_asks_is_answered_at_once_changed_or_not_and_until_it_is_done(watched: Watched) -> None:
+def test_a_request_reloads_immediately_and_is_repeated_until_it_succeeds(watched: Watched) -> None:
     watched.answers = [False, False, True]
     watcher = watched.start(watch=False)
     watcher.ask()
     assert eventually(lambda: len(watched.read) == 3)
-    assert [asked for asked, _ in watched.read] == [True, True, True]
+    assert [requested for requested, _ in watched.read] == [True, True, True]
 
 
-def test_without_watching_nothing_is_looked_at_until_somebody_asks(folder: Path, watched: Watched) -> None:
+def test_without_watching_files_are_only_read_at_a_request(folder: Path, watched: Watched) -> None:
     watcher = watched.start(watch=False)
     replace(folder / "a.yaml", "two")
     watcher.ask()
@@ -267,15 +265,15 @@ def test_without_watching_nothing_is_looked_at_until_somebody_asks(folder: Path,
     assert watched.looks == 3
 
 
-def test_a_defect_in_a_reload_is_said_and_ends_nothing(
+def test_a_defect_in_a_reload_is_logged_and_the_watcher_continues(
     folder: Path, watched: Watched, caplog: pytest.LogCaptureFixture
 ) -> None:
     real = watched.reload
 
-    def broken(asked: bool) -> bool:
-        if asked:
+    def broken(requested: bool) -> bool:
+        if requested:
             raise RuntimeError("a defect")
-        return real(asked)
+        return real(requested)
 
     watched.reload = broken  # type: ignore[method-assign]
     watcher = watched.start()
@@ -291,8 +289,8 @@ def hang_up(times: int) -> None:
         os.kill(os.getpid(), signal.SIGHUP)
 
 
-def test_a_storm_of_hangups_ends_in_a_reload_and_in_no_deadlock(watched: Watched) -> None:
-    """A handler may interrupt itself: with a lock in it, this would hang sooner or later."""
+def test_a_burst_of_hangups_ends_in_a_reload_without_a_deadlock(watched: Watched) -> None:
+    """A handler may interrupt itself, so that a handler with a lock would hang sooner or later."""
     before = signal.getsignal(signal.SIGHUP)
     try:
         watcher = watched.start(watch=False)
@@ -300,7 +298,7 @@ def test_a_storm_of_hangups_ends_in_a_reload_and_in_no_deadlock(watched: Watched
         storm = threading.Thread(target=hang_up, args=[3000])
         storm.start()
         while storm.is_alive():
-            storm.join(0.001)  # back in Python, where handlers run
+            storm.join(0.001)  # returns to Python code, which runs the handlers
         count = len(watched.read)
         signal.raise_signal(signal.SIGHUP)
         assert eventually(lambda: len(watched.read) > count)
@@ -308,8 +306,8 @@ def test_a_storm_of_hangups_ends_in_a_reload_and_in_no_deadlock(watched: Watched
         signal.signal(signal.SIGHUP, before)
 
 
-def test_a_change_since_somebody_else_looked_is_acted_upon(folder: Path) -> None:
-    seen = fingerprint([folder])
+def test_a_change_since_the_initial_fingerprint_triggers_a_reload(folder: Path) -> None:
+    initial_fingerprint = fingerprint([folder])
     replace(folder / "a.yaml", "two")
     acted = threading.Event()
 
@@ -317,7 +315,9 @@ def test_a_change_since_somebody_else_looked_is_acted_upon(folder: Path) -> None
         acted.set()
         return True
 
-    watcher = Watcher(partial(fingerprint, [folder]), reload, interval=SOON, settle=SOON, initial=seen)
+    watcher = Watcher(
+        partial(fingerprint, [folder]), reload, interval=SOON, settle=SOON, initial=initial_fingerprint
+    )
     watcher.start()
     try:
         assert acted.wait(60)

@@ -1,4 +1,4 @@
-"""An editor's schema takes every good query file, refuses what it can of the bad ones, explains every key."""
+"""The JSON Schema accepts every valid query file, rejects most invalid ones, and describes every key."""
 
 from __future__ import annotations
 
@@ -30,25 +30,25 @@ SHIPPED = sorted(
 GOOD = [*sorted(CATALOGS.glob("valid-*.yaml")), *SHIPPED]
 
 NOT_YAML: set[str] = {
-    # There is nothing to hold against a schema, or less than the file has.
+    # The file contains no data for a schema, or the parser drops the mistake.
     "alias-bomb", "alias-recursive", "alias-unknown", "control-character", "duplicate-key", "indentation",
     "key-not-a-word", "merge-text", "merge-twice", "nested-too-deep", "not-utf8", "nul-escape",
     "several-documents", "syntax", "tab", "tag", "unquoted-percent", "unquoted-star", "unquoted-version",
 }  # fmt: skip
 OF_TWO_PLACES: set[str] = {
-    # One key contradicts another, or one query another.
+    # A key contradicts another, or a query contradicts another.
     "alert-twice", "attribute-column-is-value", "attribute-in-both", "attribute-labels-equal",
     "attribute-values-of-no-column", "attribute-values-too-many", "interval-under-timeout", "max-age-short",
     "metric-fed-twice", "metric-names-translate-equal", "metric-type-differs",
     "metric-unit-becomes-suffix", "metric-unit-differs", "query-twice", "timeout-over-default-interval",
 }  # fmt: skip
 OF_A_LANGUAGE: set[str] = {
-    # SQL, and units in UCUM.
+    # SQL statements, and units in UCUM.
     "overflow-without-order", "sql-comment", "sql-explain", "sql-into", "sql-locks", "sql-parameter",
     "sql-several", "sql-syntax", "sql-writes", "sql-writes-in-with", "unit-unknown", "unit-word",
 }  # fmt: skip
 OF_SIZE: set[str] = {
-    # Of a duration written with its unit, and of numbers that JSON does not know.
+    # Limits of durations with units, and numbers that JSON does not support.
     "attribute-value-huge", "attribute-value-infinite", "interval-long", "interval-short",
 }  # fmt: skip
 ONLY_CHECK_SEES = NOT_YAML | OF_TWO_PLACES | OF_A_LANGUAGE | OF_SIZE
@@ -69,21 +69,21 @@ def complaints(validator: Draft202012Validator, data: Any) -> list[str]:
     return [f"{error.json_path}: {error.message}" for error in validator.iter_errors(data)]
 
 
-def test_the_schema_is_one() -> None:
+def test_the_schema_is_a_valid_json_schema() -> None:
     Draft202012Validator.check_schema(schema())
 
 
-def test_the_packaged_file_is_the_one_that_is_made_today() -> None:
-    """`poller schema --write poller/queries.schema.json` writes it anew."""
+def test_the_packaged_file_is_current() -> None:
+    """`poller schema --write poller/queries.schema.json` writes it."""
     assert (ROOT / "poller" / "queries.schema.json").read_text(encoding="utf-8") == as_text()
 
 
 @pytest.mark.parametrize("path", GOOD, ids=lambda path: path.stem)
-def test_every_good_file_is_taken(path: Path, validator: Draft202012Validator) -> None:
+def test_every_valid_file_is_accepted(path: Path, validator: Draft202012Validator) -> None:
     assert complaints(validator, data_of(path)) == []
 
 
-def test_every_query_file_of_the_readme_is_good(validator: Draft202012Validator, tmp_path: Path) -> None:
+def test_every_query_file_of_the_readme_is_valid(validator: Draft202012Validator, tmp_path: Path) -> None:
     for _, name, text in all_blocks("file"):
         if name.endswith((".yaml", ".yml")) and "queries:" in text:
             file = tmp_path / name.replace("/", "-")
@@ -93,41 +93,39 @@ def test_every_query_file_of_the_readme_is_good(validator: Draft202012Validator,
 
 
 @pytest.mark.parametrize("reason", sorted(set(MISTAKES) - ONLY_CHECK_SEES))
-def test_a_bad_file_is_refused(reason: str, validator: Draft202012Validator) -> None:
+def test_an_invalid_file_is_rejected(reason: str, validator: Draft202012Validator) -> None:
     assert complaints(validator, data_of(CATALOGS / f"invalid-{reason}.yaml"))
 
 
 @pytest.mark.parametrize("reason", sorted(ONLY_CHECK_SEES - NOT_YAML))
-def test_the_list_of_what_only_check_sees_is_no_longer_than_it_must_be(
-    reason: str, validator: Draft202012Validator
-) -> None:
+def test_every_listed_mistake_needs_check(reason: str, validator: Draft202012Validator) -> None:
     assert complaints(validator, data_of(CATALOGS / f"invalid-{reason}.yaml")) == []
 
 
-def keys(told: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any], bool]]:
-    """Every key that a file may have: its path, what the schema says of it, and whether it is required."""
-    for where, part in {"": told, **told["$defs"]}.items():
-        for key, said in part["properties"].items():
-            yield f"{where}.{key}", said, key in part.get("required", ())
+def keys(document_schema: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any], bool]]:
+    """Yield every key of a file: its path, its definition in the schema, and whether it is required."""
+    for where, part in {"": document_schema, **document_schema["$defs"]}.items():
+        for key, definition in part["properties"].items():
+            yield f"{where}.{key}", definition, key in part.get("required", ())
 
 
 def test_every_key_is_described_and_has_an_example_and_a_default_unless_it_is_required() -> None:
-    told = schema()
-    for path, said, required in keys(told):
-        assert re.search(r"\w.*\.$", said.get("description", "")), path
-        assert said.get("examples"), path
-        assert ("default" in said) is not required, path
-        alone = Draft202012Validator({"$defs": told["$defs"], **said})
-        for example in [*said["examples"], *([] if required else [said["default"]])]:
+    document_schema = schema()
+    for path, definition, required in keys(document_schema):
+        assert re.search(r"\w.*\.$", definition.get("description", "")), path
+        assert definition.get("examples"), path
+        assert ("default" in definition) is not required, path
+        alone = Draft202012Validator({"$defs": document_schema["$defs"], **definition})
+        for example in [*definition["examples"], *([] if required else [definition["default"]])]:
             assert complaints(alone, example) == [], path
-    assert len(list(keys(told))) > 35
+    assert len(list(keys(document_schema))) > 35
 
 
 METRIC = {"name": "n", "description": "N.", "unit": 1, "value_column": "n"}
 
 
 @pytest.mark.parametrize(
-    ("key", "taken", "refused"),
+    ("key", "accepted", "rejected"),
     [
         (
             "interval",
@@ -141,18 +139,18 @@ METRIC = {"name": "n", "description": "N.", "unit": 1, "value_column": "n"}
         ("group", ["x", 5], ["", None]),
     ],
 )
-def test_values_are_taken_and_refused(
-    key: str, taken: list[object], refused: list[object], validator: Draft202012Validator
+def test_values_are_accepted_or_rejected(
+    key: str, accepted: list[object], rejected: list[object], validator: Draft202012Validator
 ) -> None:
     query = {"name": "q", "sql": "SELECT 1 AS n", "metrics": [METRIC]}
-    for value in taken:
+    for value in accepted:
         assert complaints(validator, {"queries": [{**query, key: value}]}) == [], value
-    for value in refused:
+    for value in rejected:
         assert complaints(validator, {"queries": [{**query, key: value}]}), value
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: str(path.relative_to(ROOT)))
-def test_every_shipped_file_leads_an_editor_to_the_schema(path: Path) -> None:
+def test_every_shipped_file_names_the_schema_for_editors(path: Path) -> None:
     first = path.read_text(encoding="utf-8").splitlines()[0]
     led = re.fullmatch(r"# yaml-language-server: \$schema=(\S+)", first)
     assert led, first

@@ -1,4 +1,4 @@
-"""Settings: which of many names decides, what a wrong value is told, and that no secret is shown."""
+"""Settings: precedence of names, messages for invalid values, and masked secrets."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_an_empty_environment_gives_the_defaults() -> None:
     assert settings.warnings == ()
 
 
-def test_an_option_beats_a_variable_and_the_source_says_so() -> None:
+def test_an_option_takes_precedence_over_a_variable_and_is_the_source() -> None:
     environ = {"POLLER_INTERVAL": "10s", "POLLER_TIMEOUT": "9s"}
     settings = load(environ, {"interval": "20s", "timeout": None})
     assert (settings.interval, str(settings.source("interval"))) == (20, "option --interval")
@@ -44,7 +44,7 @@ def test_an_option_beats_a_variable_and_the_source_says_so() -> None:
 
 
 @pytest.mark.parametrize("name", list(SETTINGS))
-def test_each_field_has_a_variable_of_ours_a_meaning_and_an_example_that_works(name: str) -> None:
+def test_each_field_has_its_own_variable_a_meaning_and_a_valid_example(name: str) -> None:
     setting = SETTINGS[name]
     first = setting.variables[0]
     assert first == f"POLLER_{name.upper()}"
@@ -54,7 +54,7 @@ def test_each_field_has_a_variable_of_ours_a_meaning_and_an_example_that_works(n
 
 
 @pytest.mark.parametrize("name", list(SETTINGS))
-def test_the_first_of_a_field_s_variables_wins_over_the_later_ones(name: str) -> None:
+def test_the_first_variable_of_a_field_takes_precedence(name: str) -> None:
     names = SETTINGS[name].variables
     example = "60000" if "OTEL_METRIC_EXPORT_INTERVAL" in names else SETTINGS[name].example
     for position, expected in enumerate(names):
@@ -72,7 +72,7 @@ def test_the_names_of_the_server_and_of_opentelemetry_work() -> None:
     assert load(both).export_timeout == 3
 
 
-def test_resource_attributes_decide_name_and_instance_unless_something_closer_does() -> None:
+def test_resource_attributes_set_name_and_instance_unless_specific_variables_do() -> None:
     attributes = {"OTEL_RESOURCE_ATTRIBUTES": "service.name=a%20b, service.instance.id=pod-1,x=y"}
     settings = load(attributes)
     assert (settings.service_name, settings.instance) == ("a b", "pod-1")
@@ -81,7 +81,7 @@ def test_resource_attributes_decide_name_and_instance_unless_something_closer_do
     assert (closer.service_name, closer.instance) == ("c", "pod-2")
 
 
-def test_an_empty_variable_is_an_unset_one() -> None:
+def test_an_empty_variable_is_unset() -> None:
     settings = load(
         {"POLLER_INTERVAL": "", "POLLER_OTLP_ENDPOINT": " ", "OBSCURA_OTLP_ENDPOINT": "http://c:4317"}
     )
@@ -89,11 +89,11 @@ def test_an_empty_variable_is_an_unset_one() -> None:
     assert settings.source("otlp_endpoint").name == "OBSCURA_OTLP_ENDPOINT"
 
 
-def test_a_variable_called_like_a_field_is_none_of_ours() -> None:
+def test_a_variable_with_the_name_of_a_field_is_ignored() -> None:
     assert load({"timeout": "1s", "poller_timeout": "2s", "TIMEOUT": "3s"}).timeout == 30
 
 
-def test_an_empty_option_unsets_what_the_environment_says() -> None:
+def test_an_empty_option_unsets_the_variable() -> None:
     environ = {"POLLER_OTLP_ENDPOINT": "http://c:4317", "POLLER_NAMESPACE": "x"}
     settings = load(environ, {"otlp_endpoint": "", "namespace": ""})
     assert settings.endpoint is None
@@ -101,7 +101,7 @@ def test_an_empty_option_unsets_what_the_environment_says() -> None:
 
 
 @pytest.mark.parametrize(
-    ("variable", "value", "told"),
+    ("variable", "value", "problem"),
     [
         ("POLLER_INTERVAL", "soon", "'soon' is not a duration; write one like 30s, 5m or 1h30m"),
         ("POLLER_INTERVAL", "500ms", "'500ms' is too small; write at least 1s"),
@@ -155,9 +155,9 @@ def test_an_empty_option_unsets_what_the_environment_says() -> None:
     ],
 )  # fmt: skip
 def test_a_wrong_value_names_the_variable_the_problem_and_an_example(
-    variable: str, value: str, told: str
+    variable: str, value: str, problem: str
 ) -> None:
-    assert problems({variable: value}) == [f"{variable}: {told}"]
+    assert problems({variable: value}) == [f"{variable}: {problem}"]
 
 
 IMPORT = "from opentelemetry.sdk import trace, _logs; trace.SpanLimits(), _logs.LogRecordLimits()"
@@ -174,51 +174,51 @@ IMPORT = "from opentelemetry.sdk import trace, _logs; trace.SpanLimits(), _logs.
     ],
 )
 def test_a_limit_that_the_sdk_cannot_be_imported_with_is_a_problem(name: str, value: str) -> None:
-    told = f"{name}: {value!r} is not a whole number; write one like 128, or unset the variable"
-    assert problems({name: value}) == [told]
+    problem = f"{name}: {value!r} is not a whole number; write one like 128, or unset the variable"
+    assert problems({name: value}) == [problem]
     environ = {**os.environ, name: value}
     imported = subprocess.run([sys.executable, "-c", IMPORT], env=environ, capture_output=True, check=False)
     assert imported.returncode != 0
 
 
 @pytest.mark.parametrize("value", ["0", "128", " 7 ", "", " "])
-def test_a_limit_that_the_sdk_can_be_imported_with_is_left_to_it(value: str) -> None:
+def test_a_limit_that_the_sdk_accepts_is_not_checked(value: str) -> None:
     environ = {"OTEL_SPAN_LINK_COUNT_LIMIT": value}
     load(environ)
     subprocess.run([sys.executable, "-c", IMPORT], env={**os.environ, **environ}, check=True)
 
 
-def test_all_problems_come_at_once_each_under_the_name_that_was_used() -> None:
-    told = problems(
+def test_all_problems_are_reported_under_the_name_that_was_used() -> None:
+    lines = problems(
         {"POLLER_INTERVAL": "soon", "OBSCURA_OTLP_ENDPOINT": "c:1", "POLLER_DATABASE_URL_FILE": "/nowhere"},
         {"timeout": "never"},
     )
-    assert sorted(line.partition(":")[0] for line in told) == [
+    assert sorted(line.partition(":")[0] for line in lines) == [
         "--timeout", "OBSCURA_OTLP_ENDPOINT", "POLLER_DATABASE_URL_FILE", "POLLER_INTERVAL",
     ]  # fmt: skip
 
 
 @pytest.mark.parametrize(("text", "share"), [("10%", 0.1), ("0.25", 0.25), (" 2.5 % ", 0.025), ("1", 1.0)])
-def test_a_share_is_written_in_percent_or_of_one(text: str, share: float) -> None:
+def test_a_share_is_a_percentage_or_a_fraction(text: str, share: float) -> None:
     settings = load({"POLLER_MAX_DUTY_CYCLE": text})
     assert settings.max_duty_cycle == pytest.approx(share)
     assert settings.text_of("max_duty_cycle").endswith("%")
 
 
 @pytest.mark.parametrize(
-    ("text", "size", "shown"),
+    ("text", "size", "text_of_setting"),
     [("1GiB", 2**30, "1GiB"), ("1.5 MiB", 3 * 2**19, "1.5MiB"), ("2097152", 2**21, "2MiB")],
 )
-def test_a_size_is_written_with_its_unit(text: str, size: int, shown: str) -> None:
+def test_a_size_is_written_with_its_unit(text: str, size: int, text_of_setting: str) -> None:
     settings = load({"POLLER_SPOOL_MAX_SIZE": text})
-    assert (settings.spool_max_size, settings.text_of("spool_max_size")) == (size, shown)
+    assert (settings.spool_max_size, settings.text_of("spool_max_size")) == (size, text_of_setting)
 
 
-def test_what_protects_the_database_is_off_or_mild_unless_it_is_set() -> None:
+def test_protections_of_the_database_have_mild_defaults() -> None:
     plain = load({})
     assert (plain.require_standby, plain.max_replay_lag, plain.max_duty_cycle) == ("warn", None, 0.1)
     assert (plain.max_active_backends, plain.strict, plain.password_command) == (None, False, None)
-    told = load(
+    settings = load(
         {
             "POLLER_REQUIRE_STANDBY": "TRUE",
             "POLLER_MAX_REPLAY_LAG": "1m",
@@ -226,12 +226,11 @@ def test_what_protects_the_database_is_off_or_mild_unless_it_is_set() -> None:
             "POLLER_STRICT": "true",
         }
     )
-    assert (told.require_standby, told.max_replay_lag, told.max_active_backends, told.strict) == (
-        "true", 60.0, 50, True
-    )  # fmt: skip
+    assert (settings.require_standby, settings.max_replay_lag) == ("true", 60.0)
+    assert (settings.max_active_backends, settings.strict) == (50, True)
 
 
-def test_nothing_of_the_password_command_is_shown() -> None:
+def test_the_password_command_is_masked() -> None:
     command = "sh -c 'token=secret-1 get password=secret-2'"
     settings = load({"POLLER_PASSWORD_COMMAND": command})
     assert settings.text_of("password_command") == "***"
@@ -239,11 +238,11 @@ def test_nothing_of_the_password_command_is_shown() -> None:
 
 
 def test_every_variable_s_value_is_in_the_settings() -> None:
-    kept = [field.name for field in fields(Settings)]
-    assert kept[: len(SETTINGS)] == list(SETTINGS)
+    names = [field.name for field in fields(Settings)]
+    assert names[: len(SETTINGS)] == list(SETTINGS)
 
 
-def test_settings_go_through_a_pipe_whole_and_without_a_library_of_their_making() -> None:
+def test_settings_are_complete_after_a_pipe_and_need_no_library() -> None:
     settings = load({"POLLER_DATABASE_URL": "host=db password=secret-1", "POLLER_SPOOL_MAX_SIZE": "5MiB"})
     sent = pickle.dumps(settings)
     assert b"pydantic" not in sent
@@ -270,7 +269,7 @@ def test_settings_cannot_be_changed() -> None:
 @pytest.mark.parametrize("name", ["OTEL_EXPORTER_OTLP_TIMEOUT", "OTEL_EXPORTER_OTLP_METRICS_TIMEOUT"])
 @pytest.mark.parametrize(("value", "seconds"), [("1000", "1s"), (" 10000 ", "10s"), ("1500.0", "1.5s")])
 def test_a_standard_timeout_that_means_milliseconds_is_refused(name: str, value: str, seconds: str) -> None:
-    """The specification's unit, which the Python SDK does not read; 1000 seconds are nobody's wish."""
+    """The specification's unit is milliseconds, but the Python SDK reads seconds."""
     with pytest.raises(ConfigError) as caught:
         load({name: value})
     assert str(caught.value) == (
@@ -283,7 +282,7 @@ def test_a_standard_timeout_that_means_milliseconds_is_refused(name: str, value:
 
 
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\n\n"])
-def test_a_line_break_at_the_end_of_a_variable_is_none_of_its_value(end: str) -> None:
+def test_a_line_break_at_the_end_of_a_variable_is_removed(end: str) -> None:
     settings = load(
         {
             "POLLER_DATABASE_URL": f"postgresql://h/d{end}",
@@ -371,7 +370,7 @@ ONLY_METRICS = {"OTEL_EXPORTER_OTLP_METRICS_ENDPOINT": "http://m:4317"}
         (COLLECTOR | {"OTEL_TRACES_EXPORTER": "none", "POLLER_TRACES": "true"}, "http://c:4317", "grpc"),
     ],
 )
-def test_where_spans_go_follows_from_their_own_endpoint_or_the_shared_one(
+def test_spans_are_sent_to_their_own_endpoint_or_the_shared_endpoint(
     environ: dict[str, str], url: str, protocol: str
 ) -> None:
     endpoint = load(environ).traces_to
@@ -389,39 +388,39 @@ def test_where_spans_go_follows_from_their_own_endpoint_or_the_shared_one(
         COLLECTOR | {"OTEL_SDK_DISABLED": "true"},
     ],
 )
-def test_spans_go_nowhere_without_an_endpoint_of_theirs_or_switched_off(environ: dict[str, str]) -> None:
+def test_spans_are_not_sent_without_an_endpoint_or_if_they_are_disabled(environ: dict[str, str]) -> None:
     assert load(environ).traces_to is None
 
 
-def test_log_records_go_out_only_where_they_are_wanted() -> None:
+def test_log_records_are_sent_only_if_enabled() -> None:
     assert load(COLLECTOR).logs_to is None
-    wanted = {"POLLER_OTLP_LOGS": "true"}
-    assert str(load(COLLECTOR | wanted).logs_to) == "http://c:4317"
+    enabled = {"POLLER_OTLP_LOGS": "true"}
+    assert str(load(COLLECTOR | enabled).logs_to) == "http://c:4317"
     own = {"OTEL_EXPORTER_OTLP_LOGS_ENDPOINT": "http://l:4318/in"}
-    assert str(load(COLLECTOR | wanted | own).logs_to) == "http://l:4318/in"
-    assert load(COLLECTOR | wanted).warnings == ()
-    (warning,) = load(wanted).warnings
+    assert str(load(COLLECTOR | enabled | own).logs_to) == "http://l:4318/in"
+    assert load(COLLECTOR | enabled).warnings == ()
+    (warning,) = load(enabled).warnings
     assert warning.startswith("POLLER_OTLP_LOGS: has no effect without an endpoint")
 
 
-def test_what_is_wrong_with_an_endpoint_is_said_once_and_with_its_variable() -> None:
-    (told,) = problems({"POLLER_OTLP_ENDPOINT": "c:4317", "POLLER_OTLP_LOGS": "true"})
-    assert told.startswith("POLLER_OTLP_ENDPOINT: ")
-    (told,) = problems(COLLECTOR | {"POLLER_TRACES_ENDPOINT": "t:4317"})
-    assert told.startswith("POLLER_TRACES_ENDPOINT: 't:4317' has no scheme")
-    (told,) = problems(COLLECTOR | {"OTEL_EXPORTER_OTLP_TRACES_PROTOCOL": "http/json"})
-    assert told.startswith("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL: 'http/json' is not one of")
+def test_an_invalid_endpoint_is_reported_once_with_its_variable() -> None:
+    (problem,) = problems({"POLLER_OTLP_ENDPOINT": "c:4317", "POLLER_OTLP_LOGS": "true"})
+    assert problem.startswith("POLLER_OTLP_ENDPOINT: ")
+    (problem,) = problems(COLLECTOR | {"POLLER_TRACES_ENDPOINT": "t:4317"})
+    assert problem.startswith("POLLER_TRACES_ENDPOINT: 't:4317' has no scheme")
+    (problem,) = problems(COLLECTOR | {"OTEL_EXPORTER_OTLP_TRACES_PROTOCOL": "http/json"})
+    assert problem.startswith("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL: 'http/json' is not one of")
 
 
 @pytest.mark.parametrize("off", [{"OTEL_SDK_DISABLED": "true"}, {"OTEL_METRICS_EXPORTER": "none"}])
-def test_the_standard_switches_mean_logs_only(off: dict[str, str]) -> None:
+def test_the_standard_variables_can_disable_all_exports(off: dict[str, str]) -> None:
     settings = load({**off, "POLLER_OTLP_ENDPOINT": "http://c:4317"})
     assert settings.endpoint is None
     assert settings.source("otlp_endpoint").name == next(iter(off))
 
 
 @pytest.mark.parametrize(
-    ("environ", "what"),
+    ("environ", "part"),
     [
         ({"POLLER_OTLP_ENDPOINT": "http://c:4317/otlp", "POLLER_OTLP_PROTOCOL": "grpc"}, "path"),
         (
@@ -437,21 +436,23 @@ def test_the_standard_switches_mean_logs_only(off: dict[str, str]) -> None:
     ],
 )
 def test_a_path_or_a_query_that_grpc_cannot_send_is_a_configuration_error(
-    environ: dict[str, str], what: str
+    environ: dict[str, str], part: str
 ) -> None:
-    (told,) = problems(environ)
-    assert f"has a {what}, which gRPC cannot send; write http://c:4317, or set POLLER_OTLP_PROTOCOL=" in told
-    assert told.startswith(("POLLER_", "OTEL_EXPORTER_OTLP_ENDPOINT: "))
-    assert "hunter22" not in told
+    (problem,) = problems(environ)
+    assert (
+        f"has a {part}, which gRPC cannot send; write http://c:4317, or set POLLER_OTLP_PROTOCOL=" in problem
+    )
+    assert problem.startswith(("POLLER_", "OTEL_EXPORTER_OTLP_ENDPOINT: "))
+    assert "hunter22" not in problem
 
 
 def test_credentials_in_an_endpoint_are_refused_for_grpc_and_masked_for_http() -> None:
-    (told,) = problems({"POLLER_OTLP_ENDPOINT": "http://me:hunter22@c:4317"})
-    assert "OTEL_EXPORTER_OTLP_HEADERS" in told
-    assert "hunter22" not in told
+    (problem,) = problems({"POLLER_OTLP_ENDPOINT": "http://me:hunter22@c:4317"})
+    assert "OTEL_EXPORTER_OTLP_HEADERS" in problem
+    assert "hunter22" not in problem
     settings = load({"POLLER_OTLP_ENDPOINT": "http://me:hunter22@c:4318/?key=hunter22"})
-    shown = f"{settings!r} {settings.endpoint} {settings.endpoint!r} {settings.text_of('otlp_endpoint')}"
-    assert "hunter22" not in shown
+    output = f"{settings!r} {settings.endpoint} {settings.endpoint!r} {settings.text_of('otlp_endpoint')}"
+    assert "hunter22" not in output
     assert "me" not in str(settings.endpoint).removesuffix("/v1/metrics").replace("metrics", "")
     assert settings.endpoint is not None
     assert "me:hunter22@" in settings.endpoint.url
@@ -460,13 +461,13 @@ def test_credentials_in_an_endpoint_are_refused_for_grpc_and_masked_for_http() -
 # --- the database
 
 
-def test_the_database_may_be_described_by_libpq_s_own_variables() -> None:
+def test_the_variables_of_libpq_can_select_the_database() -> None:
     assert load({"PGHOST": "replica"}).conninfo() == ""
     assert load({"PGSERVICE": "replica"}).conninfo() == ""
     assert load({"PGHOST": "x", "POLLER_DATABASE_URL": "host=replica"}).conninfo() == "host=replica"
 
 
-def test_a_missing_database_is_told_where_one_is_needed() -> None:
+def test_a_missing_database_is_reported_if_it_is_needed() -> None:
     with pytest.raises(ConfigError) as caught:
         load({}).conninfo()
     assert str(caught.value) == (
@@ -475,7 +476,7 @@ def test_a_missing_database_is_told_where_one_is_needed() -> None:
     )
 
 
-def test_a_secret_may_stand_in_a_file(tmp_path: Path) -> None:
+def test_a_secret_may_be_in_a_file(tmp_path: Path) -> None:
     file = tmp_path / "url"
     file.write_text("postgresql://u:p w@h/db\n")
     settings = load({"POLLER_DATABASE_URL_FILE": str(file)})
@@ -495,7 +496,7 @@ def test_a_secret_in_a_file_keeps_its_blanks_and_loses_only_the_last_line_break(
     assert read_secret(file) == secret
 
 
-def test_process_substitution_for_a_secret_is_refused_with_what_to_write() -> None:
+def test_process_substitution_for_a_secret_is_rejected_with_an_alternative() -> None:
     reading, writing = os.pipe()
     try:
         with pytest.raises(
@@ -522,7 +523,7 @@ def test_a_secret_s_file_must_be_readable_alone_and_not_empty(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(
-    ("conninfo", "shown"),
+    ("conninfo", "masked"),
     [
         ("postgresql://poller@h:5432/db", "postgresql://poller@h:5432/db"),
         ("postgresql://poller:s3cret@h:5432/db", "postgresql://poller:***@h:5432/db"),
@@ -539,10 +540,10 @@ def test_a_secret_s_file_must_be_readable_alone_and_not_empty(tmp_path: Path) ->
         ("s3cret", "***"),
     ],
 )  # fmt: skip
-def test_a_connection_string_shows_everything_but_its_password(conninfo: str, shown: str) -> None:
-    assert mask_conninfo(conninfo) == shown
+def test_a_connection_string_shows_everything_but_its_password(conninfo: str, masked: str) -> None:
+    assert mask_conninfo(conninfo) == masked
     settings = load({"POLLER_DATABASE_URL": conninfo})
-    assert settings.text_of("database_url") == shown
+    assert settings.text_of("database_url") == masked
     assert "s3" not in repr(settings)
 
 
@@ -562,7 +563,7 @@ def test_a_misspelt_variable_is_a_warning_with_the_right_name() -> None:
     )
 
 
-def test_kubernetes_service_links_disturb_nobody() -> None:
+def test_kubernetes_service_links_cause_no_warning() -> None:
     environ = {
         "POLLER_PORT": "tcp://10.0.0.1:80",
         "POLLER_SERVICE_HOST": "10.0.0.1",

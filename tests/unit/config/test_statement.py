@@ -1,4 +1,4 @@
-"""A query is one statement that reads; anything else is named and refused before a server sees it."""
+"""A query is a single reading statement; anything else is named and refused before a server receives it."""
 
 from __future__ import annotations
 
@@ -32,17 +32,17 @@ TOO_DEEP = "is nested too deeply to be checked; reduce the nesting, or move part
         "SELECT 'a; DELETE FROM users' AS text",
         "SELECT x FROM json_table('[1]', '$[*]' COLUMNS (x int PATH '$'))",
         f"SELECT 1 WHERE 1 IN ({', '.join(['1'] * 10_000)})",
-        # What a function does cannot be seen; the READ ONLY transaction stands behind.
+        # The effects of a function are unknown; the READ ONLY transaction protects the server.
         "SELECT delete_everything()",
         "SELECT set_limit AS n FROM quotas",
     ],
 )
-def test_one_statement_that_reads_is_accepted(sql: str) -> None:
+def test_a_single_reading_statement_is_accepted(sql: str) -> None:
     assert statement_problem(sql) is None
 
 
 @pytest.mark.parametrize(
-    ("sql", "spoken"),
+    ("sql", "kind"),
     {
         "INSERT INTO t VALUES (1)": "INSERT",
         "WITH a AS (SELECT 1) INSERT INTO t TABLE a": "INSERT",
@@ -77,12 +77,12 @@ def test_one_statement_that_reads_is_accepted(sql: str) -> None:
         "DECLARE c CURSOR FOR SELECT 1": "DECLARE",
     }.items(),
 )
-def test_a_statement_that_does_not_read_is_named(sql: str, spoken: str) -> None:
-    assert statement_problem(sql) == f"is {spoken}{INSTEAD}"
+def test_another_kind_of_statement_is_named(sql: str, kind: str) -> None:
+    assert statement_problem(sql) == f"is {kind}{INSTEAD}"
 
 
 @pytest.mark.parametrize(
-    ("sql", "told"),
+    ("sql", "problem"),
     {
         "": NONE,
         " \n\t": NONE,
@@ -112,7 +112,7 @@ def test_a_statement_that_does_not_read_is_named(sql: str, spoken: str) -> None:
         "SELECT ('x'::text).pg_create_restore_point": (
             "calls pg_create_restore_point, which acts on the server; omit it"
         ),
-        # The row of a function in FROM is its value, so that these are calls, too.
+        # The row of a function in FROM is its value, so that these are calls as well.
         "SELECT t.pg_terminate_backend::int AS n FROM pg_backend_pid() AS t": (
             "calls pg_terminate_backend, which acts on the server; omit it" + A_COLUMN
         ),
@@ -140,15 +140,15 @@ def test_a_statement_that_does_not_read_is_named(sql: str, spoken: str) -> None:
     }.items(),
     ids=lambda value: ascii(value)[:40],
 )
-def test_anything_else_is_refused_with_its_reason(sql: str, told: str) -> None:
-    assert statement_problem(sql) == told
+def test_anything_else_is_refused_with_its_reason(sql: str, problem: str) -> None:
+    assert statement_problem(sql) == problem
 
 
 def test_a_long_message_of_the_parser_is_cut() -> None:
-    told = statement_problem("SELECT '" + "x" * 10_000)
-    assert told is not None
-    assert told.endswith("... (line 1, column 8 of sql)")
-    assert len(told) < 200
+    problem = statement_problem("SELECT '" + "x" * 10_000)
+    assert problem is not None
+    assert problem.endswith("... (line 1, column 8 of sql)")
+    assert len(problem) < 200
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""A heartbeat says by itself whether the poller is alive and ready, and nothing else can make it say no."""
+"""The heartbeat alone determines whether the poller is alive and ready."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def ended_process() -> int:
     return ended.pid
 
 
-def test_one_line_says_that_it_is_alive_and_how_it_is() -> None:
+def test_a_single_line_reports_that_it_is_alive_and_its_state() -> None:
     assert verdict() == (True, f"alive: process {os.getpid()}, heartbeat 2s ago; {SUMMARY}")
     assert verdict(ready=True)[1].startswith("ready: process")
 
@@ -75,14 +75,12 @@ def test_one_line_says_that_it_is_alive_and_how_it_is() -> None:
     ids=str,
 )
 @pytest.mark.parametrize("ready", [False, True])
-def test_what_is_out_of_order_elsewhere_never_makes_it_anything_else(
-    trouble: dict[str, Any], ready: bool
-) -> None:
+def test_failures_outside_the_process_do_not_change_the_verdict(trouble: dict[str, Any], ready: bool) -> None:
     assert verdict(ready=ready, **trouble)[0]
 
 
 @pytest.mark.parametrize("ready", [False, True])
-def test_whatever_hangs_makes_it_neither_alive_nor_ready(ready: bool) -> None:
+def test_a_stuck_part_makes_it_neither_alive_nor_ready(ready: bool) -> None:
     word = "ready" if ready else "alive"
     pid = os.getpid()
     assert verdict(ready=ready, stuck="tick default/5m runs for 21m") == (
@@ -96,7 +94,7 @@ def test_whatever_hangs_makes_it_neither_alive_nor_ready(ready: bool) -> None:
     assert verdict(ready=ready, boottime=NOW - 61, max_age=90.0)[0]
 
 
-def test_a_process_that_is_gone_is_dead_however_young_its_heartbeat() -> None:
+def test_an_ended_process_is_dead_even_with_a_fresh_heartbeat() -> None:
     pid = ended_process()
     assert verdict(pid=pid) == (
         False,
@@ -104,35 +102,35 @@ def test_a_process_that_is_gone_is_dead_however_young_its_heartbeat() -> None:
     )
 
 
-def test_a_process_id_of_another_container_means_nothing_here() -> None:
+def test_a_process_id_of_another_container_is_ignored() -> None:
     elsewhere: dict[str, Any] = {"pid": ended_process(), "process_namespace": "pid:[1]"}
     assert verdict(**elsewhere)[0]
     assert not verdict(**elsewhere, boottime=NOW - 61)[0]
 
 
-def test_a_process_of_somebody_else_is_there() -> None:
+def test_a_process_of_another_user_is_alive() -> None:
     assert verdict(pid=1)[0]
 
 
-def test_a_heartbeat_from_before_a_restart_of_the_system_is_none() -> None:
+def test_a_heartbeat_from_before_a_reboot_is_ignored() -> None:
     assert verdict(boottime=NOW + 100) == (
         False,
         "not alive: the heartbeat is from before the system was started",
     )
 
 
-def test_it_is_not_ready_before_every_tick_has_run_but_alive() -> None:
+def test_before_every_tick_has_run_it_is_alive_but_not_ready() -> None:
     ticks = {
         "default/5m": {"interval": 300.0, "last_run": 1.7e9},
         "slow/1h": {"interval": 3600.0, "last_run": None},
     }
-    assert verdict(ready=True, ticks=ticks)[0], "a tick that came with a reload is not waited for"
-    told = judge({**WELL, "ready": False, "ticks": ticks}, ready=True, now=NOW)
-    assert told == (False, "not ready: the first polls are not over; still to come: slow/1h")
+    assert verdict(ready=True, ticks=ticks)[0], "a tick added by a reload does not count"
+    result = judge({**WELL, "ready": False, "ticks": ticks}, ready=True, now=NOW)
+    assert result == (False, "not ready: the first polls are not over; still to come: slow/1h")
     assert judge({**WELL, "ready": False, "ticks": ticks}, ready=False, now=NOW).good
 
 
-def test_the_place_is_the_one_that_is_set_or_in_the_state_folder_or_the_users_own(
+def test_the_path_is_the_setting_or_in_the_state_folder_or_private_to_the_user(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     own = f"obscura-poller-{os.getuid()}/heartbeat.json"
@@ -144,26 +142,26 @@ def test_the_place_is_the_one_that_is_set_or_in_the_state_folder_or_the_users_ow
     assert places("/run/h", Path("/state")) == [Path("/run/h")]
 
 
-def test_what_is_written_is_what_is_read(tmp_path: Path) -> None:
+def test_a_heartbeat_is_read_as_it_was_written(tmp_path: Path) -> None:
     file = tmp_path / "h"
     heartbeat = Heartbeat([file])
     before = clock()
     heartbeat.write({"ready": True, "queries": {"ä": "ok"}})
-    found = read([file])
-    assert isinstance(found, dict)
-    assert (found["pid"], found["ready"], found["queries"]) == (os.getpid(), True, {"ä": "ok"})
-    assert before <= found["boottime"] <= clock()
-    assert judge(found, ready=True, now=clock()).good
+    content = read([file])
+    assert isinstance(content, dict)
+    assert (content["pid"], content["ready"], content["queries"]) == (os.getpid(), True, {"ä": "ok"})
+    assert before <= content["boottime"] <= clock()
+    assert judge(content, ready=True, now=clock()).good
     assert list(tmp_path.iterdir()) == [file]
     heartbeat.write({"ready": True}, b'{"queries": {"b": "ok"}, "glances": []}')
-    found = read([file])
-    assert isinstance(found, dict)
-    assert (found["ready"], found["queries"], found["glances"]) == (True, {"b": "ok"}, [])
+    content = read([file])
+    assert isinstance(content, dict)
+    assert (content["ready"], content["queries"], content["glances"]) == (True, {"b": "ok"}, [])
     heartbeat.remove()
     assert list(tmp_path.iterdir()) == []
 
 
-def test_whoever_reads_finds_a_whole_heartbeat_at_any_moment(tmp_path: Path) -> None:
+def test_a_reader_finds_a_complete_heartbeat_at_any_moment(tmp_path: Path) -> None:
     file = tmp_path / "h"
     heartbeat = Heartbeat([file])
     heartbeat.write({})
@@ -187,13 +185,13 @@ def test_whoever_reads_finds_a_whole_heartbeat_at_any_moment(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     "text", ["", "{", "[]", "null", '{"pid": 1}', '{"pid": "x", "boottime": 1}', "[" * 100_000]
 )
-def test_what_is_no_heartbeat_is_told_so(tmp_path: Path, text: str) -> None:
+def test_an_invalid_heartbeat_is_reported(tmp_path: Path, text: str) -> None:
     file = tmp_path / "h"
     file.write_text(text)
     assert read([file]) == f"{file} is not a heartbeat"
 
 
-def test_where_there_is_none_it_says_where_it_looked(tmp_path: Path) -> None:
+def test_a_missing_heartbeat_is_reported_with_the_paths(tmp_path: Path) -> None:
     file = tmp_path / "h"
     good, why = judge(read([file]), ready=False, now=NOW)
     assert not good
@@ -203,7 +201,7 @@ def test_where_there_is_none_it_says_where_it_looked(tmp_path: Path) -> None:
 
 
 class Bases:
-    """Two folders such as /tmp and /dev/shm, and the private places in them."""
+    """Two folders such as /tmp and /dev/shm, and the private folders in them."""
 
     def __init__(self, root: Path) -> None:
         self.folders = [root / "tmp", root / "shm"]
@@ -217,7 +215,7 @@ def bases(tmp_path: Path) -> Bases:
     return Bases(tmp_path)
 
 
-def test_the_first_place_that_can_be_written_is_taken_and_is_private(bases: Bases) -> None:
+def test_the_first_writable_folder_is_used_and_private(bases: Bases) -> None:
     heartbeat = Heartbeat(bases.places)
     heartbeat.write({})
     assert heartbeat.path == bases.places[0]
@@ -227,7 +225,7 @@ def test_the_first_place_that_can_be_written_is_taken_and_is_private(bases: Base
     assert list(bases.folders[0].iterdir()) == []
 
 
-def test_where_the_first_cannot_be_written_the_second_is(
+def test_the_second_folder_is_used_if_the_first_is_not_writable(
     bases: Bases, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
@@ -237,14 +235,12 @@ def test_where_the_first_cannot_be_written_the_second_is(
     heartbeat.write({"n": 1})
     assert heartbeat.path == bases.places[1]
     assert caplog.records == []
-    found = read(bases.places)
-    assert isinstance(found, dict)
-    assert found["n"] == 1
+    content = read(bases.places)
+    assert isinstance(content, dict)
+    assert content["n"] == 1
 
 
-def test_a_folder_that_is_a_link_or_somebody_elses_is_not_written_to_nor_believed(
-    bases: Bases, tmp_path: Path
-) -> None:
+def test_a_link_or_a_folder_of_another_user_is_neither_written_nor_read(bases: Bases, tmp_path: Path) -> None:
     trap = tmp_path / "trap"
     trap.mkdir()
     (trap / "heartbeat.json").write_text(json.dumps({**WELL, "boottime": clock()}))
@@ -261,16 +257,16 @@ def test_a_folder_that_is_a_link_or_somebody_elses_is_not_written_to_nor_believe
         assert isinstance(read(bases.places), str)
 
 
-def test_the_youngest_of_several_counts(bases: Bases) -> None:
+def test_the_newest_of_several_heartbeats_is_used(bases: Bases) -> None:
     for number, place in enumerate(bases.places):
         Heartbeat([place]).write({"n": number})
         place.parent.chmod(0o700)
-    found = read(bases.places)
-    assert isinstance(found, dict)
-    assert found["n"] == 1
+    heartbeat = read(bases.places)
+    assert isinstance(heartbeat, dict)
+    assert heartbeat["n"] == 1
 
 
-def test_what_cannot_be_written_is_said_once_and_never_fails(
+def test_a_heartbeat_that_cannot_be_written_is_logged_once_and_raises_nothing(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
@@ -313,7 +309,7 @@ print(read([file])["boottime"] > first)
 """
 
 
-def test_a_full_disk_makes_no_poller_seem_dead_and_hides_none_that_hangs(tmp_path: Path) -> None:
+def test_on_a_full_disk_a_poller_is_still_alive_or_stuck_as_it_is(tmp_path: Path) -> None:
     mount = f'mount -t tmpfs -o size=64k none {tmp_path} && exec "$@"'
     isolate = ["unshare", "-m", *([] if os.getuid() == 0 else ["-r"]), "sh", "-c", mount, "sh"]
     program = [sys.executable, "-c", _FULL_DISK, str(tmp_path)]
@@ -325,7 +321,9 @@ def test_a_full_disk_makes_no_poller_seem_dead_and_hides_none_that_hangs(tmp_pat
     assert done.stderr == ""
 
 
-def test_two_pollers_with_one_heartbeat_are_warned(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_two_pollers_with_the_same_heartbeat_cause_a_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     file = tmp_path / "h"
     other = subprocess.Popen(
         [
@@ -348,9 +346,11 @@ def test_two_pollers_with_one_heartbeat_are_warned(tmp_path: Path, caplog: pytes
         assert isinstance(shared, dict)
         other.communicate()
     (record,) = caplog.records
-    told = record.getMessage()
-    assert f"another poller, process {other.pid} (instance b), writes its heartbeat to {file} as well" in told
-    assert "set POLLER_HEALTH_FILE to a path of its own for each" in told
+    message = record.getMessage()
+    assert (
+        f"another poller, process {other.pid} (instance b), writes its heartbeat to {file} as well" in message
+    )
+    assert "set POLLER_HEALTH_FILE to a path of its own for each" in message
     assert shared["shared_with"] == f"process {other.pid} (instance b)"
     good, why = judge(shared, ready=False, now=clock())
     assert good
@@ -358,17 +358,17 @@ def test_two_pollers_with_one_heartbeat_are_warned(tmp_path: Path, caplog: pytes
     assert f"process {other.pid} (instance b) writes the same file; set POLLER_HEALTH_FILE" in why
     caplog.clear()
     Heartbeat([file]).write({})
-    assert caplog.records == [], "our own of before is no other poller"
+    assert caplog.records == [], "its own earlier heartbeat is not another poller"
 
 
-def test_the_poller_that_was_there_first_is_warned_as_well_and_leaves_the_others_file(
+def test_the_first_poller_also_warns_and_does_not_remove_the_file_of_the_second(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     file = tmp_path / "h"
     first = Heartbeat([file], "a")
     first.write({})
     other = {**WELL, "boottime": clock(), "pid": os.getpid(), "process_namespace": "pid:[1]", "instance": "b"}
-    for _ in range(3):  # as a container writes it that shares the folder, where it is process 1 as well
+    for _ in range(3):  # like a container that shares the folder and also has process id 1
         replace_file(file, json.dumps(other).encode())
         first.write({})
     (record,) = caplog.records
@@ -378,7 +378,7 @@ def test_the_poller_that_was_there_first_is_warned_as_well_and_leaves_the_others
     assert json.loads(file.read_bytes())["instance"] == "b"
 
 
-def test_the_heartbeat_of_the_container_before_is_no_other_poller(
+def test_the_heartbeat_of_a_previous_container_is_not_another_poller(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     file = tmp_path / "h"
@@ -413,49 +413,49 @@ def query_status(number: int, state: str, size: int) -> QueryStatus:
     return QueryStatus(f"q{number}", state, "ü" * size, None, 1.7e9, stale=False, series=0, readings=())
 
 
-def test_a_heartbeat_of_any_number_of_queries_has_room_and_omits_first_what_is_ok(tmp_path: Path) -> None:
+def test_the_size_of_a_heartbeat_is_bounded_and_queries_in_state_ok_are_omitted_first(tmp_path: Path) -> None:
     statuses = [query_status(n, "failed(timeout)" if n % 100 == 0 else "ok", 300) for n in range(20_000)]
     more = encode(statuses)
     assert len(more) < MAX_BYTES / 3
     Heartbeat([tmp_path / "h"]).write({"ready": True}, more)
-    found = read([tmp_path / "h"])
-    assert isinstance(found, dict)
-    good, why = judge(found, ready=True, now=clock())
+    heartbeat = read([tmp_path / "h"])
+    assert isinstance(heartbeat, dict)
+    good, why = judge(heartbeat, ready=True, now=clock())
     assert good
     assert "queries: 200 failed, 19800 ok" in why
-    listed = [one["query"] for one in found["glances"]]
-    assert listed == list(found["queries"])
-    assert found["omitted"] == 20_000 - len(listed)
+    listed = [status["query"] for status in heartbeat["glances"]]
+    assert listed == list(heartbeat["queries"])
+    assert heartbeat["omitted"] == 20_000 - len(listed)
     assert {f"q{n}" for n in range(0, 20_000, 100)} < set(listed)
     assert listed == sorted(listed, key=lambda name: int(name[1:]))
 
 
-def test_what_fits_is_all_there() -> None:
-    told = json.loads(encode([query_status(0, "ok", 1), query_status(1, "skipped(lag)", 1)]))
-    assert told["states"] == {"ok": 1, "skipped": 1}
-    assert told["queries"] == {"q0": "ok", "q1": "skipped(lag)"}
-    assert (len(told["glances"]), told["omitted"]) == (2, 0)
+def test_a_small_heartbeat_omits_nothing() -> None:
+    heartbeat = json.loads(encode([query_status(0, "ok", 1), query_status(1, "skipped(lag)", 1)]))
+    assert heartbeat["states"] == {"ok": 1, "skipped": 1}
+    assert heartbeat["queries"] == {"q0": "ok", "q1": "skipped(lag)"}
+    assert (len(heartbeat["glances"]), heartbeat["omitted"]) == (2, 0)
 
 
-def test_of_many_first_polls_that_are_waited_for_some_are_named_and_the_rest_counted() -> None:
+def test_of_many_pending_first_polls_some_are_named_and_the_rest_are_counted() -> None:
     ticks = {f"t{n}": {"interval": 1.0, "last_run": None} for n in range(30)}
-    told = judge({**WELL, "ready": False, "ticks": ticks, "waiting": 700}, ready=True, now=NOW)
-    assert told.why.endswith("t8, t9 and 690 more")
+    result = judge({**WELL, "ready": False, "ticks": ticks, "waiting": 700}, ready=True, now=NOW)
+    assert result.why.endswith("t8, t9 and 690 more")
 
 
 @pytest.mark.parametrize(
     "text", ['{"boottime": NaN, "pid": 1}', '{"boottime": 1, "pid": 1e999}', "[" * 200_000]
 )
-def test_numbers_and_nesting_that_no_heartbeat_has_are_told_so(tmp_path: Path, text: str) -> None:
+def test_invalid_numbers_and_deep_nesting_are_reported(tmp_path: Path, text: str) -> None:
     (tmp_path / "h").write_text(text)
     assert read([tmp_path / "h"]) == f"{tmp_path / 'h'} is not a heartbeat"
 
 
 class Beats:
-    """What a pulse tells."""
+    """Recorder of the reports of a watchdog."""
 
     def __init__(self) -> None:
-        self.told: list[str | None] = []
+        self.reports: list[str | None] = []
         self.stuck: str | None = None
         self.fail = False
         self.watchdog_thread: Watchdog | None = None
@@ -472,14 +472,14 @@ class Beats:
         return self.stuck
 
     def end(self) -> None:
-        self.told.append("end")
+        self.reports.append("end")
 
     def beat(self, stuck: str | None) -> None:
-        self.told.append(stuck)
+        self.reports.append(stuck)
 
     def more(self, count: int = 2) -> bool:
-        wanted = len(self.told) + count
-        return eventually(lambda: len(self.told) >= wanted)
+        expected = len(self.reports) + count
+        return eventually(lambda: len(self.reports) >= expected)
 
 
 @pytest.fixture
@@ -489,30 +489,30 @@ def beats() -> Iterator[Beats]:
     yield beats
     if beats.watchdog_thread is not None:
         beats.watchdog_thread.stop()
-        assert beats.told[-1] == "end"
+        assert beats.reports[-1] == "end"
     assert eventually(lambda: set(threading.enumerate()) <= before)
 
 
-def test_the_pulse_beats_and_tells_of_what_hangs_once_in_the_log(
+def test_the_watchdog_beats_and_logs_a_stuck_part_once(
     beats: Beats, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
     beats.start(every=0.01)
     assert beats.more()
-    assert set(beats.told) == {None}
+    assert set(beats.reports) == {None}
     beats.stuck = "tick t runs for 16m"
     assert beats.more(3)
-    assert beats.told[-1:] == ["tick t runs for 16m"]
+    assert beats.reports[-1:] == ["tick t runs for 16m"]
     beats.stuck = None
     assert beats.more(3)
-    assert beats.told[-1:] == [None]
+    assert beats.reports[-1:] == [None]
     assert [record.getMessage() for record in caplog.records] == [
         "the poller hangs: tick t runs for 16m",
         "the poller goes on",
     ]
 
 
-def test_the_pulse_survives_a_defect(beats: Beats, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_watchdog_survives_a_defect(beats: Beats, caplog: pytest.LogCaptureFixture) -> None:
     beats.fail = True
     beats.start(every=0.01)
     assert eventually(lambda: bool(caplog.records))
@@ -521,23 +521,23 @@ def test_the_pulse_survives_a_defect(beats: Beats, caplog: pytest.LogCaptureFixt
 
 
 @pytest.mark.parametrize("within", [0.0, 0.2])
-def test_news_are_told_without_waiting_for_the_next_beat(beats: Beats, within: float) -> None:
+def test_a_change_is_written_before_the_next_beat(beats: Beats, within: float) -> None:
     watchdog_thread = beats.start(every=3600.0)
-    assert eventually(lambda: len(beats.told) == 1)
+    assert eventually(lambda: len(beats.reports) == 1)
     watchdog_thread.soon(within)
-    assert eventually(lambda: len(beats.told) == 2)
+    assert eventually(lambda: len(beats.reports) == 2)
 
 
-def test_news_of_many_ticks_make_one_beat(beats: Beats) -> None:
+def test_changes_of_many_ticks_cause_a_single_beat(beats: Beats) -> None:
     watchdog_thread = beats.start(every=3600.0)
-    assert eventually(lambda: len(beats.told) == 1)
+    assert eventually(lambda: len(beats.reports) == 1)
     for _ in range(100):
         watchdog_thread.soon(3600.0)
     watchdog_thread.soon(0.2)
-    assert eventually(lambda: len(beats.told) >= 2)
+    assert eventually(lambda: len(beats.reports) >= 2)
     watchdog_thread.stop()
-    assert beats.told == [None, None, "end"]
+    assert beats.reports == [None, None, "end"]
 
 
-def test_a_heartbeat_is_written_three_times_before_it_is_too_old() -> None:
+def test_a_heartbeat_is_written_three_times_within_its_maximum_age() -> None:
     assert 3 * BEAT_SECONDS <= MAX_AGE_SECONDS

@@ -1,4 +1,4 @@
-"""A reload takes all of the query files or none of them, between two ticks, and says what it did."""
+"""A reload loads all query files or none, between two ticks, and logs the result."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ DEFAULTS = Defaults(interval=3600.0, timeout=1.0, max_series=10)
 
 def text(*names: str, sql: str = "SELECT 1 AS n") -> str:
     metrics = [{"unit": "{row}", "description": "Rows.", "value_column": "n"}]
-    told = [{"name": name, "sql": sql, "metrics": [{**metrics[0], "name": name}]} for name in names]
-    return json.dumps({"queries": told})
+    entries = [{"name": name, "sql": sql, "metrics": [{**metrics[0], "name": name}]} for name in names]
+    return json.dumps({"queries": entries})
 
 
 class Bed:
-    """A daemon with a real schedule on files that are there, and all that a reload says and does."""
+    """A daemon with a real schedule and query files, and a record of the effects of a reload."""
 
     def __init__(self, file: Path) -> None:
         self.file = file
@@ -73,13 +73,13 @@ class Bed:
         self.swapped.append(([query.name for query in queries], set(dropped)))
 
     def metrics(self) -> dict[str, float]:
-        """What the meter shows, by name, and by outcome where there is one."""
+        """Return the values of the meter, by name, and by outcome if there is an outcome."""
         data = self.reader.get_metrics_data()
         assert data is not None
         points = {
             metric.name.removeprefix("poller.config."): list(metric.data.data_points)
-            for told in data.resource_metrics
-            for scope in told.scope_metrics
+            for resource in data.resource_metrics
+            for scope in resource.scope_metrics
             for metric in scope.metrics
         }
         return {
@@ -101,71 +101,71 @@ def bed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> Iterator[Bed]:
     bed.stop()
 
 
-def told(caplog: pytest.LogCaptureFixture) -> list[str]:
+def messages(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [f"{record.levelname} {record.getMessage()}" for record in caplog.records]
 
 
-def test_a_valid_change_is_swapped_in_told_and_counted(bed: Bed, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_valid_change_is_applied_logged_and_counted(bed: Bed, caplog: pytest.LogCaptureFixture) -> None:
     started = bed.metrics()
     bed.file.write_text(text("a", "c"))
     assert bed.reload.run(requested=False) == "changed"
     assert bed.swapped == [(["a", "c"], {"b"})]
     assert eventually(lambda: bed.polled == ["a", "b", "c"])
-    assert told(caplog) == [
+    assert messages(caplog) == [
         "INFO query files read again: 1 added, 1 removed, 0 changed, 1 unchanged",
         "INFO added: c",
         "INFO removed: b",
         "INFO new metrics: c",
         "INFO removed metrics: b",
     ]
-    shown = bed.metrics()
-    assert (shown["reloads ok"], shown["reload.success"]) == (1, 1)
-    assert shown["reload.last_success"] > started["reload.last_success"]
+    readings = bed.metrics()
+    assert (readings["reloads ok"], readings["reload.success"]) == (1, 1)
+    assert readings["reload.last_success"] > started["reload.last_success"]
     assert started["reload.success"] == 1
 
 
-def test_what_is_not_valid_changes_nothing_and_every_problem_is_told_once(
+def test_invalid_files_change_nothing_and_every_problem_is_logged_once(
     bed: Bed, caplog: pytest.LogCaptureFixture
 ) -> None:
     started = bed.metrics()
     bed.file.write_text(text("a", "c", sql="DELETE FROM t"))
     assert bed.reload.run(requested=False) == "refused"
     assert bed.reload.run(requested=False) == "unchanged", "no file has changed"
-    first, *problems = told(caplog)
+    first, *problems = messages(caplog)
     assert first == "ERROR query files rejected; the running queries stay in use"
     assert [problem.partition(": ")[2] for problem in problems] == [
         f"queries[{number}].sql: is DELETE; a query may only read: write SELECT, WITH, VALUES or TABLE"
         for number in range(2)
     ]
-    shown = bed.metrics()
-    assert (shown["reloads failed"], shown["reload.success"]) == (1, 0)
-    assert shown["reload.last_success"] == started["reload.last_success"]
+    readings = bed.metrics()
+    assert (readings["reloads failed"], readings["reload.success"]) == (1, 0)
+    assert readings["reload.last_success"] == started["reload.last_success"]
     assert bed.swapped == []
     assert bed.polled == ["a", "b"]
     assert [len(bed.reload.problems)] == [2]
 
     caplog.clear()
     assert bed.reload.run(requested=True) == "refused"
-    assert len(told(caplog)) == 3, "who asks is told again"
+    assert len(messages(caplog)) == 3, "a requested reload reports the problems again"
 
     bed.file.write_text(text("a", "b"))
     assert bed.reload.run(requested=False) == "unchanged"
     assert bed.metrics()["reload.success"] == 1
     assert not bed.reload.problems
-    assert told(caplog)[-1] == "INFO query files read again: nothing changed"
+    assert messages(caplog)[-1] == "INFO query files read again: nothing changed"
 
 
-def test_a_touch_is_no_reload_unless_somebody_asks(bed: Bed, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_touch_is_no_reload_unless_it_is_requested(bed: Bed, caplog: pytest.LogCaptureFixture) -> None:
     bed.reload.run(requested=True)
     caplog.clear()
     bed.file.write_text(text("a", "b"))
     assert bed.reload.run(requested=False) == "unchanged"
-    assert told(caplog) == []
+    assert messages(caplog) == []
     assert bed.metrics()["reloads ok"] == 1
 
 
 @pytest.mark.parametrize("written", [text("a", "b", "c"), "queries: ["], ids=["good", "bad"])
-def test_what_changes_while_it_is_read_is_not_believed(
+def test_files_that_change_during_the_read_are_not_loaded(
     bed: Bed, written: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     def write() -> None:
@@ -174,7 +174,7 @@ def test_what_changes_while_it_is_read_is_not_believed(
 
     bed.before_load = write
     assert bed.reload.run(requested=True) == "unsteady"
-    assert (bed.swapped, told(caplog)) == ([], [])
+    assert (bed.swapped, messages(caplog)) == ([], [])
     assert "reloads ok" not in bed.metrics()
     assert bed.reload.run(requested=False) in ("changed", "refused"), "the next look reads it"
 
@@ -182,18 +182,20 @@ def test_what_changes_while_it_is_read_is_not_believed(
 def test_a_thousand_problems_are_a_few_lines(bed: Bed, caplog: pytest.LogCaptureFixture) -> None:
     bed.file.write_text(text(*[f"q{n}" for n in range(1000)], sql="DROP TABLE t"))
     assert bed.reload.run(requested=False) == "refused"
-    assert len(told(caplog)) == MOST_PROBLEMS + 2
-    assert told(caplog)[-1] == f"ERROR and {1000 - MOST_PROBLEMS} more problems; `poller check` reports all"
+    assert len(messages(caplog)) == MOST_PROBLEMS + 2
+    assert (
+        messages(caplog)[-1] == f"ERROR and {1000 - MOST_PROBLEMS} more problems; `poller check` reports all"
+    )
 
 
-def test_a_folder_that_vanishes_changes_nothing(bed: Bed, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_missing_folder_changes_nothing(bed: Bed, caplog: pytest.LogCaptureFixture) -> None:
     bed.file.unlink()
     assert bed.reload.run(requested=False) == "refused"
-    assert "does not exist" in told(caplog)[1]
+    assert "does not exist" in messages(caplog)[1]
     assert bed.swapped == []
 
 
-def test_a_reload_in_the_way_of_the_end_is_too_late(bed: Bed) -> None:
+def test_a_reload_during_the_shutdown_has_no_effect(bed: Bed) -> None:
     bed.stop()
     bed.file.write_text(text("a"))
     assert bed.reload.run(requested=True) == "too late"

@@ -1,4 +1,4 @@
-"""The daemon runs every tick at its time, one after the other, until it is told to stop."""
+"""The daemon runs every tick at its time, in sequence, until it is stopped."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def lost(queries: Sequence[QueryDefinition]) -> Sequence[PollResult]:
 
 
 class Bed:
-    """A poll function that records its runs and does what it is told to."""
+    """A poll function that records its runs and calls a function of the test."""
 
     def __init__(self) -> None:
         self.runs: list[Run] = []
@@ -98,36 +98,36 @@ def bed() -> Iterator[Bed]:
     yield bed
     if bed.daemon is not None:
         assert bed.stop()
-    assert eventually(lambda: set(threading.enumerate()) <= before), "no thread is left"
+    assert eventually(lambda: set(threading.enumerate()) <= before), "a thread remains"
 
 
 def tick(name: str = "t", interval: float = 86400.0, offset: float = 0.0) -> Tick:
     return Tick(name, (a_query(name),), interval, offset)
 
 
-def test_it_tells_when_each_query_is_polled_next(bed: Bed) -> None:
+def test_it_reports_the_next_run_of_each_query(bed: Bed) -> None:
     now = time.time()
     together = Tick("b/1h", (a_query("b"), a_query("c")), 3600.0, 0.0)
     daemon = bed.start(tick("a", 3600.0), together)
-    told = daemon.next_runs()
-    assert told.keys() == {"a", "b", "c"}
-    assert all(now - 1 < at < now + 5400 + 60 for at in told.values())
+    next_runs_by_query = daemon.next_runs()
+    assert next_runs_by_query.keys() == {"a", "b", "c"}
+    assert all(now - 1 < at < now + 5400 + 60 for at in next_runs_by_query.values())
 
 
-def test_every_tick_runs_at_once_in_the_order_of_the_query_files(bed: Bed) -> None:
+def test_every_tick_runs_immediately_in_the_order_of_the_query_files(bed: Bed) -> None:
     names = ["d", "a", "c", "b"]
     bed.start(*[tick(name) for name in names])
     assert bed.ran(4)
     assert [run.queries for run in bed.runs] == [(name,) for name in names]
     assert eventually(lambda: bed.reports == 2)
     assert bed.stop()
-    assert bed.reports == 2, "a push after the first and one after the last, however many ticks there are"
+    assert bed.reports == 2, "a push after the first tick and after the last, for any number of ticks"
 
 
 def test_later_runs_are_at_the_offset_of_the_interval(bed: Bed) -> None:
     bed.start(tick(interval=1.0, offset=0.4))
     assert bed.ran(4)
-    # A loaded machine may be late, never early; and over several runs it is late by different amounts.
+    # A loaded machine may be late but never early, and the delay differs between runs.
     later = [(run.start - 0.4) % 1.0 for run in bed.runs[1:]]
     assert min(later) < 0.5
     assert bed.reports == 1
@@ -139,23 +139,19 @@ def test_a_day_long_tick_is_not_polled_twice_at_start(bed: Bed) -> None:
     assert sum(run.queries == ("t",) for run in bed.runs) == 1
 
 
-def test_a_tick_that_still_runs_is_left_out_counted_and_said(
-    bed: Bed, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_an_overrun_is_skipped_counted_and_logged(bed: Bed, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.WARNING, logger="poller.daemon.scheduler")
     bed.act = lambda queries: good(queries) if bed.begun == 1 else bed.until_interrupted(queries)
     bed.start(tick(interval=1.0))
     assert eventually(lambda: len(bed.overruns) >= 2)
-    assert bed.begun == 2, "it does not overlap itself"
+    assert bed.begun == 2, "a tick must not overlap itself"
     assert set(bed.overruns) == {"t"}
     assert "tick t skipped: the previous one is still running" in [
         record.getMessage() for record in caplog.records
     ]
 
 
-def test_an_overrun_after_a_run_that_kept_up_is_a_warning_again(
-    bed: Bed, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_an_overrun_after_a_timely_run_is_a_warning_again(bed: Bed, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG, logger="poller.daemon.scheduler")
     released = threading.Event()
     before: list[int] = []
@@ -189,7 +185,7 @@ def test_two_ticks_never_run_at_the_same_time(bed: Bed) -> None:
     assert all(first.end <= second.start for first, second in pairwise(runs))
 
 
-def test_missed_runs_are_made_up_by_one(bed: Bed) -> None:
+def test_missed_runs_are_replaced_by_a_single_run(bed: Bed) -> None:
     released = threading.Event()
     bed.act = lambda queries: (released.wait(20) and good(queries)) or good(queries)
     bed.start(tick("a", interval=1.0), tick("b", interval=1.0))
@@ -199,10 +195,10 @@ def test_missed_runs_are_made_up_by_one(bed: Bed) -> None:
     assert bed.ran(4)
     caught_up = [run for run in bed.runs if run.start <= before + 0.5]
     assert missed >= 4
-    assert len(caught_up) <= 4, "the first runs and at most one more of each"
+    assert len(caught_up) <= 4, "the first runs and at most one more run of each"
 
 
-def test_a_tick_that_found_no_server_is_tried_again_at_doubling_distances(bed: Bed) -> None:
+def test_a_tick_without_a_server_is_retried_with_exponential_backoff(bed: Bed) -> None:
     bed.retry = RetryConfig(0.2, 60.0)
     bed.act = lost
     bed.start(tick())
@@ -212,13 +208,13 @@ def test_a_tick_that_found_no_server_is_tried_again_at_doubling_distances(bed: B
     assert len(bed.runs) == 4
 
 
-def test_a_success_ends_the_retries_and_begins_the_distances_anew(bed: Bed) -> None:
+def test_a_success_ends_the_retries_and_resets_the_backoff(bed: Bed) -> None:
     bed.retry = RetryConfig(0.2, 60.0)
     bed.act = lambda queries: lost(queries) if bed.begun < 4 else good(queries)
     daemon = bed.start(tick(), tick("beat", interval=1.0))
     assert eventually(lambda: sum(run.queries == ("t",) for run in bed.runs) >= 1)
     assert eventually(lambda: bed.begun >= 6)
-    assert eventually(lambda: daemon._failures == {})  # noqa: SLF001 - nothing else shows it before the next outage
+    assert eventually(lambda: daemon._failures == {})  # noqa: SLF001 - not observable before the next outage
 
 
 def test_an_outage_of_days_does_not_break_the_retries(bed: Bed) -> None:
@@ -227,7 +223,7 @@ def test_an_outage_of_days_does_not_break_the_retries(bed: Bed) -> None:
     daemon._failures["t"] = 5000  # noqa: SLF001 - days of waiting, at a minute each
     bed.daemon = daemon
     daemon.start()
-    assert eventually(lambda: bool(bed.rested)), "the run came to its end"
+    assert eventually(lambda: bool(bed.rested)), "the run must end"
     assert 0 < bed.rested[0] <= RETRY.longest_pause
 
 
@@ -235,11 +231,11 @@ def test_a_retry_never_comes_after_the_regular_run(bed: Bed) -> None:
     retries: list[str] = []
 
     def look(queries: Sequence[QueryDefinition]) -> Sequence[PollResult]:
-        jobs = daemon._timer._scheduler.get_jobs()  # noqa: SLF001 - a job that is not run shows nowhere else
+        jobs = daemon._timer._scheduler.get_jobs()  # noqa: SLF001 - a job that does not run is not observable
         retries.extend(job.id for job in jobs if job.id.endswith("again"))
         return lost(queries)
 
-    # Due 0.6 s after the start, and then every second: always before a retry, which is a second away.
+    # The tick is due 0.6 s after the start and then every second: always before a retry after one second.
     daemon = PollScheduler([tick(interval=1.0, offset=(time.time() + 0.6) % 1.0)], bed.poll)
     bed.daemon, bed.act = daemon, look
     daemon.start()
@@ -247,7 +243,7 @@ def test_a_retry_never_comes_after_the_regular_run(bed: Bed) -> None:
     assert retries == []
 
 
-def test_a_failure_of_the_query_alone_is_not_tried_again(bed: Bed) -> None:
+def test_a_failure_of_a_query_alone_is_not_retried(bed: Bed) -> None:
     refused = PollError("rejected", "no", sqlstate="42501")
     bed.act = lambda queries: [a_result(query, outcome="failed", error=refused) for query in queries]
     bed.start(tick(), tick("beat", interval=1.0))
@@ -256,7 +252,7 @@ def test_a_failure_of_the_query_alone_is_not_tried_again(bed: Bed) -> None:
 
 
 def test_a_query_that_kills_its_session_waits_for_its_interval(bed: Bed) -> None:
-    """What was lost after queries were sent may be their own doing: nothing is tried again soon."""
+    """The queries themselves may have caused the loss of the connection: nothing is retried soon."""
     killed = PollError("unavailable", "server closed the connection unexpectedly")
     bed.act = lambda queries: [a_result(query, outcome="failed", error=killed) for query in queries]
     bed.start(tick(), tick("beat", interval=1.0))
@@ -264,13 +260,13 @@ def test_a_query_that_kills_its_session_waits_for_its_interval(bed: Bed) -> None
     assert sum(run.queries == ("t",) for run in bed.runs) == 1
 
 
-def test_rest_is_told_how_long_until_the_next_tick(bed: Bed) -> None:
+def test_the_idle_callback_receives_the_time_until_the_next_tick(bed: Bed) -> None:
     bed.start(Tick("day", (a_query(),), 86400.0, (time.time() + 50_000) % 86400))
     assert eventually(lambda: bool(bed.rested))
     assert bed.rested[0] == pytest.approx(50_000, abs=60)
 
 
-def test_a_defect_in_one_tick_is_said_and_the_others_go_on(
+def test_a_defect_in_a_tick_is_logged_and_the_others_continue(
     bed: Bed, caplog: pytest.LogCaptureFixture
 ) -> None:
     def broken(queries: Sequence[QueryDefinition]) -> Sequence[PollResult]:
@@ -282,25 +278,25 @@ def test_a_defect_in_one_tick_is_said_and_the_others_go_on(
     bed.start(tick("bad", interval=1.0), tick("well", interval=1.0))
     assert eventually(lambda: sum(run.queries == ("bad",) for run in bed.runs) >= 2)
     assert eventually(lambda: sum(run.queries == ("well",) for run in bed.runs) >= 2)
-    said = [record for record in caplog.records if record.name == "poller.daemon.scheduler"]
-    assert "ended in a defect of the poller" in said[0].getMessage()
-    assert said[0].exc_info is not None
+    logged = [record for record in caplog.records if record.name == "poller.daemon.scheduler"]
+    assert "ended in a defect of the poller" in logged[0].getMessage()
+    assert logged[0].exc_info is not None
     assert bed.reports == 2
 
 
-def test_stop_interrupts_what_runs_and_starts_nothing_any_more(bed: Bed) -> None:
+def test_stop_interrupts_the_running_tick_and_starts_no_other(bed: Bed) -> None:
     bed.act = bed.until_interrupted
     bed.start(tick("a", interval=1.0), tick("b", interval=1.0))
     assert eventually(lambda: bed.begun == 1)
-    assert bed.stop(), "the worker came to rest"
+    assert bed.stop(), "the worker must end"
     assert bed.interrupted.is_set()
     time.sleep(1.5)  # longer than the interval
-    assert [run.queries for run in bed.runs] == [("a",)], "b was waiting for its turn, and never got it"
+    assert [run.queries for run in bed.runs] == [("a",)], "b was waiting and must not run"
     assert bed.rested == []
     assert bed.reports == 0
 
 
-def test_stop_says_when_the_worker_does_not_come_to_rest(bed: Bed) -> None:
+def test_stop_reports_a_worker_that_does_not_end(bed: Bed) -> None:
     stuck = threading.Event()
     bed.act = lambda queries: (stuck.wait(30) and good(queries)) or good(queries)
     bed.start(tick())
@@ -310,7 +306,7 @@ def test_stop_says_when_the_worker_does_not_come_to_rest(bed: Bed) -> None:
     assert bed.ran(1)
 
 
-def test_stop_of_an_idle_daemon_is_at_rest(bed: Bed) -> None:
+def test_stop_of_an_idle_daemon_succeeds(bed: Bed) -> None:
     bed.start(tick())
     assert bed.ran(1)
     assert bed.stop()

@@ -1,4 +1,4 @@
-"""Ticks are swapped between two runs: nothing is mixed, nothing is lost, and what stays keeps its time."""
+"""Ticks are replaced between two runs: no definitions are mixed, no run is lost, no other tick is moved."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ DAY = 86400.0
 
 
 def tick(name: str, *queries: str, interval: float = DAY) -> Tick:
-    """A tick with these queries; each one's SQL is its name, so that a later definition can be told."""
+    """Return a tick with these queries; the SQL of each contains its name."""
     return Tick(name, tuple(a_query(query, f"SELECT '{query}'") for query in queries), interval, 0.4)
 
 
 class Bed:
-    """A daemon that records in one list what it runs, in what order."""
+    """A daemon that records its runs in order in one list."""
 
     def __init__(self) -> None:
         self.log: list[str] = []
@@ -42,7 +42,7 @@ class Bed:
 
     def start(self, *ticks: Tick) -> PollScheduler:
         self.daemon = PollScheduler(ticks, self.poll, on_first_polls=self.first_polls, spacing=math.inf)
-        self.daemon._timer._scheduler.add_listener(  # noqa: SLF001 - what it hands out shows nowhere else
+        self.daemon._timer._scheduler.add_listener(  # noqa: SLF001 - not observable otherwise
             self.events.append, EVENT_JOB_ADDED | EVENT_JOB_REMOVED | EVENT_JOB_SUBMITTED
         )
         self.daemon.start()
@@ -80,7 +80,7 @@ def bed() -> Iterator[Bed]:
 
 
 class Swap(threading.Thread):
-    """A swap that is asked for in a thread of its own, as it waits for its turn."""
+    """A swap that is requested in another thread, because the call blocks until it is done."""
 
     def __init__(self, bed: Bed, ticks: Sequence[Tick], fresh: set[str]) -> None:
         super().__init__(daemon=True)
@@ -95,7 +95,7 @@ class Swap(threading.Thread):
         self.done = self._bed.daemon.swap(self._ticks, self._fresh, lambda: self._bed.log.append("swap"))
 
 
-def test_a_tick_that_stays_keeps_its_next_time_and_what_is_new_in_it_is_polled_at_once_alone(
+def test_an_existing_tick_keeps_its_next_run_and_only_its_new_queries_are_polled_immediately(
     bed: Bed,
 ) -> None:
     daemon = bed.start(tick("t", "a", "b"))
@@ -106,10 +106,10 @@ def test_a_tick_that_stays_keeps_its_next_time_and_what_is_new_in_it_is_polled_a
     assert bed.log == ["begin a+b", "end a+b", "swap", "begin c", "end c"]
     assert bed.next_run("t") == before
     assert bed.happened(EVENT_JOB_REMOVED, "t") == 0
-    assert eventually(lambda: bed.reports == 2), "each time there are values that were not there before"
+    assert eventually(lambda: bed.reports == 2), "a push each time that there are new values"
 
 
-def test_a_tick_that_is_gone_runs_no_more_and_a_new_one_runs_at_once_and_then_on_time(bed: Bed) -> None:
+def test_a_removed_tick_runs_no_more_and_a_new_tick_runs_immediately_and_then_on_time(bed: Bed) -> None:
     daemon = bed.start(tick("old", "a", interval=1.0))
     assert bed.ran("a")
     assert daemon.swap([tick("new", "b", interval=1.0)], {"b"}, lambda: bed.log.append("swap"))
@@ -132,7 +132,7 @@ def test_a_swap_waits_for_the_tick_under_way(bed: Bed) -> None:
     assert bed.log == ["begin a", "end a", "swap", "begin b", "end b"]
 
 
-def test_a_tick_that_waits_in_the_queue_behind_a_swap_runs_with_the_new_queries(bed: Bed) -> None:
+def test_a_tick_in_the_queue_after_a_swap_runs_with_the_new_queries(bed: Bed) -> None:
     release = threading.Event()
     bed.start(tick("busy", "x"), tick("t", "a", interval=1.0))
     assert bed.ran("a")
@@ -165,7 +165,7 @@ def test_several_swaps_in_a_row_lose_no_first_poll(bed: Bed) -> None:
         assert swap.done
 
 
-def test_a_query_that_came_and_went_before_its_first_poll_is_not_polled(bed: Bed) -> None:
+def test_a_query_that_is_removed_before_its_first_poll_is_not_polled(bed: Bed) -> None:
     release = threading.Event()
     bed.act = lambda: release.wait(60)
     bed.start(tick("t", "a"))
@@ -176,10 +176,10 @@ def test_a_query_that_came_and_went_before_its_first_poll_is_not_polled(bed: Bed
     for swap in swaps:
         swap.join(60)
     assert "begin b" not in bed.log
-    assert eventually(lambda: bed.reports == 2), "no round waits for a query that is gone"
+    assert eventually(lambda: bed.reports == 2), "no push waits for a removed query"
 
 
-def test_the_last_first_poll_is_found_although_a_query_has_moved_to_another_tick(bed: Bed) -> None:
+def test_the_last_first_poll_is_detected_after_a_query_has_moved_to_another_tick(bed: Bed) -> None:
     release = threading.Event()
     bed.act = lambda: release.wait(60)
     bed.start(tick("t", "a"))
@@ -195,17 +195,17 @@ def test_the_last_first_poll_is_found_although_a_query_has_moved_to_another_tick
     assert eventually(lambda: bed.reports == 2)
 
 
-def test_a_retry_survives_a_swap_of_others_and_goes_with_its_tick(bed: Bed) -> None:
+def test_a_retry_survives_a_swap_of_other_ticks_and_ends_with_its_own(bed: Bed) -> None:
     bed.error = GONE
     daemon = bed.start(tick("t", "a"), tick("gone", "b"))
-    jobs = daemon._timer._scheduler.get_jobs  # noqa: SLF001 - a job that is not run shows nowhere else
+    jobs = daemon._timer._scheduler.get_jobs  # noqa: SLF001 - a job that does not run is not observable
     assert eventually(lambda: sum(job.id.endswith("again") for job in jobs()) == 2)
     assert daemon.swap([tick("t", "a", "c")], {"c"}, lambda: bed.log.append("swap"))
-    assert bed.ran("a", "c"), "the retry is of the whole tick as it is now"
+    assert bed.ran("a", "c"), "the retry runs the whole tick with its current queries"
     assert not [line for line in bed.log[bed.log.index("swap") :] if line.endswith(" b")]
 
 
-def test_a_swap_that_fails_leaves_the_ticks_as_they_are_and_the_daemon_going(bed: Bed) -> None:
+def test_after_a_failed_swap_the_daemon_continues_with_the_old_ticks(bed: Bed) -> None:
     def fail() -> None:
         raise TimeoutError("a defect")
 
@@ -217,7 +217,7 @@ def test_a_swap_that_fails_leaves_the_ticks_as_they_are_and_the_daemon_going(bed
     assert "begin b" not in bed.log
 
 
-def test_a_swap_after_the_end_or_in_its_way_is_not_done(bed: Bed) -> None:
+def test_a_swap_during_or_after_the_shutdown_has_no_effect(bed: Bed) -> None:
     release = threading.Event()
     bed.act = lambda: release.wait(60)
     daemon = bed.start(tick("t", "a"))
@@ -231,7 +231,7 @@ def test_a_swap_after_the_end_or_in_its_way_is_not_done(bed: Bed) -> None:
     assert "swap" not in bed.log
 
 
-def test_it_is_ready_once_every_tick_has_run_whatever_came_of_it(bed: Bed) -> None:
+def test_it_is_ready_once_every_tick_has_run_with_any_result(bed: Bed) -> None:
     gates = [threading.Event(), threading.Event()]
     bed.error = GONE
     bed.act = lambda: gates[0 if bed.log[-1] == "begin a" else 1].wait(60)
@@ -248,7 +248,7 @@ def test_it_is_ready_once_every_tick_has_run_whatever_came_of_it(bed: Bed) -> No
     assert ended == (DAY, None)
 
 
-def test_a_tick_that_never_ends_is_told_and_one_that_takes_its_time_is_not(bed: Bed) -> None:
+def test_an_endless_tick_is_reported_and_a_slow_tick_is_not(bed: Bed) -> None:
     release = threading.Event()
     bed.act = lambda: release.wait(60)
     daemon = bed.start(tick("t", "a", interval=100.0))
@@ -256,19 +256,19 @@ def test_a_tick_that_never_ends_is_told_and_one_that_takes_its_time_is_not(bed: 
     now = time.monotonic()
     assert daemon.stuck(now) is None
     assert daemon.stuck(now + 100.0 + 890.0) is None
-    told = daemon.stuck(now + 100.0 + 910.0)
-    assert told is not None
-    assert told.startswith("tick t runs for 16m5")
+    problem = daemon.stuck(now + 100.0 + 910.0)
+    assert problem is not None
+    assert problem.startswith("tick t runs for 16m5")
     release.set()
     assert bed.ran("a")
     assert eventually(lambda: daemon.stuck(time.monotonic() + 10_000) is None)
 
 
-def test_a_scheduler_that_hands_out_nothing_is_told_and_woken(bed: Bed) -> None:
+def test_a_scheduler_that_starts_no_job_is_reported_and_woken(bed: Bed) -> None:
     daemon = bed.start(tick("t", "a", interval=1.0))
     assert bed.ran("a")
-    daemon._timer._scheduler.pause()  # noqa: SLF001 - hands out nothing, as if it were stuck
-    assert eventually(lambda: daemon._timer.until_next() < -2.5)  # noqa: SLF001 - it is well overdue by then
+    daemon._timer._scheduler.pause()  # noqa: SLF001 - starts no job, as if it were stuck
+    assert eventually(lambda: daemon._timer.until_next() < -2.5)  # noqa: SLF001 - it is overdue by then
     now = time.monotonic()
     assert daemon.stuck(now) is None
     assert daemon.stuck(now + 59) is None
@@ -278,24 +278,24 @@ def test_a_scheduler_that_hands_out_nothing_is_told_and_woken(bed: Bed) -> None:
 
 
 def test_a_scheduler_that_slept_through_a_change_of_the_clock_is_woken(bed: Bed) -> None:
-    """It plans by the clock of the wall and waits by another."""
+    """It plans by the wall clock and waits by the monotonic clock."""
     daemon = bed.start(tick("t", "a"))
     assert bed.ran("a")
     job = daemon._timer._scheduler.get_job("t")  # noqa: SLF001
     job._modify(next_run_time=datetime.now(UTC) - timedelta(minutes=5))  # noqa: SLF001
-    # Behind its back, as the clock would: what its own methods change, it would look at.
+    # Without its own methods, like a change of the clock: those would wake it.
     daemon._timer._scheduler._jobstores["default"].update_job(job)  # noqa: SLF001
     assert daemon.stuck(time.monotonic()) is None
     assert eventually(lambda: bed.log.count("end a") == 2)
 
 
-def test_a_tick_is_not_put_off_by_a_clock_that_is_set_back(bed: Bed) -> None:
+def test_a_tick_is_not_delayed_by_a_clock_that_is_set_back(bed: Bed) -> None:
     daemon = bed.start(tick("t", "a"), tick("u", "b"))
     assert bed.ran("b")
-    kept, job = bed.next_run("u"), daemon._timer._scheduler.get_job("t")  # noqa: SLF001
+    planned, job = bed.next_run("u"), daemon._timer._scheduler.get_job("t")  # noqa: SLF001
     job.modify(next_run_time=datetime.now(UTC) + timedelta(days=3))
     assert daemon.stuck(time.monotonic()) is None
     due = bed.next_run("t")
     assert isinstance(due, datetime)
     assert due - datetime.now(UTC) < timedelta(days=1.5)
-    assert bed.next_run("u") == kept
+    assert bed.next_run("u") == planned

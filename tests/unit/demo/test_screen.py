@@ -37,10 +37,10 @@ def descendants(pid: int) -> set[int]:
             parents[int(stat.parent.name)] = int(stat.read_text().rpartition(")")[2].split()[1])
         except (FileNotFoundError, ProcessLookupError):
             continue
-    found: set[int] = set()
-    while more := {child for child, parent in parents.items() if parent in {pid, *found}} - found:
-        found |= more
-    return found
+    children: set[int] = set()
+    while more := {child for child, parent in parents.items() if parent in {pid, *children}} - children:
+        children |= more
+    return children
 
 
 def directories(pids: set[int]) -> set[Path]:
@@ -51,11 +51,11 @@ def directories(pids: set[int]) -> set[Path]:
             lines.append(Path(f"/proc/{pid}/cmdline").read_text())
         except (FileNotFoundError, ProcessLookupError):
             continue
-    return {Path(found.group(1)) for line in lines if (found := DATA.search(line))}
+    return {Path(match.group(1)) for line in lines if (match := DATA.search(line))}
 
 
 def ends_without_a_trace(process: Process) -> bool:
-    """Send Ctrl-C, wait for the end, and check that no process and no file is left."""
+    """Send Ctrl-C, wait for the end, and check that no process and no file remains."""
     pids = descendants(process.pid)
     places = directories(pids)
     assert len(places) == 1, "primary and standby share one directory"
@@ -65,7 +65,7 @@ def ends_without_a_trace(process: Process) -> bool:
     return eventually(lambda: all(gone(pid) for pid in pids)) and not any(place.exists() for place in places)
 
 
-def test_it_starts_with_rows_in_every_table_but_attachments(database: Database) -> None:
+def test_it_starts_with_rows_in_every_table_except_attachments(database: Database) -> None:
     for script in ("schema.sql", "rows.sql"):
         database.execute((ROOT / "poller/demo" / script).read_text())
     tables = [name for (name,) in database.execute("SELECT relname FROM pg_stat_user_tables ORDER BY 1")]
@@ -89,7 +89,7 @@ def test_it_exports_to_the_named_collector_and_removes_everything(
 def test_it_ignores_the_state_and_the_collector_of_a_real_poller(
     poller_process: Callable[..., Process], tmp_path: Path, receiver: Receiver
 ) -> None:
-    """The environment names a state folder and an endpoint for traces; the demo uses neither.
+    """The environment names a state folder and an endpoint for traces; the demo uses none of them.
 
     It prints the URL of its own database, whose role cannot read secrets.
     """
@@ -119,7 +119,7 @@ def test_it_ignores_the_state_and_the_collector_of_a_real_poller(
 def test_it_works_as_an_ordinary_user(start_process: Callable[..., Process], tmp_path: Path) -> None:
     if os.geteuid() != 0:
         pytest.skip("all the other tests run as one")
-    # Not by the environment's own link, which may lead through a directory that is root's alone.
+    # Not through the link in the virtual environment, which may lead through a private directory of root.
     pythons = [
         os.path.realpath(sys.executable),
         f"/usr/bin/python{sys.version_info.major}.{sys.version_info.minor}",
@@ -145,30 +145,30 @@ def test_it_works_as_an_ordinary_user(start_process: Callable[..., Process], tmp
     assert ends_without_a_trace(process)
 
 
-def test_a_terminal_sees_values_and_their_history_move() -> None:
+def test_a_terminal_shows_values_and_their_history() -> None:
     main, child = pty.openpty()
     environ = {**os.environ, "TERM": "xterm", "COLUMNS": "100", "LINES": "30"}
     process = subprocess.Popen([*DEMO, "--every", "1s"], env=environ, stdin=child, stdout=child, stderr=child)
     os.close(child)
-    shown = ""
+    output = ""
     try:
-        while not re.search(r"users_total\b[^\n]*▁[▁-█]*█", shown):
-            shown += os.read(main, 65536).decode(errors="replace")
+        while not re.search(r"users_total\b[^\n]*▁[▁-█]*█", output):
+            output += os.read(main, 65536).decode(errors="replace")
         process.send_signal(signal.SIGINT)
         while True:
             try:
-                shown += os.read(main, 65536).decode(errors="replace")
-            except OSError:  # Linux's way to say that the other side is closed
+                output += os.read(main, 65536).decode(errors="replace")
+            except OSError:  # on Linux, the other side is closed
                 break
         assert process.wait(120) == 0
     finally:
         process.kill()
         process.wait()
         os.close(main)
-    assert "every process and file of the demo is gone" in shown
+    assert "every process and file of the demo is gone" in output
 
 
-def test_clients_without_a_server_report_it_in_one_line(start_process: Callable[..., Process]) -> None:
+def test_clients_without_a_server_print_a_single_line(start_process: Callable[..., Process]) -> None:
     (port,) = free_ports(1)
     clients = start_process(
         [sys.executable, "-m", "poller.demo.messaging.clients", f"http://{LOOPBACK}:{port}", "--people", "2"]
@@ -268,5 +268,5 @@ def test_the_board_of_another_collector_shows_no_received_values() -> None:
 
 
 @pytest.mark.parametrize(("values", "line"), [([], ""), ([5, 5], "▁▁"), ([1, 2, 3], "▁▅█"), ([3, 1], "█▁")])
-def test_a_history_is_drawn_between_its_own_ends(values: list[float], line: str) -> None:
+def test_a_history_is_drawn_between_its_own_extremes(values: list[float], line: str) -> None:
     assert sparkline(values) == line

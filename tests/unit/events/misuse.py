@@ -1,7 +1,7 @@
-"""Good and bad use of the events, for the type checker alone; nobody runs it.
+"""Correct and incorrect use of the events, only for the type checker; it never runs.
 
 Each line with an ignore must be an error of that kind: under `warn_unused_ignores` an ignore without its
-error is one itself.
+error is an error itself.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What is kept of the past has a bound, and nothing is kept of what is gone."""
+"""Caches are bounded, and contain nothing of objects that no longer exist."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from poller.model.redaction import LONGEST_BEGINNING, _Memory
 from poller.model.secrets import MASK
 
 
-def test_attributes_of_ten_thousand_requests_are_kept_ready_and_no_more() -> None:
+def test_attributes_of_at_most_ten_thousand_requests_are_cached() -> None:
     metrics = EventMetrics(NoOpMeterProvider())
     for number in range(10_050):
         metrics.http_request("GET", f"/v1/{number}", 200, 0.1)
     assert len(metrics._requests) == len(metrics._routes) == 10_000  # noqa: SLF001
-    # Nor does a method that a client invented take a place.
+    # A method that a client invented takes no place either.
     few = EventMetrics(NoOpMeterProvider())
     few.http_request("BREW", "/v1", 200, 0.1)
     assert not few._requests  # noqa: SLF001
@@ -33,7 +33,7 @@ def test_the_newest_thousand_secrets_are_masked() -> None:
     assert memory.mask("second-secret-0-") == memory.mask("second-secret-999-") == MASK
 
 
-def test_a_cut_leaves_no_part_of_a_secret_however_long_it_is() -> None:
+def test_a_cut_leaves_no_part_of_a_secret_of_any_length() -> None:
     short, long = "begins-so", "begins-so" + "Z" * 10_000
     memory = _Memory()
     memory.add([short, long])
@@ -44,7 +44,7 @@ def test_a_cut_leaves_no_part_of_a_secret_however_long_it_is() -> None:
     assert memory.mask_beginning(f"{long} {short}") == f"{MASK} {MASK}"
 
 
-def test_values_whose_masked_form_is_remembered_are_ten_thousand_at_most() -> None:
+def test_masked_forms_of_at_most_ten_thousand_values_are_cached() -> None:
     memory = _Memory()
     memory.add(["swordfish-"])
     for number in range(10_050):
@@ -55,7 +55,7 @@ def test_values_whose_masked_form_is_remembered_are_ten_thousand_at_most() -> No
 
 
 class Heard(EventMetrics):
-    """Remembers for how long each health value is valid."""
+    """Records the period for which each health value is valid."""
 
     def health_checked(self, component: Component, ok: bool, valid_for: float = math.inf) -> None:
         self.heard = component, ok, valid_for

@@ -1,4 +1,4 @@
-"""The catalogue declares what design document 005 lists and what the server has, name for name."""
+"""The catalogue declares the metrics of design document 005 and of the server with identical names."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from poller.events.catalog import GenerationName, declared, generation
 from poller.model.prometheus import metric_name
 from poller.model.units import unit_problem
 
-# Tables 3.1, 3.2, 3.4 and the roadmap's phase 4, gauges of the state left out: name, instrument, labels.
+# Tables 3.1, 3.2, 3.4 and the roadmap's phase 4, without gauges of the state: name, instrument, labels.
 DOCUMENT: dict[str, tuple[Instrument, str]] = {
     "messages_sent_total": ("counter", "status"),
     "attachments_uploaded_bytes": ("counter", ""),
@@ -79,7 +79,7 @@ SERVER: dict[str, tuple[Instrument, str]] = {
     "obscura_health_status": ("gauge", "component"),
 }
 
-# What Prometheus makes of a counter without `_total`, whatever its unit.
+# Prometheus' name of a counter without `_total`, with any unit.
 LONGER_IN_PROMETHEUS = {
     "attachments_uploaded_bytes",
     "obscura_backup_cleanup_runs",
@@ -90,18 +90,18 @@ LONGER_IN_PROMETHEUS = {
 EVERY = [(name, metric) for name in get_args(GenerationName) for metric in declared(name).values()]
 
 
-def told(metrics: Mapping[str, Metric]) -> dict[str, tuple[Instrument, str]]:
+def kinds_of(metrics: Mapping[str, Metric]) -> dict[str, tuple[Instrument, str]]:
     return {
         metric.name: (metric.instrument, " ".join(attribute.name for attribute in metric.attributes))
         for metric in metrics.values()
     }
 
 
-def test_the_document_is_declared_whole_and_what_is_more_says_so() -> None:
+def test_the_document_is_declared_completely_and_additions_are_marked() -> None:
     metrics = declared("document")
     added = {metric.name for metric in metrics.values() if metric.status == "added"}
 
-    assert {name: kind for name, kind in told(metrics).items() if name not in added} == DOCUMENT
+    assert {name: kind for name, kind in kinds_of(metrics).items() if name not in added} == DOCUMENT
     assert added == {"db_pool_idle_connections", "db_pool_waiting_requests"}
     assert len([metric for metric in metrics.values() if metric.status == "implemented"]) == 15
 
@@ -112,18 +112,18 @@ def test_the_servers_37_instruments_are_declared_exactly() -> None:
     }
 
     assert len(SERVER) == 37
-    assert told(implemented) == SERVER
+    assert kinds_of(implemented) == SERVER
 
 
-def test_every_event_has_a_name_in_a_generation_and_none_has_two() -> None:
+def test_every_event_has_a_name_in_some_generation_and_no_two_in_any() -> None:
     assert {event.name for event in EVENTS} == {metric.event for _, metric in EVERY}
     for name in get_args(GenerationName):
         names = generation(name).names
-        assert len({one.event for one in names}) == len(names)
-        assert len({one.metric for one in names}) == len(names)
+        assert len({name.event for name in names}) == len(names)
+        assert len({name.metric for name in names}) == len(names)
 
 
-def test_whatever_the_document_has_the_server_has_too() -> None:
+def test_the_server_has_every_metric_of_the_document() -> None:
     assert declared("document").keys() < declared("v0.9.4").keys()
 
 
@@ -144,7 +144,7 @@ def test_a_metric_is_declared_so_that_prometheus_keeps_its_name(metric: Metric) 
         assert metric.boundaries == ()
 
 
-def test_the_document_tells_which_settings_its_metrics_tune() -> None:
+def test_the_document_names_the_settings_that_its_metrics_tune() -> None:
     tuning = {metric.name: metric.tunes.partition(":")[0] for metric in declared().values() if metric.tunes}
 
     assert tuning == {
@@ -164,27 +164,27 @@ def test_the_document_tells_which_settings_its_metrics_tune() -> None:
         ("v0.9.4", "acme", {"acme_messages_sent_total", "acme_http_server_requests_total"}),
     ],
 )
-def test_one_namespace_stands_before_every_name(
+def test_the_namespace_is_the_prefix_of_every_name(
     name: GenerationName, namespace: str | None, expected: set[str]
 ) -> None:
     metrics = declared(name, namespace)
     assert {metrics["message_sent"].name, metrics["http_request"].name} == expected
 
 
-def test_an_unknown_generation_is_named_with_those_that_there_are() -> None:
+def test_an_unknown_generation_is_reported_with_the_valid_ones() -> None:
     with pytest.raises(
         ValueError, match=r"'v1' is not a generation of the catalogue; write one of 'document', 'v0\.9\.4'"
     ):
         declared("v1")  # type: ignore[arg-type]
 
 
-def test_an_attribute_has_values_or_a_reason_for_having_none() -> None:
+def test_an_attribute_has_declared_values_or_a_reason_to_be_open() -> None:
     with pytest.raises(ValueError, match="'x' needs either values or"):
         Attribute("x", "Nothing.")
     with pytest.raises(ValueError, match="'x' needs either values or"):
         Attribute("x", "Both.", ("a",), open="because")
 
 
-def test_methods_are_those_that_http_knows() -> None:
+def test_methods_are_those_of_http() -> None:
     assert attributes.HTTP_METHOD.values[-1] == "_OTHER"
     assert {"GET", "HEAD", "QUERY"} < set(attributes.HTTP_METHOD.values)

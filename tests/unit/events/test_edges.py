@@ -1,4 +1,4 @@
-"""Clients that leave, callers that fail and collectors that are gone hide nothing and break nothing."""
+"""Disconnected clients, failing callers and missing collectors hide nothing and break nothing."""
 
 from __future__ import annotations
 
@@ -50,10 +50,10 @@ Serve = Callable[..., Served]
 Start = Callable[..., Process]
 
 
-# --- clients that leave
+# --- disconnected clients
 
 
-def test_a_client_that_leaves_while_the_server_only_sends_is_no_error(serve: Serve) -> None:
+def test_a_client_that_disconnects_while_the_server_only_sends_causes_no_error(serve: Serve) -> None:
     async def send_only(socket: WebSocket) -> None:
         await socket.accept()
         while True:
@@ -62,7 +62,7 @@ def test_a_client_that_leaves_while_the_server_only_sends_is_no_error(serve: Ser
 
     served = serve(Starlette(routes=[WebSocketRoute("/ticks", send_only)]))
     with connect(f"ws://{LOOPBACK}:{served.port}/ticks", proxy=None) as client:
-        client.recv()  # and then a close with 1000
+        client.recv()  # followed by a close with 1000
     root = served.root()
     assert root.status.status_code is StatusCode.UNSET
     assert list(root.events) == []
@@ -73,7 +73,7 @@ def test_a_client_that_leaves_while_the_server_only_sends_is_no_error(serve: Ser
 async def drive(
     app: Any, *, path: str = "/x", headers: Any = (), send: Any = None, **scope: Any
 ) -> list[Any]:
-    """Run one request without a server; returns what was sent."""
+    """Run one request without a server; return the sent messages."""
     sent: list[Any] = []
 
     async def receive() -> dict[str, Any]:
@@ -94,7 +94,7 @@ async def drive(
     return sent
 
 
-def test_a_response_that_cannot_be_sent_any_more_is_no_error_of_the_server() -> None:
+def test_a_response_to_a_disconnected_client_causes_no_server_error() -> None:
     spans, provider = recorded()
 
     async def send(_: Any) -> None:
@@ -119,7 +119,7 @@ TRACEPARENT = (b"traceparent", f"00-{'c' * 32}-{'d' * 16}-01".encode())
 
 
 @pytest.mark.parametrize("public", [False, True])
-def test_a_clients_traceparent_samples_a_request_only_where_clients_are_trusted(public: bool) -> None:
+def test_a_clients_traceparent_decides_on_sampling_only_if_clients_are_trusted(public: bool) -> None:
     spans, provider = recorded(sampler=ParentBased(ALWAYS_OFF))
     app = TelemetryMiddleware(
         PlainTextResponse("x"), Recorder().metrics, tracer_provider=provider, public_endpoint=public
@@ -128,7 +128,7 @@ def test_a_clients_traceparent_samples_a_request_only_where_clients_are_trusted(
     assert len(spans()) == (0 if public else 1)
 
 
-def test_a_public_endpoint_begins_a_trace_and_links_to_that_of_the_client() -> None:
+def test_a_public_endpoint_begins_a_trace_and_links_to_the_clients_trace() -> None:
     spans, provider = recorded()
     app = TelemetryMiddleware(
         PlainTextResponse("x"), Recorder().metrics, tracer_provider=provider, public_endpoint=True
@@ -143,11 +143,11 @@ def test_a_public_endpoint_begins_a_trace_and_links_to_that_of_the_client() -> N
     assert list(plain.links) == []
 
 
-def test_probes_of_health_are_neither_traced_nor_counted_wherever_it_is_mounted(serve: Serve) -> None:
-    seen = []
+def test_health_probes_are_neither_traced_nor_counted_at_any_mount_point(serve: Serve) -> None:
+    contexts = []
 
     async def note() -> None:
-        seen.append(get_current_span().get_span_context())
+        contexts.append(get_current_span().get_span_context())
 
     def build(served: Served) -> Any:
         health = Health(served.recorder.metrics)
@@ -158,20 +158,20 @@ def test_probes_of_health_are_neither_traced_nor_counted_wherever_it_is_mounted(
     for _ in range(3):
         assert served.client.get("/manage/deep/readyz").status_code == 200
         assert served.client.get("/manage/deep/livez").status_code == 200
-        assert served.client.get("/a/livez").status_code == 200  # a client's own choice of a name
+        assert served.client.get("/a/livez").status_code == 200  # the client chooses the name
         assert served.client.get("/manage/deep/other").status_code == 404
     expected = [*[("GET", "/a/{x}", "200")] * 3, *[("GET", "/manage/deep/{path}", "404")] * 3]
     assert eventually(lambda: served.counted() == expected), served.counted()  # a response precedes its count
     assert {span.name for span in served.spans()} == {"GET /a/{x}", "GET /manage/deep/{path}"}
-    assert len(seen) == 3
-    assert all(one.is_valid for one in seen)
+    assert len(contexts) == 3
+    assert all(item.is_valid for item in contexts)
 
 
 async def ok(_: Request) -> Response:
     return PlainTextResponse("ok")
 
 
-def test_paths_to_exclude_can_be_named_instead() -> None:
+def test_excluded_paths_can_be_configured() -> None:
     spans, provider = recorded()
     recorder = Recorder()
     places: list[Any] = []
@@ -189,7 +189,7 @@ def test_paths_to_exclude_can_be_named_instead() -> None:
     assert all(place.span.is_valid for place in places)
 
 
-# --- what the log says
+# --- the log
 
 
 def test_the_health_loop_logs_within_a_span(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -216,19 +216,24 @@ def test_the_health_loop_logs_within_a_span(monkeypatch: pytest.MonkeyPatch) -> 
     assert [place and place.span for place in places] == [span.context]
 
 
-def test_every_line_of_a_request_has_its_id_also_the_traceback_that_the_server_logs(
+def test_every_log_line_of_a_request_has_its_id_including_the_servers_traceback(
     receiver: Receiver, start_process: Start
 ) -> None:
     server = Server(start_process, environment(receiver))
-    given = server.get("/hello/ann").headers["x-request-id"]
+    request_id = server.get("/hello/ann").headers["x-request-id"]
     broken = httpx.get(f"{server.url}/broken", headers={"x-request-id": "broken-request"}, timeout=60)
     assert broken.status_code == 500
     server.end()
-    said = [(line["message"], line.get("request.id")) for line in lines(server.process)]
-    assert ("greeting", given) in said
-    assert any(text.startswith('- - "GET /hello/ann') and one == given for text, one in said)
-    assert any("Exception in ASGI application" in text and one == "broken-request" for text, one in said)
-    assert given in {record.attributes.get("request.id") for record in receiver.records()}
+    messages = [(line["message"], line.get("request.id")) for line in lines(server.process)]
+    assert ("greeting", request_id) in messages
+    assert any(
+        text.startswith('- - "GET /hello/ann') and id_of_line == request_id for text, id_of_line in messages
+    )
+    assert any(
+        "Exception in ASGI application" in text and id_of_line == "broken-request"
+        for text, id_of_line in messages
+    )
+    assert request_id in {record.attributes.get("request.id") for record in receiver.records()}
 
 
 def test_a_long_traceback_keeps_its_beginning_and_its_end() -> None:
@@ -245,7 +250,7 @@ def test_a_long_traceback_keeps_its_beginning_and_its_end() -> None:
     assert "ValueError: 39: x x" in text
 
 
-def test_the_message_of_a_traceback_that_is_longer_than_all_that_is_kept_is_cut() -> None:
+def test_a_traceback_message_beyond_the_length_limit_is_cut() -> None:
     try:
         raise ValueError("x " * LONGEST)  # noqa: TRY301 - with a traceback
     except ValueError:
@@ -254,7 +259,7 @@ def test_the_message_of_a_traceback_that_is_longer_than_all_that_is_kept_is_cut(
     assert len(text) <= LONGEST + 100
 
 
-def test_the_report_of_a_record_that_cannot_be_written_is_one_line(
+def test_a_record_that_cannot_be_written_is_reported_in_a_single_line(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     records.report_failure(logging.makeLogRecord({"name": "x\nforged line \x1b[2J"}))
@@ -263,14 +268,12 @@ def test_the_report_of_a_record_that_cannot_be_written_is_one_line(
     )
 
 
-def test_one_path_to_exclude_is_refused_if_it_is_no_list() -> None:
+def test_excluded_paths_must_be_a_list() -> None:
     with pytest.raises(TypeError, match=r"write a list of paths: \['/ping'\]"):
         TelemetryMiddleware(PlainTextResponse("x"), Recorder().metrics, exclude="/ping")
 
 
-def test_arguments_that_do_not_fit_cost_no_record_and_are_shown_nowhere(
-    start_process: Start, tmp_path: Path
-) -> None:
+def test_a_record_with_wrong_arguments_is_written_without_them(start_process: Start, tmp_path: Path) -> None:
     script = """
 import asyncio, logging, sys, threading
 file = logging.FileHandler(sys.argv[1])
@@ -313,11 +316,11 @@ log.warning("for %s", "ada")
         assert "uncaught exception" in text
         assert "Task exception was never retrieved" in text
     assert process.stderr.count("a record of logger x could not be written: ZeroDivisionError") == 1
-    said = [json.loads(line) for line in process.stderr.splitlines() if line.startswith("{")]
-    assert said[-1]["message"] == "for ada"
+    records = [json.loads(line) for line in process.stderr.splitlines() if line.startswith("{")]
+    assert records[-1]["message"] == "for ada"
 
 
-def test_a_line_is_written_whatever_its_fields_are() -> None:
+def test_a_line_with_any_fields_is_written() -> None:
     class Cannot(dict[str, str]):
         def items(self) -> Any:
             raise RuntimeError("changed meanwhile")
@@ -339,9 +342,7 @@ def test_a_line_is_written_whatever_its_fields_are() -> None:
 @pytest.mark.parametrize(
     "secret", ["ada@example.org", "2001:db8:77::1", "Bearer abcdefgh1234", "token=abcdef"]
 )
-def test_uvicorns_access_log_shows_no_secret_that_is_percent_encoded(
-    start_process: Start, secret: str
-) -> None:
+def test_uvicorns_access_log_contains_no_percent_encoded_secret(start_process: Start, secret: str) -> None:
     server = Server(start_process, {"OBSCURA_LOG_FORMAT": "json"})
     server.get(f"/hello/{secret}")
     server.end()
@@ -355,7 +356,7 @@ def test_uvicorns_access_log_shows_no_secret_that_is_percent_encoded(
 # --- metrics
 
 
-def test_one_pool_that_cannot_be_read_hides_no_other(caplog: pytest.LogCaptureFixture) -> None:
+def test_an_unreadable_pool_does_not_hide_the_others(caplog: pytest.LogCaptureFixture) -> None:
     recorder = Recorder()
 
     def broken() -> PoolState:
@@ -363,13 +364,13 @@ def test_one_pool_that_cannot_be_read_hides_no_other(caplog: pytest.LogCaptureFi
 
     recorder.metrics.watch_db_pool(broken)
     recorder.metrics.watch_db_pool(lambda: PoolState(3, 2, 1))
-    values = {one.metric: one.value for one in recorder.series() if one.metric.startswith("db_pool_")}
+    values = {item.metric: item.value for item in recorder.series() if item.metric.startswith("db_pool_")}
     assert sorted(values.values()) == [1, 2, 3]
     recorder.series()
-    assert [one.message for one in caplog.records] == ["the connections of a database pool cannot be read"]
+    assert [item.message for item in caplog.records] == ["the connections of a database pool cannot be read"]
 
 
-def test_the_metrics_of_the_semantic_conventions_come_with_those_of_the_document() -> None:
+def test_the_metrics_of_the_semantic_conventions_are_recorded_as_well_as_the_documents() -> None:
     reader = InMemoryMetricReader()
     metrics = EventMetrics(MeterProvider([reader], shutdown_on_exit=False), semconv=True)
     active = []
@@ -406,7 +407,7 @@ def test_the_metrics_of_the_semantic_conventions_come_with_those_of_the_document
     assert sum(point.value for point in points(reader, "http_requests_total")) == 2
 
 
-def test_without_being_asked_for_they_are_not_there() -> None:
+def test_metrics_of_the_semantic_conventions_are_disabled_by_default() -> None:
     reader = InMemoryMetricReader()
     app = TelemetryMiddleware(
         PlainTextResponse("x"), EventMetrics(MeterProvider([reader], shutdown_on_exit=False))
@@ -418,13 +419,15 @@ def test_without_being_asked_for_they_are_not_there() -> None:
 
 def points(reader: InMemoryMetricReader, name: str) -> list[Any]:
     data = reader.get_metrics_data()
-    scopes = [scope for one in (data.resource_metrics if data else ()) for scope in one.scope_metrics]
+    scopes = [
+        scope for resource in (data.resource_metrics if data else ()) for scope in resource.scope_metrics
+    ]
     metrics = [metric for scope in scopes for metric in scope.metrics if metric.name == name]
     return [point for metric in metrics for point in metric.data.data_points]
 
 
 def test_a_route_template_that_looks_like_a_secret_is_exported_in_metrics_and_spans() -> None:
-    """Custom methods are written so: https://google.aip.dev/136."""
+    """Custom methods have this form: https://google.aip.dev/136."""
     exporter, provider = InMemorySpanExporter(), ScrubbedTracerProvider(shutdown_on_exit=False)
     provider.add_span_processor(SimpleSpanProcessor(exporter))
     reader = InMemoryMetricReader()
@@ -437,7 +440,7 @@ def test_a_route_template_that_looks_like_a_secret_is_exported_in_metrics_and_sp
 
     data = reader.get_metrics_data()
     assert data is not None
-    scopes = [scope for one in scrub_metrics(data).resource_metrics for scope in one.scope_metrics]
+    scopes = [scope for resource in scrub_metrics(data).resource_metrics for scope in resource.scope_metrics]
     routes = {
         (metric.name, attributes.get("route") or attributes.get("http.route"))
         for scope in scopes
@@ -452,7 +455,7 @@ def test_a_route_template_that_looks_like_a_secret_is_exported_in_metrics_and_sp
     assert (span.attributes or {})["url.path"] == "/v1/token:[redacted]"
 
 
-def test_an_attribute_of_another_meter_that_is_called_route_is_no_template() -> None:
+def test_an_attribute_named_route_of_another_meter_is_not_a_template() -> None:
     reader = InMemoryMetricReader()
     meter = MeterProvider([reader], shutdown_on_exit=False).get_meter("other")
     meter.create_counter("calls").add(1, {"route": "/v1/token:refresh"})
@@ -462,7 +465,7 @@ def test_an_attribute_of_another_meter_that_is_called_route_is_no_template() -> 
     assert list(scope.metrics[0].data.data_points) == []
 
 
-# --- the end, and errors in between
+# --- shutdown and errors
 
 
 class Fails:
@@ -495,7 +498,7 @@ def test_a_metric_reader_survives_any_error_and_reports_it(caplog: pytest.LogCap
 
 
 @pytest.mark.parametrize("arrived", [True, False, None])
-def test_flush_says_that_something_is_missing_if_a_pipeline_says_so_or_raises(arrived: bool | None) -> None:
+def test_flush_returns_false_if_a_pipeline_fails_or_raises(arrived: bool | None) -> None:
     def force_flush() -> bool:
         if arrived is None:
             raise RuntimeError("no collection")
@@ -507,12 +510,12 @@ def test_flush_says_that_something_is_missing_if_a_pipeline_says_so_or_raises(ar
 
 
 class Counted:
-    """What a delivery has counted."""
+    """The counts of a delivery."""
 
     signal, failures, lost, sending = "metrics", 0, 0, 0
 
 
-def test_a_value_that_nothing_could_scrub_before_is_scrubbed_and_flush_says_what_arrived(
+def test_a_late_value_is_scrubbed_and_flush_reports_the_delivery(
     receiver: Receiver, start_process: Start
 ) -> None:
     script = """
@@ -530,7 +533,7 @@ print(telemetry.flush(60))
     assert any(point.metric == "hostile" for point in receiver.points())
 
 
-def test_a_text_or_a_number_that_cannot_be_encoded_costs_nothing_else(
+def test_a_text_or_a_number_that_cannot_be_encoded_loses_nothing_else(
     receiver: Receiver, start_process: Start
 ) -> None:
     script = r"""
@@ -578,7 +581,7 @@ def test_a_span_that_cannot_be_scrubbed_is_not_exported_and_fails_no_request(
     exporter, provider = InMemorySpanExporter(), ScrubbedTracerProvider(shutdown_on_exit=False)
     provider.add_span_processor(SimpleSpanProcessor(exporter))
     span = provider.get_tracer("x").start_span("x")
-    span._status = None  # type: ignore[attr-defined]  # noqa: SLF001 - what the SDK lets through breaks nothing
+    span._status = None  # type: ignore[attr-defined]  # noqa: SLF001 - the SDK permits this value
     span.end()
     assert exporter.get_finished_spans() == ()
     assert "a span could not be scrubbed" in caplog.text
@@ -591,10 +594,10 @@ def test_a_span_that_cannot_be_scrubbed_is_not_exported_and_fails_no_request(
         ("gunicorn", ["--preload", "--workers", "2", "--worker-class", "uvicorn_worker.UvicornWorker"]),
     ],
 )
-def test_the_last_interval_arrives_from_every_worker(
+def test_the_last_interval_of_every_worker_is_exported(
     receiver: Receiver, start_process: Start, command: str, options: list[str]
 ) -> None:
-    """Only the end can push here: the first interval would be over in an hour."""
+    """Only the shutdown can push here: the first interval ends after an hour."""
     env = environment(receiver) | {
         "OTEL_METRIC_EXPORT_INTERVAL": "3600000",
         "OTEL_BSP_SCHEDULE_DELAY": "3600000",
@@ -613,7 +616,7 @@ def test_the_last_interval_arrives_from_every_worker(
 
 
 @pytest.mark.parametrize("how", ["exit", "uvicorn"])
-def test_what_is_lost_at_the_end_is_reported_in_one_line(start_process: Start, how: str) -> None:
+def test_losses_at_the_end_are_reported_in_a_single_line(start_process: Start, how: str) -> None:
     (port,) = free_ports(1)
     env = {
         "OBSCURA_OTLP_ENDPOINT": f"http://{LOOPBACK}:{port}",
@@ -640,7 +643,7 @@ for _ in range(3):
 """
         process = start_process([sys.executable, "-c", script], env=env)
         assert process.wait() == 0
-    said = [line["message"] for line in lines(process) if "not delivered at the end" in line["message"]]
-    assert len(said) == 1, process
-    assert "2 spans" in said[0] if how == "uvicorn" else "3 spans" in said[0]
-    assert "data points" in said[0]
+    messages = [line["message"] for line in lines(process) if "not delivered at the end" in line["message"]]
+    assert len(messages) == 1, process
+    assert "2 spans" in messages[0] if how == "uvicorn" else "3 spans" in messages[0]
+    assert "data points" in messages[0]

@@ -1,4 +1,4 @@
-"""Components are checked side by side, in time, without anyone asking, and no old answer is shown."""
+"""Components are checked concurrently, in time and without requests, and no old result is exported."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tests.bed.served import Served
 pytest_plugins = ["poller.events.fixtures"]
 
 LONG = 60.0
-"""Seconds that no check takes."""
+"""Timeout in seconds that no check reaches."""
 
 
 def status(recorder: Recorder, component: str) -> float | None:
@@ -59,9 +59,9 @@ def test_each_kind_of_check_and_of_failure(
 
     asyncio.run(run())
     assert [status(event_recorder, name) for name in ("database", "storage", "pubsub")] == [1, 0, 0]
-    # Each failure is logged once, however often it is found.
-    told = sorted(record.getMessage() for record in caplog.records)
-    assert told == [
+    # Each failure is logged once, even if it is detected several times.
+    messages = sorted(record.getMessage() for record in caplog.records)
+    assert messages == [
         "pubsub fails: no answer within 0.05 s",
         "storage fails: ConnectionError: refused, token=abc",
     ]
@@ -72,14 +72,14 @@ def test_each_kind_of_check_and_of_failure(
     ("check", "works_"),
     [(lambda: None, True), (lambda: True, True), (lambda: False, False), (lambda: 0, True), (works, True)],
 )
-def test_what_a_check_returns(event_recorder: Recorder, check: Callable[[], Any], works_: bool) -> None:
+def test_the_result_of_a_check(event_recorder: Recorder, check: Callable[[], Any], works_: bool) -> None:
     health = Health(event_recorder.metrics)
     health.register("database", check, timeout=LONG)
 
     assert asyncio.run(health.check()) == {"database": "ok" if works_ else "error"}
 
 
-def test_a_function_that_makes_a_coroutine_checks_nothing_and_so_fails(
+def test_a_function_that_returns_a_coroutine_fails(
     event_recorder: Recorder, caplog: pytest.LogCaptureFixture
 ) -> None:
     def forgets_to_wait() -> object:
@@ -92,49 +92,49 @@ def test_a_function_that_makes_a_coroutine_checks_nothing_and_so_fails(
     assert "register the coroutine function itself" in caplog.text
 
 
-def test_checks_run_side_by_side_and_whoever_asks_meanwhile_shares_them(event_recorder: Recorder) -> None:
+def test_checks_run_concurrently_and_simultaneous_requests_share_them(event_recorder: Recorder) -> None:
     begun: list[str] = []
 
     async def run() -> None:
         both = asyncio.Event()
 
         def check(name: str) -> Callable[[], Any]:
-            async def one() -> None:
+            async def check_component() -> None:
                 begun.append(name)
                 if len(begun) == 2:
                     both.set()
                 await both.wait()
 
-            return one
+            return check_component
 
         health = Health(event_recorder.metrics)
         health.register("database", check("database"), timeout=LONG)
         health.register("storage", check("storage"), timeout=LONG)
-        found = await asyncio.gather(*(health.check() for _ in range(5)))
-        assert found == [{"database": "ok", "storage": "ok"}] * 5
+        results = await asyncio.gather(*(health.check() for _ in range(5)))
+        assert results == [{"database": "ok", "storage": "ok"}] * 5
 
     asyncio.run(run())
     assert sorted(begun) == ["database", "storage"]
 
 
-def test_one_who_asks_and_goes_takes_nothing_from_the_others(event_recorder: Recorder) -> None:
+def test_a_cancelled_request_does_not_cancel_the_check_of_others(event_recorder: Recorder) -> None:
     async def run() -> None:
         go = asyncio.Event()
         health = Health(event_recorder.metrics)
         health.register("database", go.wait, timeout=LONG)
-        one, other = asyncio.create_task(health.check()), asyncio.create_task(health.check())
+        first, other = asyncio.create_task(health.check()), asyncio.create_task(health.check())
         await asyncio.sleep(0.01)
-        one.cancel()
+        first.cancel()
         go.set()
         assert await other == {"database": "ok"}
         with pytest.raises(asyncio.CancelledError):
-            await one
+            await first
 
     asyncio.run(run())
 
 
-def test_a_check_that_will_not_end_is_not_begun_again(event_recorder: Recorder) -> None:
-    """Neither a thread nor a task that catches its cancellation; they must not pile up."""
+def test_an_endless_check_is_not_started_again(event_recorder: Recorder) -> None:
+    """Threads and tasks that catch their cancellation must not accumulate."""
     go, begun = threading.Event(), []
 
     def in_a_thread() -> None:
@@ -162,7 +162,7 @@ def test_a_check_that_will_not_end_is_not_begun_again(event_recorder: Recorder) 
     assert [status(event_recorder, name) for name in ("database", "storage")] == [1, 1]
 
 
-def test_the_metric_is_fresh_without_anyone_asking_and_goes_away_with_the_loop(
+def test_the_metric_is_current_without_requests_and_ends_with_the_loop(
     event_recorder: Recorder,
 ) -> None:
     count = 0
@@ -176,10 +176,10 @@ def test_the_metric_is_fresh_without_anyone_asking_and_goes_away_with_the_loop(
         health = Health(event_recorder.metrics, interval=0.02)
         health.register("database", flaky, timeout=LONG)
         assert status(event_recorder, "database") is None
-        seen: set[float | None] = set()
+        statuses: set[float | None] = set()
         async with health:
-            while not {0, 1} <= seen:
-                seen.add(status(event_recorder, "database"))
+            while not {0, 1} <= statuses:
+                statuses.add(status(event_recorder, "database"))
                 await asyncio.sleep(0.005)
         counted = count
         while status(event_recorder, "database") is not None:
@@ -189,8 +189,8 @@ def test_the_metric_is_fresh_without_anyone_asking_and_goes_away_with_the_loop(
     asyncio.run(run())
 
 
-def test_a_loop_that_is_blocked_shows_no_old_answer(event_recorder: Recorder) -> None:
-    """As seen from the thread that exports."""
+def test_a_blocked_loop_exports_no_old_result(event_recorder: Recorder) -> None:
+    """Read from the thread that exports."""
 
     async def run() -> None:
         async with health:
@@ -212,8 +212,8 @@ def test_a_loop_that_is_blocked_shows_no_old_answer(event_recorder: Recorder) ->
 
 
 @pytest.mark.postgres
-def test_a_database_that_goes_away_and_comes_back(server: MessagingServer, event_recorder: Recorder) -> None:
-    """The real pool of a server, through a link that is cut."""
+def test_a_database_that_disappears_and_returns(server: MessagingServer, event_recorder: Recorder) -> None:
+    """The real pool of a server, through an interrupted connection."""
 
     async def run() -> None:
         with Proxy(int(str(conninfo_to_dict(server.primary_dsn)["port"]))) as link:
@@ -241,7 +241,7 @@ def test_a_database_that_goes_away_and_comes_back(server: MessagingServer, event
     asyncio.run(run())
 
 
-def test_mistakes_are_told_at_once(event_recorder: Recorder) -> None:
+def test_mistakes_are_reported_immediately(event_recorder: Recorder) -> None:
     health = Health(event_recorder.metrics)
     health.register("database", works)
     with pytest.raises(ValueError, match="'database' has a check already"):
@@ -256,9 +256,7 @@ def test_mistakes_are_told_at_once(event_recorder: Recorder) -> None:
 
 
 @pytest.mark.parametrize("mounted", [False, True])
-def test_the_endpoints_answer_as_the_messaging_server_does(
-    serve: Callable[..., Served], mounted: bool
-) -> None:
+def test_the_endpoints_respond_like_the_messaging_server(serve: Callable[..., Served], mounted: bool) -> None:
     ok = True
     recorder = Recorder()
 
@@ -275,7 +273,7 @@ def test_the_endpoints_answer_as_the_messaging_server_does(
     prefix = "/manage" if mounted else ""
     client: httpx.Client = served.client
 
-    if not mounted:  # by itself it has a lifespan, in which it checks without being asked
+    if not mounted:  # alone it has a lifespan, in which it checks without requests
         assert eventually(lambda: status(recorder, "database") == 1)
     assert (client.get(f"{prefix}/livez").status_code, client.get(f"{prefix}/livez").content) == (200, b"")
     ready = client.get(f"{prefix}/readyz")

@@ -1,4 +1,4 @@
-"""A text that a client or a server chooses costs work in proportion to its length, and no more."""
+"""The work for a text that a client or a server chooses is at most proportional to its length."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from poller.model import redaction
 from tests.bed.steps import python_steps, search_steps, unbounded
 
 SIZES = (32, 64, 128, 256)
-"""Characters; the ratio of the steps must be that of the sizes."""
+"""Sizes in characters; the ratio of the steps must equal the ratio of the sizes."""
 SLACK = 1.25
 PREFIXES = ("", "/", "x@")
 PIECES = (
@@ -77,18 +77,18 @@ RUN = {
 
 
 def modules() -> list[ModuleType]:
-    """All of `poller.events`, and what masks the daemon's secrets."""
-    names = [one.name for one in pkgutil.walk_packages(poller.events.__path__, "poller.events.")]
+    """Return all modules of `poller.events`, and the module that masks the daemon's secrets."""
+    names = [module.name for module in pkgutil.walk_packages(poller.events.__path__, "poller.events.")]
     assert "poller.events._privacy.patterns" in names
     return [redaction, *map(importlib.import_module, names)]
 
 
 def assigned(module: ModuleType) -> Iterator[str]:
-    """Names that a module assigns at its top, without those that it imports."""
+    """Yield the names that a module assigns at its top level, without imports."""
     for statement in tree_of(module).body:
         if isinstance(statement, ast.Assign):
             for target in statement.targets:
-                yield from (one.id for one in ast.walk(target) if isinstance(one, ast.Name))
+                yield from (node.id for node in ast.walk(target) if isinstance(node, ast.Name))
 
 
 def tree_of(module: ModuleType) -> ast.Module:
@@ -114,27 +114,30 @@ def grows_too_fast(steps: list[int]) -> bool:
     )
 
 
-@pytest.mark.parametrize(("name", "pattern"), [pytest.param(*one, id=one[0]) for one in patterns()])
-def test_no_pattern_reads_a_part_of_a_text_again_and_again(name: str, pattern: re.Pattern[Any]) -> None:
-    shown = pattern.pattern.decode() if isinstance(pattern.pattern, bytes) else pattern.pattern
-    assert unbounded(pattern) == [], (name, shown)
-    read = re.compile(shown, pattern.flags & (re.IGNORECASE | re.DOTALL | re.MULTILINE))
+@pytest.mark.parametrize(("name", "pattern"), [pytest.param(*index, id=index[0]) for index in patterns()])
+def test_no_pattern_reads_a_part_of_a_text_repeatedly(name: str, pattern: re.Pattern[Any]) -> None:
+    expression = pattern.pattern.decode() if isinstance(pattern.pattern, bytes) else pattern.pattern
+    assert unbounded(pattern) == [], (name, expression)
+    read = re.compile(expression, pattern.flags & (re.IGNORECASE | re.DOTALL | re.MULTILINE))
     for smallest, largest in zip(texts(SIZES[0]), texts(SIZES[-1]), strict=True):
         steps = [search_steps(read, smallest), search_steps(read, largest)]
         assert steps[1] <= SLACK * SIZES[-1] / SIZES[0] * steps[0] + 256, (name, largest[:80], steps)
 
 
-def test_patterns_are_compiled_at_the_top_of_a_module_so_that_the_test_above_sees_them() -> None:
+def test_patterns_are_compiled_at_module_level_so_that_the_test_above_checks_them() -> None:
     for module in modules():
         functions = [node for node in ast.walk(tree_of(module)) if isinstance(node, ast.FunctionDef)]
         calls = [node for function in functions for node in ast.walk(function) if isinstance(node, ast.Call)]
         for call in calls:
-            given = call.args[0] if ast.unparse(call.func) in RUN else None
-            if isinstance(given, ast.Constant):
-                # Without a quantifier there is nothing to bound.
-                assert not set("*+{") & set(re.sub(r"\[[^]]*\]", "", str(given.value))), (module, given.value)
-            elif given is not None:
-                assert ast.unparse(given).startswith("'|'.join("), ast.unparse(call)
+            argument = call.args[0] if ast.unparse(call.func) in RUN else None
+            if isinstance(argument, ast.Constant):
+                # A pattern without a quantifier needs no bound.
+                assert not set("*+{") & set(re.sub(r"\[[^]]*\]", "", str(argument.value))), (
+                    module,
+                    argument.value,
+                )
+            elif argument is not None:
+                assert ast.unparse(argument).startswith("'|'.join("), ast.unparse(call)
 
 
 ENTRIES: dict[str, Callable[[str], object]] = {
@@ -156,34 +159,34 @@ def test_work_grows_with_the_length_of_a_text(entry: str) -> None:
 
 
 class Counted:
-    """A pattern, and the characters that its matches have read."""
+    """A pattern that counts the characters of its matches."""
 
     def __init__(self, pattern: re.Pattern[str]) -> None:
         self.pattern, self.read = pattern, 0
 
     def match(self, text: str, *range_of: int) -> re.Match[str] | None:
-        found = self.pattern.match(text, *range_of)
-        self.read += len(found[0]) if found else 0
-        return found
+        result = self.pattern.match(text, *range_of)
+        self.read += len(result[0]) if result else 0
+        return result
 
 
 @pytest.mark.parametrize("piece", ["DETAIL:Key ()=(", "DETAIL:Key ()=().", "Key ()=(DETAIL:", "DETAIL:x "])
-def test_a_line_with_many_rows_is_not_read_again_for_each(piece: str) -> None:
-    line = Counted(shapes._END_OF_LINE)  # noqa: SLF001 - what C reads is no step of Python
+def test_a_line_with_many_rows_is_read_once(piece: str) -> None:
+    line = Counted(shapes._END_OF_LINE)  # noqa: SLF001 - steps in C are not counted
     text = piece * 200
-    shapes._remove_rows(text, line)  # type: ignore[arg-type]  # noqa: SLF001 - it has the one method used
+    shapes._remove_rows(text, line)  # type: ignore[arg-type]  # noqa: SLF001 - it has the used method
     assert line.read <= len(text)
 
 
 @pytest.mark.parametrize("piece", [":::: ", "1::1 ", "1:2:3:4:5:6:7:8 ", "a:b::c "])
-def test_a_run_of_colons_costs_a_bounded_number_of_python_steps_for_each_character(piece: str) -> None:
-    """A parser of addresses in Python took several hundred."""
+def test_a_run_of_colons_takes_a_bounded_number_of_python_steps_per_character(piece: str) -> None:
+    """A parser of addresses in Python would take several hundred."""
     text = piece * (LONGEST // len(piece) // 8) + " %252540"
     assert python_steps(partial(shapes.scrub, text)) <= 100 * len(text)
 
 
 def circle(size: int) -> Any:
-    """A room whose members each refer to it, as an application's objects do."""
+    """Return a room whose members refer to it, like objects of an application."""
     room: dict[str, Any] = {}
     room["members"] = [{"room": room} for _ in range(size)]
     return room
@@ -197,10 +200,10 @@ def tree(size: int) -> Any:
 
 
 CONTAINERS: dict[str, Callable[[int], Any]] = {
-    "texts": lambda size: [":f:" * 1000 + str(one) for one in range(size * 4)],
-    "texts of fields": lambda size: {f"field{one}": ":f:" * 1000 for one in range(size * 4)},
-    "names": lambda size: {":f:" * 1000 + str(one): one for one in range(size * 4)},
-    "short texts": lambda size: [[f":f:{one}"] * 500 for one in range(size * 4)],
+    "texts": lambda size: [":f:" * 1000 + str(index) for index in range(size * 4)],
+    "texts of fields": lambda size: {f"field{index}": ":f:" * 1000 for index in range(size * 4)},
+    "names": lambda size: {":f:" * 1000 + str(index): index for index in range(size * 4)},
+    "short texts": lambda size: [[f":f:{index}"] * 500 for index in range(size * 4)],
     "circle": circle,
     "tree": tree,
 }
@@ -208,25 +211,25 @@ CONTAINERS: dict[str, Callable[[int], Any]] = {
 
 @pytest.mark.parametrize("shape", CONTAINERS)
 @pytest.mark.parametrize("function", [privacy.scrub_attributes, privacy.is_harmless])
-def test_the_work_of_one_record_has_a_bound_whatever_its_values_hold(
+def test_the_work_of_a_record_with_any_values_is_bounded(
     shape: str, function: Callable[[Any], object]
 ) -> None:
     small, large = (
         python_steps(partial(function, {"body": CONTAINERS[shape](size), "shape": CONTAINERS[shape](size)}))
         for size in (8, 40)
     )
-    # Without a bound it grows with the size at least, which is 5 times as large.
+    # Without a bound the work would grow at least with the size, which is 5 times as large.
     assert large <= 3 * small + 100_000, (small, large)
 
 
-def test_a_value_that_is_cut_costs_no_short_one_after_it() -> None:
-    kept = privacy.scrub_attributes({"body": ["x" * 30_000] * 5, "status": "ok", "number": 7})
-    assert kept["body"][2:] == ["..."] * 3
-    assert (kept["status"], kept["number"]) == ("ok", 7)
+def test_a_cut_value_does_not_remove_short_values_after_it() -> None:
+    scrubbed = privacy.scrub_attributes({"body": ["x" * 30_000] * 5, "status": "ok", "number": 7})
+    assert scrubbed["body"][2:] == ["..."] * 3
+    assert (scrubbed["status"], scrubbed["number"]) == ("ok", 7)
 
 
 @pytest.mark.parametrize("piece", PIECES)
-def test_no_text_is_so_hostile_that_scrubbing_fails_or_grows_it(piece: str) -> None:
+def test_scrubbing_a_hostile_text_neither_fails_nor_enlarges_it(piece: str) -> None:
     for prefix, suffix in product(PREFIXES, SUFFIXES):
         text = prefix + piece * (100_000 // len(piece)) + suffix
         assert len(shapes.scrub(text)) <= LONGEST * len(REDACTED)

@@ -1,4 +1,4 @@
-"""Services, database pools and instrumented libraries tell what they do, and each error once."""
+"""Services, database pools and instrumented libraries record spans and metrics, and each error once."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Spans:
     def __call__(self) -> list[ReadableSpan]:
         return sorted(self._exporter.get_finished_spans(), key=lambda span: span.start_time or 0)
 
-    def one(self) -> ReadableSpan:
+    def only(self) -> ReadableSpan:
         (span,) = self()
         return span
 
@@ -59,10 +59,10 @@ class Spans:
 @pytest.fixture
 def spans(monkeypatch: pytest.MonkeyPatch) -> Spans:
     provider = TracerProvider(shutdown_on_exit=False)
-    found = Spans(provider)
+    recorded_spans = Spans(provider)
     # The API sets the global provider only once in a process.
     monkeypatch.setattr("opentelemetry.trace._TRACER_PROVIDER", provider)
-    return found
+    return recorded_spans
 
 
 def attributes(span: ReadableSpan) -> dict[str, Any]:
@@ -81,7 +81,7 @@ def current() -> int:
 
 
 class MessageService:
-    """Has a method of each kind."""
+    """Service with a method of each kind."""
 
     @traced
     def send_message(self, text: str) -> tuple[str, int]:
@@ -125,7 +125,7 @@ def test_a_decorator_around_a_static_method_says_where_it_belongs() -> None:
         traced(staticmethod(lambda: None))
 
 
-def test_only_named_arguments_are_captured_however_they_are_given(spans: Spans) -> None:
+def test_only_named_arguments_are_captured_in_any_form_of_call(spans: Spans) -> None:
     @traced(capture={"device": "device.id", "limit": "batch.limit", "flag": "flag"})
     def fetch_batch(device: object, secret: str, limit: int = 50, *, flag: bool | None = None) -> None:
         del device, secret, limit, flag
@@ -141,7 +141,7 @@ def test_only_named_arguments_are_captured_however_they_are_given(spans: Spans) 
     ]
 
 
-def test_what_cannot_or_must_not_be_captured_is_an_error_at_once() -> None:
+def test_invalid_arguments_to_capture_are_an_immediate_error() -> None:
     def send(text: str, peer: str) -> None:
         del text, peer
 
@@ -152,7 +152,7 @@ def test_what_cannot_or_must_not_be_captured_is_an_error_at_once() -> None:
     traced(capture={"peer": "service.peer.name"})(send)
 
 
-def test_an_error_is_told_once_in_the_innermost_and_fails_all(
+def test_an_error_is_recorded_once_in_the_innermost_span_and_fails_all(
     spans: Spans, caplog: pytest.LogCaptureFixture
 ) -> None:
     @traced
@@ -180,31 +180,31 @@ def test_an_error_is_told_once_in_the_innermost_and_fails_all(
     assert record.exc_info is None
 
 
-class NotFoundError(Exception):
-    """No such thing."""
+class MissingUserError(Exception):
+    """The user does not exist."""
 
 
 @pytest.mark.parametrize(
-    "error", [NotFoundError("nothing there"), HTTPException(404, "nothing there"), HTTPException(429)]
+    "error", [MissingUserError("nothing there"), HTTPException(404, "nothing there"), HTTPException(429)]
 )
-def test_an_answer_is_no_failure(spans: Spans, caplog: pytest.LogCaptureFixture, error: Exception) -> None:
-    @traced(expected=(NotFoundError,))
+def test_an_expected_response_is_not_a_failure(
+    spans: Spans, caplog: pytest.LogCaptureFixture, error: Exception
+) -> None:
+    @traced(expected=(MissingUserError,))
     def find_user() -> None:
         raise error
 
     with pytest.raises(type(error)):
         find_user()
 
-    span = spans.one()
+    span = spans.only()
     assert span.status.status_code is StatusCode.UNSET
     assert span.events == ()
     assert attributes(span)["error.type"] == errors.error_type(error)
     assert [record.levelname for record in caplog.records] == ["WARNING"]
 
 
-def test_a_5xx_is_a_failure_and_a_cancellation_is_none(
-    spans: Spans, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_5xx_is_a_failure_and_a_cancellation_is_not(spans: Spans, caplog: pytest.LogCaptureFixture) -> None:
     @traced
     async def wait_for_message() -> None:
         await asyncio.sleep(1000)
@@ -253,7 +253,7 @@ def test_a_generators_span_lasts_to_its_end_and_is_current_only_inside(spans: Sp
         assert spans() == []
 
     assert inspect.isgeneratorfunction(list_messages)
-    span = spans.one()
+    span = spans.only()
     assert span.context is not None
     assert inside == [span.context.span_id] * 2
     assert outside == [0, 0]
@@ -264,10 +264,8 @@ def test_a_generators_span_lasts_to_its_end_and_is_current_only_inside(spans: Sp
     assert inside[-1] == 5
 
 
-def test_a_generator_that_is_closed_thrown_into_or_fails(
-    spans: Spans, caplog: pytest.LogCaptureFixture
-) -> None:
-    seen: list[str] = []
+def test_a_generator_that_is_closed_or_fails(spans: Spans, caplog: pytest.LogCaptureFixture) -> None:
+    steps: list[str] = []
 
     @traced
     def list_messages() -> Generator[int, None, None]:
@@ -275,11 +273,11 @@ def test_a_generator_that_is_closed_thrown_into_or_fails(
             yield 1
             yield 2
         except ValueError:
-            seen.append("caught")
+            steps.append("caught")
             yield 3
             raise KeyError("x") from None
         finally:
-            seen.append(f"ended in {current()}")
+            steps.append(f"ended in {current()}")
 
     closed = list_messages()
     next(closed)
@@ -293,28 +291,28 @@ def test_a_generator_that_is_closed_thrown_into_or_fails(
     first, second = spans()
     assert first.context is not None
     assert second.context is not None
-    assert seen == [f"ended in {first.context.span_id}", "caught", f"ended in {second.context.span_id}"]
+    assert steps == [f"ended in {first.context.span_id}", "caught", f"ended in {second.context.span_id}"]
     assert first.status.status_code is StatusCode.UNSET
     assert second.status.status_code is StatusCode.ERROR
     assert [event.name for event in second.events] == ["exception"]
     assert len(caplog.records) == 1
 
 
-def test_asynchronous_generators_do_the_same(spans: Spans) -> None:
-    seen: list[object] = []
+def test_asynchronous_generators_behave_the_same(spans: Spans) -> None:
+    steps: list[object] = []
 
     @traced
     async def stream_messages() -> AsyncIterator[int]:
         try:
             await asyncio.sleep(0)
-            seen.append(current())
+            steps.append(current())
             got = yield 1
-            seen.append(got)
+            steps.append(got)
             yield 2
         except ValueError:
             yield 3
         finally:
-            seen.append(current())
+            steps.append(current())
 
     async def consume() -> None:
         first = [item async for item in stream_messages()]
@@ -328,8 +326,8 @@ def test_asynchronous_generators_do_the_same(spans: Spans) -> None:
 
     asyncio.run(consume())
     assert inspect.isasyncgenfunction(stream_messages)
-    one, two = (span.context.span_id for span in spans() if span.context)
-    assert seen == [one, None, one, two, "sent", two]
+    first_id, second_id = (span.context.span_id for span in spans() if span.context)
+    assert steps == [first_id, None, first_id, second_id, "sent", second_id]
     assert {span.status.status_code for span in spans()} == {StatusCode.UNSET}
 
 
@@ -357,7 +355,7 @@ def test_spans_inside_are_children(spans: Spans) -> None:
     ]
 
 
-# --- what an error is
+# --- errors
 
 
 def engine_of(server: MessagingServer) -> Engine:
@@ -365,7 +363,7 @@ def engine_of(server: MessagingServer) -> Engine:
 
 
 @pytest.mark.postgres
-def test_the_sqlstate_stands_beside_the_type(server: MessagingServer, spans: Spans) -> None:
+def test_the_sqlstate_is_recorded_as_well_as_the_type(server: MessagingServer, spans: Spans) -> None:
     @traced
     def insert_user(connection: psycopg.Connection) -> None:
         connection.execute("INSERT INTO users (id, username, password_hash) VALUES (NULL, 'x', 'x')")
@@ -389,7 +387,7 @@ def test_the_sqlstate_stands_beside_the_type(server: MessagingServer, spans: Spa
     assert second["db.response.status_code"] == "42703"
 
 
-def test_an_exception_is_found_in_its_span_also_behind_others() -> None:
+def test_the_sqlstate_is_read_through_wrapping_exceptions() -> None:
     span = TracerProvider(shutdown_on_exit=False).get_tracer("x").start_span("x")
     where = errors.Place(span.get_span_context(), "a-request")
     error = ValueError("x")
@@ -416,7 +414,7 @@ def pool_gauges(recorder: Recorder) -> dict[str, float | None]:
 
 
 @pytest.mark.postgres
-def test_a_pool_of_psycopg_tells_its_connections(server: MessagingServer, event_recorder: Recorder) -> None:
+def test_a_pool_of_psycopg_reports_its_connections(server: MessagingServer, event_recorder: Recorder) -> None:
     with ConnectionPool(server.primary_dsn, min_size=2, max_size=2, timeout=60, open=True) as pool:
         pool.wait(60)
         end = watch_pool(event_recorder.metrics, pool)
@@ -435,7 +433,7 @@ def test_a_pool_of_psycopg_tells_its_connections(server: MessagingServer, event_
 
 
 @pytest.mark.postgres
-def test_several_pools_are_told_in_sum_and_what_is_not_known_is_not_told(
+def test_several_pools_are_summed_and_unknown_values_are_omitted(
     server: MessagingServer, event_recorder: Recorder
 ) -> None:
     async def use() -> None:
@@ -450,17 +448,17 @@ def test_several_pools_are_told_in_sum_and_what_is_not_known_is_not_told(
 
     engine = engine_of(server)
     watch_pool(event_recorder.metrics, engine)
-    with engine.connect() as one, engine.connect() as two:
-        one.execute(text("SELECT 1"))
-        two.execute(text("SELECT 1"))
+    with engine.connect() as first, engine.connect() as second:
+        first.execute(text("SELECT 1"))
+        second.execute(text("SELECT 1"))
         assert list(pool_gauges(event_recorder).values()) == [2, 0, None]
-    engine.dispose()  # which makes another pool
+    engine.dispose()  # creates another pool
     asyncio.run(use())
     assert list(pool_gauges(event_recorder).values()) == [0, 1, None]
     engine.dispose()
 
 
-def test_what_is_no_pool_or_does_not_count_is_refused(event_recorder: Recorder) -> None:
+def test_unsupported_pools_are_rejected(event_recorder: Recorder) -> None:
     with pytest.raises(TypeError, match=r"sqlalchemy.*Engine does not expose its connection counts"):
         watch_pool(event_recorder.metrics, create_engine("postgresql+psycopg://h/d", poolclass=NullPool))
     with pytest.raises(TypeError, match="object does not expose its connection counts"):
@@ -475,10 +473,10 @@ def _until(condition: Callable[[], bool]) -> None:
 
 
 class Storage(BaseHTTPRequestHandler):
-    """As much of S3 as one PUT and one refusal take."""
+    """The part of S3 that a PUT and a refusal need."""
 
     def do_PUT(self) -> None:
-        """Store, or refuse what is called so."""
+        """Store an object, or refuse the object `refused`."""
         self.rfile.read(int(self.headers.get("Content-Length") or 0))
         self.send_response(403 if "refused" in self.path else 200)
         self.send_header("Content-Length", "0")
@@ -488,13 +486,13 @@ class Storage(BaseHTTPRequestHandler):
         """Write nothing."""
 
 
-def test_calls_of_botocore_have_spans_without_what_they_sign(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_calls_of_botocore_have_spans_without_signatures(monkeypatch: pytest.MonkeyPatch) -> None:
     import botocore.session
     from botocore.exceptions import ClientError
     from opentelemetry.instrumentation.botocore import BotocoreInstrumentor
 
     provider = ScrubbedTracerProvider(shutdown_on_exit=False)
-    found = Spans(provider)
+    recorded_spans = Spans(provider)
     monkeypatch.setattr("opentelemetry.trace._TRACER_PROVIDER", provider)
     server = HTTPServer(("127.0.0.1", 0), Storage)
     threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -516,7 +514,7 @@ def test_calls_of_botocore_have_spans_without_what_they_sign(monkeypatch: pytest
         server.shutdown()
         server.server_close()
 
-    stored, refused = found()
+    stored, refused = recorded_spans()
     assert (stored.name, stored.kind) == ("S3.PutObject", SpanKind.CLIENT)
     assert stored.status.status_code is StatusCode.UNSET
     assert refused.status.status_code is StatusCode.ERROR
@@ -527,10 +525,10 @@ def test_calls_of_botocore_have_spans_without_what_they_sign(monkeypatch: pytest
 def test_queries_of_psycopg_have_spans_with_their_sqlstate(
     server: MessagingServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Run where the package is installed, which comes late for each release of the SDK and pins it."""
+    """Only runs with the package, whose releases pin the SDK and follow it late."""
     module = pytest.importorskip("opentelemetry.instrumentation.psycopg")
     provider = ScrubbedTracerProvider(shutdown_on_exit=False)
-    found = Spans(provider)
+    recorded_spans = Spans(provider)
     monkeypatch.setattr("opentelemetry.trace._TRACER_PROVIDER", provider)
 
     async def use_pool() -> None:
@@ -548,7 +546,7 @@ def test_queries_of_psycopg_have_spans_with_their_sqlstate(
     finally:
         module.PsycopgInstrumentor().uninstrument()
 
-    by_status = {span.status.status_code: span for span in found() if span.name.startswith("SELECT")}
+    by_status = {span.status.status_code: span for span in recorded_spans() if span.name.startswith("SELECT")}
     failed, counted = by_status[StatusCode.ERROR], by_status[StatusCode.UNSET]
     assert (failed.attributes or {})["db.response.status_code"] == "42703"
     assert (failed.attributes or {})["error.type"] == "42703"
@@ -556,17 +554,17 @@ def test_queries_of_psycopg_have_spans_with_their_sqlstate(
     assert "markeruser" not in counted.to_json()
 
 
-def test_a_library_whose_package_is_missing_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_package_of_a_library_is_reported_with_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("psycopg", "botocore"):
         monkeypatch.setitem(sys.modules, f"opentelemetry.instrumentation.{name}", None)
     with pytest.raises(TelemetryError) as raised:
-        instrument(["psycopg", "redis", "botocore"])  # type: ignore[list-item]  # what is tested
+        instrument(["psycopg", "redis", "botocore"])  # type: ignore[list-item]  # under test
     assert [problem.partition(" ")[0] for problem in raised.value.problems] == ["spans", "'redis'", "spans"]
     assert install("psycopg") in raised.value.problems[0]
 
 
 def test_a_record_of_another_thread_belongs_to_its_own_span(caplog: pytest.LogCaptureFixture) -> None:
-    """A new thread has no context; what is logged there belongs to no span."""
+    """A new thread has no context; its log records belong to no span."""
     from poller.events._logging import records
 
     before = logging.getLogRecordFactory()
@@ -585,8 +583,8 @@ def test_a_record_of_another_thread_belongs_to_its_own_span(caplog: pytest.LogCa
     assert records.span_of(outside) is None
 
 
-def test_the_metrics_of_a_server_that_never_configured_anything_do_nothing() -> None:
-    """In a process of its own, as other tests may have set the global provider."""
+def test_metrics_without_configuration_do_nothing() -> None:
+    """In a separate process, because other tests may have set the global provider."""
     program = (
         "from opentelemetry import metrics\n"
         "from poller.events import EventMetrics\n"

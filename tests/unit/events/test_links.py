@@ -1,4 +1,4 @@
-"""What a span links to, and values that contain themselves: scrubbed like everything else, and finite."""
+"""Links of spans and values that contain themselves are scrubbed and finite."""
 
 from __future__ import annotations
 

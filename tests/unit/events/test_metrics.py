@@ -1,4 +1,4 @@
-"""Each event is recorded under its name, exactly as often as it happened, and never fails a server."""
+"""Each event is recorded under its name with the exact count, and never fails a server."""
 
 from __future__ import annotations
 
@@ -29,26 +29,30 @@ pytest_plugins = ["poller.events.fixtures"]
 
 
 def values(recorder: Recorder) -> dict[str, float]:
-    """Every series that is not zero; of a duration how often it was recorded."""
-    shown = {}
-    for one in recorder.series():
-        value = one.count if one.metric.endswith("duration_seconds") and one.count is not None else one.value
+    """Return every series that is not zero; for a duration, its count."""
+    totals = {}
+    for item in recorder.series():
+        value = (
+            item.count if item.metric.endswith("duration_seconds") and item.count is not None else item.value
+        )
         if value:
-            name = re.sub(r" \S+( in \d+)?$", "", str(one))
-            shown[name.removeprefix("obscura_")] = value
-    return shown
+            name = re.sub(r" \S+( in \d+)?$", "", str(item))
+            totals[name.removeprefix("obscura_")] = value
+    return totals
 
 
-@pytest.mark.parametrize(("do", "shown"), HAPPENINGS, ids=[next(iter(shown)) for _, shown in HAPPENINGS])
-def test_an_event_is_recorded_under_its_name(do: Do, shown: dict[str, float]) -> None:
+@pytest.mark.parametrize(
+    ("do", "expected"), HAPPENINGS, ids=[next(iter(expected)) for _, expected in HAPPENINGS]
+)
+def test_an_event_is_recorded_under_its_name(do: Do, expected: dict[str, float]) -> None:
     recorder = Recorder(generation="v0.9.4")
     do(recorder.metrics)
     recorder.assert_declared()
 
-    assert values(recorder) == shown
+    assert values(recorder) == expected
 
 
-def test_every_method_and_every_metric_was_tried() -> None:
+def test_every_method_and_every_metric_was_tested() -> None:
     recorder = Recorder(generation="v0.9.4")
     for do, _ in HAPPENINGS:
         do(recorder.metrics)
@@ -56,15 +60,15 @@ def test_every_method_and_every_metric_was_tried() -> None:
     for do, _ in HAPPENINGS:
         do(document.metrics)
 
-    for one in (recorder, document):
-        declared = {metric.name for metric in one.metrics.metrics.values()}
-        assert {series.metric for series in one.series()} == declared
+    for item in (recorder, document):
+        declared = {metric.name for metric in item.metrics.metrics.values()}
+        assert {series.metric for series in item.series()} == declared
     methods = {name for name in vars(EventMetrics) if not name.startswith("_")}
     source = Path(happenings.__file__).read_text(encoding="utf-8")
     assert {name for name in methods if not re.search(rf"\b(?:m|metrics)\.{name}\(", source)} == set()
 
 
-def test_instruments_are_told_as_declared() -> None:
+def test_instruments_are_exported_as_declared() -> None:
     reader = InMemoryMetricReader()
     provider = MeterProvider([reader])
     metrics = EventMetrics(provider, namespace="acme")
@@ -74,19 +78,19 @@ def test_instruments_are_told_as_declared() -> None:
     provider.shutdown()
     assert data is not None
     (scope,) = data.resource_metrics[0].scope_metrics
-    told = {metric.name: metric for metric in scope.metrics}
+    exported = {metric.name: metric for metric in scope.metrics}
 
     assert scope.scope.name == "poller.events"
     for metric in metrics.metrics.values():
         assert metric.name.startswith("acme_")
-        seen = told[metric.name]
-        assert (seen.unit, seen.description) == (metric.unit, metric.description)
-        for point in seen.data.data_points:
+        instrument = exported[metric.name]
+        assert (instrument.unit, instrument.description) == (metric.unit, metric.description)
+        for point in instrument.data.data_points:
             if isinstance(point, HistogramDataPoint):
                 assert tuple(point.explicit_bounds) == metric.boundaries
 
 
-def test_series_that_are_known_beforehand_begin_at_zero(event_recorder: Recorder) -> None:
+def test_series_with_declared_attributes_begin_at_zero(event_recorder: Recorder) -> None:
     """Prometheus sees no increase in a series that begins at 1."""
     assert event_recorder.value("keys_takeovers_total") == 0
     assert event_recorder.value("rate_limit_decisions_total", status="throttled") == 0
@@ -95,7 +99,7 @@ def test_series_that_are_known_beforehand_begin_at_zero(event_recorder: Recorder
     assert event_recorder.value("http_requests_total") is None
 
 
-# --- what begins and ends -----------------------------------------------------------------------------
+# --- sessions and pools -------------------------------------------------------------------------------
 
 
 def test_a_connection_is_open_exactly_while_its_session_lasts(event_recorder: Recorder) -> None:
@@ -132,7 +136,7 @@ def test_a_session_that_is_cancelled_ends(event_recorder: Recorder) -> None:
     event_recorder.assert_count("websocket_session_duration_seconds", 3)
 
 
-def test_a_session_within_a_generator_that_is_given_up_ends(event_recorder: Recorder) -> None:
+def test_a_session_in_an_abandoned_generator_ends(event_recorder: Recorder) -> None:
     @contextmanager
     def connected() -> Iterator[None]:
         with event_recorder.metrics.websocket_session():
@@ -161,7 +165,7 @@ def test_events_of_many_threads_are_all_counted(event_recorder: Recorder) -> Non
     event_recorder.assert_count("http_request_duration_seconds", 8000)
 
 
-def test_pools_are_shown_in_sum_until_their_watch_ends(event_recorder: Recorder) -> None:
+def test_pools_are_summed_until_their_watch_ends(event_recorder: Recorder) -> None:
     first = event_recorder.metrics.watch_db_pool(lambda: PoolState(1, 4, 0))
     second = event_recorder.metrics.watch_db_pool(lambda: PoolState(5, 0, 2))
     event_recorder.assert_value("db_pool_active_connections", 6)
@@ -173,7 +177,7 @@ def test_pools_are_shown_in_sum_until_their_watch_ends(event_recorder: Recorder)
     event_recorder.assert_value("db_pool_active_connections", None)
 
 
-# --- what is not declared -----------------------------------------------------------------------------
+# --- undeclared values --------------------------------------------------------------------------------
 
 
 def test_a_value_that_is_not_declared_is_counted_as_other_and_logged_once(
@@ -195,8 +199,8 @@ def test_a_value_that_is_not_declared_is_counted_as_other_and_logged_once(
         recorder.assert_declared()
 
 
-def test_a_component_that_is_not_declared_shows_nothing(caplog: pytest.LogCaptureFixture) -> None:
-    """A gauge of several unknown ones would show the last of them as all."""
+def test_an_undeclared_component_is_not_exported(caplog: pytest.LogCaptureFixture) -> None:
+    """A gauge for several unknown components would only contain the last one."""
     recorder = Recorder()
     recorder.metrics.health_checked("cache", ok=False)  # type: ignore[arg-type]
     recorder.metrics.health_checked("mail", ok=True)  # type: ignore[arg-type]
@@ -204,20 +208,20 @@ def test_a_component_that_is_not_declared_shows_nothing(caplog: pytest.LogCaptur
     assert "'cache' is not declared" in caplog.text
 
 
-def test_what_the_generation_has_no_name_for_is_not_told(event_recorder: Recorder) -> None:
+def test_an_event_without_a_name_in_the_generation_is_not_exported(event_recorder: Recorder) -> None:
     event_recorder.metrics.logged_in()
     event_recorder.metrics.notification_received("PreKeyLow")
     names = {metric.name for metric in event_recorder.metrics.metrics.values()}
     assert {series.metric for series in event_recorder.series()} <= names
 
 
-def test_clients_that_invent_methods_make_one_series(event_recorder: Recorder) -> None:
+def test_invented_methods_create_a_single_series(event_recorder: Recorder) -> None:
     for number in range(100):
         event_recorder.metrics.http_request(f"X{number}", "unmatched", 405, 0.1)
     event_recorder.assert_value("http_requests_total", 100, method="_OTHER")
 
 
-# --- what it needs ------------------------------------------------------------------------------------
+# --- requirements -------------------------------------------------------------------------------------
 
 HEAVY = {
     *("apscheduler", "grpc", "google", "pgparse", "psycopg", "pydantic", "pydantic_settings", "requests"),
@@ -249,8 +253,8 @@ def test_importing_it_loads_none_of_the_daemons_libraries() -> None:
     assert {name for name in loaded if re.match(r"poller\.(?!events)", name)} == set()
 
 
-def test_it_needs_opentelemetrys_api_alone(tmp_path: Path) -> None:
-    """An interpreter that finds nothing but this and what `pip install opentelemetry-api` installs."""
+def test_it_needs_only_opentelemetrys_api(tmp_path: Path) -> None:
+    """The interpreter has only this package and the packages of `pip install opentelemetry-api`."""
     for name in ("opentelemetry-api", "typing-extensions"):
         for file in importlib.metadata.files(name) or ():
             target = tmp_path / file
@@ -271,7 +275,7 @@ def test_it_needs_opentelemetrys_api_alone(tmp_path: Path) -> None:
 
 
 def test_instruments_made_before_the_sdk_is_set_up_record_afterwards() -> None:
-    """A server's modules make their metrics when they are imported; the provider comes later."""
+    """A server's modules create their metrics at import; the provider is set later."""
     code = """
 from opentelemetry import metrics
 from opentelemetry.sdk.metrics import MeterProvider
@@ -282,22 +286,23 @@ events.message_sent()
 reader = InMemoryMetricReader()
 metrics.set_meter_provider(MeterProvider([reader]))
 events.message_sent("failure")
-told = reader.get_metrics_data().resource_metrics[0].scope_metrics[0].metrics
-print([(one.name, point.attributes, point.value) for one in told for point in one.data.data_points])
+exported = reader.get_metrics_data().resource_metrics[0].scope_metrics[0].metrics
+print([(metric.name, point.attributes, point.value) for metric in exported
+       for point in metric.data.data_points])
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == "[('messages_sent_total', {'status': 'failure'}, 1)]"
 
 
-def test_the_global_provider_is_left_alone() -> None:
+def test_the_global_provider_is_not_changed() -> None:
     before = get_meter_provider()
     EventMetrics()
     assert get_meter_provider() is before
 
 
 def test_misuse_is_an_error_to_the_type_checker() -> None:
-    """The file says line by line what must be one; an ignore that nothing needs would be an error itself."""
+    """The file marks each line with an error; an unnecessary ignore would be an error itself."""
     file = Path(__file__).with_name("misuse.py")
     assert file.read_text(encoding="utf-8").count("# type: ignore[") > 20
     done = subprocess.run([sys.executable, "-m", "mypy", str(file)], capture_output=True, text=True, cwd=ROOT)

@@ -1,4 +1,4 @@
-"""What gives a client away is found, and what every server tells of itself is not taken for it."""
+"""Personal data of clients is detected, and data about the server itself is not."""
 
 from __future__ import annotations
 
@@ -36,18 +36,18 @@ def test_names_that_are_personal(name: str) -> None:
         ),
     ],
 )
-def test_names_that_are_not(name: str) -> None:
+def test_names_that_are_not_personal(name: str) -> None:
     assert not personal_name(name)
 
 
 @pytest.mark.parametrize("name", sorted(PEER))
-def test_the_peer_is_personal_where_it_is_a_client(name: str) -> None:
+def test_the_peer_is_personal_if_it_is_a_client(name: str) -> None:
     assert personal_name(name)
     assert not personal_name(name, outgoing=True)
 
 
 @pytest.mark.parametrize(
-    ("text", "what"),
+    ("text", "kind"),
     [
         ('127.0.0.1:53424 - "GET /v1/users HTTP/1.1" 200', "an IP address"),
         ("peer 203.0.113.7 left", "an IP address"),
@@ -65,8 +65,8 @@ def test_the_peer_is_personal_where_it_is_a_client(name: str) -> None:
         ("Mozilla/5.0 (X11; Linux x86_64)", "a user agent"),
     ],
 )
-def test_texts_that_give_something_away(text: str, what: str) -> None:
-    assert personal_text(text) == what
+def test_texts_with_personal_data(text: str, kind: str) -> None:
+    assert personal_text(text) == kind
 
 
 @pytest.mark.parametrize(
@@ -87,10 +87,10 @@ def test_texts_that_give_something_away(text: str, what: str) -> None:
         "token expired",
     ],
 )
-def test_texts_that_give_nothing_away(text: str) -> None:
+def test_texts_without_personal_data(text: str) -> None:
     assert personal_text(text) is None
 
 
-def test_addresses_can_be_passed_over_and_nothing_else_with_them() -> None:
+def test_only_addresses_can_be_ignored() -> None:
     assert personal_text("10.0.0.5", addresses=False) is None
     assert personal_text("ada@example.org 10.0.0.5", addresses=False) == "an e-mail address"

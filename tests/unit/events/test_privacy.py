@@ -1,4 +1,4 @@
-"""Nothing that tells of a client leaves the process, whoever put it there."""
+"""No data that identifies a client leaves the process, from any source."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ HEADERS = {
 def planted(
     request: pytest.FixtureRequest, receiver: Receiver, start_process: Callable[..., Process]
 ) -> Process:
-    """A server that told all of its clients, and has ended."""
+    """Return an ended server that put its clients' data into every signal."""
     (port,) = free_ports(1)
     env = {
         "LAYOUT": request.param,
@@ -81,12 +81,12 @@ def planted(
     )
     process.wait_for_line("Application startup complete", 120)
     url = f"http://{LOOPBACK}:{port}"
-    # Before that line and the socket there may be a moment.
+    # The socket may accept connections a moment after that line.
     assert eventually(lambda: _answers(url), 60)
     query = "token=markerquery&mail=marker@example.org"
     assert httpx.get(f"{url}/plant?{query}", headers=HEADERS, timeout=60).text == '"ok"'
     assert httpx.get(f"{url}/break?{query}", headers=HEADERS, timeout=60).status_code == 500
-    # Whom a proxy names is not always an address.
+    # A proxy does not always name an address.
     named = HEADERS | {"x-forwarded-for": "markerhost.example.org"}
     httpx.request("BREW", f"{url}/nope/{ADDRESS}?{query}", headers=named, timeout=60)
     address = f"{url.replace('http', 'ws')}/socket?ticket=markerticket"
@@ -107,15 +107,15 @@ def _answers(url: str) -> bool:
 def test_nothing_that_was_planted_leaves_the_process(planted: Process, receiver: Receiver) -> None:
     for received in (received for kind in SIGNALS for received in receiver.attempts(kind)):
         body = received.request.SerializeToString()
-        for what, text in PLANTED.items():
+        for planted_name, text in PLANTED.items():
             at = body.find(text.encode())
-            assert at < 0, (what, body[max(0, at - 300) : at + 100])
+            assert at < 0, (planted_name, body[max(0, at - 300) : at + 100])
     for line in planted.stderr.splitlines():
-        for what, text in PLANTED.items():
-            assert text not in line, (what, line)
+        for planted_name, text in PLANTED.items():
+            assert text not in line, (planted_name, line)
     assert planted.stdout == ""
 
-    # That is not because nothing was sent; what is harmless has arrived.
+    # Signals were sent: the harmless data has arrived.
     spans = {span.name: span for span in receiver.spans()}
     assert spans["GET /plant?[redacted]"].status_message == "refused [redacted], token=[redacted]"
     assert spans["GET /plant?[redacted]"].attributes["url.full"] == f"{_origin(spans)}/plant?[redacted]"
@@ -130,13 +130,13 @@ def test_nothing_that_was_planted_leaves_the_process(planted: Process, receiver:
     assert "0190b6a5-0000-7000-8000-000000000001" in users
     assert {"c" * 32} <= {span.trace_id for span in receiver.spans()}
 
-    # What auto-instrumentation counts by client is summed up; what has a client for a value is left out.
+    # Metrics that auto-instrumentation counts by client are summed; values that are a client are omitted.
     points = receiver.points("planted_requests")
     assert {tuple(point.attributes.items()) for point in points} == {(("kept", "yes"),)}
     assert receiver.points("planted_sizes")[-1].attributes == {}
     assert receiver.points("http.server.request.duration") or receiver.points("http.server.duration")
 
-    # And every line, at every level, is JSON with its trace.
+    # Every line, at every level, is JSON with its trace.
     lines = [json.loads(line) for line in planted.stderr.splitlines()]
     assert all("trace_id" in line and "span_id" in line for line in lines)
     assert {"planted", "uvicorn.access", "uvicorn.error", "uvicorn.asgi"} <= {
@@ -153,17 +153,17 @@ def test_nothing_that_was_planted_leaves_the_process(planted: Process, receiver:
 
 
 def _origin(spans: Any) -> str:
-    found = re.match(r"http://[^/]+", str(spans["GET /plant?[redacted]"].attributes["url.full"]))
-    assert found
-    return found.group()
+    origin = re.match(r"http://[^/]+", str(spans["GET /plant?[redacted]"].attributes["url.full"]))
+    assert origin
+    return origin.group()
 
 
-def test_the_checker_of_other_servers_finds_nothing_either(planted: Process, receiver: Receiver) -> None:
-    """`poller conform` judges by the same names and shapes."""
+def test_conform_reports_no_personal_data(planted: Process, receiver: Receiver) -> None:
+    """`poller conform` uses the same names and forms."""
     of_spans = [(name, value) for span in receiver.spans() for name, value in span.attributes.items()]
     of_logs = [(name, value) for record in receiver.records() for name, value in record.attributes.items()]
     bodies = [("body", record.body) for record in receiver.records()]
-    # Nothing is found in nothing.
+    # An empty result would prove nothing.
     assert {"notes", "url.full"} <= dict(of_spans).keys()
     assert "url.full" in dict(of_logs)
     assert any("[redacted]" in str(body) for _, body in bodies)
@@ -176,8 +176,8 @@ def test_the_checker_of_other_servers_finds_nothing_either(planted: Process, rec
     del planted
 
 
-def test_access_logs_of_gunicorn_tell_no_client(start_process: Callable[..., Process]) -> None:
-    """Its own worker has a format that can name everything."""
+def test_access_logs_of_gunicorn_identify_no_client(start_process: Callable[..., Process]) -> None:
+    """Its own worker has a format that can contain any field."""
     (port,) = free_ports(1)
     form = '%(h)s %(u)s "%(r)s" %(s)s "%(f)s" "%(a)s" %({cookie}i)s %(q)s %(U)s'
     where = ["--bind", f"{LOOPBACK}:{port}", "--no-control-socket", "--worker-class", "asgi"]
@@ -219,7 +219,7 @@ logging.getLogger("uvicorn.access").info(form, "markerhost:1", "GET", path, "1.1
     assert '- - "GET /[redacted]?[redacted] HTTP/1.1" 200' in process.stderr
 
 
-# --- shapes
+# --- forms of personal data
 
 
 @pytest.mark.parametrize(
@@ -310,13 +310,13 @@ logging.getLogger("uvicorn.access").info(form, "markerhost:1", "GET", path, "1.1
         ("session=abc x", "session=[redacted] x"),
         ("sid=abc&x=1", "sid=[redacted]&x=1"),
         ("auth=abc oauth=abc x", "auth=[redacted] oauth=[redacted] x"),
-        # As Python shows bytes, objects and tuples.
+        # Bytes, objects and tuples in Python's notation.
         ("token=b'abc' x", "token=[redacted] x"),
         ("token=bytearray(b'abc') x", "token=[redacted]) x"),
         ("session_id=UUID('0190b6a5') x", "session_id=[redacted]) x"),
         ("{'session_id': UUID('0190b6a5'), 'x': 'y'}", "{'session_id': UUID('[redacted]'), 'x': 'y'}"),
         ("{'token': ('abc', b'd'), 'x': ('y',)}", "{'token': ([redacted]), 'x': ('y',)}"),
-        # As a shell joins it.
+        # In the notation of a shell.
         ("password='abc'def x", "password=[redacted] x"),
         ("apikey: a1 x", "apikey: [redacted] x"),
         ("client_secret=abc", "client_secret=[redacted]"),
@@ -327,7 +327,7 @@ logging.getLogger("uvicorn.access").info(form, "markerhost:1", "GET", path, "1.1
         ("ip_address: 4.2.1.0", "ip_address: [redacted]"),
         ("recv: 203.0.113.7", "recv: [redacted]"),
         ("clone git@github.com:a/b", "clone [redacted]:a/b"),
-        # A row whose own text looks like the end of the sentence.
+        # A row whose text looks like the end of the sentence.
         ("DETAIL:  Key (email)=(a).\nb).\nat f", "DETAIL:  [redacted]\nat f"),
         ("DETAIL:  Key (n)=(a) already exists.\nb) already exists.\nat f", "DETAIL:  [redacted]\nat f"),
         ("DETAIL:  Failing row contains (1, a).\nb, 2).\nCONTEXT: x", "DETAIL:  [redacted]\nCONTEXT: x"),
@@ -337,7 +337,7 @@ logging.getLogger("uvicorn.access").info(form, "markerhost:1", "GET", path, "1.1
         # `Diagnostic.message_detail` alone.
         ("Key (n)=(a\nb) already exists.\nat f", "Key (n)=([redacted]\nat f"),
         ("Failing row contains (1, a).", "Failing row contains ([redacted]"),
-        # The parameters of a statement, as SQLAlchemy and PostgreSQL show them.
+        # The parameters of a statement in the notations of SQLAlchemy and PostgreSQL.
         (
             "[SQL: INSERT INTO users (username) VALUES (?, ?)]\n[parameters: ('ada', 'a]b')]\n(Background",
             "[SQL: INSERT INTO users (username) VALUES (?, ?)]\n[parameters: [redacted]]\n(Background",
@@ -356,7 +356,7 @@ logging.getLogger("uvicorn.access").info(form, "markerhost:1", "GET", path, "1.1
         ("/u/ada%252540example.org HTTP", "/u/[redacted] HTTP"),
         ("p%2561ssword=abc", "password=[redacted]"),
         ("token%253Dabc", "token=[redacted]"),
-        # What one decoding shows, the next one hides.
+        # A second decoding hides the result of the first.
         ("%74oken=%252Cabc p%2561ssword=def", "token=[redacted] password=[redacted]"),
         (r'{"mail": "ada\u0040example.org"}', '{"mail": "[redacted]"}'),
         (r'{"a": "{\"mail\": \"ada\\u0040example.org\"}"}', '{"a": "{"mail": "[redacted]"}"}'),
@@ -365,7 +365,7 @@ logging.getLogger("uvicorn.access").info(form, "markerhost:1", "GET", path, "1.1
             r'{"a": "{\"b\": \"{\\\"token\\\": \\\"[redacted]\\\"}\"}", "c": 1}',
         ),
         (r"{\'token\': \'x\\\'y\', \'c\': 1}", r"{\'token\': \'[redacted]\', \'c\': 1}"),
-        # Look-alikes, as an input method for Chinese or Japanese writes them.
+        # Full-width characters of an input method for Chinese or Japanese.
         ("mail ada\uff20example\uff0eorg", "mail [redacted]"),
         ("mail ada@example\u3002org", "mail [redacted]"),
         ("/u/ada%EF%BC%A0example.org", "/u/[redacted]"),
@@ -377,7 +377,7 @@ logging.getLogger("uvicorn.access").info(form, "markerhost:1", "GET", path, "1.1
         ),
     ],
 )
-def test_a_shape_is_taken_out(text: str, scrubbed: str) -> None:
+def test_personal_data_is_removed_by_its_form(text: str, scrubbed: str) -> None:
     assert scrub(text) == scrubbed
     assert scrub(scrubbed) == scrubbed
     assert scrub(f"{'x' * 600} {text}") == f"{'x' * 600} {scrubbed}"
@@ -414,7 +414,7 @@ def test_a_shape_is_taken_out(text: str, scrubbed: str) -> None:
         ),
     ],
 )
-def test_a_token_with_its_issuers_prefix_is_taken_out(prefix: str) -> None:
+def test_a_token_with_its_issuers_prefix_is_removed(prefix: str) -> None:
     token = f"{prefix}aB3dE5gH7jK9mN1pQ3sT5v"
     assert scrub(f"with {token}, {token}") == "with [redacted], [redacted]"
     assert scrub(f"path/{token}/x") == "path/[redacted]/x"
@@ -439,12 +439,12 @@ def test_a_token_with_its_issuers_prefix_is_taken_out(prefix: str) -> None:
         "\u5b8c\u6210\uff1a\uff08100\uff05\uff09\u3002",
     ],
 )
-def test_prose_stays_as_it_is(text: str) -> None:
+def test_prose_is_unchanged(text: str) -> None:
     assert scrub(text) == text
     assert personal_text(text) is None
 
 
-def test_what_was_encoded_too_often_to_be_read_does_not_come_within_reach_by_scrubbing() -> None:
+def test_scrubbing_does_not_decode_a_text_that_is_encoded_too_often() -> None:
     text = "token%253Dx /u/ada%25252525" + "40example.org"
     assert personal_text(scrub(text)) is None
     assert scrub(scrub(text)) == scrub(text)
@@ -453,7 +453,7 @@ def test_what_was_encoded_too_often_to_be_read_does_not_come_within_reach_by_scr
 @pytest.mark.parametrize(
     "name", ["otp", "pin", "sid", "auth", "session", "apikey", "client_secret", "user_pin"]
 )
-def test_a_field_of_a_secret_is_denied_by_its_name(name: str) -> None:
+def test_a_field_with_the_name_of_a_secret_is_removed(name: str) -> None:
     assert is_denied(name)
     assert scrub_attributes({"body": {name: 1234, "x": 1}}) == {"body": {"x": 1}}
 
@@ -478,7 +478,7 @@ def test_a_field_of_a_secret_is_denied_by_its_name(name: str) -> None:
         'COPY t, line 1: "[redacted]marker',
     ],
 )
-def test_a_marker_that_a_client_wrote_does_not_stop_the_scrubbing(text: str) -> None:
+def test_a_marker_in_a_clients_text_does_not_stop_the_scrubbing(text: str) -> None:
     assert "#" in text or personal_text(text) is not None  # the checker does not judge fragments
     assert "marker" not in scrub(text)
     assert scrub(scrub(text)) == scrub(text)
@@ -507,7 +507,7 @@ def test_a_marker_that_a_client_wrote_does_not_stop_the_scrubbing(text: str) -> 
         "İstanbul ve token",
     ],
 )
-def test_what_is_harmless_stays(text: str) -> None:
+def test_harmless_texts_are_unchanged(text: str) -> None:
     assert scrub(text) == text
 
 
@@ -521,7 +521,7 @@ FRAGMENTS = (
 
 @settings(deadline=None, max_examples=200)
 @given(st.lists(st.sampled_from(FRAGMENTS), max_size=12).map("".join))
-def test_nothing_that_the_checker_would_find_is_left_and_scrubbing_twice_is_scrubbing_once(text: str) -> None:
+def test_the_checker_accepts_every_scrubbed_text_and_scrubbing_is_idempotent(text: str) -> None:
     scrubbed = scrub(text)
     assert personal_text(scrubbed) is None
     assert scrub(scrubbed) == scrubbed
@@ -564,7 +564,7 @@ def test_a_name_is_denied(name: str) -> None:
         *("gen_ai.usage.input_tokens", "error.type", "client_count"),
     ],
 )
-def test_a_name_is_kept(name: str) -> None:
+def test_a_name_is_allowed(name: str) -> None:
     assert scrub_attributes({name: "x"}) == {name: "x"}
 
 
@@ -593,7 +593,7 @@ def test_a_name_is_personal_in_every_spelling_as_an_attribute_and_in_a_text(name
         *("input_tokens", "password_length", "session_count", "email_verified", "ip_version", "ipv4"),
     ],
 )
-def test_a_name_that_only_resembles_a_personal_name_is_kept(name: str) -> None:
+def test_a_name_that_only_resembles_a_personal_name_is_allowed(name: str) -> None:
     assert scrub_attributes({name: "x1"}) == {name: "x1"}
     assert scrub(f"{name}=x1") == f"{name}=x1"
 
@@ -603,7 +603,7 @@ def test_the_last_word_of_a_long_name_counts() -> None:
     assert is_denied(f"http.request.header.{'x' * 500}")
 
 
-def test_of_the_semantic_conventions_only_the_names_that_identify_a_client_are_denied() -> None:
+def test_only_names_of_the_semantic_conventions_that_identify_a_client_are_denied() -> None:
     modules = [
         importlib.import_module(f"{package.__name__}.{module.name}")
         for package in (semconv, incubating)
@@ -639,7 +639,7 @@ def test_a_name_is_scrubbed_like_a_text() -> None:
 
 
 @pytest.mark.parametrize("placeholder", ["%s", "?", "$1", "%(username)s", "%(name_1)s::VARCHAR", "$2::UUID"])
-def test_the_placeholder_of_a_statement_is_no_value(placeholder: str) -> None:
+def test_the_placeholder_of_a_statement_is_not_a_value(placeholder: str) -> None:
     statement = f"SELECT count(*) FROM users WHERE username = {placeholder} AND token={placeholder}"
     assert scrub(statement) == statement
     assert scrub(f"{statement}x").startswith(f"{statement.removesuffix(placeholder)}[redacted]")

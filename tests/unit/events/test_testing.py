@@ -1,4 +1,4 @@
-"""The recorder for servers' tests says what was told, refuses misspelt questions, and fails readably."""
+"""The recorder for servers' tests returns recorded values, rejects misspelt names, and fails readably."""
 
 from __future__ import annotations
 

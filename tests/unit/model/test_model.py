@@ -1,4 +1,4 @@
-"""The nouns accept what they should, say durations the way people write them, and cannot be changed."""
+"""The model validates its values, formats durations as in a query file, and is immutable."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ NOT_A_NAME = (
 INSTEAD = "write one like 30s, 5m or 1h30m"
 
 
-def refusals(model: type[DeclaredMetric | DeclaredQuery | DeclaredRequirements], **given: Any) -> list[str]:
+def refusals(model: type[DeclaredMetric | DeclaredQuery | DeclaredRequirements], **keys: Any) -> list[str]:
     with pytest.raises(ValidationError) as caught:
-        model.model_validate(given)
-    return [str(one["ctx"]["error"]) for one in caught.value.errors()]
+        model.model_validate(keys)
+    return [str(error_of_key["ctx"]["error"]) for error_of_key in caught.value.errors()]
 
 
 @pytest.mark.parametrize(
@@ -59,7 +59,7 @@ def test_a_duration_is_read_as_seconds(written: object, seconds: float) -> None:
 
 
 @pytest.mark.parametrize(
-    ("written", "told"),
+    ("written", "message"),
     [
         ("often", f"'often' is not a duration; {INSTEAD}"),
         ("12:30:00", f"'12:30:00' is not a duration; {INSTEAD}"),
@@ -79,14 +79,14 @@ def test_a_duration_is_read_as_seconds(written: object, seconds: float) -> None:
     ],
     ids=lambda value: ascii(value)[:30],
 )
-def test_what_is_no_duration_is_refused_with_an_example(written: object, told: str) -> None:
+def test_an_invalid_duration_is_rejected_with_an_example(written: object, message: str) -> None:
     with pytest.raises(ValueError, match=r"duration|empty") as caught:
         parse_duration(written)
-    assert str(caught.value) == told
+    assert str(caught.value) == message
 
 
 @pytest.mark.parametrize(
-    ("seconds", "said"),
+    ("seconds", "text"),
     [
         (300, "5m"),
         (5400, "1h30m"),
@@ -101,17 +101,17 @@ def test_what_is_no_duration_is_refused_with_an_example(written: object, told: s
         (60, "1m"),
     ],
 )
-def test_seconds_are_said_the_way_a_query_file_writes_them(seconds: float, said: str) -> None:
-    assert format_duration(seconds) == said
+def test_seconds_are_formatted_as_in_a_query_file(seconds: float, text: str) -> None:
+    assert format_duration(seconds) == text
 
 
 @given(st.integers(min_value=0, max_value=10**6))
-def test_a_duration_said_is_the_duration_read(seconds: int) -> None:
+def test_a_formatted_duration_is_parsed_as_the_same_duration(seconds: int) -> None:
     assert parse_duration(format_duration(seconds)) == seconds
 
 
 @pytest.mark.parametrize(
-    ("keys", "told"),
+    ("keys", "message"),
     [
         (
             {"name": "5"},
@@ -142,8 +142,8 @@ def test_a_duration_said_is_the_duration_read(seconds: int) -> None:
     ],
     ids=lambda value: ascii(value)[:40],
 )
-def test_a_metric_that_could_not_be_exported_is_refused(keys: dict[str, Any], told: str) -> None:
-    assert refusals(DeclaredMetric, **METRIC | keys) == [told]
+def test_a_metric_that_could_not_be_exported_is_rejected(keys: dict[str, Any], message: str) -> None:
+    assert refusals(DeclaredMetric, **METRIC | keys) == [message]
 
 
 def test_static_attributes_keep_their_types() -> None:
@@ -164,18 +164,18 @@ def test_a_version_range_is_accepted(version: str) -> None:
 
 
 @pytest.mark.parametrize("version", ["14", ">=", "~=14", ">=14 <18", "v14"])
-def test_what_is_no_version_range_is_refused(version: str) -> None:
+def test_an_invalid_version_range_is_rejected(version: str) -> None:
     assert refusals(DeclaredRequirements, server_version=version) == [
         f"{version!r} is not a version range; write one like >=14 or >=14,<18"
     ]
 
 
-def test_bounds_that_do_not_fit_together_are_all_told_with_the_keys_to_look_at() -> None:
+def test_contradictory_limits_are_all_reported_with_their_keys() -> None:
     with pytest.raises(ValidationError) as caught:
         DeclaredQuery.model_validate(
             QUERY | {"interval": "10s", "timeout": "20s", "max_age": "5s", "group": ""}
         )
-    misfits = [one["ctx"]["error"] for one in caught.value.errors() if "error" in one.get("ctx", {})]
+    misfits = [item["ctx"]["error"] for item in caught.value.errors() if "error" in item.get("ctx", {})]
     assert all(isinstance(misfit, MisfitError) for misfit in misfits)
     assert [misfit.keys for misfit in misfits] == [("interval", "timeout"), ("max_age", "interval")]
     assert [str(misfit) for misfit in misfits] == [
@@ -188,7 +188,7 @@ def test_bounds_that_do_not_fit_together_are_all_told_with_the_keys_to_look_at()
 
 
 @pytest.mark.parametrize(
-    ("declared", "made"),
+    ("declared", "definition"),
     [
         (DeclaredQuery, QueryDefinition),
         (DeclaredMetric, MetricDefinition),
@@ -197,15 +197,15 @@ def test_bounds_that_do_not_fit_together_are_all_told_with_the_keys_to_look_at()
         (DeclaredAlert, Alert),
     ],
 )
-def test_all_that_can_be_declared_is_in_the_definition_with_the_same_default(
-    declared: type[Part], made: type[DataclassInstance]
+def test_every_declared_key_is_in_the_definition_with_the_same_default(
+    declared: type[Part], definition: type[DataclassInstance]
 ) -> None:
-    kept = {field.name: field for field in fields(made) if field.compare}
-    assert list(kept) == list(declared.model_fields)
+    definition_fields = {field.name: field for field in fields(definition) if field.compare}
+    assert list(definition_fields) == list(declared.model_fields)
     for name, field in declared.model_fields.items():
         default = MISSING if field.default is PydanticUndefined else field.default
-        assert kept[name].default == default, name
-        assert (kept[name].default_factory is MISSING) == (field.default_factory is None), name
+        assert definition_fields[name].default == default, name
+        assert (definition_fields[name].default_factory is MISSING) == (field.default_factory is None), name
 
 
 def test_a_definition_cannot_be_changed() -> None:
@@ -216,7 +216,7 @@ def test_a_definition_cannot_be_changed() -> None:
         query.definition().interval = 1.0  # type: ignore[misc]
 
 
-def test_a_result_says_the_kind_of_its_error() -> None:
+def test_a_result_contains_the_kind_of_its_error() -> None:
     query = DeclaredQuery.model_validate(QUERY)
     failed = PollResult(query.definition(), 0.0, 0.0, "failed", error=PollError("timeout", "took too long"))
     assert failed.error_type == "timeout"

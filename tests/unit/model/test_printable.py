@@ -1,4 +1,4 @@
-"""Nothing that a file, server, client or collector wrote acts on a terminal or looks like another line."""
+"""No text of a file, server, client or collector can control a terminal or imitate another line."""
 
 from __future__ import annotations
 
@@ -38,16 +38,16 @@ FORBIDDEN = [
     *range(0x202A, 0x202F),
     *range(0x2066, 0x206A),
 ]
-"""What acts on a terminal, breaks or reorders a line; lone surrogates cannot be encoded at all."""
+"""Characters that control a terminal, break or reorder a line; lone surrogates cannot be encoded at all."""
 BAD = re.compile("[" + "".join(map(re.escape, map(chr, FORBIDDEN))) + "\ud800-\udfff]")
 FORGED = "2026-01-01T00:00:00.000Z ERROR   poller: forged"
 HOSTILE = f"a\x1b[2J\x9b31m\x7f\u202eb\u2066\u2028\u200f\u061c\rc\n{FORGED}\n"
 ARGUMENT = HOSTILE.replace("\n", " ")
-"""The same on one line, where a line feed would not be accepted."""
+"""The same for a single line, which must not contain a line feed."""
 
 
 def clean(text: str) -> None:
-    assert not (found := BAD.search(text)), repr(text[max(0, found.start() - 40) : found.end() + 40])
+    assert not (match := BAD.search(text)), repr(text[max(0, match.start() - 40) : match.end() + 40])
     assert not any(line.startswith("2026-01-01T") for line in text.split("\n"))
 
 
@@ -55,29 +55,29 @@ def clean(text: str) -> None:
 
 
 @given(st.text(st.characters()))
-def test_a_line_is_one_line_and_says_what_was_there(text: str) -> None:
-    shown = one_line(text)
-    assert not BAD.search(shown)
-    assert not set("\n\t") & set(shown)
-    assert json.loads(json.dumps(shown).replace(r"\\", "\\")) is not None if "\\" not in text else True
-    assert lines(shown) == shown
+def test_a_formatted_line_has_no_line_break_and_preserves_the_text(text: str) -> None:
+    formatted = one_line(text)
+    assert not BAD.search(formatted)
+    assert not set("\n\t") & set(formatted)
+    assert json.loads(json.dumps(formatted).replace(r"\\", "\\")) is not None if "\\" not in text else True
+    assert lines(formatted) == formatted
 
 
 @pytest.mark.parametrize("code", [*FORBIDDEN, 0xD800, 0xDFFF, 0x200B, 0xFEFF])
-def test_each_such_character_is_escaped_wherever_it_is_printed(code: int) -> None:
+def test_each_control_character_is_escaped_in_every_format(code: int) -> None:
     text = f"a{chr(code)}b"
     assert one_line(text) == lines(text)
     assert json.loads(f'"{lines(text)}"') == text
     assert yaml.safe_load(to_text([text], width=80)) == [text] or 0xD800 <= code <= 0xDFFF
 
 
-def test_what_people_write_stays() -> None:
+def test_ordinary_texts_are_unchanged() -> None:
     text = 'Grüße, 東京\u3000"\u200d👨\u200d👩" \\n [red]x[/]'
     assert one_line(text) == lines(text) == text
 
 
 @given(st.text(st.characters()))
-def test_lines_keep_line_feeds_and_tabs_and_json_its_meaning(text: str) -> None:
+def test_lines_keep_line_feeds_and_tabs_and_json_keeps_its_meaning(text: str) -> None:
     assert lines(text).count("\n") == text.count("\n")
     value = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     assert json.loads(lines(json.dumps(value, ensure_ascii=False, indent=2))) == value
@@ -106,7 +106,7 @@ def _root() -> Iterator[None]:
     ],
     ids=["daemon", "events"],
 )
-def test_a_record_starts_one_line_whatever_is_in_it(formatters: Any, form: str) -> None:
+def test_a_record_starts_a_single_line_with_any_content(formatters: Any, form: str) -> None:
     formatter = formatters[form == "json"]()
     try:
         int(HOSTILE + "\u202e")
@@ -129,7 +129,7 @@ def test_a_record_starts_one_line_whatever_is_in_it(formatters: Any, form: str) 
 
 
 def run(*arguments: str | bytes, **keywords: Any) -> str:
-    """Run a command; its two streams, which hold nothing that acts on a terminal."""
+    """Run a command, check its two streams for control characters, and return them."""
     environ = {
         **os.environ,
         "PYTHONPATH": str(ROOT),
@@ -149,7 +149,7 @@ def run(*arguments: str | bytes, **keywords: Any) -> str:
     return text
 
 
-def test_every_stream_is_guarded_whatever_writes_to_it() -> None:
+def test_every_stream_escapes_any_output() -> None:
     code = """
 import sys, logging, typer
 from poller.terminal.exit import run_to_end
@@ -172,15 +172,15 @@ run_to_end(act)
     assert b"ValueError" in done.stderr
 
 
-def test_colours_of_our_own_reach_a_terminal() -> None:
-    shown = io.StringIO()
-    console = type(open_console())(file=shown, force_terminal=True, color_system="standard", highlight=False)
+def test_the_pollers_own_colours_reach_a_terminal() -> None:
+    output = io.StringIO()
+    console = type(open_console())(file=output, force_terminal=True, color_system="standard", highlight=False)
     say(console, HOSTILE, "red")
-    assert shown.getvalue().startswith("\x1b[31ma\\u001b[2J")
-    assert shown.getvalue().count("\n") == 1
+    assert output.getvalue().startswith("\x1b[31ma\\u001b[2J")
+    assert output.getvalue().count("\n") == 1
 
 
-def test_every_console_is_the_one_that_escapes() -> None:
+def test_every_console_is_created_by_open_console() -> None:
     for path in (ROOT / "poller").rglob("*.py"):
         if path.name == "console.py":
             continue
@@ -208,11 +208,11 @@ QUERY = {
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A folder with a hostile name, and in it a valid query file and one with mistakes, of hostile names."""
-    made = tmp_path / HOSTILE
-    made.mkdir()
-    (made / f"good{HOSTILE}.yaml").write_text(yaml.safe_dump({"queries": [QUERY]}))
-    return made
+    """Return a folder with a hostile name that contains a valid query file with a hostile name."""
+    directory = tmp_path / HOSTILE
+    directory.mkdir()
+    (directory / f"good{HOSTILE}.yaml").write_text(yaml.safe_dump({"queries": [QUERY]}))
+    return directory
 
 
 MISTAKES = {
@@ -223,13 +223,13 @@ MISTAKES = {
 
 @pytest.mark.parametrize("form", ["text", "json", "github", "sarif"])
 @pytest.mark.parametrize("mistake", [None, *MISTAKES])
-def test_check_and_what_is_written_of_files(folder: Path, form: str, mistake: str | None) -> None:
+def test_check_with_hostile_file_names_and_texts(folder: Path, form: str, mistake: str | None) -> None:
     if mistake:
         (folder / f"bad{HOSTILE}.yaml").write_text(yaml.safe_dump(MISTAKES[mistake]))
-    told = run("check", "--format", form, str(folder))
-    assert (r"a\u001b[2J" in told or r"a\x1b[2J" in told) is bool(mistake)
+    printed = run("check", "--format", form, str(folder))
+    assert (r"a\u001b[2J" in printed or r"a\x1b[2J" in printed) is bool(mistake)
     if form in ("json", "sarif"):
-        json.loads(told)
+        json.loads(printed)
 
 
 @pytest.mark.parametrize(
@@ -262,7 +262,7 @@ def test_check_and_what_is_written_of_files(folder: Path, form: str, mistake: st
     ],
     ids=lambda command: " ".join(command[:3]).encode("ascii", "replace").decode(),
 )
-def test_commands_without_a_server(folder: Path, command: list[str]) -> None:
+def test_commands_without_a_server_with_hostile_names(folder: Path, command: list[str]) -> None:
     good = next(folder.iterdir())
     heartbeat = {
         "boottime": 1e18,
@@ -280,11 +280,11 @@ def test_commands_without_a_server(folder: Path, command: list[str]) -> None:
         "POLLER_HEALTH_FILE": str(folder / "beat"),
         "POLLER_UNKNOWN" + ARGUMENT: HOSTILE,
     }
-    told = run(*command, env=env, stdin=subprocess.DEVNULL)
-    assert told
+    printed = run(*command, env=env, stdin=subprocess.DEVNULL)
+    assert printed
 
 
-def test_a_heartbeat_that_somebody_else_wrote(tmp_path: Path) -> None:
+def test_a_hostile_heartbeat(tmp_path: Path) -> None:
     boottime = float(Path("/proc/uptime").read_text().split()[0])
     reading = {"metric": HOSTILE, "unit": HOSTILE, "attributes": HOSTILE, "value": 1.0}
     query_status = {
@@ -332,11 +332,11 @@ _fill()
 
 
 @pytest.mark.parametrize("form", ["text", "json"])
-def test_what_a_client_sends_to_conform(tmp_path: Path, form: str) -> None:
+def test_conform_with_hostile_requests(tmp_path: Path, form: str) -> None:
     requests = [MessageToJson(request, indent=None) for request in (METRICS, TRACES, LOGS)]
     (tmp_path / "sent").write_text("\n".join(requests))
-    told = run("conform", "--format", form, str(tmp_path / "sent"))
-    assert r"a\u001b[2J\u009b31m" in told
+    printed = run("conform", "--format", form, str(tmp_path / "sent"))
+    assert r"a\u001b[2J\u009b31m" in printed
 
 
 FOREIGN: dict[str, str] = {
@@ -355,11 +355,11 @@ FOREIGN: dict[str, str] = {
 
 
 @pytest.mark.parametrize("tool", FOREIGN)
-def test_queries_of_another_tool(tmp_path: Path, tool: str) -> None:
+def test_import_of_hostile_queries(tmp_path: Path, tool: str) -> None:
     file = tmp_path / f"q{HOSTILE}.yaml"
     file.write_text(FOREIGN[tool])
-    told = run("import", "--from", tool, str(file))
-    assert "imported from" in told
+    printed = run("import", "--from", tool, str(file))
+    assert "imported from" in printed
     run("import", "--from", tool, str(file), "--write", str(tmp_path / "new.yaml"))
     written = (tmp_path / "new.yaml").read_text()
     assert not BAD.search(written)
@@ -368,8 +368,8 @@ def test_queries_of_another_tool(tmp_path: Path, tool: str) -> None:
 
 
 @pytest.mark.postgres
-@pytest.mark.timeout(600)  # eleven commands, one after the other
-def test_what_a_server_sends(server: MessagingServer, tmp_path: Path) -> None:
+@pytest.mark.timeout(600)  # eleven commands in sequence
+def test_hostile_texts_of_a_server(server: MessagingServer, tmp_path: Path) -> None:
     quoted = HOSTILE.replace("'", "''")
     queries = tmp_path / "q.yaml"
     text = f"SELECT '{quoted}' AS who, 1 AS n /* {ARGUMENT} */"
@@ -390,24 +390,24 @@ def test_what_a_server_sends(server: MessagingServer, tmp_path: Path) -> None:
     queries.write_text(yaml.safe_dump({"queries": [good, bad, twice]}))
     env = {"POLLER_DATABASE_URL": server.standby_dsn, "POLLER_QUERIES": str(queries)}
     for form in ("table", "json", "prometheus", "otlp-json"):
-        told = run("poll", "-v", "--format", form, env=env)
-        assert r"a\u001b[2J" in told or r"a\\u001b[2J" in told
+        printed = run("poll", "-v", "--format", form, env=env)
+        assert r"a\u001b[2J" in printed or r"a\\u001b[2J" in printed
     for form in ("yaml", "json"):
         run("try", text, "--format", form, env=env)
-    told = run("try", f"SELECT '{quoted}'::int", env=env)
-    assert r"a\u001b[2J" in told
+    printed = run("try", f"SELECT '{quoted}'::int", env=env)
+    assert r"a\u001b[2J" in printed
     for command in (["doctor"], ["check", "--database"], ["check", "--database", "--format", "github"]):
         run(*command, env=env)
 
 
 @pytest.mark.postgres
-def test_tables_and_columns_of_a_server(server: MessagingServer) -> None:
+def test_hostile_tables_and_columns_of_a_server(server: MessagingServer) -> None:
     table = "t" + HOSTILE[:30]
     server.execute(f'CREATE TABLE "{table}" ("{HOSTILE[:30]}" text)')
     server.replayed()
     env = {"POLLER_DATABASE_URL": server.standby_dsn}
     for arguments in ([], ["--table", table], ["--table", table, "--aggregate", "count"]):
         run("new", *arguments, env=env, stdin=subprocess.DEVNULL)
-    told = run("new", "--table", table, "--aggregate", f"count-by={HOSTILE[:30]}", env=env)
-    (query,) = yaml.safe_load(told)["queries"]
+    printed = run("new", "--table", table, "--aggregate", f"count-by={HOSTILE[:30]}", env=env)
+    (query,) = yaml.safe_load(printed)["queries"]
     assert query["sql"].startswith(f'SELECT "{HOSTILE[:30]}"')

@@ -1,4 +1,4 @@
-"""Samples in Prometheus' text format bear the names that its OTLP receiver gives them."""
+"""Samples in Prometheus' text format have the names that its OTLP receiver assigns."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from poller.model.prometheus import exposition, metric_name
 from poller.model.result import Sample
 from tests.bed.definitions import a_metric
 
-# After prometheus/otlptranslator, metric_namer_test.go, and the manual's "UTF-8 and OpenTelemetry" page.
+# From prometheus/otlptranslator, metric_namer_test.go, and the manual's "UTF-8 and OpenTelemetry" page.
 NAMES = [
     ("users_total", "{user}", "users_total"),
     ("attachments_total_bytes", "By", "attachments_total_bytes"),
@@ -28,13 +28,13 @@ NAMES = [
 ]
 
 
-@pytest.mark.parametrize(("name", "unit", "told"), NAMES)
-def test_a_gauge_gets_the_name_of_its_unit(name: str, unit: str, told: str) -> None:
-    assert metric_name(name, unit) == told
+@pytest.mark.parametrize(("name", "unit", "exposed_name"), NAMES)
+def test_a_gauge_gets_the_name_of_its_unit(name: str, unit: str, exposed_name: str) -> None:
+    assert metric_name(name, unit) == exposed_name
 
 
 @pytest.mark.parametrize(
-    ("name", "unit", "instrument", "told"),
+    ("name", "unit", "instrument", "exposed_name"),
     [
         ("messages_sent", "{message}", "counter", "messages_sent_total"),
         ("messages_total_sent", "", "counter", "messages_sent_total"),
@@ -45,13 +45,13 @@ def test_a_gauge_gets_the_name_of_its_unit(name: str, unit: str, told: str) -> N
         ("share", "1", "histogram", "share"),
     ],
 )
-def test_other_instruments_get_names_of_their_own(
-    name: str, unit: str, instrument: Instrument, told: str
+def test_other_instruments_get_other_suffixes(
+    name: str, unit: str, instrument: Instrument, exposed_name: str
 ) -> None:
-    assert metric_name(name, unit, instrument) == told
+    assert metric_name(name, unit, instrument) == exposed_name
 
 
-def test_one_block_per_metric_with_help_type_and_every_series() -> None:
+def test_each_metric_has_a_block_with_help_type_and_every_series() -> None:
     metrics = {
         "waiting": a_metric("waiting", description="Messages\nwaiting \\ here."),
         "empty": a_metric("empty"),
@@ -83,5 +83,5 @@ def test_one_block_per_metric_with_help_type_and_every_series() -> None:
     )
 
 
-def test_nothing_polled_is_an_empty_text() -> None:
+def test_no_results_are_an_empty_text() -> None:
     assert exposition({"empty": a_metric("empty")}, []) == ""

@@ -1,4 +1,4 @@
-"""Every query has one tick, and every tick its fixed place in the interval."""
+"""Every query has one tick, and every tick has a fixed offset in the interval."""
 
 from __future__ import annotations
 
@@ -19,20 +19,22 @@ def test_queries_of_equal_group_and_interval_share_a_tick_in_their_order() -> No
     a, b, c = (a_query(name, interval=60, timeout=1) for name in "abc")
     slow = a_query("slow", interval=300)
     other = a_query("other", interval=60, timeout=1, group="extra")
-    made = ticks([b, slow, a, other, c], "host")
-    assert [(tick.name, tick.queries, tick.interval) for tick in made] == [
+    all_ticks = ticks([b, slow, a, other, c], "host")
+    assert [(tick.name, tick.queries, tick.interval) for tick in all_ticks] == [
         ("default/1m", (b, a, c), 60.0),
         ("default/5m", (slow,), 300.0),
         ("extra/1m", (other,), 60.0),
     ]
 
 
-def test_every_query_is_in_exactly_one_tick_and_no_two_ticks_share_a_name() -> None:
+def test_every_query_is_in_a_single_tick_and_names_of_ticks_are_unique() -> None:
     intervals = [1, 1.0000001, 60, 60.0004, 60.1, 300, 86400]
     queries = [a_query(f"q{i}", interval=interval, timeout=1) for i, interval in enumerate(intervals)]
-    made = ticks(queries, "host")
-    assert sorted(query.name for tick in made for query in tick.queries) == [query.name for query in queries]
-    assert len({tick.name for tick in made}) == len(made)
+    all_ticks = ticks(queries, "host")
+    assert sorted(query.name for tick in all_ticks for query in tick.queries) == [
+        query.name for query in queries
+    ]
+    assert len({tick.name for tick in all_ticks}) == len(all_ticks)
 
 
 def test_the_offset_is_the_same_in_every_process() -> None:
@@ -40,7 +42,7 @@ def test_the_offset_is_the_same_in_every_process() -> None:
         "from poller.model.tick import ticks; from tests.bed.definitions import a_query; "
         "print([tick.offset for tick in ticks([a_query()], 'host-7')])"
     )
-    told = {
+    outputs = {
         subprocess.run(
             [sys.executable, "-c", program],
             cwd=ROOT,
@@ -50,24 +52,24 @@ def test_the_offset_is_the_same_in_every_process() -> None:
         ).stdout
         for seed in ("1", "2")
     }
-    assert told == {f"{[tick.offset for tick in ticks([a_query()], 'host-7')]}\n".encode()}
+    assert outputs == {f"{[tick.offset for tick in ticks([a_query()], 'host-7')]}\n".encode()}
 
 
-def test_many_pollers_of_one_replica_spread_over_the_interval() -> None:
+def test_many_pollers_of_the_same_replica_spread_over_the_interval() -> None:
     offsets = sorted(ticks([a_query()], f"host-{n}")[0].offset for n in range(200))
     assert len(set(offsets)) == 200
     assert 0 <= offsets[0] < 30
     assert 270 < offsets[-1] < 300
-    assert max(b - a for a, b in pairwise(offsets)) < 30, "200 of them leave no gap of a tenth"
+    assert max(b - a for a, b in pairwise(offsets)) < 30, "200 pollers leave no gap of a tenth"
 
 
-def test_ticks_of_one_poller_have_places_of_their_own() -> None:
-    made = ticks([a_query(f"q{n}", group=f"g{n}") for n in range(20)], "host")
-    assert len({tick.offset for tick in made}) == 20
+def test_ticks_of_a_poller_have_different_offsets() -> None:
+    all_ticks = ticks([a_query(f"q{n}", group=f"g{n}") for n in range(20)], "host")
+    assert len({tick.offset for tick in all_ticks}) == 20
 
 
 @given(st.floats(1, 86400), st.floats(0, 1, exclude_max=True), st.floats(1.7e9, 2e9))
-def test_the_first_due_time_is_half_an_interval_away_at_least_and_at_the_offset(
+def test_the_first_due_time_is_at_the_offset_and_at_least_half_an_interval_away(
     interval: float, fraction: float, now: float
 ) -> None:
     tick = Tick("t", (), interval, fraction * interval)
@@ -77,7 +79,7 @@ def test_the_first_due_time_is_half_an_interval_away_at_least_and_at_the_offset(
     assert min(missed, interval - missed) == pytest.approx(0, abs=1e-3)
 
 
-def test_a_restart_does_not_move_the_place() -> None:
+def test_a_restart_does_not_change_the_offset() -> None:
     tick = Tick("t", (), 300.0, 120.0)
     assert tick.first_due(3000.0) == 3420.0
     assert tick.first_due(3200.0) == 3420.0, "3120 is over"

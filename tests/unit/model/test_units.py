@@ -1,4 +1,4 @@
-"""Units are checked as UCUM has them, and a wrong one is answered with the right one."""
+"""Units are checked against UCUM, and an invalid unit is rejected with the correct unit."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_a_unit_of_ucum_is_accepted(unit: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("unit", "told"),
+    ("unit", "message"),
     {
         "bytes": "'bytes' is not a UCUM unit; write 'By'",
         "B": "'B' is not a UCUM unit; write 'By'",
@@ -74,5 +74,5 @@ def test_a_unit_of_ucum_is_accepted(unit: str) -> None:
         "x" * 64: "has 64 characters; OpenTelemetry allows 63",
     }.items(),
 )
-def test_any_other_unit_is_answered_with_what_to_write(unit: str, told: str) -> None:
-    assert unit_problem(unit) == told
+def test_any_other_unit_is_rejected_with_the_correct_unit(unit: str, message: str) -> None:
+    assert unit_problem(unit) == message

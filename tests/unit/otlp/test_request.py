@@ -1,4 +1,4 @@
-"""Encoding: the points of a collection, in requests that a collector takes, none lost and none altered."""
+"""Encoding: requests of an acceptable size contain all points of a collection unchanged."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ VERSION = "1.0"
 
 @pytest.fixture(scope="module")
 def collected() -> list[Metric]:
-    """A gauge, up-down counters, counters and a histogram, 37 points in all."""
+    """Return a gauge, up-down counters, counters and a histogram with 37 points in all."""
     reader = OnDemandReader()
     meter = MeterProvider([reader], shutdown_on_exit=False).get_meter("one")
 
@@ -52,14 +52,14 @@ def whole(collected: list[Metric]) -> ExportMetricsServiceRequest:
     return message(collected, RESOURCE, VERSION)
 
 
-def test_what_fits_into_one_request_is_one_request(collected: list[Metric]) -> None:
+def test_points_that_fit_into_a_request_are_a_single_request(collected: list[Metric]) -> None:
     (request,) = encode(collected, RESOURCE, VERSION)
     assert ExportMetricsServiceRequest.FromString(request.body) == whole(collected)
     assert request.items == 37
 
 
 @pytest.mark.parametrize("most", [1, 100, 300, 500, 900, 1500, 10_000])
-def test_a_split_keeps_every_point_with_all_that_is_said_of_it(collected: list[Metric], most: int) -> None:
+def test_a_split_keeps_every_point_with_its_metadata(collected: list[Metric], most: int) -> None:
     requests = encode(collected, RESOURCE, VERSION, most_bytes=most)
     assert sum(request.items for request in requests) == 37
     assert points(*requests) == list(points_of(whole(collected)))
@@ -70,28 +70,28 @@ def test_a_split_keeps_every_point_with_all_that_is_said_of_it(collected: list[M
         for scope in ExportMetricsServiceRequest.FromString(request.body).resource_metrics[0].scope_metrics
         for metric in scope.metrics
     ]
-    assert len(names) >= len(requests), "no request is empty"
+    assert len(names) >= len(requests), "a request is empty"
 
 
-def test_halves_of_halves_end_at_single_points(collected: list[Metric]) -> None:
-    left, done = encode(collected, RESOURCE, VERSION), []
-    while left:
-        request = left.pop(0)
+def test_repeated_halving_ends_at_single_points(collected: list[Metric]) -> None:
+    queue, done = encode(collected, RESOURCE, VERSION), []
+    while queue:
+        request = queue.pop(0)
         parts = halves(request, format_of("metrics"))
         if request.items > 1:
             assert [part.items for part in parts] == [-(-request.items // 2), request.items // 2]
-            left = [*parts, *left]
+            queue = [*parts, *queue]
         else:
             assert parts == [request]
             done.append(request)
     assert points(*done) == list(points_of(whole(collected)))
 
 
-def test_nothing_collected_makes_no_request() -> None:
+def test_an_empty_collection_makes_no_request() -> None:
     assert encode([], RESOURCE, VERSION) == []
 
 
-def test_a_value_that_otlp_cannot_carry_is_known_by_its_metric() -> None:
+def test_a_value_that_otlp_cannot_encode_is_reported_with_its_metric() -> None:
     reader = OnDemandReader()
     meter = MeterProvider([reader], shutdown_on_exit=False).get_meter("one")
     meter.create_observable_gauge("huge", [lambda _: [Observation(2**63)]])

@@ -1,4 +1,4 @@
-"""Verdicts: what each answer of a collector means, by the OTLP specification and where we differ."""
+"""Results of an export by the collector's response: the OTLP specification and our differences."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ RETRYABLE = {"CANCELLED", "DEADLINE_EXCEEDED", "ABORTED", "OUT_OF_RANGE", "UNAVA
 
 
 @pytest.mark.parametrize("code", [code.name for code in grpc.StatusCode if code.name != "OK"])
-def test_a_grpc_status_is_retryable_as_the_specification_says(code: str) -> None:
-    """What is not, is dropped only where it blames the data: a token or a path gets repaired."""
-    found = export_result.of_grpc(code, "so it is", None)
+def test_a_grpc_status_is_retryable_according_to_the_specification(code: str) -> None:
+    """Other statuses drop the request only if they reject the data: an operator can fix a token or a path."""
+    result = export_result.of_grpc(code, "so it is", None)
     expected = "later" if code in RETRYABLE else "invalid" if code == "INVALID_ARGUMENT" else "held"
-    assert found.fate == expected
-    assert found.reason == f"{code}: so it is"
-    assert found.error == {"error.type": code, "rpc.response.status_code": code}
+    assert result.fate == expected
+    assert result.reason == f"{code}: so it is"
+    assert result.error == {"error.type": code, "rpc.response.status_code": code}
 
 
 def test_exhausted_resources_are_retryable_with_retry_info_only() -> None:
-    found = export_result.of_grpc("RESOURCE_EXHAUSTED", "quota", 7.0)
-    assert (found.fate, found.wait) == ("later", 7.0)
+    result = export_result.of_grpc("RESOURCE_EXHAUSTED", "quota", 7.0)
+    assert (result.fate, result.wait) == ("later", 7.0)
     assert export_result.of_grpc("RESOURCE_EXHAUSTED", "quota", None).fate == "held"
 
 
@@ -47,7 +47,7 @@ def test_exhausted_resources_are_retryable_with_retry_info_only() -> None:
         ),
     ],
 )
-def test_a_message_above_a_servers_limit_is_known_by_its_words(code: str, details: str) -> None:
+def test_a_message_above_a_servers_limit_is_recognized_by_its_text(code: str, details: str) -> None:
     assert export_result.of_grpc(code, details, None).fate == "too_large"
 
 
@@ -60,10 +60,10 @@ def test_a_message_above_a_servers_limit_is_known_by_its_words(code: str, detail
         (413, "too_large"),
     ],
 )
-def test_an_http_status_is_retryable_as_the_specification_says(status: int, fate: Fate) -> None:
-    found = export_result.of_http(status, "so it is", 3.0)
-    assert (found.fate, found.wait) == (fate, 3.0)
-    assert found.error == {"error.type": str(status), "http.response.status_code": status}
+def test_an_http_status_is_retryable_according_to_the_specification(status: int, fate: Fate) -> None:
+    result = export_result.of_http(status, "so it is", 3.0)
+    assert (result.fate, result.wait) == (fate, 3.0)
+    assert result.error == {"error.type": str(status), "http.response.status_code": status}
 
 
 @pytest.mark.parametrize(
@@ -85,9 +85,9 @@ def test_retry_after_as_a_number(header: str | None, seconds: float | None) -> N
 
 def test_retry_after_as_a_date() -> None:
     at = datetime.fromtimestamp(time.time(), UTC) + timedelta(hours=1)
-    found = retry_after(format_datetime(at, usegmt=True))
-    assert found is not None
-    assert 3000 < found <= 3600
+    seconds = retry_after(format_datetime(at, usegmt=True))
+    assert seconds is not None
+    assert 3000 < seconds <= 3600
     assert retry_after("Wed, 21 Oct 2015 07:28:00 GMT") == 0.0
     assert retry_after("Wed, 21 Oct 2015 07:28:00 -0000") == 0.0
 
@@ -95,36 +95,36 @@ def test_retry_after_as_a_date() -> None:
 SECRET = "open-sesame-token"
 
 
-@pytest.mark.parametrize("shown", range(len(SECRET) + 1))
-def test_a_reason_is_one_short_line_without_secrets(shown: int) -> None:
-    """Also where the line is cut within the secret: it is masked before."""
+@pytest.mark.parametrize("visible", range(len(SECRET) + 1))
+def test_a_reason_is_a_short_line_without_secrets(visible: int) -> None:
+    """Even if the line is cut within the secret, because masking comes first."""
     learn(SECRET)
     page = ("no\n\tentry " * 50)[: export_result.LONGEST_REASON]
-    before = " ".join(page.split())[: export_result.LONGEST_REASON - shown]
-    told = export_result.printable_text(before + SECRET + " and more" * 9)
-    assert len(told) <= export_result.LONGEST_REASON + 3
-    assert "\n" not in told
-    assert not any(SECRET[:length] in told for length in range(4, len(SECRET) + 1))
+    before = " ".join(page.split())[: export_result.LONGEST_REASON - visible]
+    reason = export_result.printable_text(before + SECRET + " and more" * 9)
+    assert len(reason) <= export_result.LONGEST_REASON + 3
+    assert "\n" not in reason
+    assert not any(SECRET[:length] in reason for length in range(4, len(SECRET) + 1))
     assert export_result.printable_text(page).startswith("no entry no entry")
 
 
 @pytest.mark.parametrize("secrets", [("sesame-one", "sesame-one-two"), ("sesame-one-two", "sesame-one")])
-def test_of_two_secrets_one_of_which_starts_with_the_other_nothing_remains(secrets: tuple[str, str]) -> None:
+def test_a_secret_that_is_the_prefix_of_another_leaves_nothing_of_both(secrets: tuple[str, str]) -> None:
     learn(*secrets)
     assert export_result.printable_text("a sesame-one-two, a sesame-one") == "a ***, a ***"
 
 
 @pytest.mark.parametrize("start", ["x", " ", SECRET, "://a:"])
-def test_of_a_huge_text_a_part_is_looked_at(start: str) -> None:
-    """Megabytes of it took seconds; half a secret at the end of that part is not shown either."""
+def test_only_the_beginning_of_a_huge_text_is_processed(start: str) -> None:
+    """Megabytes would take seconds; half a secret at the end of the beginning is masked as well."""
     learn(SECRET)
-    for shown in (1, 9, len(SECRET) - 1):
-        told = export_result.printable_text((start * 16_384)[: 16_384 - shown] + SECRET + start * 2**20)
-        assert len(told) <= export_result.LONGEST_REASON + 3
-        assert "open-s" not in told.removeprefix(start)
+    for visible in (1, 9, len(SECRET) - 1):
+        reason = export_result.printable_text((start * 16_384)[: 16_384 - visible] + SECRET + start * 2**20)
+        assert len(reason) <= export_result.LONGEST_REASON + 3
+        assert "open-s" not in reason.removeprefix(start)
 
 
 def test_a_long_answer_is_masked_before_it_is_cut() -> None:
     learn(SECRET)
-    told = export_result.printable_text("x" * (export_result.LONGEST_REASON - 15) + SECRET)
-    assert told == "x" * (export_result.LONGEST_REASON - 15) + "***"
+    reason = export_result.printable_text("x" * (export_result.LONGEST_REASON - 15) + SECRET)
+    assert reason == "x" * (export_result.LONGEST_REASON - 15) + "***"

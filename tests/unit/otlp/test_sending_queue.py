@@ -1,4 +1,4 @@
-"""The spool: in order, bounded, on the disk before anything is sent, and not to be shaken by a bad file."""
+"""The sending queue: ordered, bounded, on the disk before it sends, and robust against damaged files."""
 
 from __future__ import annotations
 
@@ -33,7 +33,8 @@ def open_spool() -> Iterator[Open]:
     opened: list[SendingQueue] = []
 
     def start(folder: Path | None, **limits: object) -> SendingQueue:
-        opened.append(SendingQueue(folder, **{"max_size": 2**28, "max_age": 3600.0, **limits}))  # type: ignore[arg-type]  # passed on as they came
+        # passed on unchanged
+        opened.append(SendingQueue(folder, **{"max_size": 2**28, "max_age": 3600.0, **limits}))  # type: ignore[arg-type]
         return opened[-1]
 
     yield start
@@ -46,25 +47,25 @@ def request(text: str, size: int = 0) -> Request:
 
 
 def drain(queue: SendingQueue) -> list[str]:
-    """Take everything out, as a delivery does; what each body begins with."""
-    found = []
-    while kept := queue.take():
-        found.append(kept.request.body.rstrip(b".").decode())
-        queue.remove(kept.id)
-    return found
+    """Take and remove everything, as a delivery does; return the beginning of each body."""
+    bodies = []
+    while stored := queue.take():
+        bodies.append(stored.request.body.rstrip(b".").decode())
+        queue.remove(stored.id)
+    return bodies
 
 
 def look_through(queue: SendingQueue) -> list[str]:
-    """What waits, without taking it out, which would sync at each."""
-    found, number = [], 0
-    while kept := queue.after(number):
-        found.append(kept.request.body.rstrip(b".").decode())
-        number = kept.id
-    return found
+    """Return the beginning of each waiting body without removing it, which would sync each time."""
+    bodies, number = [], 0
+    while stored := queue.after(number):
+        bodies.append(stored.request.body.rstrip(b".").decode())
+        number = stored.id
+    return bodies
 
 
 @pytest.mark.parametrize("on_disk", [True, False])
-def test_what_waits_goes_out_in_the_order_in_which_it_came(
+def test_requests_are_sent_in_the_order_of_their_arrival(
     open_spool: Open, tmp_path: Path, on_disk: bool
 ) -> None:
     queue = open_spool(tmp_path if on_disk else None)
@@ -76,14 +77,12 @@ def test_what_waits_goes_out_in_the_order_in_which_it_came(
     assert (queue.requests, queue.size, queue.empty) == (0, 0, True)
 
 
-def test_what_was_not_settled_is_there_for_the_next_process_and_stays_before_what_it_adds(
-    open_spool: Open, tmp_path: Path
-) -> None:
+def test_unsettled_requests_survive_a_restart_and_precede_new_ones(open_spool: Open, tmp_path: Path) -> None:
     first = open_spool(tmp_path / "made" / "for it", clock=lambda: 1000.5)
     first.append([request(str(number)) for number in range(5)])
-    taken = first.take()
-    assert taken is not None
-    first.remove(taken.id)
+    stored = first.take()
+    assert stored is not None
+    first.remove(stored.id)
     first.take()
     first.close()
     second = open_spool(tmp_path / "made" / "for it", clock=lambda: 1010.5)
@@ -95,7 +94,7 @@ def test_what_was_not_settled_is_there_for_the_next_process_and_stays_before_wha
     assert drain(second) == ["1", "2", "3", "4", "new"]
 
 
-def test_what_is_too_much_is_dropped_oldest_first_and_counted(
+def test_requests_beyond_the_maximum_size_are_dropped_oldest_first_and_counted(
     open_spool: Open, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     queue = open_spool(tmp_path, max_size=1000)
@@ -106,7 +105,9 @@ def test_what_is_too_much_is_dropped_oldest_first_and_counted(
     assert drain(queue) == [str(number) for number in range(10, 20)]
 
 
-def test_what_is_too_old_is_dropped_even_if_nothing_else_is_there(open_spool: Open, tmp_path: Path) -> None:
+def test_requests_beyond_the_maximum_age_are_dropped_even_if_the_queue_is_otherwise_empty(
+    open_spool: Open, tmp_path: Path
+) -> None:
     now = [0.0]
     queue = open_spool(tmp_path, max_age=60.0, clock=lambda: now[0])
     for number in range(5):
@@ -130,7 +131,7 @@ def test_a_clock_that_is_set_back_drops_nothing(open_spool: Open, tmp_path: Path
     assert drain(queue) == ["1", "2"]
 
 
-def test_what_is_in_hand_is_not_dropped(open_spool: Open, tmp_path: Path) -> None:
+def test_a_request_that_is_being_sent_is_not_dropped(open_spool: Open, tmp_path: Path) -> None:
     now = [0.0]
     queue = open_spool(tmp_path, max_size=1000, max_age=60.0, clock=lambda: now[0])
     queue.append([request("1", 600)])
@@ -144,8 +145,8 @@ def test_what_is_in_hand_is_not_dropped(open_spool: Open, tmp_path: Path) -> Non
     assert queue.dropped == {"size": 1, "age": 1}
 
 
-def test_the_newest_export_is_kept_however_large_it_is(open_spool: Open) -> None:
-    """Or one that is larger than the spool would be lost while the collector is well."""
+def test_the_newest_export_is_stored_with_any_size(open_spool: Open) -> None:
+    """Otherwise an export that is larger than the spool would be lost although the collector works."""
     queue = open_spool(None, max_size=2**40)
     large = [request(str(number), MEMORY_BYTES // 4) for number in range(8)]
     queue.append([request("old", MEMORY_BYTES // 4)])
@@ -154,23 +155,23 @@ def test_the_newest_export_is_kept_however_large_it_is(open_spool: Open) -> None
     assert queue.dropped == {"size": 1}
 
 
-def test_the_disk_is_given_back_after_an_outage(open_spool: Open, tmp_path: Path) -> None:
+def test_disk_space_is_released_after_an_outage(open_spool: Open, tmp_path: Path) -> None:
     queue = open_spool(tmp_path)
     for _ in range(60):
         queue.append([request("x", 2**18)])
 
-    def taken() -> int:
+    def used_bytes() -> int:
         return sum(file.stat().st_size for file in tmp_path.iterdir())
 
-    assert taken() > 15 * 2**20
+    assert used_bytes() > 15 * 2**20
     drain(queue)
-    assert taken() < 2**20
+    assert used_bytes() < 2**20
 
 
 def test_a_commit_waits_for_the_disk(open_spool: Open, tmp_path: Path) -> None:
     """FULL: SQLite syncs the database and its journal at each commit (its manual, "PRAGMA synchronous")."""
     queue = open_spool(tmp_path)
-    assert queue._disk is not None  # noqa: SLF001 - nothing else tells without cutting the power
+    assert queue._disk is not None  # noqa: SLF001 - otherwise only observable by a power failure
     database = queue._disk._db  # noqa: SLF001 - the same
     assert database.execute("PRAGMA synchronous").fetchone() == (2,)
     assert database.execute("PRAGMA journal_mode").fetchone() == (b"truncate",)
@@ -190,9 +191,7 @@ time.sleep(600)
 """
 
 
-def test_what_append_has_returned_for_survives_a_kill(
-    open_spool: Open, tmp_path: Path, start_process: Start
-) -> None:
+def test_an_appended_request_survives_a_kill(open_spool: Open, tmp_path: Path, start_process: Start) -> None:
     process = start_process([sys.executable, "-c", _HOLD, str(tmp_path), "1000000"])
     process.wait_for_line("kept 300$")
     process.send(signal.SIGKILL)
@@ -200,10 +199,10 @@ def test_what_append_has_returned_for_survives_a_kill(
     count = process.stdout.count("kept")
     survived = drain(open_spool(tmp_path))
     assert survived[:count] == [str(number) for number in range(count)]
-    assert len(survived) - count in (0, 1)  # the last may have been kept and not told
+    assert len(survived) - count in (0, 1)  # the last may have been stored but not printed
 
 
-def test_a_second_process_is_told_who_has_the_spool(
+def test_a_second_process_is_refused_with_the_owner_of_the_spool(
     open_spool: Open, tmp_path: Path, start_process: Start
 ) -> None:
     process = start_process([sys.executable, "-c", _HOLD, str(tmp_path), "1"])
@@ -217,7 +216,7 @@ def test_a_second_process_is_told_who_has_the_spool(
     assert drain(open_spool(tmp_path)) == ["0"]
 
 
-def test_two_spools_of_one_process_do_not_share_either(open_spool: Open, tmp_path: Path) -> None:
+def test_two_spools_of_a_process_cannot_share_a_folder_either(open_spool: Open, tmp_path: Path) -> None:
     open_spool(tmp_path)
     with pytest.raises(StateInUseError):
         open_spool(tmp_path)
@@ -231,11 +230,11 @@ def test_a_folder_that_cannot_be_used_is_a_configuration_error(open_spool: Open,
         open_spool(tmp_path / "file" / "x")
 
 
-# --- files that are not what they were
+# --- damaged files
 
 
 def live_copy(open_spool: Open, tmp_path: Path, count: int) -> Path:
-    """The files of a spool in use, as kill -9 leaves them."""
+    """Return a copy of the files of a spool in use, as kill -9 leaves them."""
     (tmp_path / "live").mkdir()
     queue = open_spool(tmp_path / "live")
     for number in range(count):
@@ -245,7 +244,7 @@ def live_copy(open_spool: Open, tmp_path: Path, count: int) -> Path:
 
 
 def numbers(bodies: list[str]) -> list[int]:
-    """What each body is the number of; it must be whole."""
+    """Return the number in each body, which must be complete."""
     for body in bodies:
         number, _, rest = body.partition(":")
         assert len(rest) == random.Random(int(number)).choice([10, 3000, 9000])
@@ -254,10 +253,10 @@ def numbers(bodies: list[str]) -> list[int]:
 
 @pytest.mark.parametrize("harm", ["truncated", "overwritten", "both"])
 @pytest.mark.parametrize("count", [12, 400])
-def test_a_damaged_file_costs_what_is_damaged_and_nothing_else(
+def test_a_damaged_file_loses_only_the_damaged_requests(
     open_spool: Open, tmp_path: Path, harm: str, count: int
 ) -> None:
-    """Whatever is cut off or overwritten: no exception, nothing altered, nothing out of order."""
+    """After any truncation or overwrite: no exception, nothing altered, nothing out of order."""
     copy = live_copy(open_spool, tmp_path, count)
     assert numbers(look_through(open_spool(copy))) == list(range(count))
     for seed in range(15):
@@ -272,8 +271,8 @@ def test_a_damaged_file_costs_what_is_damaged_and_nothing_else(
             if harm != "overwritten":
                 file.truncate(chance.randrange(size))
         queue = open_spool(folder)
-        left = numbers(look_through(queue))
-        assert left == sorted(set(left)), (seed, left)
+        remaining = numbers(look_through(queue))
+        assert remaining == sorted(set(remaining)), (seed, remaining)
         queue.append([request("new")])
         assert look_through(queue)[-1] == "new", seed
         queue.close()
@@ -292,7 +291,7 @@ def alter(file: Path, sql: str) -> None:
         lambda file: alter(file, "DROP TABLE request; CREATE TABLE request (id)"),
     ],
 )
-def test_a_file_that_is_no_spool_is_set_aside_with_a_warning(
+def test_another_kind_of_file_is_set_aside_with_a_warning(
     open_spool: Open, tmp_path: Path, harm: Callable[[Path], object], caplog: pytest.LogCaptureFixture
 ) -> None:
     queue = open_spool(tmp_path)
@@ -313,7 +312,7 @@ def test_a_file_that_is_no_spool_is_set_aside_with_a_warning(
     assert drain(fresh) == ["2"]
 
 
-# --- a disk that takes nothing
+# --- a full disk
 
 _FULL = """
 import logging, resource, sys
@@ -343,23 +342,23 @@ print("left", spool.requests, spool.size, spool.outlives)
 
 
 @pytest.mark.parametrize("when", ["at once", "later"])
-def test_a_full_disk_is_told_once_and_nothing_is_lost_nor_out_of_order(
+def test_a_full_disk_is_logged_once_and_nothing_is_lost_or_out_of_order(
     tmp_path: Path, start_process: Start, when: str
 ) -> None:
     process = start_process([sys.executable, "-c", _FULL, str(tmp_path), when])
     assert process.wait() == 0, process
-    told = process.stdout.splitlines()
-    assert told[0] == "outlives False"
-    assert told[1].split() == [str(number) for number in range(62)]
-    assert told[2] == "left 0 0 True"
+    output = process.stdout.splitlines()
+    assert output[0] == "outlives False"
+    assert output[1].split() == [str(number) for number in range(62)]
+    assert output[2] == "left 0 0 True"
     (warning,) = process.stderr.splitlines()
     assert warning.startswith(f"WARNING nothing can be kept in {tmp_path}, so it is in memory for now: ")
 
 
-def test_a_file_that_others_hold_is_waited_for_in_memory(
+def test_while_another_process_locks_the_file_requests_wait_in_memory(
     open_spool: Open, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Somebody looks at it with sqlite3 while we start: what is on the disk still goes first."""
+    """Another process reads it with sqlite3 during the start: requests on the disk are still sent first."""
     queue = open_spool(tmp_path)
     queue.append([request("1"), request("2")])
     queue.close()
@@ -378,16 +377,16 @@ def test_a_file_that_others_hold_is_waited_for_in_memory(
 # --- one damaged request
 
 
-def test_a_failed_insert_leaves_nothing_and_the_next_one_works(tmp_path: Path) -> None:
+def test_a_failed_insert_leaves_nothing_and_the_next_insert_succeeds(tmp_path: Path) -> None:
     storage = QueueStorage(tmp_path / "s.db")
     storage.add([StoredRequest(1, 5.0, request("1"))])
     with pytest.raises(sqlite3.IntegrityError):
         storage.add([StoredRequest(2, 5.0, request("2")), StoredRequest(1, 5.0, request("1 again"))])
     assert (storage.requests, storage.last) == (1, 1)
     storage.add([StoredRequest(3, 5.0, request("3"))])
-    assert [kept and kept.id for kept in storage.rescue()] == [1, 3]
+    assert [stored and stored.id for stored in storage.rescue()] == [1, 3]
     storage.close()
-    assert [kept and kept.id for kept in salvage(tmp_path / "s.db")] == [1, 3]
+    assert [stored and stored.id for stored in salvage(tmp_path / "s.db")] == [1, 3]
 
 
 @pytest.mark.parametrize(
@@ -402,7 +401,7 @@ def test_a_failed_insert_leaves_nothing_and_the_next_one_works(tmp_path: Path) -
         "UPDATE request SET checksum = 7 WHERE id = 5",
     ],
 )
-def test_one_damaged_request_costs_itself_alone(
+def test_a_damaged_request_loses_only_itself(
     open_spool: Open, tmp_path: Path, harm: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     queue = open_spool(tmp_path)
@@ -416,7 +415,7 @@ def test_one_damaged_request_costs_itself_alone(
     assert not list(tmp_path.glob("spool.damaged*"))
 
 
-def test_a_damaged_page_costs_what_is_on_it_and_the_loss_is_counted(
+def test_a_damaged_page_loses_only_its_requests_and_they_are_counted(
     open_spool: Open, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     count = 200
@@ -429,13 +428,15 @@ def test_a_damaged_page_costs_what_is_on_it_and_the_loss_is_counted(
         file.seek(page * 4096)
         file.write(b"\xff" * 100)
     again = open_spool(tmp_path)
-    left = look_through(again)
-    assert again.dropped["damaged"] == count - len(left) in range(1, 5)
-    assert left == sorted(left, key=int)
-    assert f"{counted(len(left), 'request')} saved, at least {count - len(left)} lost" in caplog.text
+    remaining = look_through(again)
+    assert again.dropped["damaged"] == count - len(remaining) in range(1, 5)
+    assert remaining == sorted(remaining, key=int)
+    assert (
+        f"{counted(len(remaining), 'request')} saved, at least {count - len(remaining)} lost" in caplog.text
+    )
     again.append([request("new")])
     again.close()
-    assert look_through(open_spool(tmp_path)) == [*left, "new"]
+    assert look_through(open_spool(tmp_path)) == [*remaining, "new"]
 
 
 def test_rows_of_a_database_of_another_version_are_saved_if_their_checksums_match(
@@ -454,13 +455,13 @@ PAGE = 4096
 
 
 def repeated(number: int) -> Request:
-    """A body that names its request on every page that holds a part of it."""
+    """Return a body that contains the name of its request on every page that stores a part of it."""
     size = random.Random(number).choice([30, 900, 3000, 9000])
     return Request(f"{number:05d}.".encode() * (size // 6), items=1)
 
 
 def flips(content: bytes, chance: random.Random) -> Iterator[int]:
-    """Offsets of bits: many in the first page, which all depend on, and some in every other region."""
+    """Yield offsets of bits: many in the first page, on which everything depends, and some elsewhere."""
     schema = content.index(b"table" + b"request" * 2)
     for start, end, count in [
         (0, 100, 20),  # the header
@@ -475,10 +476,10 @@ def flips(content: bytes, chance: random.Random) -> Iterator[int]:
 
 
 @pytest.mark.parametrize("count", [6, 200])
-def test_a_flipped_bit_costs_at_most_the_requests_on_its_page(
+def test_a_flipped_bit_loses_at_most_the_requests_on_its_page(
     open_spool: Open, tmp_path: Path, count: int, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Wherever it is; what is lost is counted, and what was delivered does not come back."""
+    """At any position; losses are counted, and delivered requests do not return."""
     queue = open_spool(tmp_path / "good")
     queue.append([repeated(number) for number in range(count)])
     for _ in range(count // 10):
@@ -493,10 +494,10 @@ def test_a_flipped_bit_costs_at_most_the_requests_on_its_page(
         damaged[bit // 8] ^= 1 << bit % 8
         (folder / "spool.db").write_bytes(damaged)
         again = open_spool(folder)
-        left = look_through(again)
-        lost = [body for body in whole if f"{body[:5]}." not in {one[:6] for one in left}]
+        remaining = look_through(again)
+        lost = [body for body in whole if f"{body[:5]}." not in {item[:6] for item in remaining}]
         place = f"byte {bit // 8}, bit {bit % 8}: {caplog.text}"
-        assert [body.rstrip(".") for body in whole if body not in lost] == left, place
+        assert [body.rstrip(".") for body in whole if body not in lost] == remaining, place
         start = bit // 8 // PAGE * PAGE
         page = content[start : start + PAGE]
         assert [body[:5] for body in lost if body[:6].encode() not in page] == [], place
@@ -504,7 +505,7 @@ def test_a_flipped_bit_costs_at_most_the_requests_on_its_page(
         again.append([request("new")])
         assert again.outlives, place
         again.close()
-        assert look_through(open_spool(folder)) == [*left, "new"], place
+        assert look_through(open_spool(folder)) == [*remaining, "new"], place
         assert not list(folder.glob("spool.salvage*"))
         caplog.clear()
         shutil.rmtree(folder)
@@ -514,9 +515,9 @@ def test_a_flipped_bit_costs_at_most_the_requests_on_its_page(
 
 
 def killed(open_spool: Open, folder: Path, count: int, during: str) -> tuple[list[str], list[str]]:
-    """Make the files that a kill leaves; the requests that were kept, and those that may have been.
+    """Make the files that a kill leaves; return the committed and the possibly committed requests.
 
-    `during` is what was being committed: half of the pages are in the database, their journal is hot.
+    `during` is the interrupted change: half of its pages are in the database, and their journal is hot.
     """
     live = folder.with_name(f"{folder.name}.live")
     queue = open_spool(live)
@@ -526,38 +527,38 @@ def killed(open_spool: Open, folder: Path, count: int, during: str) -> tuple[lis
     for _ in range(settled):
         queue.remove(getattr(queue.take(), "id"))  # noqa: B009 - there is one
     bodies = [repeated(number).body.decode().rstrip(".") for number in range(count + 20)]
-    kept, unsure = bodies[settled:count], bodies[count:]
-    assert queue._disk is not None  # noqa: SLF001 - no interface stops a commit half way
+    committed, unsure = bodies[settled:count], bodies[count:]
+    assert queue._disk is not None  # noqa: SLF001 - no interface interrupts a commit
     database = queue._disk._db  # noqa: SLF001 - the same
     if during != "nothing":
         database.execute("PRAGMA cache_size = 4")  # so that pages are written before the end
         database.execute("BEGIN IMMEDIATE")
     if during == "add":
         for number in range(count, count + 20):
-            one = StoredRequest(number + 1, 1.0, repeated(number))
-            row = (one.id, one.at, 1, checksum_of(one), one.request.body)
+            stored = StoredRequest(number + 1, 1.0, repeated(number))
+            row = (stored.id, stored.at, 1, checksum_of(stored), stored.request.body)
             database.execute("INSERT INTO request VALUES (?, ?, ?, ?, ?)", row)
     elif during == "remove":
         database.execute("DELETE FROM request WHERE id <= ?", (settled + count // 2,))
-        kept, unsure = kept[count // 2 :], kept[: count // 2]
+        committed, unsure = committed[count // 2 :], committed[: count // 2]
     shutil.copytree(live, folder)
     queue.close()
     assert during == "nothing" or (folder / "spool.db-journal").stat().st_size > 512
-    return kept, unsure
+    return committed, unsure
 
 
 @pytest.mark.parametrize("during", ["nothing", "add", "remove"])
-def test_after_a_kill_what_was_committed_is_there_and_nothing_else(
+def test_after_a_kill_exactly_the_committed_requests_remain(
     open_spool: Open, tmp_path: Path, during: str
 ) -> None:
-    kept, unsure = killed(open_spool, tmp_path / "killed", 60, during)
+    committed, unsure = killed(open_spool, tmp_path / "killed", 60, during)
     queue = open_spool(tmp_path / "killed")
-    assert look_through(queue) == [*(unsure if during == "remove" else []), *kept]
+    assert look_through(queue) == [*(unsure if during == "remove" else []), *committed]
     assert queue.dropped == {}
 
 
 def harms(folder: Path, during: str, chance: random.Random) -> Iterator[tuple[str, int, bytes]]:
-    """Flipped bits all over the files: most at the beginning of a page. A hot journal may be cut as well."""
+    """Yield flipped bits all over the files, mostly at the beginning of a page, and cuts of a hot journal."""
     for file in sorted(folder.glob("*" if during == "nothing" else "*-journal")):
         name, content = file.name, file.read_bytes()
         if not content:
@@ -575,20 +576,20 @@ def harms(folder: Path, during: str, chance: random.Random) -> Iterator[tuple[st
 
 
 @pytest.mark.parametrize(("count", "during"), [(6, "nothing"), (60, "nothing"), (60, "add"), (60, "remove")])
-def test_a_flipped_bit_in_any_file_after_a_kill_loses_nothing_that_is_not_counted(
+def test_a_flipped_bit_in_any_file_after_a_kill_loses_nothing_uncounted(
     open_spool: Open, tmp_path: Path, count: int, during: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    kept, unsure = killed(open_spool, tmp_path / "killed", count, during)
+    committed, unsure = killed(open_spool, tmp_path / "killed", count, during)
     for name, bit, content in harms(tmp_path / "killed", during, random.Random(count)):
         folder = tmp_path / "damaged"
         shutil.copytree(tmp_path / "killed", folder)
         (folder / name).write_bytes(content)
         queue = open_spool(folder)
-        left = look_through(queue)
+        remaining = look_through(queue)
         place = f"{name}, byte {bit // 8}, bit {bit % 8}: {caplog.text}"
-        assert left == sorted(set(left)), place
-        assert set(left) <= {*kept, *unsure}, place
-        lost = len(set(kept) - set(left))
+        assert remaining == sorted(set(remaining)), place
+        assert set(remaining) <= {*committed, *unsure}, place
+        lost = len(set(committed) - set(remaining))
         assert queue.dropped["damaged"] >= lost, place
         assert during != "nothing" or queue.dropped["damaged"] == lost, place
         assert sum(file.stat().st_size for file in folder.iterdir()) < 2**22, place
@@ -599,9 +600,7 @@ def test_a_flipped_bit_in_any_file_after_a_kill_loses_nothing_that_is_not_counte
         shutil.rmtree(folder)
 
 
-def test_a_journal_without_its_database_and_one_of_garbage_cost_nothing(
-    open_spool: Open, tmp_path: Path
-) -> None:
+def test_an_orphaned_or_invalid_journal_loses_nothing(open_spool: Open, tmp_path: Path) -> None:
     killed(open_spool, tmp_path / "killed", 60, "add")
     (tmp_path / "killed" / "spool.db").unlink()
     queue = open_spool(tmp_path / "killed")
@@ -614,7 +613,7 @@ def test_a_journal_without_its_database_and_one_of_garbage_cost_nothing(
 
 
 def version_1(folder: Path, count: int) -> sqlite3.Connection:
-    """A spool of version 1, with a write-ahead log that holds most of it."""
+    """Make a spool of version 1 whose write-ahead log contains most of it."""
     folder.mkdir()
     database = sqlite3.connect(folder / "spool.db", isolation_level=None)
     for pragma in ("page_size = 4096", "auto_vacuum = INCREMENTAL", "journal_mode = WAL", "user_version = 1"):
@@ -627,8 +626,8 @@ def version_1(folder: Path, count: int) -> sqlite3.Connection:
     for number in range(count):
         if number == count // 2:
             database.execute("PRAGMA wal_checkpoint(PASSIVE)")
-        one = StoredRequest(number + 1, 1e9, repeated(number))
-        row = (one.id, one.at, 1, checksum_of(one), one.request.body)
+        stored = StoredRequest(number + 1, 1e9, repeated(number))
+        row = (stored.id, stored.at, 1, checksum_of(stored), stored.request.body)
         database.execute("INSERT INTO request VALUES (?, ?, ?, ?, ?)", row)
     return database
 
@@ -655,7 +654,7 @@ def test_a_spool_of_version_1_keeps_its_requests(open_spool: Open, tmp_path: Pat
     assert look_through(open_spool(tmp_path / "new", max_age=1e12)) == [*bodies, "new"]
 
 
-def test_what_an_earlier_damage_left_is_never_overwritten(open_spool: Open, tmp_path: Path) -> None:
+def test_files_set_aside_after_earlier_damage_are_never_overwritten(open_spool: Open, tmp_path: Path) -> None:
     for number in range(11):
         (tmp_path / "spool.db").write_bytes(
             b"damage %d, and long enough for the header of a database. " % number * 9
@@ -668,7 +667,9 @@ def test_what_an_earlier_damage_left_is_never_overwritten(open_spool: Open, tmp_
 
 
 @pytest.mark.parametrize("kind", ["pipe", "directory"])
-def test_what_is_no_regular_file_is_set_aside(open_spool: Open, tmp_path: Path, kind: str) -> None:
+def test_a_database_that_is_not_a_regular_file_is_set_aside(
+    open_spool: Open, tmp_path: Path, kind: str
+) -> None:
     path = tmp_path / "spool.db"
     os.mkfifo(path) if kind == "pipe" else path.mkdir()
     queue = open_spool(tmp_path)
@@ -678,7 +679,9 @@ def test_what_is_no_regular_file_is_set_aside(open_spool: Open, tmp_path: Path, 
 
 
 @pytest.mark.parametrize("kind", ["pipe", "directory"])
-def test_a_journal_that_is_no_regular_file_costs_nothing(open_spool: Open, tmp_path: Path, kind: str) -> None:
+def test_a_journal_that_is_not_a_regular_file_loses_nothing(
+    open_spool: Open, tmp_path: Path, kind: str
+) -> None:
     queue = open_spool(tmp_path)
     queue.append([request("1")])
     queue.close()
@@ -691,18 +694,18 @@ def test_a_journal_that_is_no_regular_file_costs_nothing(open_spool: Open, tmp_p
     assert again.dropped["damaged"] == 0
 
 
-# --- a folder that is removed
+# --- a removed folder
 
 
 @pytest.mark.parametrize("harm", ["folder", "files", "database", "journal", "lock"])
-def test_what_is_removed_under_a_running_poller_is_made_again_and_nothing_is_lost(
+def test_files_removed_from_a_running_poller_are_created_again_and_nothing_is_lost(
     open_spool: Open, tmp_path: Path, harm: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     folder = tmp_path / "state"
     queue = open_spool(folder)
     queue.append([request("1"), request("2")])
-    taken = queue.take()
-    assert taken is not None
+    stored = queue.take()
+    assert stored is not None
     if harm == "folder":
         shutil.rmtree(folder)
     for file in list(
@@ -719,12 +722,12 @@ def test_what_is_removed_under_a_running_poller_is_made_again_and_nothing_is_los
     )
     with pytest.raises(StateInUseError):
         open_spool(folder)
-    queue.remove(taken.id)
+    queue.remove(stored.id)
     queue.close()
     assert drain(open_spool(folder)) == ["2", "3"]
 
 
-def test_a_folder_that_another_poller_has_taken_meanwhile_is_left_to_it(
+def test_a_folder_that_another_poller_has_locked_meanwhile_stays_with_it(
     open_spool: Open, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     folder = tmp_path / "state"
@@ -743,7 +746,7 @@ def test_a_folder_that_another_poller_has_taken_meanwhile_is_left_to_it(
     assert drain(first) == ["1", "2", "3", "4", "5"]
 
 
-def test_a_folder_that_stays_away_raises_nothing_and_loses_nothing(open_spool: Open, tmp_path: Path) -> None:
+def test_a_missing_folder_raises_nothing_and_loses_nothing(open_spool: Open, tmp_path: Path) -> None:
     folder = tmp_path / "state"
     queue = open_spool(folder)
     queue.append([request("1")])
@@ -759,7 +762,7 @@ def test_a_folder_that_stays_away_raises_nothing_and_loses_nothing(open_spool: O
     assert drain(queue) == ["1", "2", "3", "4", "5"]
 
 
-def test_what_is_older_on_the_disk_is_not_lost_when_newer_was_delivered_from_memory(
+def test_older_requests_on_the_disk_survive_the_delivery_of_newer_ones_from_memory(
     open_spool: Open, tmp_path: Path
 ) -> None:
     queue = open_spool(tmp_path)
@@ -770,15 +773,15 @@ def test_what_is_older_on_the_disk_is_not_lost_when_newer_was_delivered_from_mem
     other.execute("BEGIN IMMEDIATE")
     again = open_spool(tmp_path)
     again.append([request("3"), request("4")])
-    taken = again.take()
-    assert taken is not None
+    stored = again.take()
+    assert stored is not None
     other.close()
     again.append([request("5")])
-    again.remove(taken.id)
+    again.remove(stored.id)
     assert drain(again) == ["1", "2", "4", "5"]
 
 
-# --- a disk that stays full
+# --- a disk that remains full
 
 _STAYS_FULL = """
 import logging, resource, sys
@@ -799,7 +802,7 @@ os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
-def test_what_was_delivered_while_the_disk_is_full_is_not_sent_again(
+def test_requests_delivered_while_the_disk_is_full_are_not_sent_again(
     open_spool: Open, tmp_path: Path, start_process: Start
 ) -> None:
     process = start_process([sys.executable, "-c", _STAYS_FULL, str(tmp_path)])
@@ -811,7 +814,7 @@ def test_what_was_delivered_while_the_disk_is_full_is_not_sent_again(
     assert drain(queue) == [str(number) for number in range(4, 11)]
 
 
-def test_a_mark_of_another_database_hides_nothing(
+def test_a_marker_of_another_database_hides_nothing(
     open_spool: Open, tmp_path: Path, start_process: Start
 ) -> None:
     process = start_process([sys.executable, "-c", _STAYS_FULL, str(tmp_path)])
@@ -849,7 +852,7 @@ os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
-def test_a_disk_that_stays_full_over_restarts_delivers_what_is_on_it_once(
+def test_on_a_full_disk_stored_requests_are_delivered_once_across_restarts(
     tmp_path: Path, start_process: Start
 ) -> None:
     run = " ; ".join(f'"$@" {step}' for step in ("fill", "6", "10", "0"))
@@ -899,9 +902,7 @@ while kept := spool.take():
 
 
 @pytest.mark.parametrize("free", range(5))
-def test_a_disk_without_a_free_inode_is_no_reason_not_to_start(
-    tmp_path: Path, start_process: Start, free: int
-) -> None:
+def test_it_starts_on_a_disk_without_free_inodes(tmp_path: Path, start_process: Start, free: int) -> None:
     mount = f'mount -t tmpfs -o nr_inodes=50 none {tmp_path} && exec "$@"'
     isolate = ["unshare", "-m", *([] if os.getuid() == 0 else ["-r"]), "sh", "-c", mount, "sh"]
     process = start_process([*isolate, sys.executable, "-c", _NO_INODE, str(tmp_path), str(free)])

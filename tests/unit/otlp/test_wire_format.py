@@ -1,6 +1,6 @@
 """The wire format of the store: what a collector receives, compared with requests that were recorded.
 
-`wire.json` holds the metrics that version 0.1.0 sent for these scenes, before its data points were the SDK's.
+`wire.json` contains the metrics that version 0.1.0 sent for these scenes, before it used the SDK.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def scenes() -> Iterator[tuple[list[PollResult], float]]:
         ],
         2.0,
     )
-    # A counter that grows, one that was reset, one that is new.
+    # A growing counter, a reset counter and a new counter.
     yield (
         [
             a_result(
@@ -79,13 +79,13 @@ def scenes() -> Iterator[tuple[list[PollResult], float]]:
         ],
         3.0,
     )
-    # The values of `a` are too old; a counter that went and came back starts again.
+    # The values of `a` are too old; a counter that was absent starts again.
     yield [a_result(C, Sample("sent", 12, {"s": "y"}))], 150.0
     yield [a_result(C, Sample("sent", 13, {"s": "x"}), Sample("open", 1, {}))], 151.0
     yield [a_result(B)], 2000.0
 
 
-def test_the_sdk_sends_what_was_sent_before_it() -> None:
+def test_the_sdk_sends_the_recorded_requests() -> None:
     store, now = ResultStore(QUERIES), 0.0
     instruments = CatalogInstruments(
         lambda: Frame([metric for query in QUERIES for metric in query.metrics], tuple(store.current(now))),
@@ -106,7 +106,7 @@ def test_the_sdk_sends_what_was_sent_before_it() -> None:
 
 
 class RecordedNumbers(dict[str, int]):
-    """Which export a recorded time belongs to."""
+    """The number of the export of each recorded time."""
 
     def __missing__(self, time: str) -> int:
         return (int(time) - FIRST_RECORDED_NS) // RECORDED_INTERVAL_NS
@@ -119,12 +119,12 @@ def points_of(metric: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 def metric_times(export: list[Any]) -> set[str]:
     times = {point["timeUnixNano"] for metric in export for point in points_of(metric)}
-    assert len(times) <= 1, "the data points of one collection have one time"
+    assert len(times) <= 1, "the data points of a collection have the same time"
     return times
 
 
 def comparable(export: list[Any], number: Mapping[str, int]) -> dict[str, Any]:
-    """The metrics by name, data points in an order of their own, times as the number of their export."""
+    """Return the metrics by name, sorted data points, and times as the number of their export."""
     for metric in export:
         for point in points_of(metric):
             for name in ("timeUnixNano", "startTimeUnixNano"):

@@ -1,4 +1,4 @@
-"""A sum goes on under one start as long as it does; a fall, a gap and a loss of memory begin another."""
+"""A sum keeps its start time; a decrease, a gap and the loss of the state file start another sequence."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ from tests.bed.process import ROOT, Process, eventually
 
 Start = Callable[..., Process]
 Values = Mapping[str, float]
-Told = dict[str, tuple[int, int, float]]
-"""Start, time and value of each series."""
+Exported = dict[str, tuple[int, int, float]]
+"""Start time, time and value of each series."""
 
 SENT = a_metric("sent", type="counter", unit="{message}", attribute_columns=("kind",))
 OPEN = a_metric("open", type="updowncounter", unit="{session}", attribute_columns=("kind",))
@@ -37,7 +37,7 @@ SESSIONS = a_query("b", metrics=(OPEN,))
 
 
 class Life:
-    """What a daemon does, a step at a time: it polls, exports, and dies now and then."""
+    """The steps of a daemon: it polls, exports, and is killed."""
 
     def __init__(self, folder: Path, query: str = "a") -> None:
         self.query = COUNTERS if query == "a" else SESSIONS
@@ -61,9 +61,9 @@ class Life:
         self.store.put([a_result(self.query, *samples, at=float(self.now), server=self.server)], 0.0)
         self.memory.save(list(self.store.good(0.0)))
 
-    def export(self) -> Told:
+    def export(self) -> Exported:
         self.now += 1
-        exported: Told = {}
+        exported: Exported = {}
         for metric in self.instruments.collect():
             for point in metric.data.data_points:
                 at = self.moments.setdefault(point.time_unix_nano, self.now)
@@ -86,7 +86,7 @@ def life(tmp_path: Path) -> Life:
 
 
 @pytest.mark.parametrize(("query", "monotonic"), [(COUNTERS, True), (SESSIONS, False)])
-def test_a_sum_is_cumulative_and_monotonic_where_it_only_grows(query: object, monotonic: bool) -> None:
+def test_a_sum_is_cumulative_and_monotonic_if_it_only_grows(query: object, monotonic: bool) -> None:
     life = Life(Path(), "a" if query is COUNTERS else "b")
     life.store.put([a_result(life.query, Sample(life.query.metrics[0].name, 7, {"kind": "x"}))], 0.0)
     (metric,) = life.instruments.collect()
@@ -96,7 +96,7 @@ def test_a_sum_is_cumulative_and_monotonic_where_it_only_grows(query: object, mo
     assert [point.value for point in metric.data.data_points] == [7]
 
 
-def test_the_first_point_has_no_duration_as_nobody_knows_when_the_database_began(life: Life) -> None:
+def test_the_first_point_has_no_duration_because_the_database_does_not_record_the_start(life: Life) -> None:
     life.poll(x=500)
     start, time, value = life.export()["x"]
     assert (start, value) == (time, 500)
@@ -106,7 +106,7 @@ def test_the_first_point_has_no_duration_as_nobody_knows_when_the_database_began
     assert again[1] > start
 
 
-def test_a_fall_is_a_reset_of_that_series_alone_and_its_value_is_told_as_it_is(life: Life) -> None:
+def test_a_decrease_resets_only_that_series_and_its_value_is_exported_unchanged(life: Life) -> None:
     life.poll(x=500, y=7)
     before = life.export()
     life.poll(x=3, y=8)
@@ -116,7 +116,7 @@ def test_a_fall_is_a_reset_of_that_series_alone_and_its_value_is_told_as_it_is(l
     assert after["y"][0] == before["y"][0]
 
 
-def test_a_series_that_was_away_begins_anew(life: Life) -> None:
+def test_a_series_that_was_absent_starts_again(life: Life) -> None:
     life.poll(x=500, y=7)
     before = starts(life)
     life.poll(y=7)
@@ -126,8 +126,8 @@ def test_a_series_that_was_away_begins_anew(life: Life) -> None:
     assert after["y"] == before["y"]
 
 
-def test_at_another_server_every_sum_begins_anew(life: Life) -> None:
-    """A counter that is higher there did not grow by the difference."""
+def test_every_sum_starts_again_at_another_server(life: Life) -> None:
+    """A counter with a larger value there did not grow by the difference."""
     life.poll(x=500)
     before = starts(life)
     life.server = "b:5432"
@@ -145,7 +145,7 @@ def test_at_another_server_every_sum_begins_anew(life: Life) -> None:
     assert starts(life) == {"x": life.now}
 
 
-def test_an_up_down_counter_may_fall(tmp_path: Path) -> None:
+def test_an_up_down_counter_may_decrease(tmp_path: Path) -> None:
     life = Life(tmp_path, "b")
     life.poll(x=5)
     start = starts(life)
@@ -161,10 +161,10 @@ def test_a_failed_poll_breaks_nothing(life: Life) -> None:
     assert starts(life) == start
 
 
-def test_a_restart_breaks_nothing_that_is_remembered(life: Life) -> None:
+def test_sums_in_the_state_file_continue_after_a_restart(life: Life) -> None:
     life.poll(x=5, y=5)
     start = starts(life)
-    life.poll(x=6, y=6)  # by now the start is known, and so it is remembered
+    life.poll(x=6, y=6)  # now the start is known and therefore stored
     life.die()
     assert starts(life) == start
     life.poll(x=7, y=1)
@@ -172,7 +172,7 @@ def test_a_restart_breaks_nothing_that_is_remembered(life: Life) -> None:
     assert (after["x"], after["y"]) == (start["x"], life.now)
 
 
-def test_without_memory_a_restart_begins_anew(life: Life, tmp_path: Path) -> None:
+def test_without_a_state_file_sums_start_again_after_a_restart(life: Life, tmp_path: Path) -> None:
     life.poll(x=5)
     start = starts(life)
     (tmp_path / "values.json").unlink()
@@ -181,15 +181,15 @@ def test_without_memory_a_restart_begins_anew(life: Life, tmp_path: Path) -> Non
     assert starts(life)["x"] == life.now > start["x"]
 
 
-def test_values_remembered_by_an_older_release_begin_anew(life: Life, tmp_path: Path) -> None:
-    life.poll(x=5)  # not told yet, so that no start is remembered: three members, as before there were sums
+def test_values_stored_by_an_older_release_start_again(life: Life, tmp_path: Path) -> None:
+    life.poll(x=5)  # not exported, so that no start is stored: three members, as in releases without sums
     assert '["sent",5,{"kind":"x"}]' in (tmp_path / "values.json").read_text()
     life.die()
     assert starts(life) == {"x": life.now}
 
 
 @pytest.mark.parametrize("start", ["-1", "0", "1.5", "true", "null", '"x"', str(2**64)])
-def test_a_start_that_is_no_time_is_not_restored(life: Life, tmp_path: Path, start: str) -> None:
+def test_an_invalid_start_time_is_not_restored(life: Life, tmp_path: Path, start: str) -> None:
     life.poll(x=5)
     file = tmp_path / "values.json"
     file.write_text(file.read_text().replace('{"kind":"x"}]', f'{{"kind":"x"}},{start}]'))
@@ -202,25 +202,25 @@ def test_a_clock_set_back_starts_another_sequence_because_no_point_may_precede_i
     assert [sequence.begun(at) for at in (1000, 1001, 11, 12)] == [1000, 1000, 11, 11]
 
 
-def test_who_polls_once_knows_no_start(life: Life) -> None:
+def test_a_single_poll_has_no_start_time(life: Life) -> None:
     life.poll(x=5)
     (metric,) = life.new_instruments(starts=False).collect()
     assert [point.start_time_unix_nano for point in metric.data.data_points] == [0]
 
 
 numbers = st.one_of(st.integers(0, 2**63 - 1), st.floats(0, 1e300), st.integers(0, 3))
-BRIEF = settings(max_examples=40)  # every step of a life is a file written to the disk
+BRIEF = settings(max_examples=40)  # every step writes a file to the disk
 polls = st.dictionaries(st.sampled_from("xyz"), numbers)
 
 
 @BRIEF
 @given(st.lists(st.one_of(polls, st.sampled_from(["export", "die"])), max_size=30))
-def test_under_one_start_a_counter_never_falls_and_it_begins_with_a_point_of_no_duration(
+def test_with_the_same_start_a_counter_never_decreases_and_its_first_point_has_no_duration(
     tmp_path_factory: pytest.TempPathFactory, steps: list[dict[str, float] | str]
 ) -> None:
     life = Life(tmp_path_factory.mktemp("life"))
     polled: Values = {}
-    exported: list[Told] = []
+    exported: list[Exported] = []
     for step in steps:
         if isinstance(step, dict):
             life.poll(**step)
@@ -230,22 +230,22 @@ def test_under_one_start_a_counter_never_falls_and_it_begins_with_a_point_of_no_
         else:
             exported.append(life.export())
             values = {kind: value for kind, (_, _, value) in exported[-1].items()}
-            assert values == polled, "every value is the database's own"
+            assert values == polled, "every value must be a value of the database"
     for kind in "xyz":
-        points = [told[kind] for told in exported if kind in told]
+        points = [exported_series[kind] for exported_series in exported if kind in exported_series]
         by_start: dict[int, list[tuple[int, int, float]]] = {}
         for point in points:
             by_start.setdefault(point[0], []).append(point)
         for start, stretch in by_start.items():
             assert stretch[0][1] == start
-            assert all(one[2] <= other[2] for one, other in pairwise(stretch))
+            assert all(earlier[2] <= later[2] for earlier, later in pairwise(stretch))
             at = points.index(stretch[0])
             assert points[at : at + len(stretch)] == stretch, "no sequence goes on after another began"
 
 
 @BRIEF
 @given(st.lists(st.one_of(numbers, st.just("die")), min_size=1, max_size=20))
-def test_a_counter_that_only_grows_has_one_start_for_ever(
+def test_a_counter_that_only_grows_keeps_its_start(
     tmp_path_factory: pytest.TempPathFactory, steps: list[float | str]
 ) -> None:
     life = Life(tmp_path_factory.mktemp("life"))
@@ -279,12 +279,12 @@ def test_a_counter_on_the_standby_is_reset_and_outlives_the_daemon(
     }
 
     def counted(value: float) -> Point:
-        """The first point with it."""
+        """Wait for the first point with this value."""
 
-        def found(points: list[Point]) -> list[Point]:
+        def with_value(points: list[Point]) -> list[Point]:
             return [point for point in points if point.metric == "messages.sent" and point.value == value]
 
-        return receiver.wait_for(found, 120)[0]
+        return receiver.wait_for(with_value, 120)[0]
 
     def set_to(sent: float, opened: int) -> None:
         server.execute(f"UPDATE statistics SET sent = {sent}, open = {opened}")
@@ -300,7 +300,7 @@ def test_a_counter_on_the_standby_is_reset_and_outlives_the_daemon(
     assert reset.start_time_unix_nano == reset.time_unix_nano > begun.start_time_unix_nano
     set_to(30, 5)
     assert counted(30).start_time_unix_nano == reset.start_time_unix_nano
-    # What is told may not be remembered yet.
+    # An exported value may not be stored yet.
     assert eventually(lambda: str(reset.start_time_unix_nano) in (tmp_path / "state/values.json").read_text())
     first.send(signal.SIGKILL)
     first.wait()
@@ -315,7 +315,7 @@ def test_a_counter_on_the_standby_is_reset_and_outlives_the_daemon(
 
     opened = receiver.points("sessions.open")
     assert {point.monotonic for point in opened} == {False}
-    assert len({point.start_time_unix_nano for point in opened}) == 1, "a fall is no reset of it"
+    assert len({point.start_time_unix_nano for point in opened}) == 1, "a decrease does not reset it"
 
 
 QUERIES = """
@@ -340,7 +340,7 @@ queries:
 
 
 @pytest.mark.postgres
-def test_one_poll_tells_types_in_every_form(
+def test_a_single_poll_prints_types_in_every_format(
     server: MessagingServer, poller_process: Start, tmp_path: Path
 ) -> None:
     server.execute("CREATE TABLE statistics AS SELECT 'mail' AS kind, 500::bigint AS sent, 3 AS open")
@@ -372,7 +372,7 @@ def test_one_poll_tells_types_in_every_form(
     assert '"isMonotonic": true' in polled("otlp-json")
 
 
-def test_the_catalogue_of_the_tests_has_one_of_each_type() -> None:
+def test_the_catalogue_of_the_tests_has_a_metric_of_each_type() -> None:
     catalog = load([ROOT / "tests" / "catalogs" / "valid-types.yaml"], Defaults(300.0, 30.0, 1000))
     assert {name: metric.type for name, metric in catalog.metrics.items()} == {
         "database.commits": "counter",

@@ -1,4 +1,4 @@
-"""A series that two queries claim is told by neither, and counted."""
+"""A series that two queries report is not exported, but counted."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ def of_b(*values: tuple[int, str]) -> PollResult:
     return a_result(B, *(Sample("shared", value, {"k": k}) for value, k in values))
 
 
-def test_queries_that_share_a_metric_and_no_series_lose_nothing() -> None:
+def test_queries_that_share_a_metric_but_no_series_lose_nothing() -> None:
     results = [of_a((1, "x")), of_b((2, "y"))]
     store = ResultStore([A, B])
     assert store.put(results, 0.0) == results
     assert store.current(0.0) == results
 
 
-def test_a_series_of_two_queries_is_told_by_neither_and_the_others_by_both() -> None:
+def test_a_series_of_two_queries_is_not_exported_and_the_others_are() -> None:
     store = ResultStore([A, B])
     a, b = store.put([of_a((1, "x"), (2, "z")), of_b((1, "x"), (3, "y"))], 0.0)
     assert [(s.metric, s.value) for s in a.samples] == [("own", 7), ("shared", 2)]
@@ -59,29 +59,29 @@ def test_a_series_of_an_earlier_tick_is_contested_as_well() -> None:
     assert [[s.metric for s in result.samples] for result in store.current(1.0)] == [["own"], []]
 
 
-def test_it_is_no_contest_where_the_other_has_no_value_now() -> None:
+def test_a_series_is_exported_if_the_other_query_has_no_current_value() -> None:
     results = [of_a((1, "x")), of_b()]
     assert ResultStore([A, B]).put(results, 0.0) == results
 
 
 def contested(results: Iterable[PollResult]) -> dict[str, set[Key]]:
-    """The series that more than one of `results` has, by a look at everything."""
+    """Return the series that several of `results` contain, by a complete search."""
     samples = [sample for result in results for sample in result.samples]
     series = Counter((sample.metric, key_of(sample.attributes)) for sample in samples)
-    found: dict[str, set[Key]] = {}
+    duplicates: dict[str, set[Key]] = {}
     for (metric, key), count in series.items():
         if count > 1:
-            found.setdefault(metric, set()).add(key)
-    return found
+            duplicates.setdefault(metric, set()).add(key)
+    return duplicates
 
 
-def test_what_is_kept_up_to_date_with_each_tick_is_what_a_look_at_everything_finds() -> None:
+def test_incremental_detection_equals_a_complete_search() -> None:
     chance = random.Random(1)
     queries = [
         a_query(f"q{number}", metrics=(SHARED, OWN) if number < 2 else (SHARED,), interval=10, max_age=30)
         for number in range(4)
     ]
-    store, found = ResultStore(queries), 0
+    store, changes = ResultStore(queries), 0
     for now in range(300):
         query = chance.choice(queries)
         result = a_result(
@@ -100,5 +100,5 @@ def test_what_is_kept_up_to_date_with_each_tick_is_what_a_look_at_everything_fin
         claims = contested(good)
         assert put == without(result, claims)
         assert store.current(now) == [without(other, claims) for other in good]
-        found += put != result
-    assert found > 20
+        changes += put != result
+    assert changes > 20

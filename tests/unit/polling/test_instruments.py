@@ -1,4 +1,4 @@
-"""The store as observable instruments: exact names, units and values, and no series that is gone."""
+"""The store as observable instruments: exact names, units and values, without removed series."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ def test_nothing_is_exported_before_the_first_result() -> None:
     assert Exporting().instruments.collect() == []
 
 
-def test_two_queries_feed_one_metric_and_a_stale_one_leaves_the_other() -> None:
+def test_two_queries_feed_the_same_metric_and_a_stale_query_does_not_affect_the_other() -> None:
     exporting = Exporting()
     metrics = exporting.put(
         a_result(A, Sample("users_total", 1, {"from": "a"})),
@@ -146,7 +146,7 @@ def test_a_series_that_two_queries_report_has_no_data_point() -> None:
     assert values(metrics, "users_total") == {key(k="a"): 3}
 
 
-def test_a_series_that_left_the_result_leaves_the_export() -> None:
+def test_a_series_that_is_no_longer_in_the_result_is_not_exported() -> None:
     exporting = Exporting()
     both = a_result(A, Sample("users_total", 1, {"k": "x"}), Sample("users_total", 2, {"k": "y"}))
     assert values(exporting.put(both), "users_total") == {key(k="x"): 1, key(k="y"): 2}
@@ -179,7 +179,7 @@ def test_a_sum_has_the_start_time_of_its_sequence_also_after_its_provider_is_rep
     for number in range(3):
         many = (Sample("users_total", n, {"n": f"{number} {n}"}) for n in range(RENEWAL_FLOOR))
         collect(a_result(A, *many))
-    assert len({tuple(of_export) for of_export in starts}) == 1, "the sequence goes on"
+    assert len({tuple(of_export) for of_export in starts}) == 1, "the sequence must continue"
     collect(a_result(SENT, Sample("sent", 1, {})))
     assert starts[-1][0] > starts[0][0], "a reset starts another sequence"
 
@@ -190,7 +190,7 @@ def test_a_process_that_polls_once_reports_no_start_time() -> None:
 
 
 def test_the_provider_is_replaced_before_the_attribute_sets_it_keeps_exceed_their_bound() -> None:
-    """The SDK keeps every attribute set for the life of a provider: count those that are alive."""
+    """The SDK keeps every attribute set for the life of a provider: the test counts them."""
     exporting = Exporting(A)
     most = 0
     for number in range(50):
@@ -206,16 +206,16 @@ def test_the_standard_variables_are_read_and_all_mistakes_reported_at_once() -> 
     unset = read_preferences({exemplars: ""})
     assert unset.temporality == {}
     assert isinstance(unset.exemplar_filter, TraceBasedExemplarFilter)
-    given = read_preferences(
+    preferences = read_preferences(
         {
             temporality: "LowMemory",
             aggregation: "base2_exponential_bucket_histogram",
             exemplars: "Always_Off",
         }
     )
-    assert given.temporality == dict.fromkeys((Counter, Histogram), AggregationTemporality.DELTA)
-    assert isinstance(given.aggregation[Histogram], ExponentialBucketHistogramAggregation)
-    assert isinstance(given.exemplar_filter, AlwaysOffExemplarFilter)
+    assert preferences.temporality == dict.fromkeys((Counter, Histogram), AggregationTemporality.DELTA)
+    assert isinstance(preferences.aggregation[Histogram], ExponentialBucketHistogramAggregation)
+    assert isinstance(preferences.exemplar_filter, AlwaysOffExemplarFilter)
     with pytest.raises(ConfigError) as refused:
         read_preferences({temporality: "x", aggregation: "y", exemplars: "z"})
     assert [problem.where for problem in refused.value.problems] == [temporality, aggregation, exemplars]

@@ -1,4 +1,4 @@
-"""Rows become samples exactly, or are refused, counted and named."""
+"""Rows become exact samples, or are rejected, counted and named."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from poller.model.errors import PollError
 from poller.model.query import MAX_ATTRIBUTE_LENGTH, QueryDefinition
 from poller.model.result import RejectedRow
 from poller.model.rows import Column, Limit, RowCollector, Rows
-from poller.polling.mapping import MOST_REFUSALS_SHOWN, Mapped, to_samples
+from poller.polling.mapping import MOST_REFUSALS, Mapped, to_samples
 from tests.bed.definitions import a_metric, a_query
 
 BOOL, INT8, INT2, INT4, OID, TEXT, FLOAT4, FLOAT8, NUMERIC = 16, 20, 21, 23, 26, 25, 700, 701, 1700
@@ -84,7 +84,7 @@ def test_an_integral_value_within_64_bits_stays_an_integer(oid: int, text: bytes
         (FLOAT8, b"3", 3.0),
     ],
 )
-def test_a_fraction_or_what_is_beyond_64_bits_becomes_the_nearest_float(
+def test_a_fraction_or_a_number_beyond_64_bits_becomes_the_nearest_float(
     oid: int, text: bytes, value: float
 ) -> None:
     (got,) = values(rows(text, oid=oid))
@@ -95,13 +95,13 @@ def test_a_fraction_or_what_is_beyond_64_bits_becomes_the_nearest_float(
 @pytest.mark.parametrize(
     ("text", "reason"), [(b"NaN", "nan"), (b"Infinity", "infinite"), (b"-Infinity", "infinite")]
 )
-def test_what_is_not_finite_is_counted_and_not_told(oid: int, text: bytes, reason: str) -> None:
+def test_a_value_that_is_not_finite_is_counted_and_not_exported(oid: int, text: bytes, reason: str) -> None:
     result = mapped(rows(b"1", text, oid=oid), attribute_columns=())
     assert [sample.value for sample in result.samples] == [1]
     assert result.quarantined == {reason: 1}
 
 
-def test_a_numeric_beyond_every_float_is_infinite_and_not_told() -> None:
+def test_a_numeric_beyond_every_float_is_infinite_and_not_exported() -> None:
     result = mapped(rows(b"1" + b"0" * 400, oid=NUMERIC))
     assert (result.samples, result.quarantined) == ((), {"infinite": 1})
 
@@ -112,13 +112,13 @@ def test_a_numeric_beyond_every_float_is_infinite_and_not_told() -> None:
 @pytest.mark.parametrize(
     ("oid", "text"), [(INT8, b"-1"), (NUMERIC, b"-0.5"), (FLOAT8, b"-1e-300"), (NUMERIC, b"-1e400")]
 )
-def test_a_counter_below_zero_is_counted_and_not_told(oid: int, text: bytes) -> None:
-    told = mapped(rows(text, oid=oid), type="counter")
-    assert (told.samples, told.quarantined) in (((), {"negative": 1}), ((), {"infinite": 1}))
+def test_a_negative_counter_is_counted_and_not_exported(oid: int, text: bytes) -> None:
+    outcome = mapped(rows(text, oid=oid), type="counter")
+    assert (outcome.samples, outcome.quarantined) in (((), {"negative": 1}), ((), {"infinite": 1}))
     assert len(mapped(rows(text, oid=oid), type="updowncounter").samples) == (text != b"-1e400")
 
 
-def test_a_counter_of_zero_is_told() -> None:
+def test_a_counter_of_zero_is_exported() -> None:
     assert values(rows(b"0"), type="counter") == [0]
     assert values(rows(b"-0", oid=FLOAT8), type="counter") == [0.0]
 
@@ -128,12 +128,12 @@ def test_null_is_dropped_and_counted_by_default() -> None:
     assert (result.samples, result.quarantined) == ((), {"null": 1})
 
 
-def test_null_is_an_integer_zero_where_the_definition_says_so() -> None:
+def test_null_is_an_integer_zero_with_on_null_zero() -> None:
     (got,) = values(rows(None, oid=FLOAT8), on_null="zero")
     assert (type(got), got) == (int, 0)
 
 
-def test_null_fails_the_query_where_the_definition_says_so() -> None:
+def test_null_fails_the_query_with_on_null_fail() -> None:
     query = a_query(metrics=(a_metric("waiting", on_null="fail"),))
     assert refusal(rows(b"1", None), query) == "column 'n' is NULL and waiting says on_null: fail"
 
@@ -164,28 +164,28 @@ def test_null_fails_the_query_where_the_definition_says_so() -> None:
         ),
     ],
 )
-def test_a_value_column_of_another_type_says_its_type_and_what_to_write(oid: int, message: str) -> None:
+def test_a_value_column_of_another_type_is_reported_with_its_type_and_a_cast(oid: int, message: str) -> None:
     assert refusal(rows(b"1", oid=oid)) == message
-    assert refusal(rows(oid=oid)) == message, "also where there are no rows"
+    assert refusal(rows(oid=oid)) == message, "even without rows"
 
 
-def test_a_missing_column_is_named_beside_those_that_came() -> None:
+def test_a_missing_column_is_reported_with_the_existing_columns() -> None:
     result = Rows((Column("a", INT8), Column("b", INT8)), [])
     assert refusal(result) == "column 'n' is missing; the result has a, b"
     assert refusal(Rows((), [])) == "column 'n' is missing; the result has no columns"
 
 
-def test_a_column_that_comes_twice_is_not_guessed() -> None:
+def test_a_duplicate_column_is_rejected() -> None:
     result = Rows((Column("n", INT8), Column("n", INT8)), [(b"1", b"2")])
     assert refusal(result) == "column 'n' comes 2 times; rename all but one with AS"
 
 
-def test_a_column_that_comes_twice_but_is_not_declared_harms_nobody() -> None:
+def test_a_duplicate_column_that_is_not_declared_is_ignored() -> None:
     result = Rows((Column("x", TEXT), Column("n", INT8), Column("x", TEXT)), [(b"a", b"7", b"b")])
     assert values(result) == [7]
 
 
-def test_everything_wrong_with_the_columns_is_said_at_once_and_each_once() -> None:
+def test_all_problems_of_the_columns_are_reported_once() -> None:
     metrics = (
         a_metric("a", value_column="x", attribute_columns=("kind",)),
         a_metric("b", value_column="x"),
@@ -198,7 +198,7 @@ def test_everything_wrong_with_the_columns_is_said_at_once_and_each_once() -> No
     )
 
 
-def test_a_metric_whose_column_is_no_number_loses_its_rows_and_no_other_metric_does() -> None:
+def test_only_the_metric_with_a_non_numeric_column_loses_its_rows() -> None:
     query = a_query(metrics=(a_metric("a"), a_metric("b", value_column="t")))
     result = to_samples(query, Rows((Column("n", INT8), Column("t", TEXT)), [(b"1", b"2")], beyond=3))
     assert [(sample.metric, sample.value) for sample in result.samples] == [("a", 1)]
@@ -210,38 +210,38 @@ def test_a_metric_whose_column_is_no_number_loses_its_rows_and_no_other_metric_d
 # --- series -------------------------------------------------------------------------------------------
 
 
-def test_a_series_that_comes_twice_loses_every_twin_and_no_other() -> None:
+def test_every_row_of_a_duplicate_series_is_rejected_and_no_other() -> None:
     result = by_kind(labelled((b"1", b"a"), (b"2", b"b"), (b"3", b"a"), (b"3", b"a")))
     assert [(sample.value, sample.attributes) for sample in result.samples] == [(2, {"kind": "b"})]
     assert result.quarantined == {"duplicate": 3}
 
 
-def test_two_rows_without_attributes_are_twins() -> None:
+def test_two_rows_without_attributes_are_duplicates() -> None:
     assert mapped(rows(b"1", b"1")).quarantined == {"duplicate": 2}
 
 
-def test_the_same_attributes_under_two_metrics_are_no_twins() -> None:
+def test_the_same_attributes_of_two_metrics_are_not_duplicates() -> None:
     query = a_query(metrics=(a_metric("a"), a_metric("b")))
     assert [(s.metric, s.value) for s in to_samples(query, rows(b"5")).samples] == [("a", 5), ("b", 5)]
 
 
-def test_an_attribute_that_is_null_is_left_out() -> None:
+def test_a_null_attribute_is_omitted() -> None:
     result = by_kind(labelled((b"1", None), (b"2", b"x")))
     assert [sample.attributes for sample in result.samples] == [{}, {"kind": "x"}]
 
 
-def test_two_metrics_of_one_name_are_twins_where_their_attributes_meet() -> None:
+def test_series_of_two_metrics_with_the_same_name_and_attributes_are_duplicates() -> None:
     static = a_metric("things", attributes={"kind": "a"})
     column = a_metric("things", attribute_columns=("kind",), attribute_values={"kind": ("b", "c")})
-    told = to_samples(a_query(metrics=(static, column)), labelled((b"1", b"c")))
-    assert [sample.attributes["kind"] for sample in told.samples] == ["a", "c", "b"]
+    outcome = to_samples(a_query(metrics=(static, column)), labelled((b"1", b"c")))
+    assert [sample.attributes["kind"] for sample in outcome.samples] == ["a", "c", "b"]
     column = a_metric("things", attribute_columns=("kind",), attribute_values={"kind": ("a", "b", "c")})
-    told = to_samples(a_query(metrics=(static, column)), labelled((b"1", b"c")))
-    assert [sample.attributes["kind"] for sample in told.samples] == ["c", "b"], "not the 0 either"
-    assert (told.quarantined, told.accepted) == ({"duplicate": 2}, 2)
+    outcome = to_samples(a_query(metrics=(static, column)), labelled((b"1", b"c")))
+    assert [sample.attributes["kind"] for sample in outcome.samples] == ["c", "b"], "not a 0 either"
+    assert (outcome.quarantined, outcome.accepted) == ({"duplicate": 2}, 2)
 
 
-def test_an_empty_attribute_and_none_are_one_series_to_prometheus_and_so_are_twins() -> None:
+def test_an_empty_and_an_absent_attribute_are_duplicates_as_in_prometheus() -> None:
     result = by_kind(labelled((b"1", None), (b"2", b"")))
     assert (result.samples, result.quarantined) == ((), {"duplicate": 2})
 
@@ -255,7 +255,7 @@ def test_a_text_attribute_of_t_stays_a_t() -> None:
     assert by_kind(labelled((b"1", b"t"))).samples[0].attributes == {"kind": "t"}
 
 
-def test_static_attributes_keep_their_types_beside_those_of_columns() -> None:
+def test_static_attributes_keep_their_types_next_to_those_of_columns() -> None:
     (sample,) = by_kind(
         labelled((b"1", "ä".encode())), attributes={"env": "prod", "shard": 3, "live": True}
     ).samples
@@ -285,7 +285,7 @@ def test_no_rows_make_no_samples() -> None:
     assert mapped(rows()) == Mapped((), {})
 
 
-def test_the_first_refused_rows_are_kept_to_be_looked_at() -> None:
+def test_the_first_rejected_rows_are_retained_for_messages() -> None:
     twins = by_kind(labelled((b"1", b"a"), (None, b"b"), (b"2", b"a"), (b"3", b"\xff")))
     assert twins.refused == (
         RejectedRow("things", "null", {"n": None, "kind": "b"}),
@@ -294,7 +294,7 @@ def test_the_first_refused_rows_are_kept_to_be_looked_at() -> None:
         RejectedRow("things", "not_utf8", {"n": "3", "kind": "\ufffd"}),
     )
     many = mapped(rows(*[None] * 1000))
-    assert (len(many.refused), many.quarantined) == (MOST_REFUSALS_SHOWN, {"null": 1000})
+    assert (len(many.refused), many.quarantined) == (MOST_REFUSALS, {"null": 1000})
 
 
 # --- closed attributes --------------------------------------------------------------------------------
@@ -314,46 +314,48 @@ def test_a_declared_value_without_a_row_is_zero() -> None:
     assert kinds(by_kind(labelled(), **STATES)) == {"queued": 0, "sent": 0, "failed": 0}, "also without rows"
 
 
-def test_of_a_counter_nobody_says_zero_and_values_stay_closed() -> None:
+def test_absent_values_of_a_counter_are_not_zero_and_values_stay_closed() -> None:
     result = labelled((b"7", b"queued"), (b"5", b"lost"))
-    told = by_kind(result, attribute_values={"kind": ("queued", "sent")}, type="counter")
-    assert [(sample.value, sample.attributes) for sample in told.samples] == [(7, {"kind": "queued"})]
-    assert (told.quarantined, told.accepted) == ({"undeclared_value": 1}, 0)
+    outcome = by_kind(result, attribute_values={"kind": ("queued", "sent")}, type="counter")
+    assert [(sample.value, sample.attributes) for sample in outcome.samples] == [(7, {"kind": "queued"})]
+    assert (outcome.quarantined, outcome.accepted) == ({"undeclared_value": 1}, 0)
 
 
-def test_an_undeclared_value_is_refused() -> None:
+def test_an_undeclared_value_is_rejected() -> None:
     result = by_kind(labelled((b"5", b"sent"), (b"1", b"lost"), (b"2", None)), **STATES)
     assert kinds(result) == {"sent": 5, "queued": 0, "failed": 0}
     assert result.quarantined == {"undeclared_value": 2}
 
 
 @pytest.mark.parametrize("bad", [[(None, b"sent")], [(b"1", b"sent"), (b"2", b"sent")]])
-def test_where_a_row_was_refused_nobody_says_zero(bad: list[tuple[bytes | None, bytes | None]]) -> None:
+def test_a_rejected_row_prevents_zeros(bad: list[tuple[bytes | None, bytes | None]]) -> None:
     assert kinds(by_kind(labelled(*bad), **STATES)) == {"queued": 0, "failed": 0}
 
 
-def test_a_result_that_is_not_complete_makes_no_zero() -> None:
+def test_an_incomplete_result_has_no_zeros() -> None:
     result = Rows((Column("n", INT8), Column("kind", TEXT)), [(b"5", b"sent")], beyond=1)
     assert kinds(by_kind(result, **STATES)) == {"sent": 5}
 
 
-def test_beside_an_open_attribute_each_of_its_values_has_every_declared_one() -> None:
+def test_each_value_of_an_open_attribute_has_every_declared_value() -> None:
     result = Rows(
         (Column("n", INT8), Column("kind", TEXT), Column("tenant", TEXT)),
         [(b"5", b"sent", b"a"), (b"7", b"queued", b"b")],
     )
-    told = mapped(result, attribute_columns=("kind", "tenant"), attribute_values={"kind": ("queued", "sent")})
-    assert {(s.attributes["tenant"], s.attributes["kind"]): s.value for s in told.samples} == {
+    outcome = mapped(
+        result, attribute_columns=("kind", "tenant"), attribute_values={"kind": ("queued", "sent")}
+    )
+    assert {(s.attributes["tenant"], s.attributes["kind"]): s.value for s in outcome.samples} == {
         ("a", "sent"): 5, ("a", "queued"): 0, ("b", "queued"): 7, ("b", "sent"): 0,
     }  # fmt: skip
 
 
-def test_zeros_do_not_pass_max_series() -> None:
+def test_zeros_do_not_exceed_max_series() -> None:
     metric = a_metric(attribute_columns=("kind",), attribute_values={"kind": ("a", "b", "c")})
     query = a_query(metrics=(metric,), max_series=3)
     full = to_samples(query, labelled((b"1", b"x"), (b"1", b"a")))
     assert [(sample.attributes["kind"], sample.value) for sample in full.samples] == [("a", 1), ("b", 0)]
-    assert full.quarantined == {"undeclared_value": 1, "overflow": 1}, "what had no room is counted"
+    assert full.quarantined == {"undeclared_value": 1, "overflow": 1}, "samples beyond the limit are counted"
 
 
 # --- the rows beyond max_series -----------------------------------------------------------------------
@@ -366,7 +368,7 @@ def folded(*values: bytes | None, oid: int = INT8, **metric: Any) -> Mapped:
     return mapped(keeper.rows(), attribute_columns=("kind",), **metric)
 
 
-def test_the_rows_beyond_are_summed_up_in_one_series() -> None:
+def test_the_rows_beyond_the_limit_are_summed_in_a_single_series() -> None:
     result = folded(b"5", b"7", b"9007199254740993", attributes={"env": "prod"})
     assert kinds(result) == {"top": 9, "other": 9007199254741005}
     assert [sample.attributes["env"] for sample in result.samples] == ["prod", "prod"]
@@ -382,7 +384,7 @@ def test_the_sum_of_decimals_is_exact() -> None:
     ("value", "oid", "reason"),
     [(None, INT8, "null"), (b"NaN", FLOAT8, "nan"), (b"Infinity", NUMERIC, "infinite")],
 )
-def test_a_sum_that_lacks_a_value_is_not_told(value: bytes | None, oid: int, reason: str) -> None:
+def test_an_incomplete_sum_is_not_exported(value: bytes | None, oid: int, reason: str) -> None:
     result = folded(b"5", value, oid=oid)
     assert kinds(result) == {"top": 9}
     assert (result.folded, result.quarantined) == (0, {reason: 1, "overflow": 1})
@@ -397,7 +399,7 @@ def test_a_sum_that_lacks_a_value_is_not_told(value: bytes | None, oid: int, rea
         ((b"1.7e308", b"1.7e308"), NUMERIC),
     ],
 )
-def test_a_sum_beyond_every_double_is_left_out_and_counted(values: tuple[bytes, ...], oid: int) -> None:
+def test_a_sum_beyond_every_double_is_omitted_and_counted(values: tuple[bytes, ...], oid: int) -> None:
     result = folded(*values, oid=oid)
     assert kinds(result) == {"top": 9}
     assert (result.folded, result.quarantined) == (0, {"overflow": len(values)})
@@ -413,7 +415,7 @@ def test_null_in_a_sum_follows_on_null() -> None:
         folded(b"5", None, on_null="fail")
 
 
-def test_a_series_that_is_called_other_already_is_left_alone() -> None:
+def test_an_existing_series_named_other_is_unchanged() -> None:
     keeper = RowCollector(Limit(1, fold=("n",)), (Column("n", INT8), Column("kind", TEXT)))
     keeper.take([(b"9", b"other"), (b"1", b"a")])
     result = mapped(keeper.rows(), attribute_columns=("kind",))
@@ -473,23 +475,24 @@ def queries(draw: st.DrawFn) -> QueryDefinition:
 
 def check_account(query: QueryDefinition, result: Rows) -> Mapped | None:
     try:
-        told = to_samples(query, result)
+        outcome = to_samples(query, result)
     except PollError:
         return None
     candidates = (len(result.values) + result.beyond) * len(query.metrics)
-    assert len(told.samples) - told.accepted + told.folded + sum(told.quarantined.values()) == candidates
-    series = [(s.metric, frozenset(s.attributes.items())) for s in told.samples]
+    assert (
+        len(outcome.samples) - outcome.accepted + outcome.folded + sum(outcome.quarantined.values())
+        == candidates
+    )
+    series = [(s.metric, frozenset(s.attributes.items())) for s in outcome.samples]
     assert len(set(series)) == len(series)
-    for sample in told.samples:
+    for sample in outcome.samples:
         assert type(sample.value) in (int, float)
         assert -(2**63) <= sample.value < 2**63 if type(sample.value) is int else math.isfinite(sample.value)
-    return told
+    return outcome
 
 
 @given(queries(), results())
-def test_every_row_is_a_sample_or_counted_whatever_the_server_says(
-    query: QueryDefinition, result: Rows
-) -> None:
+def test_every_row_of_any_result_is_a_sample_or_counted(query: QueryDefinition, result: Rows) -> None:
     check_account(query, result)
 
 

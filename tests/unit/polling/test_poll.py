@@ -1,4 +1,4 @@
-"""A tick's answers become results one by one, and no query's trouble is raised."""
+"""A tick's answers become results one by one, and a query's error is never raised."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def ask(queries: Sequence[QueryDefinition], on_answer: Callable[[str], None]) ->
     ]
 
 
-def test_each_answer_becomes_what_the_poll_came_to() -> None:
+def test_each_answer_becomes_a_poll_result() -> None:
     good, skipped, failed, wrong, guessed = poll(QUERIES, ask)
     assert good == PollResult(
         QUERIES[0],
@@ -52,7 +52,7 @@ def test_each_answer_becomes_what_the_poll_came_to() -> None:
     )
 
 
-def test_each_answer_is_told_by_its_name() -> None:
+def test_the_callback_receives_the_name_of_each_answer() -> None:
     heard: list[str] = []
     poll(QUERIES, ask, heard.append)
     assert heard == [query.name for query in QUERIES]

@@ -1,4 +1,4 @@
-"""What a poll came to, as a table for people and JSON for programs."""
+"""Results of a poll, as a table for people and JSON for programs."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ GOOD = a_result(
 
 
 def table(*results: PollResult, metrics: dict[str, MetricDefinition] = METRICS) -> list[list[str]]:
-    """The rows a pipe gets, taken apart at the columns' starts."""
+    """Return the rows of the output in a pipe, split at the columns' starts."""
     out = io.StringIO()
     print_table(Console(file=out, width=80), results, metrics)
     return [
@@ -42,7 +42,7 @@ def table(*results: PollResult, metrics: dict[str, MetricDefinition] = METRICS) 
     ]
 
 
-def test_the_table_has_a_line_per_series_and_one_per_query_without_any() -> None:
+def test_the_table_has_a_line_per_series_and_per_query_without_series() -> None:
     assert table(GOOD, FAILED, SKIPPED) == [
         ["QUERY", "METRIC", "ATTRIBUTES", "VALUE", "UNIT", "DURATION", "STATE"],
         ["waiting", "things", "state=queued live=True", "1234567", "{thing}", "1.2 s", "ok, 2 null"],
@@ -52,7 +52,7 @@ def test_the_table_has_a_line_per_series_and_one_per_query_without_any() -> None
     ]
 
 
-def test_the_state_of_a_query_without_series_says_what_was_left_out_and_why() -> None:
+def test_the_state_of_a_query_without_series_contains_the_omitted_rows_and_reasons() -> None:
     refused = a_result(QUERY, quarantined={"not_a_number": 3, "duplicate": 585})
     assert table(refused)[1][-1] == "ok, 585 duplicate, 3 not_a_number"
 
@@ -67,26 +67,26 @@ def test_the_state_of_a_query_without_series_says_what_was_left_out_and_why() ->
         ([Sample("things", 1, {})], {"duplicate": 2}, False),
     ],
 )
-def test_only_rows_that_were_to_be_exported_can_all_be_refused(
+def test_ignored_rows_do_not_count_as_rejected(
     samples: list[Sample], quarantined: dict[str, int], is_so: bool
 ) -> None:
-    """min() over no rows is one NULL, and `on_null: drop` asks for what becomes of it."""
+    """min() over no rows is a single NULL, and `on_null: drop` ignores it."""
     assert a_result(QUERY, *samples, quarantined=quarantined).all_refused is is_so
 
 
-def test_a_unit_in_square_brackets_is_shown_as_it_is() -> None:
+def test_a_unit_in_square_brackets_is_printed_unchanged() -> None:
     assert table(a_result(QUERY, Sample("pressure", 1, {})))[1][4] == "{[bold]}"
 
 
-def test_a_long_row_is_one_line_in_a_pipe() -> None:
+def test_a_long_row_is_a_single_line_in_a_pipe() -> None:
     long = "x" * 500
     assert table(a_result(QUERY, Sample("things", 1, {"state": long})))[1][2] == f"state={long}"
 
 
-def test_an_attribute_cannot_break_the_line_or_steer_the_terminal() -> None:
-    told = table(a_result(QUERY, Sample("things", 1, {"a": "x\ny", "b": "\x1b[2J"})))
-    assert told[1][2] == r'a="x\ny" b="\u001b[2J"'
-    assert len(told) == 2
+def test_an_attribute_cannot_break_the_line_or_control_the_terminal() -> None:
+    lines = table(a_result(QUERY, Sample("things", 1, {"a": "x\ny", "b": "\x1b[2J"})))
+    assert lines[1][2] == r'a="x\ny" b="\u001b[2J"'
+    assert len(lines) == 2
 
 
 def test_attributes_that_would_be_unclear_are_quoted() -> None:
@@ -103,7 +103,7 @@ def test_a_terminal_gets_grouped_digits_and_colour() -> None:
     assert "\x1b[31mfailed" in out.getvalue()
 
 
-def test_json_tells_all_and_exactly() -> None:
+def test_json_is_complete_and_exact() -> None:
     good, failed, skipped = json.loads(to_json([GOOD, FAILED, SKIPPED], METRICS))["queries"]
     assert good == {
         "query": "waiting",
@@ -139,12 +139,14 @@ def test_json_tells_all_and_exactly() -> None:
     assert "error" not in skipped
 
 
-@pytest.mark.parametrize(("rows", "said"), [([None, b""], True), ([None, None], False), ([b"", b"a"], False)])
+@pytest.mark.parametrize(
+    ("rows", "expected"), [([None, b""], True), ([None, None], False), ([b"", b"a"], False)]
+)
 def test_null_and_empty_attributes_that_are_duplicates_are_explained(
-    rows: list[bytes | None], said: bool
+    rows: list[bytes | None], expected: bool
 ) -> None:
     query = a_query(metrics=(a_metric("m", attribute_columns=["c"]),))
     mapped = to_samples(query, Rows((Column("n", 20), Column("c", 25)), [(b"1", row) for row in rows]))
     result = a_result(query, refused=mapped.refused, quarantined=mapped.quarantined)
-    what = "NULL and '' of c are one series to Prometheus; write coalesce(c, 'none') to distinguish them"
-    assert (f"{query.name}: {what}" in list(refusals(result))) is said
+    hint = "NULL and '' of c are one series to Prometheus; write coalesce(c, 'none') to distinguish them"
+    assert (f"{query.name}: {hint}" in list(refusals(result))) is expected

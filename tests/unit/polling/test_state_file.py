@@ -1,4 +1,4 @@
-"""Values outlive the process, as old as they are; what cannot be trusted is not told."""
+"""Values survive the process with their age; values that cannot be trusted are not exported."""
 
 from __future__ import annotations
 
@@ -47,33 +47,33 @@ def recalled(folder: Path, wall: float, database: str = "db") -> list[GoodResult
 
 
 @pytest.fixture
-def kept(tmp_path: Path) -> Path:
+def state_folder(tmp_path: Path) -> Path:
     StateFile(tmp_path / "state", "db").save([GoodResult(RESULT, 7.0)])
     return tmp_path / "state"
 
 
-def test_values_come_back_exactly_with_the_age_they_have_by_now(kept: Path) -> None:
-    (good,) = recalled(kept, wall=1030.0)
+def test_values_are_restored_exactly_with_their_current_age(state_folder: Path) -> None:
+    (good,) = recalled(state_folder, wall=1030.0)
     assert good == GoodResult(RESULT, 20.0)
     assert type(good.result.samples[0].value) is int
     store = ResultStore([A, B], [good])
     assert [result.samples for result in store.current(50.0)] == [RESULT.samples]
-    assert list(store.current(120.1)) == [], "what is restored is subject to max_age as well"
+    assert list(store.current(120.1)) == [], "restored values are subject to max_age as well"
     (a, b) = store.freshness(50.0)
     assert (a.last_success, a.age, str(a.state)) == (1000.0, 30.0, "ok")
     assert b.age is None
 
 
-def test_a_failure_after_the_restart_leaves_the_restored_value(kept: Path) -> None:
-    store = ResultStore([A], recalled(kept, wall=1000.0))
+def test_a_failure_after_the_restart_leaves_the_restored_value(state_folder: Path) -> None:
+    store = ResultStore([A], recalled(state_folder, wall=1000.0))
     store.put([a_result(A, outcome="failed", error=PollError("timeout", "x"))], 60.0)
     assert [result.at for result in store.current(60.0)] == [1000.0]
 
 
-def test_values_of_other_sql_another_metric_or_another_database_do_not_come_back(
-    kept: Path, caplog: pytest.LogCaptureFixture
+def test_values_of_other_sql_another_metric_or_another_database_are_not_restored(
+    state_folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    memory = StateFile(kept, "db")
+    memory = StateFile(state_folder, "db")
     for other in (
         replace(A, sql="SELECT 2 AS n"),
         replace(A, metrics=(a_metric("others"),)),
@@ -81,22 +81,24 @@ def test_values_of_other_sql_another_metric_or_another_database_do_not_come_back
     ):
         assert memory.load([other], 0.0, 1000.0) == []
     slower = replace(A, interval=3600.0, max_age=7200.0)
-    told = a_metric("things", attribute_columns=("kind",), description="Others.", alert=[{"above": 5}])
-    alerted = replace(A, metrics=(told,))
+    other_metric = a_metric(
+        "things", attribute_columns=("kind",), description="Others.", alert=[{"above": 5}]
+    )
+    alerted = replace(A, metrics=(other_metric,))
     for same in (slower, alerted):
-        found = memory.load([same], 0.0, 1000.0)
-        assert len(found) == 1, "when it is asked, and who is told, makes no other value"
-    assert recalled(kept, 1000.0, database="another") == []
+        restored = memory.load([same], 0.0, 1000.0)
+        assert len(restored) == 1, "schedule and alerts do not change the value"
+    assert recalled(state_folder, 1000.0, database="another") == []
     assert not [record for record in caplog.records if record.levelname == "WARNING"]
 
 
-def test_a_value_from_the_future_has_no_age_and_is_left_away(kept: Path) -> None:
-    assert [good.at for good in recalled(kept, wall=999.0)] == [50.0], "clocks differ a little"
-    assert recalled(kept, wall=900.0) == []
+def test_a_value_from_the_future_is_not_restored(state_folder: Path) -> None:
+    assert [good.at for good in recalled(state_folder, wall=999.0)] == [50.0], "clocks may differ slightly"
+    assert recalled(state_folder, wall=900.0) == []
 
 
-def test_nobody_else_may_read_what_is_remembered(kept: Path) -> None:
-    assert (kept / "values.json").stat().st_mode & 0o077 == 0
+def test_the_state_file_is_private(state_folder: Path) -> None:
+    assert (state_folder / "values.json").stat().st_mode & 0o077 == 0
 
 
 def test_no_file_is_a_first_start(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -119,24 +121,24 @@ def test_no_file_is_a_first_start(tmp_path: Path, caplog: pytest.LogCaptureFixtu
         '{"version":' * 200_000,
     ],
 )
-def test_a_file_that_cannot_be_read_is_a_warning_and_set_aside(
-    kept: Path, caplog: pytest.LogCaptureFixture, content: str
+def test_an_unreadable_file_causes_a_warning_and_is_set_aside(
+    state_folder: Path, caplog: pytest.LogCaptureFixture, content: str
 ) -> None:
-    (kept / "values.json").write_text(content)
+    (state_folder / "values.json").write_text(content)
     if '"database"' not in content:
-        assert recalled(kept, 1000.0) == []
+        assert recalled(state_folder, 1000.0) == []
         assert "starting afresh" in caplog.text
-        assert (kept / "values.json.unreadable").read_text() == content
-    StateFile(kept, "db").save([GoodResult(RESULT, 0.0)])
-    assert len(recalled(kept, 1000.0)) == 1
+        assert (state_folder / "values.json.unreadable").read_text() == content
+    StateFile(state_folder, "db").save([GoodResult(RESULT, 0.0)])
+    assert len(recalled(state_folder, 1000.0)) == 1
 
 
 @pytest.mark.parametrize("value", ["1", None, True, [1], math.nan, math.inf, 10**400, 2**63, -(2**63) - 1])
-def test_a_value_that_is_no_number_is_never_restored(kept: Path, value: object) -> None:
-    told = json.loads((kept / "values.json").read_text())
-    told["results"][0]["samples"][0][1] = value
-    (kept / "values.json").write_text(json.dumps(told))
-    assert recalled(kept, 1000.0) == []
+def test_a_value_that_is_not_a_number_is_never_restored(state_folder: Path, value: object) -> None:
+    content = json.loads((state_folder / "values.json").read_text())
+    content["results"][0]["samples"][0][1] = value
+    (state_folder / "values.json").write_text(json.dumps(content))
+    assert recalled(state_folder, 1000.0) == []
 
 
 @pytest.mark.parametrize(
@@ -148,25 +150,27 @@ def test_a_value_that_is_no_number_is_never_restored(kept: Path, value: object) 
         ("key", "\ud800"),
     ],
 )
-def test_what_no_export_could_carry_is_never_restored(kept: Path, place: str, value: object) -> None:
-    told = json.loads((kept / "values.json").read_text())
-    (result,) = told["results"]
+def test_a_value_that_cannot_be_exported_is_never_restored(
+    state_folder: Path, place: str, value: object
+) -> None:
+    content = json.loads((state_folder / "values.json").read_text())
+    (result,) = content["results"]
     if place in ("attribute", "key"):
         result["samples"][0][2] = {"kind": value} if place == "attribute" else {value: "x"}
     else:
         result[place] = value
-    (kept / "values.json").write_text(json.dumps(told))
-    assert recalled(kept, 1000.0) == []
+    (state_folder / "values.json").write_text(json.dumps(content))
+    assert recalled(state_folder, 1000.0) == []
 
 
-def test_a_torn_file_is_never_half_read(kept: Path) -> None:
-    whole = (kept / "values.json").read_bytes()
+def test_a_truncated_file_is_never_restored_in_part(state_folder: Path) -> None:
+    whole = (state_folder / "values.json").read_bytes()
     for length in range(len(whole)):
-        (kept / "values.json").write_bytes(whole[:length])
-        assert recalled(kept, 1000.0) == []
+        (state_folder / "values.json").write_bytes(whole[:length])
+        assert recalled(state_folder, 1000.0) == []
 
 
-def test_a_folder_that_cannot_be_written_to_is_told_once_and_ends_nothing(
+def test_a_read_only_folder_is_logged_once_and_ends_nothing(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO", logger="poller.polling.state_file")
@@ -181,7 +185,7 @@ def test_a_folder_that_cannot_be_written_to_is_told_once_and_ends_nothing(
     assert caplog.messages[-1] == "the values are remembered again"
 
 
-def test_what_is_written_is_in_proportion_to_what_is_new(tmp_path: Path) -> None:
+def test_the_written_bytes_are_proportional_to_the_new_values(tmp_path: Path) -> None:
     file = tmp_path / "values.json"
     many = [
         GoodResult(a_result(a_query(f"q{number}"), Sample("things", 1, {})), 0.0) for number in range(1000)
@@ -193,14 +197,14 @@ def test_what_is_written_is_in_proportion_to_what_is_new(tmp_path: Path) -> None
         written += now[1] - (before[1] if now[0] == before[0] else 0)
         before = now
     memory.save(many[:1])
-    one = file.stat().st_size
+    size_of_tick = file.stat().st_size
     memory.save(many)
     whole = file.stat().st_size
-    assert written < 2 * 2000 * (one + 1) + 2 * whole
+    assert written < 2 * 2000 * (size_of_tick + 1) + 2 * whole
     assert before[1] <= 2 * whole
 
 
-def test_the_newest_value_of_each_query_comes_back(tmp_path: Path) -> None:
+def test_the_newest_value_of_each_query_is_restored(tmp_path: Path) -> None:
     memory = StateFile(tmp_path, "db")
     newer = a_result(A, Sample("things", 7, {"kind": "y"}), at=1010.0)
     other = a_result(B, Sample("b", 8, {}), at=1020.0)
@@ -210,7 +214,7 @@ def test_the_newest_value_of_each_query_comes_back(tmp_path: Path) -> None:
     assert [good.result for good in recalled(tmp_path, 1030.0)] == [newer, other]
 
 
-def test_a_torn_last_tick_costs_that_tick_only_and_the_next_start_goes_on(tmp_path: Path) -> None:
+def test_a_truncated_last_tick_loses_only_that_tick(tmp_path: Path) -> None:
     newer = GoodResult(a_result(A, Sample("things", 7, {"kind": "y"}), at=1010.0), 0.0)
     memory, file = StateFile(tmp_path, "db"), tmp_path / "values.json"
     memory.add([GoodResult(RESULT, 0.0)], lambda: [GoodResult(RESULT, 0.0)])
@@ -226,7 +230,7 @@ def test_a_torn_last_tick_costs_that_tick_only_and_the_next_start_goes_on(tmp_pa
 
 
 @pytest.mark.parametrize("by", ["nothing", "a pipe", "a folder"])
-def test_a_file_that_was_removed_or_replaced_is_written_whole_again(tmp_path: Path, by: str) -> None:
+def test_a_removed_or_replaced_file_is_written_completely(tmp_path: Path, by: str) -> None:
     memory, file = StateFile(tmp_path, "db"), tmp_path / "values.json"
     memory.add([GoodResult(RESULT, 0.0)], lambda: [GoodResult(RESULT, 0.0)])
     file.unlink()
@@ -241,7 +245,7 @@ def test_a_file_that_was_removed_or_replaced_is_written_whole_again(tmp_path: Pa
     assert [good.result for good in recalled(tmp_path, 1030.0)] == [RESULT]
 
 
-def test_queries_that_are_gone_are_gone_from_the_file_with_the_next_tick(tmp_path: Path) -> None:
+def test_removed_queries_are_removed_from_the_file_with_the_next_tick(tmp_path: Path) -> None:
     memory = StateFile(tmp_path, "db")
     memory.add([GoodResult(RESULT, 0.0)], lambda: [GoodResult(RESULT, 0.0)])
     other = GoodResult(a_result(B, Sample("b", 8, {}), at=1020.0), 0.0)
@@ -255,11 +259,11 @@ attributes = st.dictionaries(st.text(), st.one_of(st.text(), st.booleans(), st.i
 
 
 @given(st.lists(st.tuples(values, attributes), max_size=5), st.floats(0, 2e9))
-def test_whatever_is_kept_comes_back_the_same(
+def test_any_stored_value_is_restored_unchanged(
     tmp_path_factory: pytest.TempPathFactory, samples: list[tuple[int | float, dict[str, str]]], at: float
 ) -> None:
     folder = tmp_path_factory.mktemp("memory")
-    result = a_result(A, *(Sample("things", value, told) for value, told in samples), at=at)
+    result = a_result(A, *(Sample("things", value, labels) for value, labels in samples), at=at)
     StateFile(folder, "db").save([GoodResult(result, 0.0)])
     (good,) = StateFile(folder, "db").load([A], 0.0, at)
     assert good.result == result
@@ -267,13 +271,13 @@ def test_whatever_is_kept_comes_back_the_same(
     assert all(math.isfinite(sample.value) for sample in good.result.samples)
 
 
-def test_what_is_remembered_holds_no_text_of_the_query(kept: Path) -> None:
+def test_the_state_file_contains_no_sql(state_folder: Path) -> None:
     result = PollResult(replace(A, sql="SELECT 'secret' AS n"), 1.0, 0.0, "ok")
-    StateFile(kept, "postgresql://me:***@host/db").save([GoodResult(result, 0.0)])
-    assert "secret" not in (kept / "values.json").read_text()
+    StateFile(state_folder, "postgresql://me:***@host/db").save([GoodResult(result, 0.0)])
+    assert "secret" not in (state_folder / "values.json").read_text()
 
 
-def test_the_folder_is_made_or_refused_with_and_without_an_endpoint(tmp_path: Path) -> None:
+def test_the_folder_is_created_or_rejected_with_and_without_an_endpoint(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     for endpoint in ("", "http://127.0.0.1:4317"):
         env = {"POLLER_STATE_DIR": str(tmp_path / "file"), "POLLER_OTLP_ENDPOINT": endpoint}
@@ -287,7 +291,7 @@ def test_the_folder_is_made_or_refused_with_and_without_an_endpoint(tmp_path: Pa
 
 
 @pytest.mark.postgres
-def test_a_daemon_that_is_killed_goes_on_telling_its_values_while_the_database_is_away(
+def test_after_a_kill_a_daemon_exports_its_values_without_the_database(
     server: MessagingServer,
     receiver: Receiver,
     poller_process: Start,

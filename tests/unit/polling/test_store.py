@@ -1,4 +1,4 @@
-"""The store shows the last good result of each query until it is too old."""
+"""The store returns the last good result of each query until it is too old."""
 
 from __future__ import annotations
 
@@ -20,32 +20,32 @@ def sample(value: int, metric: str = "things", **attributes: str) -> Sample:
     return Sample(metric, value, attributes)
 
 
-def shown(store: ResultStore, now: float, metric: str = "things") -> list[int | float]:
+def values_at(store: ResultStore, now: float, metric: str = "things") -> list[int | float]:
     return [
         sample.value for result in store.current(now) for sample in result.samples if sample.metric == metric
     ]
 
 
-def test_nothing_is_shown_before_the_first_result() -> None:
+def test_there_are_no_values_before_the_first_result() -> None:
     store = ResultStore([A])
-    assert shown(store, 0) == []
+    assert values_at(store, 0) == []
     (freshness,) = store.freshness(0)
     assert (freshness.query, freshness.last_success, freshness.age) == (A, None, None)
     assert (freshness.stale, freshness.series) == (True, 0)
 
 
-def test_a_good_result_takes_the_place_of_the_one_before_whole() -> None:
+def test_a_good_result_replaces_the_previous_result_completely() -> None:
     store = ResultStore([A])
     store.put([a_result(A, sample(1, kind="x"), sample(2, kind="y"))], 0)
     store.put([a_result(A, sample(3, kind="y"))], 1)
-    assert shown(store, 1) == [3]
+    assert values_at(store, 1) == [3]
 
 
 def test_a_good_result_without_rows_ends_the_series() -> None:
     store = ResultStore([A])
     store.put([a_result(A, sample(1))], 0)
     store.put([a_result(A)], 1)
-    assert shown(store, 1) == []
+    assert values_at(store, 1) == []
     (freshness,) = store.freshness(1)
     assert (freshness.stale, freshness.series) == (False, 0)
 
@@ -55,7 +55,7 @@ def test_a_failed_or_skipped_poll_changes_nothing() -> None:
     store.put([a_result(A, sample(1), at=1000.0)], 0)
     store.put([a_result(A, at=1060.0, outcome="failed", error=FAILURE)], 60)
     store.put([a_result(A, at=1070.0, outcome="skipped", skipped=Skip("column", "no such column"))], 70)
-    assert shown(store, 80) == [1]
+    assert values_at(store, 80) == [1]
     (freshness,) = store.freshness(80)
     assert (freshness.last_success, freshness.age) == (1000.0, 80)
 
@@ -71,7 +71,7 @@ def a_failure(kind: ErrorKind) -> PollResult:
 @pytest.mark.parametrize(
     ("polls", "states"),
     [
-        (  # as the circuit breaker has it: tried, postponed, tried
+        (  # with an open circuit breaker: tried, postponed, tried
             [a_failure("timeout"), a_skip("breaker"), a_failure("timeout"), a_skip("breaker"), a_result(A)],
             ["failed(timeout)"] * 4 + ["ok"],
         ),
@@ -81,11 +81,11 @@ def a_failure(kind: ErrorKind) -> PollResult:
             [a_result(A, estimated="timeout"), a_result(A, estimated="breaker"), a_result(A)],
             ["estimated(timeout)", "estimated(timeout)", "ok"],
         ),
-        (  # what concerns the server, or what the query requires of it, is news
+        (  # problems of the server, or of the requirements, replace the state
             [a_failure("rejected"), a_skip("lag"), a_skip("breaker"), a_skip("relation")],
             ["failed(rejected)", "skipped(lag)", "failed(rejected)", "skipped(relation)"],
         ),
-        (  # a server that is away says nothing of the query
+        (  # an unavailable server says nothing about the query
             [a_failure("rejected"), a_failure("unavailable"), a_skip("breaker")],
             ["failed(rejected)", "failed(unavailable)", "failed(rejected)"],
         ),
@@ -97,84 +97,87 @@ def test_a_query_that_fails_stays_failed_until_it_succeeds(
     polls: Sequence[PollResult], states: Sequence[str]
 ) -> None:
     store = ResultStore([A])
-    seen = []
+    observed = []
     for now, result in enumerate(polls):
         store.put([result], float(now))
         (freshness,) = store.freshness(float(now))
-        seen.append(str(freshness.state))
-    assert seen == states
+        observed.append(str(freshness.state))
+    assert observed == states
 
 
-def test_a_query_that_asks_something_else_has_not_failed() -> None:
+def test_a_query_with_another_statement_has_not_failed() -> None:
     store = ResultStore([A])
     store.put([a_failure("timeout")], 0.0)
     store.swap([A], {A.name})
     store.put([a_skip("busy")], 1.0)
-    assert [str(one.state) for one in store.freshness(1.0)] == ["skipped(busy)"]
+    assert [str(item.state) for item in store.freshness(1.0)] == ["skipped(busy)"]
 
 
-def test_a_value_is_shown_until_max_age_and_not_a_moment_longer() -> None:
+def test_a_value_is_returned_until_max_age_and_not_longer() -> None:
     store = ResultStore([A])
     store.put([a_result(A, sample(1))], 10)
-    assert shown(store, 110) == [1]
-    assert shown(store, 110.001) == []
+    assert values_at(store, 110) == [1]
+    assert values_at(store, 110.001) == []
     (before,), (after,) = store.freshness(110), store.freshness(110.001)
     assert (before.stale, before.series) == (False, 1)
     assert (after.stale, after.series, after.last_success) == (True, 0, 1000.0)
 
 
-def test_a_stale_query_comes_back_with_its_next_good_result() -> None:
+def test_a_stale_query_recovers_with_its_next_good_result() -> None:
     store = ResultStore([A])
     store.put([a_result(A, sample(1))], 0)
-    assert shown(store, 1000) == []
+    assert values_at(store, 1000) == []
     store.put([a_result(A, sample(2))], 1000)
-    assert shown(store, 1001) == [2]
+    assert values_at(store, 1001) == [2]
 
 
-def test_two_queries_feed_one_metric_and_age_apart() -> None:
+def test_two_queries_feed_the_same_metric_and_age_separately() -> None:
     store = ResultStore([A, B])
     store.put([a_result(A, sample(1)), a_result(B, sample(2), sample(9, metric="others"))], 0)
-    assert shown(store, 50) == [1, 2]
-    assert shown(store, 200) == [2]
-    assert shown(store, 50, "others") == [9]
+    assert values_at(store, 50) == [1, 2]
+    assert values_at(store, 200) == [2]
+    assert values_at(store, 50, "others") == [9]
     assert [freshness.series for freshness in store.freshness(50)] == [1, 2]
 
 
-def test_a_reading_under_way_is_of_one_tick_while_the_next_is_put() -> None:
+def test_a_read_in_progress_is_of_a_single_tick_while_the_next_is_stored() -> None:
     store = ResultStore([A, B])
     store.put([a_result(A, sample(1)), a_result(B, sample(1))], 0)
     reading = store.current(1)
     store.put([a_result(A, sample(2)), a_result(B, sample(2))], 1)
     assert [result.samples[0].value for result in reading] == [1, 1]
-    assert shown(store, 1) == [2, 2]
+    assert values_at(store, 1) == [2, 2]
 
 
-def test_a_swap_keeps_the_values_of_what_stays_under_its_new_definition() -> None:
+def test_a_swap_keeps_the_values_of_remaining_queries_with_the_new_definition() -> None:
     store = ResultStore([A, B])
     store.put([a_result(A, sample(1)), a_result(B, sample(2))], 0)
     longer = a_query("a", interval=60, max_age=1000, timeout=1)
     added = a_query("c", interval=60, max_age=100, timeout=1)
     store.swap([added, longer], dropped={"b"})
-    assert shown(store, 500) == [1]
+    assert values_at(store, 500) == [1]
     assert [result.query for result in store.current(500)] == [longer]
-    assert [(one.query, one.last_success) for one in store.freshness(0)] == [(added, None), (longer, 1000.0)]
+    assert [(item.query, item.last_success) for item in store.freshness(0)] == [
+        (added, None),
+        (longer, 1000.0),
+    ]
 
 
-def test_a_swap_drops_what_is_gone_and_what_asks_something_else_at_once_and_for_good() -> None:
+def test_a_swap_permanently_drops_values_of_removed_and_changed_queries() -> None:
     store = ResultStore([A, B])
     store.put([a_result(A, sample(1)), a_result(B, sample(2))], 0)
     store.swap([A], dropped={"a"})
-    assert shown(store, 1) == []
+    assert values_at(store, 1) == []
     store.swap([A, B], dropped=())
-    assert shown(store, 1) == [], "a query that comes back begins anew"
+    assert values_at(store, 1) == [], "a query that returns starts without values"
     store.put([a_result(A, sample(3))], 2)
-    assert shown(store, 2) == [3]
+    assert values_at(store, 2) == [3]
 
 
-def test_a_reading_under_way_is_of_one_catalogue_while_the_next_is_swapped_in() -> None:
+def test_a_read_in_progress_is_of_a_single_catalogue_during_a_swap() -> None:
     store = ResultStore([A, B])
     store.put([a_result(A, sample(1)), a_result(B, sample(2))], 0)
     reading = store.current(1)
     store.swap([A], dropped={"b"})
     assert [result.samples[0].value for result in reading] == [1, 2]
-    assert shown(store, 1) == [1]
+    assert values_at(store, 1) == [1]

@@ -1,4 +1,4 @@
-"""What an operator allows decides before anything is sent."""
+"""The operator's settings are checked before anything is sent."""
 
 from __future__ import annotations
 
@@ -20,25 +20,25 @@ FINE = Lag(0.0, 0.1, True, 1, "everything received is replayed")
 QUERIES = [a_query("plain"), a_query("gated", requires={"columns": {"nowhere": []}})]
 
 
-def reasons(told: Mapping[str, Skip]) -> dict[str, SkipReason]:
-    return {name: skip.reason for name, skip in told.items()}
+def reasons(decisions: Mapping[str, Skip]) -> dict[str, SkipReason]:
+    return {name: skip.reason for name, skip in decisions.items()}
 
 
-def test_what_is_allowed_is_sent_but_for_what_the_server_lacks() -> None:
+def test_allowed_queries_are_sent_unless_the_server_lacks_a_requirement() -> None:
     assert reasons(Admission().decide(QUERIES, STANDBY, FINE, 0.0)) == {"gated": "relation"}
 
 
 @pytest.mark.parametrize(
-    ("wanted", "skipped", "warnings"), [("warn", False, 1), ("true", True, 0), ("false", False, 0)]
+    ("setting", "skipped", "warnings"), [("warn", False, 1), ("true", True, 0), ("false", False, 0)]
 )
-def test_a_primary_is_warned_of_once_or_refused_or_taken(
-    wanted: RequireStandby, skipped: bool, warnings: int, caplog: pytest.LogCaptureFixture
+def test_a_primary_causes_a_warning_or_is_refused_or_accepted(
+    setting: RequireStandby, skipped: bool, warnings: int, caplog: pytest.LogCaptureFixture
 ) -> None:
-    admission = Admission(wanted)
+    admission = Admission(setting)
     with caplog.at_level(logging.INFO):
-        told = [admission.decide(QUERIES[:1], PRIMARY, FINE, 0.0) for _ in range(3)]
+        decisions = [admission.decide(QUERIES[:1], PRIMARY, FINE, 0.0) for _ in range(3)]
     assert (
-        told
+        decisions
         == [
             {"plain": Skip("primary", "this server is a primary and POLLER_REQUIRE_STANDBY is true")}
             if skipped
@@ -49,7 +49,7 @@ def test_a_primary_is_warned_of_once_or_refused_or_taken(
     assert len(caplog.records) == warnings
 
 
-def test_a_primary_is_warned_of_again_when_it_was_a_standby_in_between(
+def test_a_primary_causes_another_warning_after_it_was_a_standby(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     admission = Admission("warn")
@@ -76,22 +76,22 @@ def test_a_primary_is_warned_of_again_when_it_was_a_standby_in_between(
     ],
 )  # fmt: skip
 def test_a_lag_above_the_limit_or_unknown_skips_every_query(lag: Lag | None, detail: str | None) -> None:
-    told = Admission(max_replay_lag=60.0).decide(QUERIES, STANDBY, lag, 0.0)
+    decisions = Admission(max_replay_lag=60.0).decide(QUERIES, STANDBY, lag, 0.0)
     if detail is None:
-        assert reasons(told) == {"gated": "relation"}
+        assert reasons(decisions) == {"gated": "relation"}
     else:
-        assert {name: skip.reason for name, skip in told.items()} == {"plain": "lag", "gated": "lag"}
-        assert str(told["plain"]) == detail
+        assert {name: skip.reason for name, skip in decisions.items()} == {"plain": "lag", "gated": "lag"}
+        assert str(decisions["plain"]) == detail
 
 
-def test_without_a_limit_any_lag_will_do_and_a_primary_has_none() -> None:
+def test_without_a_limit_any_lag_is_accepted_and_a_primary_has_none() -> None:
     behind = Lag(1e6, 1e6, True, 1, "x")
     assert Admission().decide(QUERIES[:1], STANDBY, behind, 0.0) == {}
     unknown = Lag(None, None, False, 1, "x")
     assert Admission("false", max_replay_lag=1.0).decide(QUERIES[:1], PRIMARY, unknown, 0.0) == {}
 
 
-def test_strict_refuses_a_role_that_may_do_more_than_read() -> None:
+def test_strict_refuses_a_role_with_more_than_read_privileges() -> None:
     mighty = ServerFacts(True, 180000, {}, frozenset(), excess=("superuser",))
     assert Admission(strict=True).decide(QUERIES[:1], mighty, FINE, 0.0) == {
         "plain": Skip(
@@ -102,17 +102,17 @@ def test_strict_refuses_a_role_that_may_do_more_than_read() -> None:
     assert Admission().decide(QUERIES[:1], mighty, FINE, 0.0) == {}
 
 
-def test_a_query_is_held_back_only_where_nothing_else_skips_it() -> None:
+def test_a_query_is_delayed_only_if_nothing_else_skips_it() -> None:
     def hold(query: QueryDefinition, now: float, active: int | None) -> Skip | None:
         return Skip("busy", f"{query.name} {now} {active}")
 
     facts = ServerFacts(True, 180000, {}, frozenset(), active=7)
-    told = Admission(hold=hold).decide(QUERIES, facts, FINE, 5.0)
-    assert told["plain"] == Skip("busy", "plain 5.0 7")
-    assert told["gated"].reason == "relation"
+    decisions = Admission(hold=hold).decide(QUERIES, facts, FINE, 5.0)
+    assert decisions["plain"] == Skip("busy", "plain 5.0 7")
+    assert decisions["gated"].reason == "relation"
 
 
-def test_a_limit_of_backends_that_cannot_be_counted_says_so_once(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_limit_without_a_count_of_backends_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
     admission = Admission("false", count_active=True)
     for _ in range(3):
         admission.decide(QUERIES[:1], STANDBY, FINE, 0.0)

@@ -1,4 +1,4 @@
-"""A refused connection has the SQLSTATE that the server meant, and advice that helps."""
+"""A refused connection has the server's SQLSTATE and helpful advice."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.every_version
 
 
 def refused(dsn: str) -> tuple[str | None, str | None, str]:
-    """SQLSTATE, hint and kind of the refusal."""
+    """Return SQLSTATE, hint and kind of the refusal."""
     with closing(Replica(lambda: dsn, connect_timeout=5, limits=TransactionLimits(1))) as replica:
         (answer,) = replica.fetch([a_query()])
     assert answer.error is not None, answer
@@ -42,20 +42,20 @@ def refused(dsn: str) -> tuple[str | None, str | None, str]:
 def test_each_refusal_of_a_real_server_has_its_sqlstate_and_its_advice(
     database: Database, setup: str, changes: dict[str, str], sqlstate: str, advice: str
 ) -> None:
-    """The names contain what other refusals say."""
+    """The names contain the messages of other refusals."""
     role = f'permission denied for database "{database.name}'.replace('"', "")
     database.execute(f'CREATE ROLE "{role}" LOGIN')
     try:
         other = Database("postgres", database.site)
         other.execute(setup.format(role=role, database=database.name))
         dsn = make_conninfo(database.primary_dsn, **{"user": role, **changes})
-        told, hint, kind = refused(dsn)
+        reported, hint, kind = refused(dsn)
     finally:
         if "ALLOW_CONNECTIONS" in setup:
             other.execute(f"ALTER DATABASE {database.name} ALLOW_CONNECTIONS true")
         other.execute(f"UPDATE {_LIMIT} = -1 WHERE datname = '{database.name}'")
         database.execute(f'DROP ROLE "{role}"')
-    assert (told, kind) == (sqlstate, "unavailable")
+    assert (reported, kind) == (sqlstate, "unavailable")
     assert hint is not None
     assert advice in hint
 

@@ -1,4 +1,4 @@
-"""Whether a query may be sent is decided from the server's catalogue, in words."""
+"""The server's catalogs decide whether a query may be sent, and a message gives the reason."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ def needs(**requires: Any) -> Requirements:
     return Requirements(**requires)
 
 
-def test_nothing_required_is_always_met() -> None:
+def test_a_query_without_requirements_is_always_accepted() -> None:
     assert unmet(needs(), PRIMARY) is None
 
 
-def test_all_that_is_required_and_there_is_met() -> None:
-    wanted = needs(
+def test_available_requirements_are_met() -> None:
+    requirements = needs(
         role="standby", server_version=">=15,<16", extensions=["plpgsql"], columns={"users": ["id"]}
     )
-    assert unmet(wanted, STANDBY) is None
+    assert unmet(requirements, STANDBY) is None
 
 
 @pytest.mark.parametrize(
@@ -47,14 +47,14 @@ def test_all_that_is_required_and_there_is_met() -> None:
         ({"columns": {"users": ["id", "size"]}}, STANDBY, "column", "column users.size does not exist"),
     ],
 )
-def test_what_is_not_met_is_said(
+def test_an_unmet_requirement_is_reported(
     requires: dict[str, Any], facts: ServerFacts, reason: SkipReason, detail: str
 ) -> None:
     assert unmet(needs(**requires), facts) == Skip(reason, detail)
 
 
 @pytest.mark.parametrize(
-    ("wanted", "version", "met"),
+    ("required", "version", "met"),
     [
         (">=15", 150000, True), (">=15", 149999, False), (">15", 150018, False), (">15", 160000, True),
         ("<15", 149999, True), ("<15", 150000, False), ("<=15", 150018, True), ("<=15", 160000, False),
@@ -64,17 +64,17 @@ def test_what_is_not_met_is_said(
         (">= 14 , < 16", 150018, True), (">=14,<15", 150018, False),
     ],
 )  # fmt: skip
-def test_a_version_without_a_minor_means_every_minor(wanted: str, version: int, met: bool) -> None:
+def test_a_version_without_a_minor_means_every_minor(required: str, version: int, met: bool) -> None:
     facts = ServerFacts(True, version, {}, frozenset())
-    assert (unmet(needs(server_version=wanted), facts) is None) is met
+    assert (unmet(needs(server_version=required), facts) is None) is met
 
 
-def test_names_in_another_encoding_do_not_break_the_reading() -> None:
-    told = {
+def test_names_in_another_encoding_can_be_read() -> None:
+    row = {
         "standby": True, "version": 150018, "extensions": [], "columns": {"t": [["Stra?e"], []]},
         "member_of": [], "active": None, "excess": [], "server": "", "session": "",
     }  # fmt: skip
-    facts = read_facts(json.dumps(told).encode().replace(b"?", b"\xdf"))
+    facts = read_facts(json.dumps(row).encode().replace(b"?", b"\xdf"))
     assert facts.columns == {"t": frozenset({"Stra\ufffde"})}
 
 
@@ -108,17 +108,17 @@ def test_the_facts_are_those_of_the_server(database: Database) -> None:
         ({"columns": {"t": []}}, ["pg_attribute", "pg_class"]),
     ],
 )
-def test_only_the_catalogues_that_a_requirement_needs_are_looked_at(
+def test_only_the_catalogs_that_a_requirement_needs_are_read(
     requires: dict[str, Any], looked_at: list[str]
 ) -> None:
-    """Each costs the server something at every tick."""
+    """Each of them costs the server work at every tick."""
     sql = facts_query([a_query("first"), a_query("second", requires=requires)])
     tables = ("pg_attribute", "pg_class", "pg_extension", "pg_roles", "pg_stat_activity")
     assert [table for table in tables if f"pg_catalog.{table}" in sql] == looked_at
 
 
 @pytest.mark.every_version
-def test_names_are_found_as_postgresql_finds_them(database: Database) -> None:
+def test_names_are_resolved_as_in_postgresql(database: Database) -> None:
     database.execute(
         """
         CREATE TABLE plain (a int, "B" int, gone int); ALTER TABLE plain DROP COLUMN gone;
@@ -127,15 +127,15 @@ def test_names_are_found_as_postgresql_finds_them(database: Database) -> None:
         CREATE SCHEMA hidden; CREATE TABLE hidden.only_here (x int)
         """
     )
-    told = facts_of(
+    columns_of = facts_of(
         database, "PLAIN", '"Mixed.Case"', '"a ""b"" c"', '"Other".t', "v", "public.Plain", "pg_class"
     ).columns
-    assert told["PLAIN"] == told["public.Plain"] == {"a", "B"}
-    assert told['"Mixed.Case"'] == {"it's"}
-    assert told['"a ""b"" c"'] == {"h"}
-    assert told['"Other".t'] == {"o"}
-    assert told["v"] == {"a"}
-    assert "relname" in told["pg_class"]
+    assert columns_of["PLAIN"] == columns_of["public.Plain"] == {"a", "B"}
+    assert columns_of['"Mixed.Case"'] == {"it's"}
+    assert columns_of['"a ""b"" c"'] == {"h"}
+    assert columns_of['"Other".t'] == {"o"}
+    assert columns_of["v"] == {"a"}
+    assert "relname" in columns_of["pg_class"]
     absent = ("Mixed.Case", "Other.t", '"PLAIN"', "only_here", "gone", "nowhere.t")
     assert facts_of(database, *absent).columns == {}
 
@@ -153,13 +153,13 @@ def test_the_first_schema_of_the_search_path_wins(database: Database) -> None:
 
 @pytest.mark.every_version
 @pytest.mark.parametrize("name", NO_NAMES)
-def test_a_name_that_is_none_is_a_relation_that_does_not_exist(database: Database, name: str) -> None:
+def test_an_invalid_name_is_a_relation_that_does_not_exist(database: Database, name: str) -> None:
     database.execute("CREATE TABLE t (n int)")
     assert facts_of(database, name, "t").columns == {"t": {"n"}}
 
 
 @pytest.mark.every_version
-def test_a_schema_that_may_not_be_used_is_no_error(database: Database) -> None:
+def test_a_schema_without_the_usage_privilege_is_not_an_error(database: Database) -> None:
     role = f"reader_{database.name}"
     database.execute(f"CREATE ROLE {role}; CREATE SCHEMA private; CREATE TABLE private.t (n int)")
     try:
@@ -169,7 +169,7 @@ def test_a_schema_that_may_not_be_used_is_no_error(database: Database) -> None:
 
 
 @pytest.mark.every_version
-def test_active_backends_are_counted_by_those_who_may_see_them(database: Database) -> None:
+def test_active_backends_are_counted_if_the_role_may_see_them(database: Database) -> None:
     role = f"blind_{database.name}"
     database.execute(f"CREATE ROLE {role}")
     asking = facts_query([], count_active=True)
@@ -195,7 +195,7 @@ def test_active_backends_are_counted_by_those_who_may_see_them(database: Databas
 
 
 @pytest.mark.every_version
-def test_what_may_not_be_read_is_a_privilege_that_lacks_by_column_and_by_schema(database: Database) -> None:
+def test_a_missing_privilege_is_reported_by_column_and_by_schema(database: Database) -> None:
     role = f"partial_{database.name}"
     database.execute(
         f"CREATE ROLE {role}; CREATE TABLE t (open int, closed int); GRANT SELECT (open) ON t TO {role};"
@@ -213,20 +213,20 @@ def test_what_may_not_be_read_is_a_privilege_that_lacks_by_column_and_by_schema(
             return skip.detail.partition(";")[0] if skip else None
 
         assert lacking(t=["open"]) is None
-        assert lacking(t=[]) is None, "a part of it may be read"
+        assert lacking(t=[]) is None, "some of its columns may be read"
         assert lacking(t=["open", "closed"]) == "column t.closed may not be read"
         assert lacking(shut=[]) == "no column of shut may be read"
         assert lacking(hidden__h=["n"]) == "column hidden.h.n may not be read", "its schema may not be used"
         elsewhere = unmet(needs(columns={"shut": [], "t": ["closed", "absent"]}), facts)
-        assert elsewhere == Skip("column", "column t.absent does not exist"), "no GRANT would repair it"
+        assert elsewhere == Skip("column", "column t.absent does not exist"), "no GRANT would fix it"
     finally:
         database.execute(f"DROP OWNED BY {role}; DROP ROLE {role}")
 
 
 @pytest.mark.every_version
-def test_a_role_that_is_required_is_looked_up_with_what_it_inherits(database: Database) -> None:
-    wanted = ("pg_read_all_stats", "pg_signal_backend", "no'such")
-    query = a_query(requires={"member_of": wanted})
+def test_a_required_role_is_checked_with_inherited_memberships(database: Database) -> None:
+    roles = ("pg_read_all_stats", "pg_signal_backend", "no'such")
+    query = a_query(requires={"member_of": roles})
     role = f"member_{database.name}"
     database.execute(f"CREATE ROLE {role}; GRANT pg_monitor TO {role}")
     try:
@@ -238,7 +238,7 @@ def test_a_role_that_is_required_is_looked_up_with_what_it_inherits(database: Da
     finally:
         database.execute(f"DROP ROLE {role}")
     assert facts.member_of == {"pg_read_all_stats"}
-    assert unmet(needs(member_of=wanted[:1]), facts) is None
+    assert unmet(needs(member_of=roles[:1]), facts) is None
     assert unmet(query.requires, facts) == Skip(
         "privilege", "the role has not the privileges of pg_signal_backend; GRANT pg_signal_backend to it"
     )

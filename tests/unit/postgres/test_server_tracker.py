@@ -1,4 +1,4 @@
-"""The server that answers is remembered, and a change of it is one line in the log."""
+"""The tracker stores the current server, and logs a change in a single line."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ FIRST = ServerInfo("10.0.0.1", 5432, standby=True, timeline=1, lag=0.0, data_age
 
 
 def lines(caplog: pytest.LogCaptureFixture) -> list[str]:
-    told = [f"{record.levelname} {record.getMessage()}" for record in caplog.records]
+    messages = [f"{record.levelname} {record.getMessage()}" for record in caplog.records]
     caplog.clear()
-    return told
+    return messages
 
 
 @pytest.fixture
@@ -23,7 +23,7 @@ def tracker(caplog: pytest.LogCaptureFixture) -> ServerTracker:
     return ServerTracker(30.0)
 
 
-def test_a_server_is_told_at_first_sight_and_not_again(
+def test_a_server_is_logged_at_the_first_connection_and_not_again(
     tracker: ServerTracker, caplog: pytest.LogCaptureFixture
 ) -> None:
     tracker.record(FIRST)
@@ -32,7 +32,7 @@ def test_a_server_is_told_at_first_sight_and_not_again(
     assert lines(caplog) == []
 
 
-def test_a_one_shot_poll_does_not_tell_the_first_sight(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_single_poll_does_not_log_the_first_connection(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
     ServerTracker(30.0, announce_first=False).record(FIRST)
     assert lines(caplog) == []
@@ -53,7 +53,7 @@ def test_a_one_shot_poll_does_not_tell_the_first_sight(caplog: pytest.LogCapture
         (replace(FIRST, timeline=2), "WARNING 10.0.0.1:5432 follows timeline 2 now"),
     ],
 )  # fmt: skip
-def test_another_server_role_or_timeline_is_one_line(
+def test_another_server_role_or_timeline_is_a_single_line(
     second: ServerInfo, line: str, tracker: ServerTracker, caplog: pytest.LogCaptureFixture
 ) -> None:
     tracker.record(FIRST)
@@ -64,7 +64,7 @@ def test_another_server_role_or_timeline_is_one_line(
     assert lines(caplog) == []
 
 
-def test_a_timeline_that_is_not_told_is_no_change(
+def test_an_unknown_timeline_is_not_a_change(
     tracker: ServerTracker, caplog: pytest.LogCaptureFixture
 ) -> None:
     tracker.record(FIRST)
@@ -74,7 +74,7 @@ def test_a_timeline_that_is_not_told_is_no_change(
     assert lines(caplog) == []
 
 
-def test_a_sighting_is_shown_until_it_says_nothing_about_now(tracker: ServerTracker) -> None:
+def test_the_server_is_exported_until_the_information_is_too_old(tracker: ServerTracker) -> None:
     assert tracker.current(100.0) is None
     tracker.record(FIRST)
     assert tracker.current(130.0) == FIRST

@@ -1,4 +1,4 @@
-"""The SQL that the poller itself sends names only PostgreSQL's own objects, whatever others have created."""
+"""The poller's own SQL uses only PostgreSQL's own objects, even if others have the same names."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from tests.bed.proxy import Proxy
 
 @pytest.fixture(autouse=True)
 def _logging() -> Iterator[None]:
-    """The commands run in this process, and set up its log."""
+    """Restore the log: the commands run in this process and configure it."""
     root, own = logging.getLogger(), logging.getLogger("poller")
     before = list(root.handlers), root.level, own.level
     yield
@@ -64,13 +64,13 @@ CREATE TABLE public.letters (size int, mood public.mood, at timestamptz);
 INSERT INTO public.letters VALUES (5, 'glad', now());
 ANALYZE public.letters"""
 THE_USERS = re.compile(r"FROM public\.|public\.nowhere|CREATE TABLE|COPY ")
-"""What only the statements of the query files, of the cases and of drafts contain."""
+"""Texts that only statements of query files, cases and drafts contain."""
 EXPECTED = [
     "json_object_agg(wanted.name", "pg_stat_activity WHERE state", "member of ", "ts_stat", "set_config(",
     "open_schemas", "enumsortorder", "pg_table_is_visible", "pg_partition_root", "most_common_vals",
     "relispartition,\n    nspname", "aggtransfn", "SAVEPOINT tick", "BEGIN ISOLATION LEVEL READ COMMITTED",
 ]  # fmt: skip
-"""A part of each statement that the poller can send: all are seen, or this test has lost one."""
+"""A part of each statement that the poller can send: the test must observe all of them."""
 COMMANDS = [
     ["poll"],
     ["doctor"],
@@ -84,11 +84,11 @@ COMMANDS = [
 
 
 class Sent:
-    """Runs commands and keeps the statements that they sent and the errors that they got."""
+    """Runs commands and records their statements and the server's errors."""
 
     def __init__(self, proxy: Proxy, dsn: str) -> None:
         self._dsn = proxy.dsn(dsn)
-        self._said = proxy.record = []
+        self._traffic = proxy.record = []
 
     def run(self, *arguments: str, **more: str) -> str:
         environ = {
@@ -101,7 +101,7 @@ class Sent:
         return f"{result.output}\n{result.exception}"
 
     def run_all(self) -> dict[str, str]:
-        """Run everything that looks at a database in use; return what each command printed."""
+        """Run every command that reads a database in use; return the output of each."""
         printed = {" ".join(command): self.run(*command) for command in COMMANDS}
         return printed | {"strict poll": self.run("poll", POLLER_STRICT="true")}
 
@@ -110,25 +110,25 @@ class Sent:
 
     @property
     def own(self) -> list[str]:
-        """The poller's own statements, each once."""
-        sent = [sql for up, _ in self._said for sql in _statements(bytes(up))]
+        """Return the poller's own statements, each once."""
+        sent = [sql for up, _ in self._traffic for sql in _statements(bytes(up))]
         return sorted({sql for sql in sent if not THE_USERS.search(sql)})
 
     @property
     def errors(self) -> str:
-        return "\n".join(bytes(down).decode(errors="replace") for _, down in self._said)
+        return "\n".join(bytes(down).decode(errors="replace") for _, down in self._traffic)
 
 
-def _statements(said: bytes) -> Iterator[str]:
-    """Of what one client said to the server: the texts of Parse and of simple queries."""
+def _statements(messages: bytes) -> Iterator[str]:
+    """Yield the SQL of Parse messages and simple queries in a client's messages."""
     at = 0
-    while at + 8 <= len(said):
-        kind = said[at : at + 1]
+    while at + 8 <= len(messages):
+        kind = messages[at : at + 1]
         if kind == b"\0":  # a packet without a type: start, cancel, request for encryption
-            at += struct.unpack_from("!I", said, at)[0]
+            at += struct.unpack_from("!I", messages, at)[0]
             continue
-        (length,) = struct.unpack_from("!I", said, at + 1)
-        body = said[at + 5 : at + 1 + length]
+        (length,) = struct.unpack_from("!I", messages, at + 1)
+        body = messages[at + 5 : at + 1 + length]
         if kind in b"PQ":
             yield body.split(b"\0")[1 if kind == b"P" else 0].decode()
         at += 1 + length
@@ -150,9 +150,9 @@ def sent(
 
 
 def unqualified(sql: str) -> list[str]:
-    """Every name in `sql` that the search_path decides, also in texts that a function runs."""
+    """Return every name in `sql` that depends on search_path, including names in SQL texts for functions."""
     tree = pgparse.parse(re.sub(r"\$\d", "NULL", sql))
-    found: list[str] = []
+    problems: list[str] = []
     ctes = {node["ctename"] for node in _nodes(tree, "CommonTableExpr")}
     names = [("function", node["funcname"]) for node in _nodes(tree, "FuncCall")]
     names += [("type", node["names"]) for node in _nodes(tree, "TypeName") if "names" in node]
@@ -162,28 +162,30 @@ def unqualified(sql: str) -> list[str]:
     for node in _nodes(tree, "SubLink"):
         if node["subLinkType"] in ("ANY_SUBLINK", "ALL_SUBLINK"):
             names.append(("IN", node.get("operName", [])))
-    for what, parts in names:
+    for description, parts in names:
         words = [part["String"]["sval"] for part in parts]
         if len(words) != 2 or words[0] != "pg_catalog":
-            found.append(f"{what} {'.'.join(words)}")
-    found += [
+            problems.append(f"{description} {'.'.join(words)}")
+    problems += [
         f"relation {node['relname']}"
         for node in _nodes(tree, "RangeVar")
         if node.get("schemaname") != "pg_catalog" and node["relname"] not in ctes
     ]
-    found += ["CASE with an operand" for node in _nodes(tree, "CaseExpr") if "arg" in node]
-    found += ["USING" for node in _nodes(tree, "JoinExpr") if "usingClause" in node or node.get("isNatural")]
-    found += ["COLLATE" for _ in _nodes(tree, "CollateClause")]
+    problems += ["CASE with an operand" for node in _nodes(tree, "CaseExpr") if "arg" in node]
+    problems += [
+        "USING" for node in _nodes(tree, "JoinExpr") if "usingClause" in node or node.get("isNatural")
+    ]
+    problems += ["COLLATE" for _ in _nodes(tree, "CollateClause")]
     for node in _nodes(tree, "TypeCast"):
         kind = node["typeName"]["names"][-1]["String"]["sval"]
         text = node["arg"].get("A_Const", {}).get("sval", {}).get("sval", ".")
         if kind in ("regclass", "regtype", "regproc", "regprocedure") and "." not in text:
-            found.append(f"name {text}")
+            problems.append(f"name {text}")
     for node in _nodes(tree, "A_Const"):
         text = node.get("sval", {}).get("sval", "")
         if text.startswith("SELECT "):
-            found += unqualified(text)
-    return found
+            problems += unqualified(text)
+    return problems
 
 
 def _nodes(tree: Any, kind: str) -> Iterator[dict[str, Any]]:
@@ -193,7 +195,7 @@ def _nodes(tree: Any, kind: str) -> Iterator[dict[str, Any]]:
         if isinstance(node, dict):
             if kind in node and isinstance(node[kind], dict):
                 yield node[kind]
-            # A few nodes stand under the name of their field, without that of their kind.
+            # A few nodes are stored under the name of their field, without the name of their kind.
             if kind == "TypeName" and isinstance(node.get("typeName"), dict):
                 yield node["typeName"]
             pending.extend(node.values())
@@ -219,7 +221,7 @@ def _nodes(tree: Any, kind: str) -> Iterator[dict[str, Any]]:
         ("SELECT 1 FROM pg_catalog.ts_stat('SELECT f(1)')", "function f"),
     ],
 )
-def test_the_check_of_these_tests_sees_each_kind_of_unqualified_name(sql: str, name: str) -> None:
+def test_the_check_detects_each_kind_of_unqualified_name(sql: str, name: str) -> None:
     assert unqualified(sql) == [name]
 
 
@@ -237,15 +239,15 @@ SELECT oid FROM pg_type WHERE typtype = 'p' AND typname NOT LIKE 'any%' OR typna
 
 
 def _plant(dsn: str, own: list[str]) -> dict[str, int]:
-    """Create in `public` one of the same name as each object that `own` names; return how many of each kind.
+    """Create in `public` a namesake of each object in `own`; return the number of each kind.
 
-    Functions and operators have the very signatures of PostgreSQL's, so that they win wherever the name is
-    not qualified, as the database's search_path has `public` first.
+    Functions and operators have exactly PostgreSQL's signatures. The database's search_path has `public`
+    first, so that unqualified names resolve to the new objects.
     """
     trees = [pgparse.parse(re.sub(r"\$\d", "NULL", sql)) for sql in own]
     functions = {node["funcname"][-1]["String"]["sval"] for node in _nodes(trees, "FuncCall")}
     operators = {node["name"][-1]["String"]["sval"] for node in _nodes(trees, "A_Expr")}
-    operators |= {"=", "<>", "<", ">", "<=", ">="}  # which IN, BETWEEN and NULLIF look up
+    operators |= {"=", "<>", "<", ">", "<=", ">="}  # IN, BETWEEN and NULLIF use these
     types = {node["names"][-1]["String"]["sval"] for node in _nodes(trees, "TypeName") if "names" in node} - {
         "char"
     }
@@ -270,7 +272,7 @@ def _plant(dsn: str, own: list[str]) -> dict[str, int]:
             "WHERE pronamespace = 'pg_catalog'::regnamespace AND prokind = 'f' AND proname = ANY (%s)",
             (sorted(functions),),
         ).fetchall()
-        # What is VARIADIC "any" or an aggregate loses against an exact match.
+        # An exact match takes precedence over VARIADIC "any" and aggregates.
         signatures += [
             ("concat_ws", "text, text, text, text"),
             ("concat", "text, name, text, name"),
@@ -306,7 +308,7 @@ def _plant(dsn: str, own: list[str]) -> dict[str, int]:
     return planted
 
 
-def test_objects_of_others_in_the_search_path_are_never_used_by_the_pollers_own_sql(
+def test_the_pollers_own_sql_never_uses_other_objects_in_the_search_path(
     database: Database, sent: Sent
 ) -> None:
     database.execute(LETTERS)
@@ -318,24 +320,24 @@ def test_objects_of_others_in_the_search_path_are_never_used_by_the_pollers_own_
     with pytest.raises(psycopg.errors.RaiseException, match="HIJACKED"):
         database.execute("SELECT relname FROM pg_class")
 
-    told = sent.run_all() | {"test": sent.test_cases()}
+    outputs = sent.run_all() | {"test": sent.test_cases()}
     hijacked = re.findall(r"HIJACKED ([^\0]*)", sent.errors)
     assert [sql for sql in hijacked if not THE_USERS.search(sql)] == []
-    # They did not only fail: each of them came to its end.
-    assert re.search("letters .* ok", told["poll"]), told
-    assert "excess_privilege" in told["strict poll"], told
-    assert "lag" in told["doctor"], told
-    assert "contains the relation" in told["test"], told
+    # The commands did not merely fail: each completed.
+    assert re.search("letters .* ok", outputs["poll"]), outputs
+    assert "excess_privilege" in outputs["strict poll"], outputs
+    assert "lag" in outputs["doctor"], outputs
+    assert "contains the relation" in outputs["test"], outputs
 
 
 HOSTILE = "a'b\\'); SELECT 1/0; --\\"
 
 
 @pytest.mark.parametrize("conforming", ["on", "off"])
-def test_a_name_is_quoted_right_whatever_standard_conforming_strings_is(
+def test_a_name_is_quoted_correctly_with_any_standard_conforming_strings(
     database: Database, conforming: str
 ) -> None:
-    wanted = a_query(requires={"columns": {f'"{HOSTILE}"': ["n"]}, "member_of": [HOSTILE]})
+    query = a_query(requires={"columns": {f'"{HOSTILE}"': ["n"]}, "member_of": [HOSTILE]})
     database.execute('CREATE TABLE "{}" (n int)'.format(HOSTILE.replace('"', '""')))
     with psycopg.connect(database.primary_dsn) as connection:
         connection.execute(f"SET standard_conforming_strings = {conforming}".encode())
@@ -346,7 +348,7 @@ def test_a_name_is_quoted_right_whatever_standard_conforming_strings_is(
             return value
 
         assert ask(f"SELECT {literal(HOSTILE)}") == HOSTILE
-        assert ask(facts_query([wanted], count_active=True, privileges=True))["columns"] == {
+        assert ask(facts_query([query], count_active=True, privileges=True))["columns"] == {
             f'"{HOSTILE}"': [["n"], []]
         }
         ((_, name, *_),) = ask(known_query([23], [("public", HOSTILE)]))["relations"]

@@ -1,4 +1,4 @@
-"""A comment on its SQL tells the server which query runs, and changes nothing else."""
+"""A comment in its SQL names the running query to the server, and changes nothing else."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from poller.daemon.build import tags
 from poller.demo.cluster import Cluster
 from poller.model.query import QueryDefinition
 from poller.postgres.replica import Replica
-from poller.postgres.sqlcomment import SHOWN_BYTES, commented
+from poller.postgres.sqlcomment import VISIBLE_BYTES, commented
 from poller.postgres.transaction import TransactionLimits
 from tests.bed.definitions import a_query
 from tests.bed.postgres import Database
@@ -25,17 +25,17 @@ from tests.bed.watch import NAME
 NAP = "SELECT count(*) AS n FROM pg_sleep(30)"
 
 
-def test_keys_stand_in_order_and_everything_is_encoded() -> None:
-    told = {"query": "a", "traceparent": "00-ab-cd-01", "app": "it's */ 50%"}
-    assert commented("SELECT 1", told) == (
+def test_keys_are_sorted_and_everything_is_encoded() -> None:
+    keys = {"query": "a", "traceparent": "00-ab-cd-01", "app": "it's */ 50%"}
+    assert commented("SELECT 1", keys) == (
         "SELECT 1 /*app='it%27s%20%2A%2F%2050%25',query='a',traceparent='00-ab-cd-01'*/"
     )
     assert commented("SELECT 1", {}) == "SELECT 1"
 
 
 @given(st.text(), st.text())
-def test_nothing_ends_the_comment_before_its_end(key: str, value: str) -> None:
-    comment = commented("", {key: value}).strip()  # one that is too long to be shown stands in front
+def test_no_value_can_end_the_comment(key: str, value: str) -> None:
+    comment = commented("", {key: value}).strip()  # a comment that is too long precedes the statement
     assert comment.count("/*") == comment.count("*/") == 1
     assert comment.startswith("/*")
     assert comment.endswith("*/")
@@ -54,7 +54,7 @@ def test_nothing_ends_the_comment_before_its_end(key: str, value: str) -> None:
         "/*+ SeqScan(t) */ SELECT 1;",
     ],
 )
-def test_the_statement_is_the_same_with_and_without(sql: str) -> None:
+def test_the_statement_is_the_same_with_and_without_the_comment(sql: str) -> None:
     def parsed(text: str) -> str:
         return str(pgparse.fingerprint(text))
 
@@ -63,13 +63,13 @@ def test_the_statement_is_the_same_with_and_without(sql: str) -> None:
 
 
 @pytest.mark.parametrize("size", [950, 1008, 1009, 1010, 5000])
-def test_it_stands_where_the_server_shows_it_and_behind_a_hint_in_any_case(size: int) -> None:
+def test_it_is_within_the_visible_part_of_the_statement_and_after_a_hint(size: int) -> None:
     comment = "/*query='a'*/"
     sql = "SELECT 'é" + "x" * (size - 11) + "'"
     assert len(sql.encode()) == size
-    shown = commented(sql, {"query": "a"}).encode()[:SHOWN_BYTES]
-    assert comment.encode() in shown
-    assert shown.startswith(comment.encode()) is (size > 1009)
+    visible = commented(sql, {"query": "a"}).encode()[:VISIBLE_BYTES]
+    assert comment.encode() in visible
+    assert visible.startswith(comment.encode()) is (size > 1009)
     hinted = f"/*+ SeqScan(t) */ {sql}"
     assert commented(hinted, {"query": "a"}) == f"{hinted} {comment}"
 
@@ -77,25 +77,25 @@ def test_it_stands_where_the_server_shows_it_and_behind_a_hint_in_any_case(size:
 @pytest.mark.parametrize(
     ("setting", "expected"), [("off", {}), ("name", {"query": "a"}), ("traceparent", {"query": "a"})]
 )
-def test_outside_of_a_span_there_is_no_traceparent(setting: str, expected: Mapping[str, str]) -> None:
+def test_without_a_span_there_is_no_traceparent(setting: str, expected: Mapping[str, str]) -> None:
     assert tags(setting)("a") == expected
 
 
 @pytest.fixture
 def make_replica() -> Iterator[Callable[..., Replica]]:
-    made: list[Replica] = []
+    replicas: list[Replica] = []
 
     def make(dsn: str, **arguments: Any) -> Replica:
-        made.append(Replica(lambda: dsn, connect_timeout=5.0, limits=TransactionLimits(1.0), **arguments))
-        return made[-1]
+        replicas.append(Replica(lambda: dsn, connect_timeout=5.0, limits=TransactionLimits(1.0), **arguments))
+        return replicas[-1]
 
     yield make
-    for replica in made:
+    for replica in replicas:
         replica.close()
 
 
-def shown(database: Database) -> set[str]:
-    """What the standby shows to run for the poller in this database."""
+def statements_on_standby(database: Database) -> set[str]:
+    """Return the statements of the poller that the standby runs in this database."""
     rows = database.ask_standby(
         "SELECT query FROM pg_stat_activity WHERE datname = current_database() AND state = 'active' "
         f"AND application_name = '{NAME}'"
@@ -109,23 +109,25 @@ def shown(database: Database) -> set[str]:
 def test_the_server_shows_which_query_runs(
     database: Database, make_replica: Callable[..., Replica], snapshot: bool, more: str
 ) -> None:
-    """Also of an SQL that is longer than what the server shows of it."""
+    """Even for a statement that is longer than the visible part."""
     replica = make_replica(database.standby_dsn, tags=tags("name"))
     query = a_query("the-one", f"{NAP} {more}", snapshot=snapshot)
     asking = threading.Thread(target=replica.fetch, args=[[query]])
     asking.start()
     try:
-        assert eventually(lambda: any("/*query='the-one'*/" in sql for sql in shown(database)))
+        assert eventually(
+            lambda: any("/*query='the-one'*/" in sql for sql in statements_on_standby(database))
+        )
     finally:
         replica.interrupt()
         asking.join()
 
 
 @pytest.mark.postgres
-def test_the_plan_that_decides_on_an_estimate_is_named_as_well(
+def test_the_plan_for_an_estimate_has_the_comment_as_well(
     cluster: Cluster, database: Database, make_replica: Callable[..., Replica]
 ) -> None:
-    """And the estimate that answers, in the server's own log of every statement."""
+    """The estimate as well, in the server's own log of every statement."""
     database.execute(f"ALTER DATABASE {database.name} SET log_statement = 'all'")
     database.replayed()
     replica = make_replica(database.standby_dsn, tags=tags("name"))
@@ -142,12 +144,12 @@ def test_the_plan_that_decides_on_an_estimate_is_named_as_well(
 
 
 @pytest.mark.postgres
-def test_the_server_counts_the_statement_as_the_same(database: Database) -> None:
-    """By its query id, under which pg_stat_statements gathers, so that a traceparent makes no new entries."""
+def test_the_query_id_of_the_statement_is_unchanged(database: Database) -> None:
+    """pg_stat_statements groups by the query id, so that a traceparent creates no new entries."""
 
     def query_id(sql: str) -> object:
-        ((found,),) = database.execute(f"SET compute_query_id = on; {sql}")
-        return found
+        ((identifier,),) = database.execute(f"SET compute_query_id = on; {sql}")
+        return identifier
 
     own = "SELECT query_id FROM pg_stat_activity WHERE pid = pg_backend_pid()"
     ids = {query_id(commented(own, {"query": "a", "traceparent": f"00-{n:032x}"})) for n in range(3)}

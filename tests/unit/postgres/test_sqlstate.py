@@ -1,4 +1,4 @@
-"""An SQLSTATE says what kind of failure it is and what to do."""
+"""An SQLSTATE determines the kind of failure and the hint."""
 
 from __future__ import annotations
 
@@ -30,40 +30,40 @@ def test_a_statement_that_ran_for_its_whole_timeout_was_ended_by_it() -> None:
     assert (error.kind, error.hint) == ("timeout", "make the query cheaper or raise its timeout")
 
 
-def test_a_timeout_that_says_so_is_one_however_late_we_began_to_read() -> None:
+def test_a_timeout_message_is_a_timeout_even_after_a_late_read() -> None:
     error = server_error("57014", "canceling statement due to statement timeout", elapsed=0.1, timeout=1.0)
     assert error.kind == "timeout"
 
 
 @pytest.mark.parametrize(("elapsed", "timeout"), [(0.2, 1.0), (99.0, None)])
-def test_a_statement_that_was_cancelled_earlier_was_cancelled_by_somebody(
+def test_a_statement_that_was_cancelled_before_its_timeout_was_cancelled_by_a_user(
     elapsed: float, timeout: float | None
 ) -> None:
     error = server_error("57014", "canceling statement", elapsed=elapsed, timeout=timeout)
     assert (error.kind, error.sqlstate, error.hint) == ("cancelled", "57014", None)
 
 
-def test_the_servers_own_hint_comes_before_ours() -> None:
-    ours = server_error("42703", "no column")
-    assert ours.hint is not None
-    assert "requires.columns" in ours.hint
+def test_the_servers_hint_precedes_the_pollers_hint() -> None:
+    error = server_error("42703", "no column")
+    assert error.hint is not None
+    assert "requires.columns" in error.hint
     assert server_error("42703", "no column", hint="Perhaps you meant x.").hint == "Perhaps you meant x."
     late = server_error("57014", "x", hint="theirs", elapsed=1, timeout=1)
     assert late.hint == "theirs"
 
 
-def test_what_the_server_quotes_at_length_is_cut() -> None:
+def test_a_long_message_of_the_server_is_cut() -> None:
     error = server_error("22P02", "invalid: " + "x" * 1_000_000, hint="y" * 1_000_000)
     assert error.message.startswith("invalid: xxx")
     assert error.message.endswith("xxx...")
     assert error.hint is not None
     assert len(error.message) == len(error.hint) == LONGEST_MESSAGE + len("...")
     conflict = server_error("40001", "z" * 2000 + " (User was holding a relation lock for too long.)")
-    assert conflict.conflict == "lock", "what it means is read from all of it"
+    assert conflict.conflict == "lock", "the complete message determines the kind"
 
 
-def test_lines_of_libpq_become_sentences_and_lines_within_one_do_not() -> None:
-    """Its message for a connection that is lost (PostgreSQL source, src/interfaces/libpq/fe-misc.c)."""
+def test_lines_of_libpq_become_sentences_and_lines_within_a_sentence_do_not() -> None:
+    """libpq's message for a lost connection (PostgreSQL source, src/interfaces/libpq/fe-misc.c)."""
     assert one_line(
         "server closed the connection unexpectedly\n"
         "\tThis probably means the server terminated abnormally\n\tbefore or while processing the request.\n"
@@ -73,7 +73,7 @@ def test_lines_of_libpq_become_sentences_and_lines_within_one_do_not() -> None:
     )
 
 
-def test_a_huge_message_is_cut_before_it_is_masked_and_no_half_of_a_secret_is_left() -> None:
+def test_a_huge_message_is_cut_before_masking_and_contains_no_part_of_a_secret() -> None:
     learn("wholly-secret-text")
     text = "wholly-secret-text and " + "x" * (LONGEST_BEGINNING - 34) + "wholly-secret-text" + "y" * 1_000_000
     beginning = redact_beginning(text)

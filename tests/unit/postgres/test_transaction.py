@@ -1,4 +1,4 @@
-"""The words around a query: its guards are there, and none of them twice."""
+"""Statements around a query: each safeguard is set exactly once."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from tests.bed.definitions import a_query
 QUICK, SLOW = (a_query(f"q{seconds}", "SELECT 1", timeout=seconds) for seconds in (5, 7))
 
 
-def test_a_timeout_is_set_only_where_it_is_not_the_commonest() -> None:
+def test_a_timeout_is_set_only_if_it_is_not_the_most_common() -> None:
     statements = TransactionStatements(
         TransactionLimits(1.0), 10.0, timeout=commonest_timeout([SLOW, QUICK, QUICK])
     )
@@ -22,7 +22,7 @@ def test_a_timeout_is_set_only_where_it_is_not_the_commonest() -> None:
     assert opening[-2:] == ["SET LOCAL statement_timeout = 5000", "SAVEPOINT tick"]
 
 
-def test_without_a_common_one_every_query_sets_its_own() -> None:
+def test_without_a_common_timeout_every_query_sets_its_own() -> None:
     statements = TransactionStatements(TransactionLimits(1.0), 10.0, timeout=commonest_timeout([]))
     assert statements.timeout is None
     (quick,) = statements.shared(QUICK, "SELECT 1")

@@ -1,4 +1,4 @@
-"""The log: one line a record, every extra field in it, trace and span where there are any."""
+"""The log: one line per record with every extra field, and with trace and span if there are any."""
 
 from __future__ import annotations
 
@@ -62,12 +62,12 @@ def test_a_text_line_has_every_extra_quoted_where_it_must_be() -> None:
 
 
 @pytest.mark.parametrize("form", ["text", "json"])
-def test_a_message_of_several_lines_stays_one_line(form: str) -> None:
+def test_a_message_of_several_lines_becomes_a_single_line(form: str) -> None:
     assert written(form, "ERROR: no such column\nLINE 1: select x", extra={"at": "a\nb"}).count("\n") == 1
 
 
 @pytest.mark.parametrize("form", ["text", "json"])
-def test_a_message_cannot_steer_the_terminal(form: str) -> None:
+def test_a_message_cannot_control_the_terminal(form: str) -> None:
     assert "\x1b" not in written(form, "ERROR: \x1b[2J gone", extra={"hint": "\x1b[2J"})
 
 
@@ -83,7 +83,7 @@ def test_a_line_within_a_span_has_its_ids(form: str) -> None:
         assert f"trace_id={'ab'.zfill(32)} span_id={'cd'.zfill(16)}" in text
 
 
-def test_an_extra_never_takes_the_place_of_a_field_and_is_never_invalid_json() -> None:
+def test_an_extra_never_replaces_a_field_and_is_always_valid_json() -> None:
     line = json.loads(written("json", "m", extra={"severity": "mine", "age": float("nan"), "at": {1}}))
     assert line["severity"] == "WARNING"
     assert line["severity_"] == "mine"
@@ -91,7 +91,7 @@ def test_an_extra_never_takes_the_place_of_a_field_and_is_never_invalid_json() -
     assert line["at"] == "{1}"
 
 
-def test_an_exception_is_told_in_both_forms() -> None:
+def test_an_exception_is_written_in_both_formats() -> None:
     def fail(form: str) -> str:
         try:
             return str(int("gone"))
@@ -104,7 +104,7 @@ def test_an_exception_is_told_in_both_forms() -> None:
     assert fail("text").splitlines()[-1] == "    ValueError: invalid literal for int() with base 10: 'gone'"
 
 
-def test_libraries_are_heard_from_warning_on() -> None:
+def test_records_of_libraries_are_written_from_level_warning() -> None:
     stream = io.StringIO()
     logs.configure("text", "debug", stream)
     for name in ("apscheduler.executors.default", "urllib3.connectionpool", "opentelemetry.sdk"):
@@ -138,7 +138,7 @@ def test_logging_imports_no_tracing() -> None:
     assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 0
 
 
-def test_colour_is_for_terminals_only_and_not_where_it_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_colour_is_only_used_on_terminals_and_can_be_disabled(monkeypatch: pytest.MonkeyPatch) -> None:
     class Terminal(io.StringIO):
         def isatty(self) -> bool:
             return True
@@ -179,7 +179,7 @@ def test_a_record_that_cannot_be_written_is_reported_without_its_arguments(
 
 
 def searched(monkeypatch: pytest.MonkeyPatch, work: Callable[[], object]) -> int:
-    """Characters in which `work` searches for secrets."""
+    """Return the number of characters in which `work` searches for secrets."""
     count = 0
     mask = redaction._memory.mask  # noqa: SLF001
 
@@ -195,7 +195,7 @@ def searched(monkeypatch: pytest.MonkeyPatch, work: Callable[[], object]) -> int
 
 
 @pytest.mark.parametrize("form", ["text", "json", "filter", "otlp"])
-def test_a_long_record_costs_no_more_masking_than_its_beginning(
+def test_masking_a_long_record_takes_no_more_work_than_its_beginning(
     form: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     forms: dict[str, Callable[[logging.LogRecord], object]] = {

@@ -1,4 +1,4 @@
-"""What the poller counts of itself: exact names, units, descriptions and values."""
+"""The poller's own metrics: exact names, units, descriptions and values."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SPAN = SpanContext(0xABC, 0xDEF, is_remote=False, trace_flags=TraceFlags(TraceFl
 
 
 class Own(SelfMetrics):
-    """The metrics, and what they report."""
+    """The metrics and their exported values."""
 
     def __init__(self) -> None:
         self.reader = OnDemandReader()
@@ -89,7 +89,7 @@ def test_a_conflict_is_counted_by_its_kind() -> None:
     assert dict(attributes)["poller.conflict"] == "snapshot"
 
 
-def test_durations_are_a_histogram_of_each_tick_without_the_skipped() -> None:
+def test_durations_are_a_histogram_for_each_tick_without_skipped_queries() -> None:
     own = Own()
     own.record(a_result(A, duration=0.25))
     own.record(a_result(A, duration=70.0))
@@ -114,7 +114,7 @@ def test_a_poll_within_a_sampled_span_is_an_exemplar_once() -> None:
     assert not any(point.exemplars for metric in own.read().values() for point in metric.data.data_points)
 
 
-def test_data_points_left_out_are_counted_by_reason() -> None:
+def test_omitted_data_points_are_counted_by_reason() -> None:
     own = Own()
     own.record(a_result(A, quarantined={"null": 2, "duplicate": 3}))
     own.record(a_result(A, quarantined={"null": 1}))

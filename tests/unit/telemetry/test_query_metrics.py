@@ -1,4 +1,4 @@
-"""The status of every query as gauges: exact names, units and values, and no query that is gone."""
+"""The status of every query as gauges: exact names, units and values, without removed queries."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def test_last_success_duration_and_series_follow_the_polls_of_a_query() -> None:
     assert exporting.values("poller.query.series") == {of("a"): 0, of("b"): 0}
 
 
-def test_states_other_than_ok_are_1_and_those_a_query_has_left_are_0_once() -> None:
+def test_a_state_other_than_ok_is_1_and_then_0_once() -> None:
     exporting = Exporting()
     assert exporting.states("a") == {"stale": 1}, "a query that was never polled"
     exporting.store.put([a_result(A), a_result(B)], 0)
@@ -116,7 +116,7 @@ def test_a_query_whose_values_are_withheld_is_stale_next_to_the_state_of_its_las
     assert exporting.states("a") == {"failed timeout": 1, "stale": 1}
 
 
-def test_values_that_are_estimates_stay_so_while_later_polls_fail() -> None:
+def test_estimated_values_stay_estimated_while_later_polls_fail() -> None:
     exporting = Exporting()
     exporting.store.put([a_result(A, estimated="cost")], 0)
     exporting.store.put([failed()], 60)

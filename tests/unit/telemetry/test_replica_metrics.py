@@ -1,4 +1,4 @@
-"""What a meter shows of the server: exact names and values, and nothing where it was long not seen."""
+"""The server's gauges: exact names and values, and none if the information is too old."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Series = dict[frozenset[tuple[str, Any]], Any]
 
 
 class Bed:
-    """A real meter, read into memory, over a store whose clock is turned by hand."""
+    """A real meter with an in-memory reader, over a store with a manual clock."""
 
     def __init__(self) -> None:
         self.reader = InMemoryMetricReader()
@@ -57,12 +57,12 @@ def key(**attributes: object) -> frozenset[tuple[str, object]]:
     return frozenset(attributes.items())
 
 
-def test_the_servers_gauges_are_those_of_the_last_sighting_and_age_with_it(bed: Bed) -> None:
+def test_the_servers_gauges_are_those_of_the_last_connection_and_age_with_it(bed: Bed) -> None:
     tracker = ServerTracker(30.0)
     register_replica_gauges(bed.meter, tracker, bed.clock)
     assert bed.read() == {}
-    seen = ServerInfo("10.0.0.1", 5432, standby=True, timeline=3, lag=2.5, data_age=3.0, why="x", at=100.0)
-    tracker.record(seen)
+    info = ServerInfo("10.0.0.1", 5432, standby=True, timeline=3, lag=2.5, data_age=3.0, why="x", at=100.0)
+    tracker.record(info)
     bed.now = 110.0
     place = key(**{"server.address": "10.0.0.1", "server.port": 5432})
     assert {name: bed.values(name) for name in bed.read()} == {
@@ -71,8 +71,8 @@ def test_the_servers_gauges_are_those_of_the_last_sighting_and_age_with_it(bed: 
         "poller.replica.standby": {place: 1},
         "poller.replica.timeline": {place: 3},
     }
-    tracker.record(replace(seen, standby=False, timeline=None, lag=None, data_age=None, port=5433, at=110.0))
+    tracker.record(replace(info, standby=False, timeline=None, lag=None, data_age=None, port=5433, at=110.0))
     place = key(**{"server.address": "10.0.0.1", "server.port": 5433})
     assert {name: bed.values(name) for name in bed.read()} == {"poller.replica.standby": {place: 0}}
     bed.now = 140.1
-    assert bed.read() == {}, "a lag that nobody has looked at for long is none"
+    assert bed.read() == {}, "an old lag must not be exported"

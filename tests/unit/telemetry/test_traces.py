@@ -1,4 +1,4 @@
-"""A tick is a trace: one span of its own, a child for each query, all with the times of the answers."""
+"""A tick is a trace: its own span and a child for each query, with the times of the answers."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ SERVER = ServerInfo(
 
 
 class Recorded:
-    """What a tracer of the SDK made, and the spans by name."""
+    """The spans of a tracer of the SDK, by name."""
 
     def __init__(self) -> None:
         self._exporter = InMemorySpanExporter()
@@ -70,8 +70,10 @@ def answered(query: QueryDefinition, *, duration: float = 0.0, **fields: Any) ->
     return Answer(query, time.time(), duration, answered=time.monotonic(), **fields)
 
 
-def told(recorded: Recorded, *answers: Answer, server_info: ServerInfo | None = SERVER) -> list[PollResult]:
-    """Polls of one tick that came to `answers`."""
+def record_tick(
+    recorded: Recorded, *answers: Answer, server_info: ServerInfo | None = SERVER
+) -> list[PollResult]:
+    """Record a tick with `answers` and return its results."""
 
     def ask(queries: Sequence[QueryDefinition], on_answer: Callable[[str], None]) -> Sequence[Answer]:
         del queries, on_answer
@@ -89,8 +91,8 @@ NUMBER = Column("n", 20)
 GOOD = Rows((NUMBER,), [(b"7",), (None,)], beyond=3)
 
 
-def test_a_good_query_is_a_client_span_by_the_conventions(recorded: Recorded) -> None:
-    told(recorded, answered(a_query("users"), rows=GOOD))
+def test_a_successful_query_is_a_client_span_with_conventional_attributes(recorded: Recorded) -> None:
+    record_tick(recorded, answered(a_query("users"), rows=GOOD))
     span = recorded.spans()["users"]
     assert (span.kind, span.status.status_code) == (SpanKind.CLIENT, StatusCode.UNSET)
     assert recorded.attributes("users") == {
@@ -107,10 +109,10 @@ def test_a_good_query_is_a_client_span_by_the_conventions(recorded: Recorded) ->
     }
 
 
-def test_a_failed_query_has_kind_and_sqlstate_and_none_of_the_server_s_words(recorded: Recorded) -> None:
+def test_a_failed_query_has_kind_and_sqlstate_without_the_servers_message(recorded: Recorded) -> None:
     error = PollError("conflict", "row (alice@example.org) is gone", sqlstate="40001", hint="wait")
     error.conflict = "snapshot"
-    told(recorded, answered(a_query("bad"), error=error), answered(a_query("good"), rows=GOOD))
+    record_tick(recorded, answered(a_query("bad"), error=error), answered(a_query("good"), rows=GOOD))
     span = recorded.spans()["bad"]
     assert (span.kind, span.status.status_code, span.status.description) == (
         SpanKind.CLIENT, StatusCode.ERROR, None,
@@ -131,30 +133,30 @@ def test_a_failed_query_has_kind_and_sqlstate_and_none_of_the_server_s_words(rec
     assert "alice" not in str([span.to_json() for span in recorded.spans().values()])
 
 
-def test_rows_that_do_not_fit_fail_the_query_though_the_server_answered(recorded: Recorded) -> None:
-    told(recorded, answered(a_query("text"), rows=Rows((Column("n", 25),), [(b"x",)])))
+def test_invalid_rows_fail_the_query_although_the_server_succeeded(recorded: Recorded) -> None:
+    record_tick(recorded, answered(a_query("text"), rows=Rows((Column("n", 25),), [(b"x",)])))
     assert recorded.attributes("text").items() >= {
         ("error.type", "mismatch"), ("poller.state", "failed"), ("db.response.returned_rows", 1),
     }  # fmt: skip
     assert recorded.spans()["text"].status.status_code is StatusCode.ERROR
 
 
-def test_an_estimate_says_why_it_answered(recorded: Recorded) -> None:
-    told(recorded, answered(a_query("dear"), rows=GOOD, estimated="cost"))
+def test_an_estimate_has_its_reason(recorded: Recorded) -> None:
+    record_tick(recorded, answered(a_query("dear"), rows=GOOD, estimated="cost"))
     assert recorded.attributes("dear").items() >= {("poller.state", "estimated"), ("poller.reason", "cost")}
 
 
-def test_no_attribute_tells_a_secret_not_even_one_that_was_none_before(recorded: Recorded) -> None:
+def test_no_attribute_contains_a_secret_even_if_it_is_learned_later(recorded: Recorded) -> None:
     query = a_query("once_a_name")
-    told(recorded, answered(query, rows=GOOD))
+    record_tick(recorded, answered(query, rows=GOOD))
     assert recorded.attributes("once_a_name")["poller.query.name"] == "once_a_name"
     learn("once_a_name")
-    told(recorded, answered(query, rows=GOOD))
+    record_tick(recorded, answered(query, rows=GOOD))
     assert recorded.attributes("once_a_name")["poller.query.name"] == "***"
 
 
-def test_a_query_that_was_not_sent_is_no_call_to_a_database(recorded: Recorded) -> None:
-    told(recorded, answered(a_query("held"), skipped=Skip("breaker", "failed too often")))
+def test_a_skipped_query_is_not_a_database_call(recorded: Recorded) -> None:
+    record_tick(recorded, answered(a_query("held"), skipped=Skip("breaker", "failed too often")))
     span = recorded.spans()["held"]
     assert (span.kind, span.status.status_code) == (SpanKind.INTERNAL, StatusCode.UNSET)
     assert recorded.attributes("held") == {
@@ -164,9 +166,9 @@ def test_a_query_that_was_not_sent_is_no_call_to_a_database(recorded: Recorded) 
     assert start == end
 
 
-def test_the_tick_counts_its_queries_and_knows_the_server(recorded: Recorded) -> None:
+def test_the_tick_has_the_number_of_its_queries_and_the_server(recorded: Recorded) -> None:
     gone = PollError("timeout", "too slow", sqlstate="57014")
-    told(
+    record_tick(
         recorded,
         answered(a_query("a"), rows=GOOD),
         answered(a_query("b"), error=gone),
@@ -188,23 +190,25 @@ def test_the_tick_counts_its_queries_and_knows_the_server(recorded: Recorded) ->
     }
 
 
-def test_a_tick_of_which_nothing_came_is_an_error(recorded: Recorded) -> None:
+def test_a_tick_without_any_result_is_an_error(recorded: Recorded) -> None:
     gone = PollError("unavailable", "refused")
-    told(recorded, answered(a_query("a"), error=gone), answered(a_query("b"), error=gone), server_info=None)
+    record_tick(
+        recorded, answered(a_query("a"), error=gone), answered(a_query("b"), error=gone), server_info=None
+    )
     tick = recorded.spans()["tick default/5m"]
     assert tick.status.status_code is StatusCode.ERROR
     assert recorded.attributes("tick default/5m")["error.type"] == "unavailable"
     assert "server.address" not in recorded.attributes("a") | recorded.attributes("tick default/5m")
 
 
-def test_the_server_of_one_tick_is_not_that_of_the_next(recorded: Recorded) -> None:
-    told(recorded, answered(a_query("first"), rows=GOOD))
-    told(recorded, answered(a_query("second"), error=PollError("unavailable", "")), server_info=None)
+def test_a_tick_does_not_inherit_the_server_of_the_previous_tick(recorded: Recorded) -> None:
+    record_tick(recorded, answered(a_query("first"), rows=GOOD))
+    record_tick(recorded, answered(a_query("second"), error=PollError("unavailable", "")), server_info=None)
     assert "server.address" in recorded.attributes("first")
     assert "server.address" not in recorded.attributes("second")
 
 
-def test_a_defect_fails_the_tick_and_keeps_its_words_for_the_log(recorded: Recorded) -> None:
+def test_a_defect_fails_the_tick_and_only_the_log_has_its_message(recorded: Recorded) -> None:
     with pytest.raises(ZeroDivisionError), recorded.tracing.tick([a_query("a")]):
         raise ZeroDivisionError("hunter2secret")
     span = recorded.spans()["tick default/5m"]
@@ -216,7 +220,7 @@ def test_a_defect_fails_the_tick_and_keeps_its_words_for_the_log(recorded: Recor
 def test_times_follow_the_monotonic_clock_from_the_tick_s_start(
     recorded: Recorded, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A wall clock that is set back during a tick moves no child out of its parent."""
+    """A wall clock that is set back during a tick does not move a child out of its parent."""
     query = a_query("users")
     answer = answered(query, rows=GOOD)
     with recorded.tracing.tick([query]):
@@ -230,11 +234,11 @@ def test_times_follow_the_monotonic_clock_from_the_tick_s_start(
 
 
 def test_no_query_begins_before_its_tick(recorded: Recorded) -> None:
-    told(recorded, answered(a_query("users"), rows=GOOD, duration=1e6))
+    record_tick(recorded, answered(a_query("users"), rows=GOOD, duration=1e6))
     assert recorded.times("users")[0] == recorded.times("tick default/5m")[0]
 
 
-# --- what is current ----------------------------------------------------------------------------------
+# --- current spans ------------------------------------------------------------------------------------
 
 
 def ids(span: ReadableSpan) -> tuple[str, str]:
@@ -255,9 +259,7 @@ def log() -> Iterator[StringIO]:
     logging.captureWarnings(capture=False)
 
 
-def test_log_lines_of_a_tick_have_its_ids_and_those_of_a_query_the_query_s(
-    recorded: Recorded, log: StringIO
-) -> None:
+def test_log_lines_of_a_tick_and_of_a_query_have_their_ids(recorded: Recorded, log: StringIO) -> None:
     polls_log = PollLog(within=recorded.tracing.of)
     good, bad = a_query("good"), a_query("bad")
     results = [a_result(good), a_result(bad, outcome="failed", error=PollError("rejected", "no"))]
@@ -268,10 +270,10 @@ def test_log_lines_of_a_tick_have_its_ids_and_those_of_a_query_the_query_s(
         logging.getLogger("poller.postgres.replica").warning("in the tick again")
     logging.getLogger("poller.daemon.scheduler").warning("behind it")
     lines = [json.loads(line) for line in log.getvalue().splitlines()]
-    told = {line["message"]: (line["trace_id"], line["span_id"]) for line in lines}
+    ids_by_message = {line["message"]: (line["trace_id"], line["span_id"]) for line in lines}
 
     spans = recorded.spans()
-    assert told == {
+    assert ids_by_message == {
         "in the tick": ids(spans["tick default/5m"]),
         "query bad failed: no": ids(spans["bad"]),
         "in the tick again": ids(spans["tick default/5m"]),
@@ -291,13 +293,13 @@ def test_text_lines_have_the_ids_too(recorded: Recorded, log: StringIO) -> None:
 def test_the_traceparent_is_that_of_the_tick(recorded: Recorded) -> None:
     assert traceparent() == {}
     with recorded.tracing.tick([a_query("a")]):
-        told = traceparent()
+        keys = traceparent()
     span = recorded.spans()["tick default/5m"]
     assert span.context is not None
-    assert told == {"traceparent": "-".join(["00", *ids(span), f"{span.context.trace_flags:02x}"])}
+    assert keys == {"traceparent": "-".join(["00", *ids(span), f"{span.context.trace_flags:02x}"])}
 
 
-def test_without_a_tracer_there_is_nothing_to_see() -> None:
+def test_without_a_tracer_there_are_no_spans() -> None:
     answer = answered(a_query("a"), rows=GOOD)
     tracing = Tracing()
     with tracing.tick([answer.query]):
@@ -313,8 +315,8 @@ def test_without_a_tracer_there_is_nothing_to_see() -> None:
 
 
 @pytest.mark.postgres
-def test_spans_of_a_real_tick_follow_each_other_inside_of_it(recorded: Recorded, database: Database) -> None:
-    """In the order of the server's answers, each as long as the server was busy with it."""
+def test_spans_of_a_real_tick_are_consecutive_and_within_it(recorded: Recorded, database: Database) -> None:
+    """In the order of the server's answers, each as long as the server worked on it."""
     queries = [
         a_query("first", "SELECT 1 AS n"),
         a_query("nap", "SELECT count(*) AS n FROM pg_sleep(0.3)"),
@@ -348,7 +350,7 @@ def test_spans_of_a_real_tick_follow_each_other_inside_of_it(recorded: Recorded,
         ends.append(end)
     *sent, absent = ends
     assert sent == sorted(sent)
-    assert absent <= sent[0], "what is not sent is told before the burst"
+    assert absent <= sent[0], "queries that are not sent come before the pipeline"
     for span in spans.values():
         assert span.parent is not None
         assert tick_span.context is not None

@@ -35,13 +35,13 @@ def query(name: str, sql: str = "SELECT 1 AS n", metric: dict[str, Any] | None =
 
 
 def warnings(folder: Path, *queries: Any, text: str = "") -> list[tuple[str, str, str]]:
-    """Rule, path and message of every warning of `poller check`, which succeeds."""
+    """Return rule, path and message of every warning of `poller check`, which succeeds."""
     (folder / "q.yaml").write_text(text or json.dumps({"queries": queries}))
     done = CliRunner().invoke(app, ["check", str(folder / "q.yaml"), "--format", "json"])
     assert done.exit_code == 0, done.output
     problems = json.loads(done.stdout)["problems"]
     assert {problem["level"] for problem in problems} <= {"warning"}
-    return [(one["rule"], one["path"], one["message"]) for one in problems]
+    return [(item["rule"], item["path"], item["message"]) for item in problems]
 
 
 @pytest.mark.parametrize(
@@ -140,13 +140,13 @@ def warnings(folder: Path, *queries: Any, text: str = "") -> list[tuple[str, str
 def test_a_value_that_the_pollers_session_distorts_is_a_warning_with_advice(
     sql: str, expected: str | None
 ) -> None:
-    assert [what for _, what in distortions(sql)] == ([expected] if expected else [])
+    assert [message for _, message in distortions(sql)] == ([expected] if expected else [])
 
 
 @pytest.mark.parametrize(
     "sql", ["SELECT name, setting FROM pg_settings", "SELECT * FROM pg_show_all_settings()"]
 )
-def test_a_query_of_all_settings_is_one_warning(sql: str) -> None:
+def test_a_query_of_all_settings_causes_a_single_warning(sql: str) -> None:
     assert list(distortions(sql)) == [
         (
             "own-setting",
@@ -162,19 +162,19 @@ def test_a_query_of_all_settings_is_one_warning(sql: str) -> None:
 def test_the_list_contains_every_setting_that_a_poll_changes(
     database: Database, poller_process: Start, tmp_path: Path
 ) -> None:
-    """reset_val has the value that is set for the role, as the advice says."""
+    """According to the advice, reset_val has the value that is set for the role."""
     database.execute(f"ALTER DATABASE {database.name} SET statement_timeout = '7s'")
     database.replayed()
     changed = "SELECT lower(name) AS name, 1 AS n FROM pg_settings WHERE source IN ('client', 'session')"
-    kept = "SELECT reset_val::int AS n FROM pg_settings WHERE name = 'statement_timeout'"
-    queries = [query("changed", changed, {"attribute_columns": ["name"]}), query("kept", kept)]
+    unaffected = "SELECT reset_val::int AS n FROM pg_settings WHERE name = 'statement_timeout'"
+    queries = [query("changed", changed, {"attribute_columns": ["name"]}), query("kept", unaffected)]
     (tmp_path / "q.yaml").write_text(json.dumps({"queries": queries}))
     process = poller_process(
         "poll", "--format", "json",
         env={"POLLER_DATABASE_URL": database.standby_dsn, "POLLER_QUERIES": str(tmp_path)},
     )  # fmt: skip
     assert process.wait() == 0, process
-    polled = {one["query"]: one["samples"] for one in json.loads(process.stdout)["queries"]}
+    polled = {item["query"]: item["samples"] for item in json.loads(process.stdout)["queries"]}
     names = {sample["attributes"]["name"] for sample in polled["changed"]}
 
     assert {"statement_timeout", "lock_timeout", "default_transaction_read_only"} <= names
@@ -182,11 +182,11 @@ def test_the_list_contains_every_setting_that_a_poll_changes(
     assert [sample["value"] for sample in polled["kept"]] == [7000]
 
 
-def test_two_queries_that_feed_one_series_are_a_warning_at_the_second(tmp_path: Path) -> None:
+def test_two_queries_that_feed_the_same_series_cause_a_warning_at_the_second(tmp_path: Path) -> None:
     same = {"name": "m"}
-    ((rule, path, what),) = warnings(tmp_path, query("a", metric=same), query("b", metric=same))
+    ((rule, path, message),) = warnings(tmp_path, query("a", metric=same), query("b", metric=same))
     assert (rule, path) == ("same-series", "queries[1].metrics[0].name")
-    assert what == (
+    assert message == (
         f"'m' is also a series at {tmp_path}/q.yaml:1, so one of the two is wrong; write different attributes"
     )
 
@@ -204,10 +204,10 @@ def test_two_queries_that_feed_one_series_are_a_warning_at_the_second(tmp_path: 
 def test_metrics_share_a_series_if_their_prometheus_labels_are_equal(
     tmp_path: Path, first: Any, second: Any, same: bool
 ) -> None:
-    found = warnings(
+    all_warnings = warnings(
         tmp_path, query("a", metric={"name": "m", **first}), query("b", metric={"name": "m", **second})
     )
-    assert [rule for rule, _, _ in found] == (["same-series"] if same else [])
+    assert [rule for rule, _, _ in all_warnings] == (["same-series"] if same else [])
 
 
 @pytest.mark.parametrize(
@@ -224,12 +224,12 @@ def test_metrics_share_a_series_if_their_prometheus_labels_are_equal(
 def test_queries_with_exclusive_requirements_are_alternatives(
     tmp_path: Path, first: Any, second: Any, same: bool
 ) -> None:
-    found = warnings(
+    all_warnings = warnings(
         tmp_path,
         query("a", metric={"name": "m"}, requires=first),
         query("b", metric={"name": "m"}, requires=second),
     )
-    assert [rule for rule, _, _ in found] == (["same-series"] if same else [])
+    assert [rule for rule, _, _ in all_warnings] == (["same-series"] if same else [])
 
 
 def test_a_fixed_attribute_that_is_not_exported_as_written_is_a_warning(tmp_path: Path) -> None:

@@ -37,8 +37,8 @@ from poller.receiver.signals import Request, Signal
 from poller.tools.conform.conformance import ConformanceCheck, Require
 from poller.tools.conform.personal_data import LONGEST, personal_data, windows
 from tests.bed.documentation import all_blocks, script
+from tests.bed.otlp_server import REQUESTS, SERVICE, send_everything
 from tests.bed.process import ROOT, Process
-from tests.bed.told import REQUESTS, SERVICE, tell
 
 Start = Callable[..., Process]
 
@@ -59,12 +59,12 @@ class Stream:
 
     def scope(self) -> Any:
         """The scope with the metrics."""
-        (request,) = [one for one in self.requests if isinstance(one, ExportMetricsServiceRequest)]
+        (request,) = [item for item in self.requests if isinstance(item, ExportMetricsServiceRequest)]
         return request.resource_metrics[0].scope_metrics[0]
 
     def metric(self, name: str) -> Metric:
-        found: Metric = next(metric for metric in self.scope().metrics if metric.name == name)
-        return found
+        match: Metric = next(metric for metric in self.scope().metrics if metric.name == name)
+        return match
 
     def span(self, name: str) -> Span:
         return next(
@@ -76,7 +76,7 @@ class Stream:
         )
 
     def record(self) -> LogRecord:
-        (request,) = [one for one in self.requests if isinstance(one, ExportLogsServiceRequest)]
+        (request,) = [item for item in self.requests if isinstance(item, ExportLogsServiceRequest)]
         return request.resource_logs[0].scope_logs[0].log_records[0]
 
     def examined(
@@ -95,7 +95,9 @@ class Stream:
 
 def sent(generation: GenerationName, protocol: Protocol) -> Stream:
     with Receiver() as receiver:
-        tell(receiver.grpc_endpoint if protocol == "grpc" else receiver.http_endpoint, protocol, generation)
+        send_everything(
+            receiver.grpc_endpoint if protocol == "grpc" else receiver.http_endpoint, protocol, generation
+        )
         signals: tuple[Signal, ...] = ("metrics", "traces", "logs")
         return Stream([received.request for signal in signals for received in receiver.requests(signal)])
 
@@ -275,7 +277,7 @@ def make_the_peer_a_client(stream: Stream) -> None:
     span = stream.span("INSERT messages")
     span.kind = Span.SPAN_KIND_SERVER
     names = ("http.request.method", "url.path", "request.id")
-    span.attributes.extend(one for one in stream.span("POST /v1/messages").attributes if one.key in names)
+    span.attributes.extend(item for item in stream.span("POST /v1/messages").attributes if item.key in names)
 
 
 def log_an_address(stream: Stream) -> None:
@@ -313,13 +315,13 @@ def requests_of(stream: Stream) -> Iterator[Any]:
 
 
 def put_in_the_resource(stream: Stream) -> None:
-    for one in requests_of(stream):
-        one.resource.attributes.append(pair("process.command_args", "--password=hunter2"))
+    for item in requests_of(stream):
+        item.resource.attributes.append(pair("process.command_args", "--password=hunter2"))
 
 
 def name_a_client_in_the_resource(stream: Stream) -> None:
-    for one in requests_of(stream):
-        one.resource.attributes.append(pair("enduser.email", "x"))
+    for item in requests_of(stream):
+        item.resource.attributes.append(pair("enduser.email", "x"))
 
 
 def put_in_a_metrics_scope(stream: Stream) -> None:
@@ -327,15 +329,15 @@ def put_in_a_metrics_scope(stream: Stream) -> None:
 
 
 def put_in_a_tracers_scope(stream: Stream) -> None:
-    for one in requests_of(stream):
-        if hasattr(one, "scope_spans"):
-            one.scope_spans[0].scope.attributes.append(pair("remote_addr", "203.0.113.7"))
+    for item in requests_of(stream):
+        if hasattr(item, "scope_spans"):
+            item.scope_spans[0].scope.attributes.append(pair("remote_addr", "203.0.113.7"))
 
 
 def put_in_a_loggers_scope(stream: Stream) -> None:
-    for one in requests_of(stream):
-        if hasattr(one, "scope_logs"):
-            one.scope_logs[0].scope.attributes.append(
+    for item in requests_of(stream):
+        if hasattr(item, "scope_logs"):
+            item.scope_logs[0].scope.attributes.append(
                 pair("note", "ghp_0123456789abcdefABCDEF0123456789abcd")
             )
 
@@ -381,7 +383,7 @@ def add_an_unknown_metric_with_a_client(stream: Stream) -> None:
 
 def drop(stream: Stream, name: str) -> None:
     attributes = stream.span("POST /v1/messages").attributes
-    attributes.remove(next(one for one in attributes if one.key == name))
+    attributes.remove(next(item for item in attributes if item.key == name))
 
 
 def dropping(*names: str) -> Callable[[Stream], None]:
@@ -711,7 +713,7 @@ def test_spans_without_any_root_are_a_warning(good: Stream) -> None:
     stream.span("POST /v1/messages").kind = Span.SPAN_KIND_CLIENT
     findings = stream.examined()
     assert not failed(findings)
-    assert [one.rule for one in findings if one.severity == "warning"] == ["missing_root"]
+    assert [item.rule for item in findings if item.severity == "warning"] == ["missing_root"]
 
 
 def test_outdated_names_on_the_spans_of_libraries_are_a_warning(good: Stream) -> None:
@@ -719,7 +721,7 @@ def test_outdated_names_on_the_spans_of_libraries_are_a_warning(good: Stream) ->
     stream.span("INSERT messages").attributes.append(pair("db.statement", "x"))
     findings = stream.examined()
     assert not failed(findings)
-    assert [(one.rule, one.subject) for one in findings if one.severity == "warning"] == [
+    assert [(item.rule, item.subject) for item in findings if item.severity == "warning"] == [
         ("old_convention", "db.statement")
     ]
     server_span("db.statement", "x")(stream)
@@ -738,15 +740,15 @@ def test_names_that_a_client_chooses_do_not_fill_the_report(good: Stream) -> Non
     for count in range(1100):
         stream.span("INSERT messages").attributes.append(pair(f"{count}{'x' * 5000}.email", "x"))
     findings = stream.examined()
-    personal = [one for one in findings if one.rule == "personal_attribute"]
+    personal = [item for item in findings if item.rule == "personal_attribute"]
     assert len(personal) == 1000
-    assert max(len(one.subject or "") for one in personal) < 300
-    (more,) = [one for one in findings if one.rule == "differences"]
+    assert max(len(item.subject or "") for item in personal) < 300
+    (more,) = [item for item in findings if item.rule == "differences"]
     assert more.message.startswith("100 more")
 
 
 @pytest.mark.parametrize(
-    ("text", "what"),
+    ("text", "expected_kind"),
     [
         ("GET /users/ada%40example.org HTTP/1.1", "an e-mail address"),
         ("GET /users/ada%2540example.org", "an e-mail address"),
@@ -774,8 +776,8 @@ def test_names_that_a_client_chooses_do_not_fill_the_report(good: Stream) -> Non
         *((f"{'x' * offset} Bearer abcdefgh12345", "a token") for offset in range(600, 1200, 7)),
     ],
 )
-def test_texts_with_personal_data(text: str, what: str) -> None:
-    assert personal_data(text) == what
+def test_texts_with_personal_data(text: str, expected_kind: str) -> None:
+    assert personal_data(text) == expected_kind
 
 
 @pytest.mark.parametrize(
@@ -865,7 +867,7 @@ def test_an_exponential_histogram_is_a_histogram(good: Stream) -> None:
     assert not failed(stream.examined())
 
 
-def test_many_differences_of_a_kind_are_one_line_with_examples(good: Stream) -> None:
+def test_many_differences_of_a_kind_are_a_single_line_with_examples(good: Stream) -> None:
     stream = good.copy()
     points = stream.metric("messages_sent_total").sum.data_points
     for number in range(8):
@@ -946,7 +948,7 @@ Conform = Callable[..., tuple[Process, dict[Protocol, str]]]
 @pytest.mark.parametrize("protocol", ["grpc", "http"])
 def test_a_conforming_server_ends_it_with_0(conform: Conform, protocol: Protocol) -> None:
     process, endpoints = conform("--requests", str(REQUESTS), "--require", "all")
-    tell(endpoints[protocol], protocol)
+    send_everything(endpoints[protocol], protocol)
     assert process.wait() == 0, process
     assert process.stdout.splitlines()[-1] == "0 failed, 0 warnings, 3 ok, 0 skipped"
     assert "until request 4" in process.stderr
@@ -955,18 +957,18 @@ def test_a_conforming_server_ends_it_with_0(conform: Conform, protocol: Protocol
 @pytest.mark.parametrize("protocol", ["grpc", "http"])
 def test_a_difference_ends_it_with_1_and_the_reason(conform: Conform, protocol: Protocol) -> None:
     process, endpoints = conform("--requests", str(REQUESTS), "--format", "json")
-    tell(endpoints[protocol], protocol, log="10.1.2.3 came")
+    send_everything(endpoints[protocol], protocol, log="10.1.2.3 came")
     assert process.wait() == 1, process
-    told = json.loads(process.stdout)
-    (wrong,) = [one for one in told["checks"] if one["state"] == "fail" and "subject" in one]
-    assert told["ok"] is False
+    result = json.loads(process.stdout)
+    (wrong,) = [item for item in result["checks"] if item["state"] == "fail" and "subject" in item]
+    assert result["ok"] is False
     assert (wrong["check"], wrong["subject"]) == ("personal_text", "log body of server.messages")
     assert wrong["facts"] == {"count": 1}
 
 
 def test_the_servers_names_are_not_the_documents(conform: Conform) -> None:
     process, endpoints = conform("--requests", str(REQUESTS), "--generation", "v0.9.4")
-    tell(endpoints["grpc"], "grpc")
+    send_everything(endpoints["grpc"], "grpc")
     assert process.wait() == 1
     assert "missing_metric" in process.stdout
     assert "unknown_metric" in process.stdout
@@ -975,7 +977,7 @@ def test_the_servers_names_are_not_the_documents(conform: Conform) -> None:
 
 def test_a_signal_ends_it_with_a_report(conform: Conform) -> None:
     process, endpoints = conform("--namespace", "acme")
-    tell(endpoints["http"], "http")
+    send_everything(endpoints["http"], "http")
     process.send(signal.SIGINT)
     assert process.wait() == 1
     assert "until Ctrl-C" in process.stderr
@@ -989,7 +991,7 @@ def test_a_duration_ends_it(conform: Conform) -> None:
     assert "for 1s" in process.stderr
 
 
-def test_it_works_as_the_readme_says(
+def test_the_command_of_the_readme_works(
     good: Stream, receiver: Receiver, start_process: Start, tmp_path: Path
 ) -> None:
     (commands,) = [block.text for block in all_blocks("run") if block.argument == "conform"]
@@ -1001,14 +1003,14 @@ def test_it_works_as_the_readme_says(
     (tmp_path / "recorded.json").write_text("".join(recorded(good)), encoding="utf-8")
     process = start_process(["bash", "-c", f"set -e\n{script(commands)}"], cwd=tmp_path)
     process.wait_for_line("listening")
-    tell(receiver.http_endpoint, "http")
+    send_everything(receiver.http_endpoint, "http")
     assert process.wait() == 0, process
     assert process.stdout.count("0 failed, 0 warnings, 3 ok, 0 skipped") == 2
 
 
-def poller(*arguments: str, given: str | None = None) -> subprocess.CompletedProcess[str]:
+def poller(*arguments: str, text_input: str | None = None) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "poller", "conform", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, input=given)
+    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, input=text_input)
 
 
 def recorded(stream: Stream) -> Iterator[str]:
@@ -1039,7 +1041,7 @@ def test_a_recorded_file_is_read(good: Stream, tmp_path: Path) -> None:
     done = poller(str(tmp_path / "good.json"), str(tmp_path / "bad.json"))
     assert done.returncode == 1
     assert "log records of server.messages  have no trace_id and span_id" in done.stdout
-    done = poller("-", given="".join(recorded(good)))
+    done = poller("-", text_input="".join(recorded(good)))
     assert done.returncode == 0, done.stdout + done.stderr
 
 

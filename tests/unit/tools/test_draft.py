@@ -181,7 +181,7 @@ def test_the_columns_that_a_statement_groups_by(sql: str, columns: set[str]) -> 
     assert grouped_columns(sql) == columns
 
 
-def test_grouped_columns_of_a_long_expression_are_found() -> None:
+def test_grouped_columns_of_a_long_expression_are_detected() -> None:
     total = "+".join(["id"] * 300)  # the parse tree is nested once per operator
 
     assert grouped_columns(f"SELECT {total} AS k, count(*) AS n FROM t GROUP BY {total}") == {"k"}

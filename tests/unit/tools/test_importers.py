@@ -56,7 +56,7 @@ def test_query_file_and_messages(case: Case, folder: Path, golden: Golden) -> No
         load([folder / "written.yaml"], DEFAULTS)
 
 
-def test_each_format_has_cases_and_runs_on_a_server_in_one_of_them() -> None:
+def test_each_format_has_cases_and_some_run_on_a_server() -> None:
     assert {case.form for case in CASES} == set(FORMATS)
     assert sorted(case.form for case in RUN) == sorted(FORMATS)
 
@@ -344,7 +344,7 @@ def poller(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
     return Command(monkeypatch, capsys)
 
 
-def test_exit_code_is_1_if_something_is_not_kept(poller: Command) -> None:
+def test_exit_code_is_1_if_something_is_lost(poller: Command) -> None:
     code, out, err = poller("import", "--from", "sql_exporter", "good.yml")
     assert (code, err) == (
         0,
@@ -375,7 +375,7 @@ def test_no_file_is_written_without_a_query(poller: Command, folder: Path) -> No
     assert not (folder / "new.yaml").exists()
 
 
-def test_an_existing_file_is_not_overwritten_and_a_new_one_passes_check(
+def test_an_existing_file_is_not_overwritten_and_a_new_file_passes_check(
     poller: Command, folder: Path
 ) -> None:
     code, out, err = poller("import", "--from", "sql_exporter", "partly.yml", "--write", "new.yaml")
@@ -389,7 +389,7 @@ def test_an_existing_file_is_not_overwritten_and_a_new_one_passes_check(
     assert (code, err) == (2, "new.yaml: already exists; remove it, or write another file\n")
 
 
-def test_a_folder_receives_one_file_per_imported_file(poller: Command, folder: Path) -> None:
+def test_a_folder_receives_a_file_for_each_imported_file(poller: Command, folder: Path) -> None:
     (folder / "ours").mkdir()
 
     code, out, _ = poller("import", "--from", "sql_exporter", "good.yml", "partly.yml", "--write", "ours")

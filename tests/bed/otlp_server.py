@@ -1,4 +1,4 @@
-"""A server that tells everything there is by OTLP, through OpenTelemetry's own SDK and exporters."""
+"""A server that sends every event and signal over OTLP, through OpenTelemetry's SDK and exporters."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ from poller.events.catalog import GenerationName
 from poller.receiver.listener import Protocol
 from tests.bed.happenings import HAPPENINGS
 
-SERVICE = "told-server"
+SERVICE = "sending-server"
 
 
-def tell(
+def send_everything(
     endpoint: str, protocol: Protocol, generation: GenerationName = "document", log: str = "sent"
 ) -> None:
     """Send four requests: two spans, one log record, all metrics."""
@@ -41,8 +41,8 @@ def tell(
     loggers.add_log_record_processor(SimpleLogRecordProcessor(record))
 
     events = EventMetrics(meters, generation=generation)
-    for happening, _ in HAPPENINGS:
-        happening(events)
+    for report, _ in HAPPENINGS:
+        report(events)
     tracer = tracers.get_tracer("the server")
     root: dict[str, str | int] = {
         "http.request.method": "POST",
