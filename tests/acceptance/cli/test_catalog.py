@@ -48,10 +48,10 @@ def test_the_table_of_the_documentation_is_the_output_of_poller_catalog() -> Non
 def test_json_has_everything_that_is_declared() -> None:
     done = poller("--format", "json")
     assert done.returncode == 0, done.stderr
-    told = json.loads(done.stdout)
-    by_name = {one["name"]: one for one in told["metrics"]}
+    report = json.loads(done.stdout)
+    by_name = {metric["name"]: metric for metric in report["metrics"]}
 
-    assert told["generation"] == "document"
+    assert report["generation"] == "document"
     assert set(by_name) == STATE | {metric.name for metric in declared().values()}
     assert by_name["users_total"]["source"] == "query users"
     assert by_name["users_total"]["status"] == "polled"
@@ -84,7 +84,7 @@ def test_json_has_everything_that_is_declared() -> None:
 def test_gauges_and_events_have_one_namespace(arguments: list[str], names: set[str]) -> None:
     done = poller("--format", "json", *arguments)
     assert done.returncode == 0, done.stderr
-    assert names <= {one["name"] for one in json.loads(done.stdout)["metrics"]}
+    assert names <= {metric["name"] for metric in json.loads(done.stdout)["metrics"]}
 
 
 def test_gauges_of_several_definitions_are_one_metric_with_all_their_attributes(tmp_path: Path) -> None:
@@ -113,8 +113,8 @@ def test_a_gauge_may_not_have_an_events_name(tmp_path: Path, name: str) -> None:
     with pytest.raises(ConfigError) as refused:
         all_metrics(load([folder], Defaults(300, 30, 1000)), declared())
     assert [str(problem) for problem in refused.value.problems] == [
-        f"query mine: {told}: has the name of the event {event}; rename it, or set another POLLER_NAMESPACE"
-        for told, event in [(name, "messages_sent_total"), ("http_requests_total", "http_requests_total")]
+        f"query mine: {metric}: has the name of the event {event}; rename it, or set another POLLER_NAMESPACE"
+        for metric, event in [(name, "messages_sent_total"), ("http_requests_total", "http_requests_total")]
     ]
 
 

@@ -106,11 +106,11 @@ def test_settings_are_a_plain_table_in_a_pipe() -> None:
 
 def test_settings_are_json_for_programs() -> None:
     done = poller("settings", "--format", "json", POLLER_OTLP_ENDPOINT="http://u:s3cret@c:4318")
-    told = {one["setting"]: one for one in json.loads(done.stdout)}
-    assert told["otlp_endpoint"]["value"] == "http://***@c:4318"
-    assert told["otlp_endpoint"]["source"] == "variable POLLER_OTLP_ENDPOINT"
-    assert told["interval"]["variables"] == ["POLLER_INTERVAL"]
-    assert told["database_url"]["value"] is None
+    settings = {setting["setting"]: setting for setting in json.loads(done.stdout)}
+    assert settings["otlp_endpoint"]["value"] == "http://***@c:4318"
+    assert settings["otlp_endpoint"]["source"] == "variable POLLER_OTLP_ENDPOINT"
+    assert settings["interval"]["variables"] == ["POLLER_INTERVAL"]
+    assert settings["database_url"]["value"] is None
 
 
 def test_a_misspelt_variable_is_logged() -> None:
@@ -176,16 +176,16 @@ def test_a_terminal_gets_colour_unless_it_is_refused(no_color: str) -> None:
         [sys.executable, "-m", "poller", "settings"], env=environ, stdin=child, stdout=child, stderr=child
     )
     os.close(child)
-    shown = b""
+    output = b""
     while True:
         try:
             read = os.read(main, 65536)
         except OSError:  # Linux's way to say that the other side is closed
             break
-        shown += read
+        output += read
         if not read:
             break
     os.close(main)
     assert process.wait(30) == 0
-    assert b"lock_timeout" in shown
-    assert (b"\x1b[36m" in shown) is (no_color == "")
+    assert b"lock_timeout" in output
+    assert (b"\x1b[36m" in output) is (no_color == "")

@@ -92,8 +92,8 @@ def test_health_is_completed_with_the_options_that_it_has() -> None:
         [sys.executable, "-c", code],
         env={**environ, "_POLLER_COMPLETE": "complete_bash"}, capture_output=True, text=True,
     )  # fmt: skip
-    told = subprocess.run([sys.executable, "-m", "poller", "health", "-h"], capture_output=True, text=True)
-    declared = set(re.findall(r"--[a-z-]+", told.stdout))
+    usage = subprocess.run([sys.executable, "-m", "poller", "health", "-h"], capture_output=True, text=True)
+    declared = set(re.findall(r"--[a-z-]+", usage.stdout))
 
     assert set(done.stdout.split()) == declared | {"--help"} == declared
 

@@ -48,10 +48,10 @@ MARK = "sesame"
 
 def leaks(text: str, secrets: Mapping[str, str]) -> list[str]:
     """Every form in which one of `secrets` (by user) or its mark stands in `text`."""
-    found = [MARK] if MARK in text.lower() else []
+    leaked = [MARK] if MARK in text.lower() else []
     for user, secret in secrets.items():
-        found += [form for form in forms(user, secret) if form in text]
-    return found
+        leaked += [form for form in forms(user, secret) if form in text]
+    return leaked
 
 
 def forms(user: str, secret: str) -> set[str]:
@@ -142,12 +142,12 @@ class Echo:
         _take(connection, 1)
         (length,) = struct.unpack("!i", _take(connection, 4))
         password = _take(connection, length - 4).rstrip(b"\0").decode()
-        told = startup[4:].replace(b"\0", b" ").decode()
-        self.heard.append(f"{told} {password}")
+        parameters = startup[4:].replace(b"\0", b" ").decode()
+        self.heard.append(f"{parameters} {password}")
         encoded = base64.b64encode(password.encode()).decode()
-        text = f"{password} is wrong, as are {encoded} {quote(password)} {password!r} {told}"
+        text = f"{password} is wrong, as are {encoded} {quote(password)} {password!r} {parameters}"
         fields = [b"SFATAL", b"VFATAL", b"C28P01", *(kind + text.encode() for kind in (b"M", b"D", b"H"))]
-        body = b"".join(one + b"\0" for one in fields) + b"\0"
+        body = b"".join(part + b"\0" for part in fields) + b"\0"
         connection.sendall(b"E" + struct.pack("!i", len(body) + 4) + body)
 
     def _serve_http(self, kind: str) -> int:
@@ -156,14 +156,16 @@ class Echo:
         class Handler(http.server.BaseHTTPRequestHandler):
             def do_POST(self) -> None:
                 self.rfile.read(int(self.headers["Content-Length"]))
-                told = f"{self.path} {' '.join(f'{name}: {value}' for name, value in self.headers.items())}"
-                echo.heard.append(told)
-                body = json.dumps({"error": told, "again": repr(told)})
+                request = (
+                    f"{self.path} {' '.join(f'{name}: {value}' for name, value in self.headers.items())}"
+                )
+                echo.heard.append(request)
+                body = json.dumps({"error": request, "again": repr(request)})
                 head = [
-                    f"HTTP/1.0 {kind if kind.isdigit() else 403} {told}",
-                    f"Location: /elsewhere?{quote(told)}",
+                    f"HTTP/1.0 {kind if kind.isdigit() else 403} {request}",
+                    f"Location: /elsewhere?{quote(request)}",
                     f"Content-Length: {len(body)}",
-                    *([] if kind.isdigit() else [told]),  # a line that is no header, which urllib3 logs
+                    *([] if kind.isdigit() else [request]),  # a line that is no header, which urllib3 logs
                 ]
                 self.wfile.write("\r\n".join([*head, "", body]).encode())
 
@@ -178,24 +180,24 @@ class _Handler(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc ships no t
         self._heard = heard
 
     def service(self, details: Any) -> Any:
-        told = " ".join(f"{name}={value}" for name, value in details.invocation_metadata)
-        self._heard.append(told)
+        metadata = " ".join(f"{name}={value}" for name, value in details.invocation_metadata)
+        self._heard.append(metadata)
 
         def refuse(_: bytes, context: Any) -> bytes:
-            context.abort(grpc.StatusCode.UNAUTHENTICATED, f"not with {told} {quote(told)}")
+            context.abort(grpc.StatusCode.UNAUTHENTICATED, f"not with {metadata} {quote(metadata)}")
             raise AssertionError("abort raises")
 
         return grpc.unary_unary_rpc_method_handler(refuse)
 
 
 def _take(connection: socket.socket, count: int) -> bytes:
-    taken = b""
-    while len(taken) < count:
-        more = connection.recv(count - len(taken))
+    data = b""
+    while len(data) < count:
+        more = connection.recv(count - len(data))
         if not more:
             raise OSError("they hung up")
-        taken += more
-    return taken
+        data += more
+    return data
 
 
 @pytest.fixture(scope="module")
@@ -254,9 +256,9 @@ class Forge:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         written = [outputs / f"{name} {uuid.uuid4()}" for name in ("stdout", "stderr")]
-        told = {"arguments": arguments, "env": {**os.environ, **env}, "cwd": str(cwd)}
-        told |= {"stdout": str(written[0]), "stderr": str(written[1])}
-        self._process.stdin.write(json.dumps(told) + "\n")
+        call = {"arguments": arguments, "env": {**os.environ, **env}, "cwd": str(cwd)}
+        call |= {"stdout": str(written[0]), "stderr": str(written[1])}
+        self._process.stdin.write(json.dumps(call) + "\n")
         self._process.stdin.flush()
         code = int(self._process.stdout.readline())
         return Outcome(code, *(path.read_text(errors="replace") for path in written))
@@ -310,12 +312,16 @@ class Bed:
         }
         return surroundings | {name: self.fill(value) for name, value in env.items()}
 
-    def assert_kept(self, *processes: Process | Outcome, says: str) -> None:
+    def assert_no_secret(self, *processes: Process | Outcome, says: str) -> None:
         """Nothing of a secret in what they wrote, and `says` (a pattern) in it."""
         text = "".join(process.stdout + process.stderr for process in processes)
         files = [path for path in self.home.rglob("*") if path.is_file()]
-        for told in (text, *(path.read_text(errors="replace") for path in files), "".join(map(str, files))):
-            assert leaks(told, self.secrets) == [], told
+        for written in (
+            text,
+            *(path.read_text(errors="replace") for path in files),
+            "".join(map(str, files)),
+        ):
+            assert leaks(written, self.secrets) == [], written
         assert re.search(self.fill(says), text), text
 
 
@@ -401,12 +407,12 @@ def test_a_connection_string_is_not_shown_whatever_is_wrong_with_it(bed: Bed, ca
     turn = list(CONNECTION_STRINGS).index(case)
     env = {"POLLER_DATABASE_URL": conninfo, "POLLER_LOG_FORMAT": ("text", "json")[turn % 2]}
     polling = bed.do("poll", "--format", FORMATS[turn % 4], env=env)
-    told = bed.do("settings", "--format", ("table", "json")[turn % 2], env=env)
+    settings = bed.do("settings", "--format", ("table", "json")[turn % 2], env=env)
     # What only the resolver of host names finds out is found out at a connect.
     code = 2 if says in (ODD, FOREIGN) and case != "no host name" else 1
-    assert (polling.code, told.code) == (code, 0), f"{polling}{told}"
-    bed.assert_kept(polling, says=says)
-    bed.assert_kept(told, says=r"database_url")
+    assert (polling.code, settings.code) == (code, 0), f"{polling}{settings}"
+    bed.assert_no_secret(polling, says=says)
+    bed.assert_no_secret(settings, says=r"database_url")
 
 
 @pytest.mark.parametrize("case", ["refused", "unescaped @", "bad escape", "repeated", "repeated options"])
@@ -424,7 +430,7 @@ def test_doctor_and_daemon_show_no_connection_string(bed: Bed, command: str, cas
         assert process.wait() == 0
     else:
         assert process.wait() == 1
-    bed.assert_kept(process, says=says)
+    bed.assert_no_secret(process, says=says)
 
 
 def test_the_echo_has_heard_what_must_not_be_shown(bed: Bed) -> None:
@@ -434,7 +440,7 @@ def test_the_echo_has_heard_what_must_not_be_shown(bed: Bed) -> None:
     process = bed.do("poll", env=env)
     assert process.code == 1
     assert any('Sesame "it\'s"?' in heard for heard in bed.echo.heard)
-    bed.assert_kept(process, says=r"\*\*\* is wrong")
+    bed.assert_no_secret(process, says=r"\*\*\* is wrong")
 
 
 _PRINT = '<python> -c "print(bytes([83,101,115,97,109,101,49,50]).decode())"'
@@ -479,10 +485,10 @@ def test_no_other_way_to_give_a_password_shows_it(bed: Bed, case: str) -> None:
     (bed.plants / "null").write_bytes(bed.fill(f"postgresql://me:Sesame\0Sesame@{HERE}/db").encode())
     turn = list(SURROUNDINGS).index(case)
     polling = bed.do("poll", "--format", FORMATS[turn % 4], env=env)
-    told = bed.do("settings", env=env)
-    assert (polling.code in (1, 2), told.code in (0, 2)) == (True, True), f"{polling}{told}"
-    bed.assert_kept(polling, says=says)
-    bed.assert_kept(told, says="")
+    settings = bed.do("settings", env=env)
+    assert (polling.code in (1, 2), settings.code in (0, 2)) == (True, True), f"{polling}{settings}"
+    bed.assert_no_secret(polling, says=says)
+    bed.assert_no_secret(settings, says="")
 
 
 @pytest.mark.parametrize("case", ["unescaped @", "repeated", "nothing of it"])
@@ -496,10 +502,10 @@ def test_a_secret_that_came_as_an_option_is_no_more_shown(bed: Bed, case: str) -
     ]
     options += ["--otlp-protocol", "http/protobuf"]
     polling = bed.do("poll", "--push", *options, env={})
-    told = bed.do("settings", *options, "--password-command", "get Sesame", env={})
-    assert (polling.code, told.code) == (2 if says == ODD else 1, 0), f"{polling}{told}"
-    bed.assert_kept(polling, says=says)
-    bed.assert_kept(told, says="option --database-url")
+    settings = bed.do("settings", *options, "--password-command", "get Sesame", env={})
+    assert (polling.code, settings.code) == (2 if says == ODD else 1, 0), f"{polling}{settings}"
+    bed.assert_no_secret(polling, says=says)
+    bed.assert_no_secret(settings, says="option --database-url")
 
 
 @pytest.mark.postgres
@@ -520,7 +526,7 @@ def test_a_real_server_s_refusal_shows_no_secret(bed: Bed, database: Database, a
     conninfo = make_conninfo(database.standby_dsn, **conninfo_to_dict(added))
     process = bed.do("poll", "--format", "json", env={"POLLER_DATABASE_URL": conninfo})
     assert process.code == 1, process
-    bed.assert_kept(process, says=says)
+    bed.assert_no_secret(process, says=says)
 
 
 # --- collectors
@@ -586,10 +592,10 @@ def test_no_credential_for_a_collector_is_shown_whatever_it_says(bed: Bed, case:
         **env,
     }
     polling = bed.do("poll", "--push", "--format", FORMATS[turn % 4], env=env)
-    told = bed.do("settings", "--format", ("table", "json")[turn % 2], env=env)
-    assert (polling.code in (1, 2), told.code in (0, 2)) == (True, True), f"{polling}{told}"
-    bed.assert_kept(polling, says=says)
-    bed.assert_kept(told, says="")
+    settings = bed.do("settings", "--format", ("table", "json")[turn % 2], env=env)
+    assert (polling.code in (1, 2), settings.code in (0, 2)) == (True, True), f"{polling}{settings}"
+    bed.assert_no_secret(polling, says=says)
+    bed.assert_no_secret(settings, says="")
 
 
 @pytest.mark.parametrize("case", ["gRPC 16", "HTTP 401", "HTTP 307", "HTTP refused", "key for its file"])
@@ -599,7 +605,7 @@ def test_doctor_shows_no_credential_for_a_collector(bed: Bed, case: str) -> None
     env = {"POLLER_DATABASE_URL": f"postgresql://me:Sesame@{HERE}/db", **COLLECTORS[case][0]}
     process = bed.run("doctor", "--format", "json", env=env)
     assert process.wait() == 1, process
-    bed.assert_kept(process, says='"check": "collector"')
+    bed.assert_no_secret(process, says='"check": "collector"')
 
 
 @pytest.mark.postgres
@@ -635,13 +641,13 @@ def test_nothing_that_is_pushed_holds_a_secret(
     for received in requests:
         assert leaks(str(received.request), {}) == []
     assert leaks(line, {}) == []
-    bed.assert_kept(process, says="stopped")
+    bed.assert_no_secret(process, says="stopped")
 
 
 def test_a_blank_in_an_option_s_secret_does_not_show_the_rest(bed: Bed) -> None:
-    told = bed.do("settings", "--database-url", "host=x", "password=Sesame", env={})
-    assert told.code == 2
-    bed.assert_kept(told, says="unexpected")
+    settings = bed.do("settings", "--database-url", "host=x", "password=Sesame", env={})
+    assert settings.code == 2
+    bed.assert_no_secret(settings, says="unexpected")
 
 
 @pytest.mark.postgres
@@ -657,9 +663,9 @@ def test_a_query_s_error_shows_no_secret_of_the_options(
         "POLLER_DATABASE_URL": make_conninfo(database.standby_dsn, options="-c a.b=Sesame"),
         "POLLER_QUERIES": write_queries(tmp_path / "asking", ("asking", sql), interval="5s"),
     }
-    told = bed.do("poll", "--format", form, env=env)
-    assert told.code == 1
-    bed.assert_kept(told, says="invalid input syntax")
+    poll = bed.do("poll", "--format", form, env=env)
+    assert poll.code == 1
+    bed.assert_no_secret(poll, says="invalid input syntax")
 
 
 def test_a_password_that_everybody_sees_leaves_the_log_readable(start_process: Start) -> None:
@@ -725,7 +731,7 @@ def test_a_program_of_others_that_logs_everything_hears_no_secret(bed: Bed, star
     assert process.wait(60) == 0, process
     assert process.stdout.count("PollError(") == len(strings)
     assert process.stdout.count("False ") == len(endpoints)
-    bed.assert_kept(process, says="DEBUG:urllib3")
+    bed.assert_no_secret(process, says="DEBUG:urllib3")
 
 
 _DEFECTS = {
@@ -765,7 +771,7 @@ def test_a_defect_of_ours_shows_no_secret(bed: Bed, start_process: Start, case: 
     env = {"POLLER_DATABASE_URL": "postgresql://me:Sesame%27s@h/db", "PGPASSWORD": "Sesame's"}
     process = start_process([sys.executable, "-c", code], env=env)
     process.wait()
-    bed.assert_kept(process, says=r"me:\*\*\*@h/db")
+    bed.assert_no_secret(process, says=r"me:\*\*\*@h/db")
 
 
 def test_a_terminal_shows_no_secret() -> None:
@@ -779,15 +785,15 @@ def test_a_terminal_shows_no_secret() -> None:
         "POLLER_PASSWORD_COMMAND": "get Sesame",
         "POLLER_OTLP_ENDPOINT": "http://me:Sesame@c:4318/?key=Sesame",
     }
-    told = b""
+    output = b""
     with subprocess.Popen(
         [sys.executable, "-m", "poller", "settings"], stdout=terminal, stderr=terminal, env=env
     ) as process:
         os.close(terminal)
         with contextlib.suppress(OSError):  # Linux says so when the last writer has closed its end
             while read := os.read(master, 65536):
-                told += read
+                output += read
         process.wait(30)
     os.close(master)
-    assert leaks(told.decode(), {}) == []
-    assert "database_url" in told.decode()
+    assert leaks(output.decode(), {}) == []
+    assert "database_url" in output.decode()

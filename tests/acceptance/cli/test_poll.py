@@ -176,11 +176,11 @@ def test_otlp_json_is_a_request_that_a_collector_reads(
     process = poller_process("poll", "--format", "otlp-json", env={"POLLER_DATABASE_URL": server.standby_dsn})
     assert process.wait() == 0, process
     request = Parse(process.stdout, ExportMetricsServiceRequest())
-    told = {point.metric: point for point in points_of(request)}
+    by_metric = {point.metric: point for point in points_of(request)}
 
-    assert told["users_total"].value == 37
-    assert told["users_total"].unit == "{user}"
-    assert told["attachments_total_bytes"].value == 15120
+    assert by_metric["users_total"].value == 37
+    assert by_metric["users_total"].unit == "{user}"
+    assert by_metric["attachments_total_bytes"].value == 15120
 
 
 @pytest.mark.postgres
@@ -347,10 +347,10 @@ def test_push_without_an_endpoint_is_exit_code_2(poller_process: Start) -> None:
 @pytest.mark.postgres
 @pytest.mark.parametrize("no_color", [False, True])
 def test_terminal_gets_colour_unless_told_not_to(server: MessagingServer, no_color: bool) -> None:
-    told = on_terminal(["poll", "--query", "users"], server, {"NO_COLOR": "1"} if no_color else {})
+    output = on_terminal(["poll", "--query", "users"], server, {"NO_COLOR": "1"} if no_color else {})
 
-    assert "users_total" in told
-    assert ("\x1b[32m" in told) is not no_color
+    assert "users_total" in output
+    assert ("\x1b[32m" in output) is not no_color
 
 
 @pytest.mark.postgres
@@ -362,10 +362,10 @@ def test_terminal_sees_which_query_runs(server: MessagingServer, tmp_path: Path)
         interval="30s",
         timeout="30s",
     )
-    told = on_terminal(["poll", "--queries", queries], server, {})
+    output = on_terminal(["poll", "--queries", queries], server, {})
 
-    assert "0/2 done; running first for 0." in told
-    assert "then second" in told
+    assert "0/2 done; running first for 0." in output
+    assert "then second" in output
 
 
 def on_terminal(arguments: list[str], server: Database, env: dict[str, str]) -> str:
@@ -385,7 +385,7 @@ def on_terminal(arguments: list[str], server: Database, env: dict[str, str]) -> 
         },
     ) as process:
         os.close(terminal)
-        told = b""
+        output = b""
         while True:
             try:
                 read = os.read(master, 65536)
@@ -393,10 +393,10 @@ def on_terminal(arguments: list[str], server: Database, env: dict[str, str]) -> 
                 break
             if not read:
                 break
-            told += read
+            output += read
         process.wait(30)
     os.close(master)
-    return told.decode()
+    return output.decode()
 
 
 @pytest.mark.postgres
@@ -405,7 +405,7 @@ def test_a_series_that_two_queries_feed_is_withheld_from_both_as_the_daemon_does
 ) -> None:
     """In one tick and in two: it must not matter which of them is polled first."""
     metric = {"name": "shared", "unit": "{row}", "description": "Shared.", "value_column": "n"}
-    told = [
+    definitions = [
         {
             "name": name,
             "group": group,
@@ -417,7 +417,7 @@ def test_a_series_that_two_queries_feed_is_withheld_from_both_as_the_daemon_does
         for name, group in (("a", "x"), ("b", "y"), ("c", "y"))
     ]
     file = tmp_path / "queries.yaml"
-    file.write_text(json.dumps({"queries": told}))
+    file.write_text(json.dumps({"queries": definitions}))
     env = {
         "POLLER_DATABASE_URL": database.primary_dsn,
         "POLLER_QUERIES": str(file),
@@ -428,8 +428,8 @@ def test_a_series_that_two_queries_feed_is_withheld_from_both_as_the_daemon_does
     assert poll.wait() == 0, poll
     queries = json.loads(poll.stdout)["queries"]
     assert {
-        one["query"]: ([sample["attributes"]["kind"] for sample in one["samples"]], one["quarantined"])
-        for one in queries
+        query["query"]: ([sample["attributes"]["kind"] for sample in query["samples"]], query["quarantined"])
+        for query in queries
     } == {name: ([name], {"duplicate": 1}) for name in "abc"}
     assert {point.attributes["kind"] for point in receiver.points("shared")} == set("abc")
     receiver.clear()

@@ -59,18 +59,20 @@ def role(cluster: Cluster, *limits: str) -> Iterator[None]:
     try:
         for limit in limits:
             cluster.primary.execute(f"ALTER ROLE limited SET {limit}")
-        _connect_anew(cluster)
+        _reconnect(cluster)
         yield
     finally:
         cluster.primary.execute("ALTER ROLE limited RESET ALL")
-        _connect_anew(cluster)
+        _reconnect(cluster)
 
 
-def _connect_anew(cluster: Cluster) -> None:
+def _reconnect(cluster: Cluster) -> None:
     cluster.wait_replayed()
     # Between two ticks, so that it costs no query its answer.
-    ours = "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE application_name = 'limited'"
-    assert eventually(lambda: cluster.standby.execute(f"{ours} AND state = 'idle'") == [(True,)])
+    terminate = (
+        "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE application_name = 'limited'"
+    )
+    assert eventually(lambda: cluster.standby.execute(f"{terminate} AND state = 'idle'") == [(True,)])
 
 
 @pytest.mark.parametrize(
@@ -97,8 +99,8 @@ def test_a_transaction_timeout_of_the_role(limited: Cluster, spell: Spell) -> No
     if limited.standby.execute("SELECT current_setting('server_version_num')::int < 170000") == [(True,)]:
         pytest.skip("transaction_timeout came with PostgreSQL 17")
     with role(limited, "transaction_timeout = '300ms'"):
-        said = spell.said("^query nap failed: terminating connection due to transaction timeout")
-        assert said["db.response.status_code"] == "25P04"
+        record = spell.said("^query nap failed: terminating connection due to transaction timeout")
+        assert record["db.response.status_code"] == "25P04"
         spell.counted("nap", "failed", "timeout", "25P04")
         spell.counted("things", "ok")
     # Those behind it share its fate, and the breaker may hold one back once.
@@ -110,8 +112,8 @@ def test_a_transaction_timeout_of_the_role(limited: Cluster, spell: Spell) -> No
 def test_a_temporary_file_that_would_be_too_large(limited: Cluster, polled: Polled, spell: Spell) -> None:
     """temp_file_limit: the query that needs it fails by 53400, and no other."""
     with role(limited, "work_mem = '64kB'", "temp_file_limit = '256kB'"):
-        said = spell.said("^query sorted failed: temporary file size exceeds")
-        assert said["db.response.status_code"] == "53400"
+        record = spell.said("^query sorted failed: temporary file size exceeds")
+        assert record["db.response.status_code"] == "53400"
         spell.counted("sorted", "failed", "rejected", "53400")
         spell.counted("pace", "ok", times=2)
         assert polled.value("sorted") == 50000, "the last good value"
@@ -125,9 +127,9 @@ def test_a_lock_that_replay_holds(limited: Cluster, polled: Polled, spell: Spell
         holder.execute("LOCK TABLE things IN ACCESS EXCLUSIVE MODE")
         # Replay takes the lock when its record is flushed with another's commit.
         limited.primary.execute("SELECT txid_current()")
-        said = spell.said("^query things failed: canceling statement due to lock timeout")
-        assert said["db.response.status_code"] == "55P03"
-        assert "POLLER_LOCK_TIMEOUT" in said["hint"]
+        record = spell.said("^query things failed: canceling statement due to lock timeout")
+        assert record["db.response.status_code"] == "55P03"
+        assert "POLLER_LOCK_TIMEOUT" in record["hint"]
         spell.counted("things", "failed", "timeout", "55P03")
         spell.counted("pace", "ok", times=2)
         assert polled.value("things") == 3

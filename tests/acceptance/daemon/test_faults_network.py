@@ -13,7 +13,7 @@ from tests.bed.proxy import Proxy
 
 GONE = "^replica unavailable, polls will be tried again: "
 BACK = "^replica available again after "
-LEFT_OUT = "^tick default/1s skipped: the previous one is still running"
+SKIPPED_TICK = "^tick default/1s skipped: the previous one is still running"
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +62,7 @@ def test_a_server_that_accepts_and_never_answers(proxy: Proxy, polled: Polled, s
     spell.withheld()
     proxy.resume()
     spell.healed()
-    spell.recovered(LEFT_OUT, GONE, ends=[BACK])
+    spell.recovered(SKIPPED_TICK, GONE, ends=[BACK])
 
 
 def test_a_connection_that_is_cut_in_the_middle_of_a_result(
@@ -89,7 +89,7 @@ def test_a_network_that_swallows_everything_while_a_query_runs(
     proxy.resume()
     spell.healed()
     # The server cannot know that the old connection is dead before the network says so.
-    spell.recovered(LEFT_OUT, GONE, ends=[BACK], connections=2)
+    spell.recovered(SKIPPED_TICK, GONE, ends=[BACK], connections=2)
 
 
 def test_a_network_that_swallows_everything_between_two_ticks(
@@ -101,7 +101,7 @@ def test_a_network_that_swallows_everything_between_two_ticks(
     spell.said(GONE)
     proxy.resume()
     spell.healed()
-    spell.recovered(LEFT_OUT, GONE, ends=[BACK], connections=2)
+    spell.recovered(SKIPPED_TICK, GONE, ends=[BACK], connections=2)
 
 
 def test_a_slow_network_is_no_fault(proxy: Proxy, spell: Spell) -> None:

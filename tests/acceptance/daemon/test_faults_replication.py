@@ -38,8 +38,8 @@ class Bed:
         standby = self.cluster.standby
         ((before,),) = standby.execute("SHOW primary_conninfo")
         parts = [part for part in before.split() if not part.startswith("port=")]
-        told = " ".join([*parts, f"port={port}"]).replace("'", "''")
-        standby.execute(f"ALTER SYSTEM SET primary_conninfo = '{told}'")
+        conninfo = " ".join([*parts, f"port={port}"]).replace("'", "''")
+        standby.execute(f"ALTER SYSTEM SET primary_conninfo = '{conninfo}'")
         standby.execute("SELECT pg_reload_conf()")
         streams = "SELECT count(*) FROM pg_stat_wal_receiver WHERE status = 'streaming' AND sender_port = "
         assert eventually(lambda: standby.execute(f"{streams}{port}") == [(1,)])
@@ -151,8 +151,8 @@ def test_a_standby_that_is_promoted(own_cluster: Cluster, tmp_path_factory: pyte
             (refuses, ["of_primary skipped", "is a primary now", "polls skipped: this server is a primary"]),
         ):
             warned = [r["message"] for r in polled.records() if r["severity"] == "WARNING"]
-            said = [message for message in warned if WITHHELD not in message]
-            assert len(said) == len(loud), said
-            assert all(any(part in one for one in said) for part in loud), said
+            messages = [message for message in warned if WITHHELD not in message]
+            assert len(messages) == len(loud), messages
+            assert all(any(part in message for message in messages) for part in loud), messages
             assert polled.watch.most == 1
             assert "Traceback" not in polled.process.stderr

@@ -23,7 +23,7 @@ pytestmark = pytest.mark.every_version
 
 GONE = "^replica unavailable, polls will be tried again: "
 BACK = "^replica available again after "
-LEFT_OUT = "^tick default/1s skipped: the previous one is still running"
+SKIPPED_TICK = "^tick default/1s skipped: the previous one is still running"
 
 
 class Bed:
@@ -51,8 +51,8 @@ class Bed:
         rules = f"host all poller 127.0.0.1/32 {method}\nhost all all 127.0.0.1/32 trust\n"
         self.standby.add_file("pg_hba.conf", f"{rules}host replication all 127.0.0.1/32 trust\n".encode())
         self.standby.execute("SELECT pg_reload_conf()")
-        asked = "SELECT auth_method FROM pg_hba_file_rules WHERE user_name = '{poller}'"
-        assert self.standby.execute(asked) == [(method,)]
+        loaded = "SELECT auth_method FROM pg_hba_file_rules WHERE user_name = '{poller}'"
+        assert self.standby.execute(loaded) == [(method,)]
 
     def change(self, sql: str) -> None:
         """Change the role, on the standby as well."""
@@ -145,8 +145,8 @@ def test_a_backend_that_is_terminated_under_a_running_query(polled: Polled, spel
     """Costs what had not been answered in that tick, and no more."""
     os.kill(polled.napping(), signal.SIGTERM)
     spell.healed()
-    said = spell.said(GONE)
-    assert said["db.response.status_code"] == "57P01"
+    record = spell.said(GONE)
+    assert record["db.response.status_code"] == "57P01"
     spell.recovered(GONE, ends=[BACK])
     for query in ("nap", "brief", "pace"):
         assert spell.more()[query, "failed", "unavailable", "57P01"] == 1
@@ -167,8 +167,8 @@ def test_a_query_that_somebody_cancels(polled: Polled, spell: Spell) -> None:
     """Costs itself, and is not taken for a timeout of ours."""
     os.kill(polled.napping(), signal.SIGINT)
     spell.healed()
-    said = spell.said("^query nap failed: canceling statement due to user request")
-    assert said["db.response.status_code"] == "57014"
+    record = spell.said("^query nap failed: canceling statement due to user request")
+    assert record["db.response.status_code"] == "57014"
     spell.recovered("^query nap failed", ends=["^query nap recovered"])
     assert {key for key in spell.more() if key[1] != "ok"} == {("nap", "failed", "cancelled", "57014")}
 
@@ -221,17 +221,17 @@ def test_a_server_that_shuts_down_as_soon_as_all_have_left(bed: Bed, polled: Pol
 def test_a_server_whose_postmaster_is_frozen(bed: Bed, polled: Polled, spell: Spell) -> None:
     """The kernel accepts for it, and nobody answers: an attempt ends by POLLER_CONNECT_TIMEOUT."""
     postmaster = bed.standby.pid
-    ours = polled.after_tick()
+    backend = polled.after_tick()
     os.kill(postmaster, signal.SIGSTOP)
     try:
-        os.kill(ours, signal.SIGTERM)
-        said = spell.said(GONE)
-        assert "timeout expired" in said["message"]
+        os.kill(backend, signal.SIGTERM)
+        record = spell.said(GONE)
+        assert "timeout expired" in record["message"]
         spell.withheld()
     finally:
         os.kill(postmaster, signal.SIGCONT)
     spell.healed()
-    spell.recovered(LEFT_OUT, GONE, ends=[BACK])
+    spell.recovered(SKIPPED_TICK, GONE, ends=[BACK])
 
 
 def test_a_database_that_is_dropped_and_made_again(bed: Bed, polled: Polled, spell: Spell) -> None:
@@ -239,10 +239,10 @@ def test_a_database_that_is_dropped_and_made_again(bed: Bed, polled: Polled, spe
     try:
         bed.primary.execute("DROP DATABASE polled WITH (FORCE)")
         bed.cluster.wait_replayed(30)
-        said = spell.said(GONE)
+        record = spell.said(GONE)
         # PostgreSQL first marks the database as invalid, then removes its files, which takes time.
         expected = 'database "polled" does not exist|cannot connect to invalid database "polled"'
-        assert re.search(expected, said["message"])
+        assert re.search(expected, record["message"])
         spell.withheld()
     finally:
         bed.make_database()
@@ -256,8 +256,8 @@ def test_a_password_that_is_changed(bed: Bed, polled: Polled, spell: Spell) -> N
     bed.change("PASSWORD 'other'")
     try:
         bed.hang_up()
-        said = spell.said(GONE)
-        assert 'password authentication failed for user "poller"' in said["message"]
+        record = spell.said(GONE)
+        assert 'password authentication failed for user "poller"' in record["message"]
         spell.withheld()
     finally:
         bed.change("PASSWORD 'right'")
@@ -270,8 +270,8 @@ def test_a_role_that_pg_hba_rejects(bed: Bed, spell: Spell) -> None:
     bed.let_in("reject")
     try:
         bed.hang_up()
-        said = spell.said(GONE)
-        assert 'pg_hba.conf rejects connection for host "127.0.0.1", user "poller"' in said["message"]
+        record = spell.said(GONE)
+        assert 'pg_hba.conf rejects connection for host "127.0.0.1", user "poller"' in record["message"]
         spell.withheld()
     finally:
         bed.let_in("scram-sha-256")
@@ -292,16 +292,18 @@ def test_a_server_without_a_free_connection(bed: Bed, polled: Polled, spell: Spe
 
         def crowd() -> int:
             """Take what is free; how many places that were."""
-            taken = 0
+            count = 0
             with suppress(psycopg.OperationalError):
                 while True:
                     others.enter_context(psycopg.connect(bed.standby.dsn("polled", user="crowd")))
-                    taken += 1
-            return taken
+                    count += 1
+            return count
 
         assert eventually(full)
-        said = spell.said(GONE)
-        assert re.search("too many clients already|remaining connection slots are reserved", said["message"])
+        record = spell.said(GONE)
+        assert re.search(
+            "too many clients already|remaining connection slots are reserved", record["message"]
+        )
         spell.withheld()
     spell.healed()
     spell.recovered(GONE, ends=[BACK])
@@ -312,8 +314,8 @@ def test_a_role_without_a_free_connection(bed: Bed, spell: Spell) -> None:
     with psycopg.connect(bed.dsn, application_name="somebody else"):
         bed.change("CONNECTION LIMIT 1")
         bed.hang_up()
-        said = spell.said(GONE)
-        assert 'too many connections for role "poller"' in said["message"]
+        record = spell.said(GONE)
+        assert 'too many connections for role "poller"' in record["message"]
         spell.withheld()
     spell.healed()
     spell.recovered(GONE, ends=[BACK])

@@ -46,8 +46,8 @@ def says(file: Path, code: int, *words: str, arguments: Sequence[str] = ()) -> b
     """Whether it comes to say so."""
 
     def look() -> bool:
-        told = health(file, *arguments)
-        return told[0] == code and all(word in told[1] for word in words)
+        answer = health(file, *arguments)
+        return answer[0] == code and all(word in answer[1] for word in words)
 
     return eventually(look)
 
@@ -92,8 +92,8 @@ def test_without_database_and_collector_it_is_alive_and_ready_and_says_what_fail
     lonely.wait_for_line("replica unavailable")
     lonely.wait_for_line("export failed")
     assert says(lonely.health_file, 0, "ready: process", "1 failed", "export failing", arguments=["--ready"])
-    code, told = health(lonely.health_file)
-    assert (code, told.startswith(f"alive: process {lonely.pid} (instance ")) == (0, True)
+    code, output = health(lonely.health_file)
+    assert (code, output.startswith(f"alive: process {lonely.pid} (instance ")) == (0, True)
 
 
 @pytest.mark.postgres
@@ -104,10 +104,10 @@ def test_all_that_is_known_is_there_for_programs(
     env = {"POLLER_DATABASE_URL": database.standby_dsn, "POLLER_QUERIES": file}
     process = poller_process("run", env=env)
     assert says(process.health_file, 0, "1 failed, 1 ok", arguments=["--ready"])
-    code, told = health(process.health_file, "--format", "json", "--live")
-    said = json.loads(told)
-    heartbeat = said["heartbeat"]
-    assert (code, said["good"]) == (0, True)
+    code, output = health(process.health_file, "--format", "json", "--live")
+    report = json.loads(output)
+    heartbeat = report["heartbeat"]
+    assert (code, report["good"]) == (0, True)
     assert heartbeat["queries"] == {"a": "ok", "b": "failed(rejected)"}
     assert heartbeat["ticks"]["default/1s"]["interval"] == 1.0
     assert (heartbeat["stuck"], heartbeat["ready"], heartbeat["export"]) == (None, True, None)
@@ -133,9 +133,9 @@ def test_a_daemon_that_was_killed_is_gone(lonely: Process) -> None:
     assert says(lonely.health_file, 0)
     lonely.send(signal.SIGKILL)
     lonely.wait()
-    code, told = health(lonely.health_file)
+    code, output = health(lonely.health_file)
     assert code == 1
-    assert told.startswith(f"not alive: process {lonely.pid} is gone, its last heartbeat was ")
+    assert output.startswith(f"not alive: process {lonely.pid} is gone, its last heartbeat was ")
 
 
 def test_a_daemon_that_ended_in_order_leaves_no_heartbeat(lonely: Process) -> None:
@@ -143,9 +143,9 @@ def test_a_daemon_that_ended_in_order_leaves_no_heartbeat(lonely: Process) -> No
     lonely.send(signal.SIGTERM)
     assert lonely.wait() == 0
     assert not lonely.health_file.exists()
-    code, told = health(lonely.health_file, "--ready")
+    code, output = health(lonely.health_file, "--ready")
     assert code == 1
-    assert told.startswith(f"not ready: no heartbeat at {lonely.health_file}: is a poller running")
+    assert output.startswith(f"not ready: no heartbeat at {lonely.health_file}: is a poller running")
 
 
 @pytest.fixture
@@ -197,8 +197,8 @@ def test_a_probe_loads_almost_nothing() -> None:
         cwd=ROOT,
     )
     loaded = set(done.stdout.splitlines()[-1].split())
-    ours = {name for name in loaded if name.startswith("poller")}
-    assert ours == {"poller"} | {
+    own = {name for name in loaded if name.startswith("poller")}
+    assert own == {"poller"} | {
         f"poller.{name}"
         for name in (
             "cli",
@@ -235,16 +235,16 @@ def test_the_exit_code_tells_where_nothing_can_be_written(stdout: str, tmp_path:
     "arguments", [["--bogus"], ["--max-age", "soon"], ["--live", "--ready"], ["--rea"], ["x"]], ids=str
 )
 def test_a_wrong_option_ends_with_2(arguments: list[str], tmp_path: Path) -> None:
-    code, told = health(tmp_path / "h", *arguments)
+    code, output = health(tmp_path / "h", *arguments)
     assert code == 2
-    assert "Traceback" not in told
+    assert "Traceback" not in output
 
 
 def test_its_help_says_what_alive_means(tmp_path: Path) -> None:
-    code, told = health(tmp_path / "h", "--help")
+    code, output = health(tmp_path / "h", "--help")
     assert code == 0
     for word in ("--live", "--ready", "--max-age", "livenessProbe", "HEALTHCHECK"):
-        assert word in told
+        assert word in output
 
 
 def test_a_duration_may_be_written_in_several_ways(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from tests.bed.process import Process, eventually
 Start = Callable[..., Process]
 
 
-def kept(process: Process) -> int:
+def count_stored(process: Process) -> int:
     """How many exports a daemon says that it has kept."""
     return process.stderr.count(" export kept ")
 
@@ -50,18 +50,18 @@ def test_an_outage_with_a_kill_in_the_middle_leaves_no_hole(
     receiver.wait_for(lambda points: [point for point in points if point.metric == "users_total"], 120)
     receiver.answer = HANG
     receiver.wait_for_attempts(len(receiver.attempts()) + 1)
-    assert eventually(lambda: kept(first) >= 8, 60)
+    assert eventually(lambda: count_stored(first) >= 8, 60)
     receiver.stop()  # with a request in its hands
     first.wait_for_line("WARNING .*export failed", 120)
-    before = kept(first)
-    assert eventually(lambda: kept(first) >= before + 8, 60)
+    before = count_stored(first)
+    assert eventually(lambda: count_stored(first) >= before + 8, 60)
     first.send(signal.SIGKILL)
     first.wait()
 
     second = run("second")
     second.wait_for_line(r"INFO .*sending \d+ requests? left over from the previous run first", 120)
     second.wait_for_line("WARNING .*export failed", 120)
-    assert eventually(lambda: kept(second) >= 8, 60)
+    assert eventually(lambda: count_stored(second) >= 8, 60)
     sick = Answer("INTERNAL", 500, "told to be sick")
     receiver.answer_next(UNAVAILABLE, throttle(1), CUT, sick, ACCEPT, ACCEPT, CUT, UNAVAILABLE)
     receiver.answer = ACCEPT
@@ -78,11 +78,11 @@ def test_an_outage_with_a_kill_in_the_middle_leaves_no_hole(
     times = [time for _, time, _ in exports]
     assert times == sorted(times)
     assert len(set(exports)) == len(set(times))
-    instances = [str(instance) for instance, *_ in sorted(set(exports), key=lambda one: one[1])]
+    instances = [str(instance) for instance, *_ in sorted(set(exports), key=lambda export: export[1])]
     assert instances == sorted(instances)
     # The last may have been kept and not told when it was killed.
-    assert instances.count("first") - kept(first) in (0, 1)
-    assert instances.count("second") == kept(second)
+    assert instances.count("first") - count_stored(first) in (0, 1)
+    assert instances.count("second") == count_stored(second)
     for process in (first, second):
         assert "Traceback" not in process.stderr
 
@@ -99,7 +99,7 @@ def test_a_daemon_that_stops_in_an_outage_says_what_becomes_of_the_rest(
         "POLLER_EXPORT_INTERVAL": "200ms",
         "POLLER_GRACE_PERIOD": "1h",
     }
-    for folder, told in (
+    for folder, message in (
         ({}, r"\d+ requests? not delivered and lost; POLLER_STATE_DIR is not set"),
         (
             {"POLLER_STATE_DIR": str(tmp_path)},
@@ -110,5 +110,5 @@ def test_a_daemon_that_stops_in_an_outage_says_what_becomes_of_the_rest(
         process.wait_for_line("export failed", 120)
         process.send(signal.SIGTERM)
         assert process.wait(120) == 0
-        process.wait_for_line(told)
+        process.wait_for_line(message)
         process.wait_for_line("stopped")

@@ -69,8 +69,15 @@ def test_the_four_gauges_arrive_exactly(
     for name, (unit, description) in FOUR.items():
         ((counted,),) = server.ask_standby(COUNTED[name])
         point = arrived[name]
-        told = (point.kind, point.unit, point.description, point.value, type(point.value), point.attributes)
-        assert told == ("gauge", unit, description, counted, int, {})
+        exported = (
+            point.kind,
+            point.unit,
+            point.description,
+            point.value,
+            type(point.value),
+            point.attributes,
+        )
+        assert exported == ("gauge", unit, description, counted, int, {})
     assert {received.protocol for received in receiver.requests()} == {protocol}
     assert arrived["users_total"].value == 37
     assert arrived["users_total"].resource["service.name"] == "obscura-poller"
@@ -162,10 +169,10 @@ def test_sigterm_during_a_long_query_ends_in_order(
 
     assert process.wait(12) == 0
     assert len(receiver.points("quick_count")) == before + 1
-    ours = (
+    backends = (
         f"SELECT count(*) FROM pg_stat_activity WHERE datname = '{server.name}' AND pid <> pg_backend_pid()"
     )
-    _until(lambda: server.ask_standby(ours) == [(0,)])
+    _until(lambda: server.ask_standby(backends) == [(0,)])
     assert "Traceback" not in process.stderr
 
 
@@ -261,8 +268,8 @@ def test_the_database_may_go_and_come_back(
     process.wait_for_line("replica unavailable", after=after)
     own_cluster.standby.start()
     process.wait_for_line("replica available again", 40, after=after)
-    told = [json.loads(line) for line in process.stderr.splitlines()]
-    warnings = [line for line in told if line["severity"] == "WARNING"]
+    records = [json.loads(line) for line in process.stderr.splitlines()]
+    warnings = [line for line in records if line["severity"] == "WARNING"]
 
     assert len([line for line in warnings if "replica unavailable" in line["message"]]) == 2
 
@@ -371,10 +378,10 @@ def test_killed_and_started_again_the_same_series_go_on(
     before = latest(receiver.points())["users_total"]
     first.send(signal.SIGKILL)
     first.wait()
-    ours = (
+    backends = (
         f"SELECT count(*) FROM pg_stat_activity WHERE datname = '{server.name}' AND pid <> pg_backend_pid()"
     )
-    _until(lambda: server.ask_standby(ours) == [(0,)])
+    _until(lambda: server.ask_standby(backends) == [(0,)])
     receiver.clear()
     poller_process("run", env=environment(server.standby_dsn, receiver.grpc_endpoint))
     receiver.wait_for(lambda points: latest(points).get("users_total"))
@@ -389,11 +396,11 @@ def test_without_an_endpoint_results_are_logged(server: MessagingServer, poller_
     process = poller_process(
         "run", env={"POLLER_DATABASE_URL": server.standby_dsn, "OBSCURA_LOG_FORMAT": "json"}
     )
-    told = json.loads(process.wait_for_line(".*users_total = 37.*").group())
+    record = json.loads(process.wait_for_line(".*users_total = 37.*").group())
 
-    assert told["severity"] == "INFO"
-    assert told["query"] == "users"
-    assert {"timestamp", "logger", "trace_id", "span_id"} <= told.keys()
+    assert record["severity"] == "INFO"
+    assert record["query"] == "users"
+    assert {"timestamp", "logger", "trace_id", "span_id"} <= record.keys()
 
 
 @pytest.mark.postgres
@@ -510,8 +517,8 @@ def test_the_first_values_of_many_groups_arrive_at_once_in_few_requests(
         return write_queries(tmp_path, *queries, interval="1h", groups={name: name for name in names})
 
     def arrived(value: int) -> Callable[[list[Point]], bool]:
-        wanted = {f"{name}_count" for name in names}
-        return lambda points: wanted <= {point.metric for point in points if point.value == value}
+        expected = {f"{name}_count" for name in names}
+        return lambda points: expected <= {point.metric for point in points if point.value == value}
 
     more = {"POLLER_QUERIES": write(1), "POLLER_EXPORT_INTERVAL": "1h", "POLLER_INTERVAL": "1h"}
     poller_process("run", env=environment(database.primary_dsn, receiver.grpc_endpoint, **more))

@@ -27,8 +27,8 @@ def test_ten_thousand_polls_and_two_hundred_thousand_series_leave_nothing_behind
     with Receiver(keep=10) as receiver:
         number = itertools.count(1)
         receiver.answer_by(lambda _: UNAVAILABLE if next(number) % 40 == 0 else None)
-        given = [database.standby_dsn, receiver.grpc_endpoint, str(tmp_path), str(POLLS)]
-        process = start_process([sys.executable, "-m", "tests.bed.soak", *given])
+        arguments = [database.standby_dsn, receiver.grpc_endpoint, str(tmp_path), str(POLLS)]
+        process = start_process([sys.executable, "-m", "tests.bed.soak", *arguments])
         assert process.wait(580) == 0, str(process)[-2000:]
         (last,) = receiver.requests()[-1:]
     looks = [json.loads(line) for line in process.stdout.splitlines()]
@@ -38,8 +38,8 @@ def test_ten_thousand_polls_and_two_hundred_thousand_series_leave_nothing_behind
     # By then some 50,000 attribute sets have come and gone; 150,000 more may cost what the allocator rounds.
     assert late["rss"] - early["rss"] < 6 * MEGABYTE, looks
     assert (late["files"], late["threads"]) == (early["files"], early["threads"])
-    told = {point.metric: point for point in last.points()}
+    points = {point.metric: point for point in last.points()}
     assert POLLS * SETS >= 200_000
     assert POLLS // EXPORT_EVERY >= 400
-    assert told["poller.query.series"].value is not None
+    assert points["poller.query.series"].value is not None
     assert not any("overflow" in key for point in last.points() for key in point.attributes)

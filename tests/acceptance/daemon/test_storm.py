@@ -42,7 +42,7 @@ def test_a_storm_of_kills_under_a_flapping_collector_loses_nothing(
             },
         )
 
-    def kept(process: Process) -> int:
+    def count_stored(process: Process) -> int:
         return process.stderr.count(" export kept ")
 
     chance = random.Random(1)
@@ -51,7 +51,7 @@ def test_a_storm_of_kills_under_a_flapping_collector_loses_nothing(
         receiver.answer = chance.choice([ACCEPT, HANG, UNAVAILABLE, CUT])
         daemons.append(run(number))
         least = chance.randrange(12)
-        assert eventually(lambda least=least: kept(daemons[-1]) >= least, 120), daemons[-1]  # type: ignore[misc]
+        assert eventually(lambda least=least: count_stored(daemons[-1]) >= least, 120), daemons[-1]  # type: ignore[misc]
         receiver.answer = chance.choice([ACCEPT, UNAVAILABLE])
         daemons[-1].send(signal.SIGKILL)
         daemons[-1].wait()
@@ -78,10 +78,12 @@ def test_a_storm_of_kills_under_a_flapping_collector_loses_nothing(
     for number, daemon in enumerate(daemons):
         assert "Traceback" not in daemon.stderr
         # The last may have been kept and not logged when it was killed.
-        assert arrived.count(f"{number:03d}") - kept(daemon) in ((0, 1) if daemon is not last else (0,))
+        assert arrived.count(f"{number:03d}") - count_stored(daemon) in (
+            (0, 1) if daemon is not last else (0,)
+        )
     assert not list((tmp_path / "state").glob("*damaged*"))
-    left = {path.name for path in (tmp_path / "state").iterdir()}
-    assert left <= {
+    files = {path.name for path in (tmp_path / "state").iterdir()}
+    assert files <= {
         "spool.db",
         "spool.db-journal",
         "spool.lock",

@@ -86,27 +86,27 @@ def test_every_event_is_told_as_often_as_the_load_implies(
     process.wait()
 
     counts_are_exact(load, metrics)
-    each_request_is_one_tree(load, receiver)
+    each_request_is_a_tree(load, receiver)
     each_line_belongs_to_a_span(process, receiver)
-    nobody_is_told_of(load, process, receiver)
+    no_client_data_is_exported(load, process, receiver)
     it_conforms(receiver, generation, tmp_path)
 
 
 def counts_are_exact(load: Load, metrics: EventMetricsSeen) -> None:
-    told: dict[tuple[str, ...], Any] = {}
+    counts: dict[tuple[str, ...], Any] = {}
     added: dict[tuple[str, ...], Any] = {}
     for series, point in metrics.newest().items():
         if isinstance(point.value, Distribution):
-            told[series], added[series] = point.value.count, point.value.sum
+            counts[series], added[series] = point.value.count, point.value.sum
         else:
-            told[series] = point.value
+            counts[series] = point.value
 
-    assert told == expected.counts(load, metrics)
+    assert counts == expected.counts(load, metrics)
     for series, value in expected.sums(load).items():
         assert added.get(series, value) == value
 
 
-def each_request_is_one_tree(load: Load, receiver: Receiver) -> None:
+def each_request_is_a_tree(load: Load, receiver: Receiver) -> None:
     traces: Mapping[str, list[Span]] = defaultdict(list)
     for span in receiver.spans():
         traces[span.trace_id].append(span)
@@ -146,10 +146,10 @@ def tree(spans: list[Span]) -> set[tuple[str, str, str]]:
 
 
 def each_line_belongs_to_a_span(process: Process, receiver: Receiver) -> None:
-    known = {(span.trace_id, span.span_id) for span in receiver.spans()}
+    span_ids = {(span.trace_id, span.span_id) for span in receiver.spans()}
     lines = [json.loads(line) for line in process.stderr.splitlines()]
     assert len(lines) > 20
-    outside = [line["message"] for line in lines if (line["trace_id"], line["span_id"]) not in known]
+    outside = [line["message"] for line in lines if (line["trace_id"], line["span_id"]) not in span_ids]
     assert [text for text in outside if not re.search(r" /(livez|readyz)[ ?]", text)] == []
     assert all(line["trace_id"] for line in lines)
     # What uvicorn logs when the request is over is found by the exception.
@@ -157,12 +157,12 @@ def each_line_belongs_to_a_span(process: Process, receiver: Receiver) -> None:
     (traceback,) = [line for line in lines if "Traceback" in line.get("exception", "")]
     assert (traceback["logger"], traceback["trace_id"]) == ("uvicorn.error", failed.trace_id)
     records = receiver.records()
-    unknown = [str(one.body) for one in records if (one.trace_id, one.span_id) not in known]
+    unknown = [str(record.body) for record in records if (record.trace_id, record.span_id) not in span_ids]
     assert sorted(unknown) == sorted(outside)
     assert sorted(str(record.body) for record in records) == sorted(line["message"] for line in lines)
 
 
-def nobody_is_told_of(load: Load, process: Process, receiver: Receiver) -> None:
+def no_client_data_is_exported(load: Load, process: Process, receiver: Receiver) -> None:
     sent = b"\n".join(request.SerializeToString() for request in received(receiver))
     everything = sent + (process.stdout + process.stderr).encode()
     secrets = load.sent.secrets | {CREDENTIALS["AWS_SECRET_ACCESS_KEY"], CREDENTIALS["AWS_ACCESS_KEY_ID"]}
@@ -174,7 +174,7 @@ def nobody_is_told_of(load: Load, process: Process, receiver: Receiver) -> None:
 
 def received(receiver: Receiver) -> list[Request]:
     """The requests of all signals."""
-    return [one.request for signal in SIGNALS for one in receiver.requests(signal)]
+    return [request.request for signal in SIGNALS for request in receiver.requests(signal)]
 
 
 def it_conforms(receiver: Receiver, generation: GenerationName, folder: Path) -> None:
@@ -208,8 +208,8 @@ def test_conform_names_each_way_in_which_a_server_is_wrong(
     conform.send(signal.SIGINT)
 
     assert conform.wait() == 1
-    failed = [one for one in json.loads(conform.stdout)["checks"] if one["state"] == "fail"]
-    assert {f"{one['check']} {one['subject']}" for one in failed if "subject" in one} == mutated.NAMED
+    failed = [check for check in json.loads(conform.stdout)["checks"] if check["state"] == "fail"]
+    assert {f"{check['check']} {check['subject']}" for check in failed if "subject" in check} == mutated.NAMED
 
 
 async def say_hello(url: str) -> None:

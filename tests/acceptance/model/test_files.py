@@ -62,10 +62,10 @@ def test_a_pipe_that_takes_the_place_of_a_file_after_the_first_look_is_not_waite
     look = Path.stat
 
     def stat_and_replace(path: Path) -> os.stat_result:
-        found = look(path)
+        status = look(path)
         path.unlink()
         os.mkfifo(path)
-        return found
+        return status
 
     monkeypatch.setattr(Path, "stat", stat_and_replace)
     with pytest.raises(NotRegularError):
@@ -176,6 +176,6 @@ def test_a_command_ends_with_a_message_whatever_kind_of_file_it_is_given(
         "POLLER_OTLP_ENDPOINT": "https://127.0.0.1:9",
         **({} if "DATABASE" in variable else {"POLLER_DATABASE_URL": "postgresql://nobody@127.0.0.1:9/none"}),
     }
-    ended, told = run(arguments, environ, tmp_path)
-    assert ended == code, told
-    assert "f.yaml" in told
+    ended, output = run(arguments, environ, tmp_path)
+    assert ended == code, output
+    assert "f.yaml" in output

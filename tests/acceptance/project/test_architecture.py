@@ -70,13 +70,13 @@ def test_the_contributors_page_names_files_and_packages_that_exist() -> None:
 
 def test_no_test_patches_a_constant_or_a_private_name_of_the_poller() -> None:
     """Every limit and pause is a parameter or a field of a frozen dataclass, so tests pass their own."""
-    found = [
+    patches = [
         f"{path.name}: {target}"
         for path in sorted(Path(__file__).parent.rglob("*.py"))
         for target in patched(ast.parse(path.read_text(encoding="utf-8")))
         if target.startswith("poller.") and re.match(r"_[^_]|[A-Z0-9_]+$", target.rpartition(".")[2])
     ]
-    assert found == []
+    assert patches == []
 
 
 def patched(tree: ast.Module) -> Iterator[str]:

@@ -17,10 +17,10 @@ def test_every_figure_is_produced_without_the_peers() -> None:
     """What of them is missing is skipped; to fetch them is not for a test."""
     results = Results()
     measure(results, rounds=1, polls=1, scale=0.0001, trivial=[2], series=3, long=1, others=False, idle=1.0)
-    told = results.as_json()
-    figures = told["figures"]
+    report = results.as_json()
+    figures = report["figures"]
     assert isinstance(figures, dict)
-    assert json.loads(json.dumps(told)) == told
+    assert json.loads(json.dumps(report)) == report
     for load in ("2 trivial", "4 state", "3 series"):
         for figure in ("CPU per poll and export (ms)", "wall per poll and export (ms)", "RSS (MB)"):
             assert figures[figure][load][OURS]["median"] > 0, (figure, load)

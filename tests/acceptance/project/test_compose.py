@@ -29,7 +29,7 @@ def test_it_follows_the_compose_specification() -> None:
 
 
 def test_every_file_that_it_mounts_is_in_the_repository() -> None:
-    mounted = [volume.split(":")[0] for one in SERVICES.values() for volume in one.get("volumes", [])]
+    mounted = [volume.split(":")[0] for service in SERVICES.values() for volume in service.get("volumes", [])]
     missing = {name for name in mounted if not (FILE.parent / name).exists()}
     assert missing == set()
 
@@ -50,7 +50,7 @@ def test_images_have_a_version_and_only_grafana_a_port() -> None:
 
 
 def test_grafana_and_prometheus_find_what_is_mounted() -> None:
-    mounts = {there: here for here, there, _ in (one.split(":") for one in SERVICES["lgtm"]["volumes"])}
+    mounts = {there: here for here, there, _ in (volume.split(":") for volume in SERVICES["lgtm"]["volumes"])}
     prometheus = yaml.safe_load((FILE.parent / mounts["/otel-lgtm/prometheus.yaml"]).read_text())
     (rules,) = map(Path, prometheus["rule_files"])
     assert (mounts[str(rules.parent)], rules.name) == ("./prometheus", "rules.yaml")
@@ -64,12 +64,12 @@ def test_its_servers_are_set_up_and_polled(
     pg_bin: Path | None, receiver: Receiver, start_process: Callable[..., Process], tmp_path: Path
 ) -> None:
     first, second, third = free_ports(3)
-    with servers(pg_bin, start_process) as made:
-        primary = made.primary(first)
-        assert eventually(lambda: made.healthy("primary", first) or not primary.running)
+    with servers(pg_bin, start_process) as setup:
+        primary = setup.primary(first)
+        assert eventually(lambda: setup.healthy("primary", first) or not primary.running)
         assert primary.running, primary
-        replica = made.replica(second, first)
-        assert eventually(lambda: made.healthy("replica", second) or not replica.running)
+        replica = setup.replica(second, first)
+        assert eventually(lambda: setup.healthy("replica", second) or not replica.running)
         assert replica.running, replica
         changes = {"@primary/": f"@127.0.0.1:{first}/", "=/tmp": f"={tmp_path}", "3000": str(third)}
         messaging = start_process(
@@ -97,7 +97,7 @@ def test_its_servers_are_set_up_and_polled(
             [sys.executable, "-m", "poller", "run"], env={**environment, "POLLER_DATABASE_URL": url}
         )
         try:
-            receiver.wait_for(load_is_seen, 90)
+            receiver.wait_for(load_arrives, 90)
         except TimeoutError as error:
             raise AssertionError(f"{error}\n{poller}\n{messaging}\n{clients}\n{replica}") from None
         # uvicorn shuts down in order, then ends by the signal.
@@ -121,7 +121,7 @@ def command(words: list[str], changes: dict[str, str]) -> list[str]:
     return [sys.executable, *words[1:]]
 
 
-def load_is_seen(points: list[Point]) -> bool:
+def load_arrives(points: list[Point]) -> bool:
     """New users come through the replica, the extended queries count, and the server exports its events."""
     users = [point.value for point in points if point.metric == "users_total"]
     expected = {"devices_total", "poller.replica.lag", "messages_sent_total"}

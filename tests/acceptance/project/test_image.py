@@ -88,12 +88,12 @@ def test_the_image_is_built_and_polls_with_nothing_writable_but_its_state(
 ) -> None:
     """One test, as it is built once."""
     looks_as_documented(image)
-    holds_what_is_pinned_and_no_more(image)
+    holds_only_pinned_packages(image)
     is_as_large_as_stated(image)
     state = owned_folder(tmp_path / "state", image)
     writes_nowhere_else(image, state)
     polls_pushes_and_ends_in_order(image, server, receiver, start_process, state)
-    polls_what_is_mounted(image, server, receiver, start_process, tmp_path)
+    polls_mounted_queries(image, server, receiver, start_process, tmp_path)
 
 
 def looks_as_documented(image: Image) -> None:
@@ -113,13 +113,15 @@ def looks_as_documented(image: Image) -> None:
     assert {f.name: f.read_text() for f in (image.root / "etc/poller/queries").iterdir()} == shipped
 
 
-def holds_what_is_pinned_and_no_more(image: Image) -> None:
-    found = {canonicalize_name(d.metadata["Name"]): d for d in distributions(path=[str(image.packages)])}
+def holds_only_pinned_packages(image: Image) -> None:
+    installed = {canonicalize_name(d.metadata["Name"]): d for d in distributions(path=[str(image.packages)])}
     pinned = pins(REQUIREMENTS)
-    assert found.keys() == {*pinned, "obscura-poller"}
-    asked_for = [Requirement(text) for one in found.values() for text in one.requires or []]
-    assert unmet(asked_for, pinned) == []
-    assert pinned.keys() <= {canonicalize_name(one.name) for one in [*asked_for, *wanted("http")]}
+    assert installed.keys() == {*pinned, "obscura-poller"}
+    required = [Requirement(text) for package in installed.values() for text in package.requires or []]
+    assert unmet(required, pinned) == []
+    assert pinned.keys() <= {
+        canonicalize_name(requirement.name) for requirement in [*required, *wanted("http")]
+    }
     assert table(image.packages) == LICENCES.read_text(encoding="utf-8").partition(START)[2].strip()
     assert {file.name for file in (image.root / "opt/poller/bin").iterdir() if not file.is_symlink()} == {
         "poller"
@@ -149,11 +151,11 @@ def owned_folder(folder: Path, image: Image) -> Path:
 def writes_nowhere_else(image: Image, state: Path) -> None:
     in_image = (image.root / "var/lib/poller").stat()
     assert f"{in_image.st_uid}:{in_image.st_gid}" == image.config["User"], "a volume takes over its owner"
-    asked = image.ask(["/opt/poller/bin/python3", "-c", _WRITABLE, *NOTHING_BUT], state=state)
-    assert (asked.returncode, asked.stdout, asked.stderr) == (0, "", "")
+    done = image.ask(["/opt/poller/bin/python3", "-c", _WRITABLE, *NOTHING_BUT], state=state)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     for writes in ("sh", "bash", "pip", "cc"):
-        asked = image.ask([writes], state=state)
-        assert asked.returncode == 127, f"there is a {writes}"
+        done = image.ask([writes], state=state)
+        assert done.returncode == 127, f"there is a {writes}"
 
 
 def polls_pushes_and_ends_in_order(
@@ -178,12 +180,12 @@ def polls_pushes_and_ends_in_order(
     assert eventually(lambda: image.ask([*health, "--ready"], state=state).returncode == 0), daemon
     daemon.send(signal.SIGTERM)
     assert daemon.wait() == 0, daemon
-    asked = image.ask(health, state=state)
-    assert asked.returncode == 1, asked
+    done = image.ask(health, state=state)
+    assert done.returncode == 1, done
     assert any(state.iterdir()), "good values outlive it"
 
 
-def polls_what_is_mounted(
+def polls_mounted_queries(
     image: Image,
     server: MessagingServer,
     receiver: Receiver,

@@ -104,7 +104,9 @@ def test_what_the_poller_refers_to_is_there(manifests: list[Manifest], tmp_path:
     named = {(manifest["kind"], manifest["metadata"]["name"]): manifest for manifest in manifests}
     (reference,) = container["envFrom"]
     environment = dict(named["ConfigMap", reference["configMapRef"]["name"]]["data"])
-    environment |= {one["name"]: one["value"] for one in container["env"] if "value" in one}
+    environment |= {
+        variable["name"]: variable["value"] for variable in container["env"] if "value" in variable
+    }
     secret = tmp_path / "database_url"
     secret.write_text("postgresql://poller@replica/app")
     mounts = {mount["mountPath"]: mount["name"] for mount in container["volumeMounts"]}
@@ -169,9 +171,11 @@ def test_an_overlay_as_documented_sets_image_and_collector(tmp_path: Path) -> No
     (copy / "mine" / "kustomization.yaml").write_text(documented)
     done = subprocess.run([kubectl, "kustomize", copy / "mine"], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
-    made = list(yaml.safe_load_all(done.stdout))
-    assert poller(pod(made))["image"] == "registry.example/obscura-poller:0.1.0"
-    (settings,) = (one["data"] for one in made if one["metadata"]["name"].startswith("poller-settings"))
+    objects = list(yaml.safe_load_all(done.stdout))
+    assert poller(pod(objects))["image"] == "registry.example/obscura-poller:0.1.0"
+    (settings,) = (
+        manifest["data"] for manifest in objects if manifest["metadata"]["name"].startswith("poller-settings")
+    )
     assert settings["POLLER_OTLP_ENDPOINT"] == "http://collector.example:4317"
     assert "POLLER_MAX_REPLAY_LAG" in settings, "the others stay"
 
@@ -198,8 +202,8 @@ def test_both_ways_run_the_same_container() -> None:
 
     def container(file: str, key: str) -> Manifest:
         document = yaml.safe_load((FOLDER / file).read_text(encoding="utf-8"))
-        (found,) = document["spec"]["template"]["spec"][key]
-        return {name: found[name] for name in ("image", "env", "envFrom", "livenessProbe", "resources")}
+        (item,) = document["spec"]["template"]["spec"][key]
+        return {name: item[name] for name in ("image", "env", "envFrom", "livenessProbe", "resources")}
 
     assert container("standalone/deployment.yaml", "containers") == container(
         "sidecar/sidecar.yaml", "initContainers"
@@ -218,6 +222,6 @@ def containers(spec: Manifest) -> Iterator[Manifest]:
 
 
 def poller(spec: Manifest) -> Manifest:
-    (found,) = (container for container in containers(spec) if container["name"] == "poller")
-    assert "obscura-poller" in found["image"]
-    return found
+    (container,) = (container for container in containers(spec) if container["name"] == "poller")
+    assert "obscura-poller" in container["image"]
+    return container

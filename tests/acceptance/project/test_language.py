@@ -39,10 +39,10 @@ def violations(name: str) -> list[str]:
     lines = (ROOT / name).read_text(encoding="utf-8").splitlines()
     allowed = _ALLOWED.get(name, set())
     return [
-        f"{name}:{number}: {found[0]}"
+        f"{name}:{number}: {match[0]}"
         for number, line in enumerate(lines, 1)
-        for found in _WORDS.finditer(line)
-        if found[0].lower() not in allowed
+        for match in _WORDS.finditer(line)
+        if match[0].lower() not in allowed
     ]
 
 

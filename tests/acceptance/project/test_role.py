@@ -31,11 +31,11 @@ def test_the_shipped_queries_are_polled_with_it_through_the_standby(
         env={"POLLER_DATABASE_URL": role.standby_dsn, "POLLER_QUERIES": "shipped:extended"},
     )  # fmt: skip
     code = process.wait()
-    polled = {told["query"]: told for told in json.loads(process.stdout)["queries"]}
+    polled = {query["query"]: query for query in json.loads(process.stdout)["queries"]}
 
     assert code == 0, (process.stdout, process.stderr)
     assert polled["users"]["samples"][0]["value"] == 37
-    skipped = {name: told["reason"] for name, told in polled.items() if told["state"] != "ok"}
+    skipped = {name: query["reason"] for name, query in polled.items() if query["state"] != "ok"}
     # Those are for earlier releases of the server.
     assert skipped == {"inbox_depth_by_user": "column", "one_time_pre_keys_by_user": "column"}
 

@@ -73,23 +73,23 @@ class Server:
         connection.execute("SET LOCAL search_path TO released")
         if release is not None:
             connection.execute(SCHEMAS[release].read_bytes())
-        self.now: datetime = self.one("SELECT now()")
-        self.by_device = bool(self.one("SELECT to_regclass('devices') IS NOT NULL"))
+        self.now: datetime = self.scalar("SELECT now()")
+        self.by_device = bool(self.scalar("SELECT to_regclass('devices') IS NOT NULL"))
 
-    def one(self, statement: str) -> Any:
+    def scalar(self, statement: str) -> Any:
         row = self.connection.execute(statement.encode()).fetchone()
         assert row is not None
         return row[0]
 
     def insert(self, table: str, **values: object) -> None:
         """Insert one row; values for columns that this release does not have are left out."""
-        known = {
+        columns = {
             name
             for (name,) in self.connection.execute(
                 "SELECT attname FROM pg_attribute WHERE attrelid = %s::regclass AND attnum > 0", (table,)
             )
         }
-        row = {name: value for name, value in values.items() if name in known}
+        row = {name: value for name, value in values.items() if name in columns}
         statement = sql.SQL("INSERT INTO {} ({}) VALUES ({})").format(
             sql.Identifier(table),
             sql.SQL(", ").join(map(sql.Identifier, row)),
@@ -119,7 +119,7 @@ class Server:
 
     def unmet(self, query: QueryDefinition) -> Skip | None:
         """The poller's own answer to whether `query` can run here."""
-        facts = self.one(f"SELECT ({facts_query([query])})::text")
+        facts = self.scalar(f"SELECT ({facts_query([query])})::text")
         return unmet(query.requires, read_facts(facts.encode()))
 
     def ask(self, query: QueryDefinition) -> Mapped:
@@ -147,7 +147,7 @@ class Server:
         feeding = [
             query
             for query in EVERY.values()
-            if any(one.name == metric for one in query.metrics) and self.unmet(query) is None
+            if any(definition.name == metric for definition in query.metrics) and self.unmet(query) is None
         ]
         (query,) = feeding
         return {
@@ -196,12 +196,12 @@ def test_no_function_or_operator_of_others_fits_a_shipped_query_better_than_post
 
 
 def test_the_four_gauges_are_those_of_the_design_document() -> None:
-    told = {
+    gauges = {
         metric.name: (metric.description, metric.unit, metric.attribute_columns, dict(metric.attributes))
         for query in SHIPPED.values()
         for metric in query.metrics
     }
-    assert told == {
+    assert gauges == {
         "users_total": ("Total registered users.", "{user}", (), {}),
         "pending_messages_total": ("Messages waiting for delivery.", "{message}", (), {}),
         "attachments_total_count": ("Total non-expired attachments.", "{attachment}", (), {}),
@@ -217,7 +217,7 @@ def test_query_names_are_unique_and_one_metric_is_defined_one_way() -> None:
     for query in queries:
         for metric in query.metrics:
             ways.setdefault(metric.name, set()).add((metric.unit, metric.description))
-    assert {name: told for name, told in ways.items() if len(told) > 1} == {}
+    assert {name: variants for name, variants in ways.items() if len(variants) > 1} == {}
 
 
 PROMETHEUS_UNITS = {
@@ -441,14 +441,14 @@ def test_the_count_can_be_answered_by_the_index_alone(
 
 
 def test_the_demo_has_the_newest_schema_and_the_size_column(connection: psycopg.Connection[Any]) -> None:
-    told = (
+    statement = (
         "SELECT array_agg(concat_ws(' ', table_name, column_name, data_type, is_nullable) ORDER BY 1)::text[]"
         " FROM information_schema.columns WHERE table_schema = current_schema()"
     )
     columns = []
     for release in ("v0.9.4", "demo"):
         with connection.transaction(force_rollback=True):
-            columns.append(set(Server(connection, release).one(told)))
+            columns.append(set(Server(connection, release).scalar(statement)))
     released, demo = columns
     assert demo - released == {"attachments size_bytes bigint YES"}
     assert released - demo == set()
@@ -521,8 +521,8 @@ def test_the_sizes_come_from_a_listing_of_the_storage_and_can_be_dropped_again(
         (bare,),
     )
     migrated.execute(by_hand("CREATE INDEX ON listing"))
-    one_by_one = by_hand("WITH batch").replace(b"LIMIT 1000", b"LIMIT 1")
-    assert [migrated.execute(one_by_one).rowcount for _ in range(3)] == [1, 1, 0]
+    row_by_row = by_hand("WITH batch").replace(b"LIMIT 1000", b"LIMIT 1")
+    assert [migrated.execute(row_by_row).rowcount for _ in range(3)] == [1, 1, 0]
     assert migrated.execute(by_hand("SELECT id, expires_at FROM attachments")).fetchall() == []
     migrated.execute(by_hand("ALTER TABLE attachments DROP COLUMN"))
     assert the_column(migrated) == []
@@ -547,4 +547,4 @@ def test_a_table_that_another_application_calls_users_is_not_counted(
     polled = json.loads(process.stdout)["queries"]
 
     assert len(polled) == len(EVERY)
-    assert {(one["state"], len(one["samples"])) for one in polled} == {("skipped", 0)}
+    assert {(query["state"], len(query["samples"])) for query in polled} == {("skipped", 0)}

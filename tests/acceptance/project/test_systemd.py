@@ -36,9 +36,9 @@ def test_the_exposure_is_as_stated(name: str, systemd_analyze: str) -> None:
         capture_output=True,
         text=True,
     )
-    found = re.search(r"Overall exposure level for \S+: ([\d.]+)", done.stdout)
-    assert found is not None, done.stderr
-    assert float(found[1]) <= STATED_EXPOSURE
+    match = re.search(r"Overall exposure level for \S+: ([\d.]+)", done.stdout)
+    assert match is not None, done.stderr
+    assert float(match[1]) <= STATED_EXPOSURE
     page = (ROOT / "docs/how-to/systemd.md").read_text(encoding="utf-8")
     stated = re.findall(r"`systemd-analyze security`[^.]*?(\d\.\d)", page)
     assert {float(number) for number in stated} == {STATED_EXPOSURE}
@@ -92,14 +92,14 @@ def test_both_services_are_closed_alike() -> None:
 
 
 def test_the_units_set_what_the_program_reads() -> None:
-    known = {variable for setting in SETTINGS.values() for variable in setting.variables}
+    supported = {variable for setting in SETTINGS.values() for variable in setting.variables}
     for name in (DAEMON, ONCE):
         environment = [value.partition("=")[0] for key, value in unit(name) if key == "Environment"]
         set_here = {
             variable.removesuffix("_FILE") for variable in environment if variable.startswith("POLLER_")
         }
         assert "POLLER_DATABASE_URL" in set_here
-        assert set_here <= known
+        assert set_here <= supported
     daemon = dict(unit(DAEMON))
     assert daemon["Type"] == "notify"
     assert daemon["RestartPreventExitStatus"] == "2"

@@ -113,7 +113,7 @@ def test_a_tick_arrives_as_one_tree_and_its_log_lines_lead_there(
     assert tick.resource["service.name"] == "obscura-poller"
     assert tick.resource["service.instance.id"] == "test"
     assert line["span_id"] == children["divided"].span_id
-    sighted = next(one for one in lines(process) if one["message"].startswith("polling the standby"))
+    sighted = next(entry for entry in lines(process) if entry["message"].startswith("polling the standby"))
     assert sighted["span_id"] in {span.span_id for span in receiver.spans(TICK)}
     assert {received.protocol for received in receiver.requests("traces")} == {protocol}
     assert receiver.wait_until(
@@ -130,21 +130,21 @@ def test_the_server_shows_the_trace_that_a_query_belongs_to(
     queries = write_queries(tmp_path, ("nap", "SELECT count(*) AS n FROM pg_sleep(0.7)"))
     more = {"POLLER_QUERIES": queries, "POLLER_SQL_COMMENTS": "traceparent", "POLLER_MAX_DUTY_CYCLE": "100%"}
     poller_process("run", env=environment(database.standby_dsn, receiver, **more))
-    shown: list[str] = []
+    texts: list[str] = []
 
     def look() -> bool:
         rows = database.ask_standby(
             "SELECT query FROM pg_stat_activity WHERE wait_event = 'PgSleep' "
             f"AND datname = current_database() AND application_name = '{NAME}'"
         )
-        shown[:] = [query for (query,) in rows]
-        return bool(shown)
+        texts[:] = [query for (query,) in rows]
+        return bool(texts)
 
     assert eventually(look, PATIENCE)
-    found = re.search(r"/\*query='nap',traceparent='00-(\w{32})-(\w{16})-\w\w'\*/$", shown[0])
-    assert found, shown
+    match = re.search(r"/\*query='nap',traceparent='00-(\w{32})-(\w{16})-\w\w'\*/$", texts[0])
+    assert match, texts
     assert receiver.wait_until(
-        lambda: found.groups() in {(span.trace_id, span.span_id) for span in receiver.spans(TICK)}, PATIENCE
+        lambda: match.groups() in {(span.trace_id, span.span_id) for span in receiver.spans(TICK)}, PATIENCE
     )
 
 
@@ -186,14 +186,14 @@ def test_a_collector_that_takes_no_spans_is_said_once_and_still_gets_the_metrics
     """And once it does take them, that is said as well."""
     receiver.answers = {"traces": Answer("UNIMPLEMENTED", 404, "no such pipeline")}
     process = poller_process("run", env=environment(server.standby_dsn, receiver))
-    told = json.loads(process.wait_for_line(".*export of spans failed.*", PATIENCE).group())
+    record = json.loads(process.wait_for_line(".*export of spans failed.*", PATIENCE).group())
     receiver.wait_for_attempts(4, PATIENCE, signal="traces")
     receiver.wait_for(lambda points: [point for point in points if point.metric == "users_total"], PATIENCE)
     receiver.answers = {}
     process.wait_for_line("export of spans works again", PATIENCE)
 
-    assert told["severity"] == "INFO", "spans were not asked for"
-    assert told["hint"] == "the collector takes no spans; POLLER_TRACES=false sends none"
+    assert record["severity"] == "INFO", "spans were not asked for"
+    assert record["hint"] == "the collector takes no spans; POLLER_TRACES=false sends none"
     assert process.stderr.count("export of spans failed") == 1
     assert "export failed" not in process.stderr
 
@@ -314,7 +314,8 @@ def test_log_records_arrive_as_they_stand_on_stderr(
     env = environment(dsn, receiver, protocol, POLLER_QUERIES=queries, POLLER_OTLP_LOGS="true")
     process = poller_process("run", env=env)
     record = receiver.wait_until(
-        lambda: next((one for one in receiver.records() if "telling failed" in str(one.body)), None), PATIENCE
+        lambda: next((record for record in receiver.records() if "telling failed" in str(record.body)), None),
+        PATIENCE,
     )
     assert record is not None
     line = json.loads(process.wait_for_line(".*query telling failed.*", PATIENCE).group())
@@ -332,7 +333,7 @@ def test_log_records_arrive_as_they_stand_on_stderr(
     assert (record.trace_id, record.span_id) == (line["trace_id"], line["span_id"])
     assert record.trace_id == span.trace_id
     assert record.resource["service.instance.id"] == "test"
-    everything = [str(one.request) for kind in ("traces", "logs") for one in receiver.attempts(kind)]
+    everything = [str(record.request) for kind in ("traces", "logs") for record in receiver.attempts(kind)]
     assert "hunter2secret" not in "".join(everything) + process.stderr
     assert {received.protocol for received in receiver.requests("logs")} == {protocol}
 

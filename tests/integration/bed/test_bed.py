@@ -183,9 +183,9 @@ def test_a_process_gets_the_cleared_environment_and_what_it_is_given(
 ) -> None:
     code = "import os; print(sorted(n for n in os.environ if n.startswith(('PG', 'OTEL', 'POLLER'))))"
     assert start_process(python(code)).wait() == 0
-    given = start_process(python(code), env={"POLLER_INTERVAL": "1s"})
-    assert given.wait() == 0
-    assert given.stdout == "['POLLER_HEALTH_FILE', 'POLLER_INTERVAL']\n"
+    process = start_process(python(code), env={"POLLER_INTERVAL": "1s"})
+    assert process.wait() == 0
+    assert process.stdout == "['POLLER_HEALTH_FILE', 'POLLER_INTERVAL']\n"
 
 
 def test_closing_kills_a_process_that_ignores_signals_and_its_children() -> None:

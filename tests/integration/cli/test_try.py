@@ -89,18 +89,18 @@ def test_rows_metrics_and_cost_are_for_the_person_and_the_query_file_is_the_resu
 @pytest.mark.every_version
 def test_json_holds_all_that_is_known(tried: Try) -> None:
     done = tried(BY_NAME, "--format", "json")
-    told = json.loads(done.stdout)
+    report = json.loads(done.stdout)
 
     assert (done.exit_code, done.stderr) == (0, f"{SUPERUSER}\n")
-    assert told["query"]["metrics"][0]["attribute_columns"] == ["name"]
-    assert told["columns"] == [
+    assert report["query"]["metrics"][0]["attribute_columns"] == ["name"]
+    assert report["columns"] == [
         {"name": "name", "type": "character varying"},
         {"name": "devices", "type": "bigint"},
     ]
-    assert (told["rows"], told["rows_beyond"], told["doubts"]) == ([["phone", "37"]], 0, [])
-    assert told["cost"] > 0
-    assert told["poll"]["state"] == "ok"
-    assert told["poll"]["samples"][0]["value"] == 37
+    assert (report["rows"], report["rows_beyond"], report["doubts"]) == ([["phone", "37"]], 0, [])
+    assert report["cost"] > 0
+    assert report["poll"]["state"] == "ok"
+    assert report["poll"]["samples"][0]["value"] == 37
 
 
 @pytest.mark.every_version
@@ -115,14 +115,14 @@ def test_a_statement_comes_from_stdin_and_keeps_its_lines(tried: Try) -> None:
 @pytest.mark.every_version
 def test_it_is_appended_to_a_file_and_a_name_that_is_taken_costs_no_query(tried: Try, tmp_path: Path) -> None:
     file = tmp_path / "mine.yaml"
-    kept = tried(BY_NAME, "--write", "mine.yaml", "--interval", "10m")
-    assert kept.exit_code == 0, kept.output
-    assert kept.stderr.splitlines()[-2:] == [
+    added = tried(BY_NAME, "--write", "mine.yaml", "--interval", "10m")
+    assert added.exit_code == 0, added.output
+    assert added.stderr.splitlines()[-2:] == [
         "added to mine.yaml:2",
         "the daemon does not read this file yet: export POLLER_QUERIES=shipped:mine.yaml",
     ]
-    assert file.read_text() == kept.stdout
-    assert "    interval: 10m\n" in kept.stdout
+    assert file.read_text() == added.stdout
+    assert "    interval: 10m\n" in added.stdout
 
     slow = "SELECT pg_sleep(3600)::text, 1 AS devices FROM devices"
     again = tried(slow, "--write", "mine.yaml", "--name", "devices")
@@ -135,7 +135,7 @@ def test_it_is_appended_to_a_file_and_a_name_that_is_taken_costs_no_query(tried:
         r"--name: the query name 'users' is already used at .*queries/users\.yaml:\d+;",
         str(shipped.exception),
     )
-    assert file.read_text() == kept.stdout
+    assert file.read_text() == added.stdout
 
     second = tried(BY_NAME, "--name", "phones", "--write", "mine.yaml", POLLER_QUERIES="shipped:mine.yaml")
     assert second.stderr.splitlines()[-1] == "added to mine.yaml:12"
@@ -205,10 +205,10 @@ REFUSED: dict[str, list[str]] = {
 
 @pytest.mark.every_version
 def test_what_does_not_work_is_told_in_the_server_s_words_with_the_place_and_what_to_do(tried: Try) -> None:
-    for sql, told in REFUSED.items():
+    for sql, lines in REFUSED.items():
         done = tried(sql)
         assert (done.exit_code, done.stdout) == (1, "")
-        assert done.stderr.splitlines() == told
+        assert done.stderr.splitlines() == lines
 
 
 @pytest.mark.every_version
@@ -284,9 +284,9 @@ def test_rows_that_would_be_left_out_are_named(tried: Try) -> None:
     assert "twins {depth} depth kind 0" in lines
     assert done.stdout.startswith("queries:\n")
     assert lines[-1] == "every row is omitted, so the query feeds no metric"
-    kept = tried(twins, "--name", "twins", "--write", "twins.yaml")
-    assert kept.exit_code == 1
-    assert kept.stderr.endswith("so the query feeds no metric and is not added to twins.yaml\n")
+    refused = tried(twins, "--name", "twins", "--write", "twins.yaml")
+    assert refused.exit_code == 1
+    assert refused.stderr.endswith("so the query feeds no metric and is not added to twins.yaml\n")
     assert not Path("twins.yaml").exists()
     assert tried("SELECT 1 AS n WHERE false", "--name", "none").exit_code == 0
 

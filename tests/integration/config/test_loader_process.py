@@ -80,13 +80,13 @@ def daemon(start_process: Start, tmp_path: Path, in_child: InChild) -> Start:
         code = (
             f"{before}\nimport sys\nsys.argv = ['poller', 'run']\nfrom poller.cli.main import main\nmain()\n"
         )
-        given = {
+        environ = {
             "POLLER_DATABASE_URL": NO_DATABASE,
             "POLLER_QUERIES": str(queries),
             "PYTHONPATH": f"{in_child(child)}:{ROOT}",
             **env,
         }
-        return start_process([sys.executable, "-c", code], env=given)
+        return start_process([sys.executable, "-c", code], env=environ)
 
     return start
 
@@ -259,9 +259,9 @@ def test_the_installed_program_is_named_as_it_was_called_and_imports_nothing_fro
     (tmp_path / "queries").mkdir()
     queries = write_queries(tmp_path / "queries", ("a", "SELECT 1 AS n"))
     program = str(Path(sys.executable).with_name("poller"))
-    shown = start_process([program, "run", "--help"], cwd=tmp_path)
-    assert shown.wait() == 0
-    assert shown.stdout.startswith("Usage: poller run [OPTIONS]")
+    usage = start_process([program, "run", "--help"], cwd=tmp_path)
+    assert usage.wait() == 0
+    assert usage.stdout.startswith("Usage: poller run [OPTIONS]")
     env = {"POLLER_DATABASE_URL": NO_DATABASE, "POLLER_QUERIES": queries}
     process = start_process([program, "run"], cwd=tmp_path, env=env)
     process.wait_for_line("polling 1 query")
@@ -270,15 +270,16 @@ def test_the_installed_program_is_named_as_it_was_called_and_imports_nothing_fro
 
 
 @pytest.mark.parametrize(
-    ("closed", "code", "told"), [("<&-", 0, ""), (">&-", 1, "the output cannot be written"), ("2>&-", 0, "")]
+    ("closed", "code", "message"),
+    [("<&-", 0, ""), (">&-", 1, "the output cannot be written"), ("2>&-", 0, "")],
 )
-def test_a_closed_standard_stream_is_no_pipe_to_the_child(closed: str, code: int, told: str) -> None:
+def test_a_closed_standard_stream_is_no_pipe_to_the_child(closed: str, code: int, message: str) -> None:
     done = subprocess.run(
         ["bash", "-c", f"exec {sys.executable} -m poller run --help {closed}"],
         cwd=ROOT, capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode == code, done
-    assert told in done.stderr
+    assert message in done.stderr
     assert "Traceback" not in done.stderr
 
 
@@ -342,7 +343,7 @@ def test_request_and_answer_go_through_pipes_alone(child: Callable[[str], None],
     assert "secret_1" not in f"{arguments}{environ}"
     assert {signal.SIGTERM, signal.SIGINT, signal.SIGHUP} <= masked
     assert not {signal.SIGTERM, signal.SIGINT} & signal.pthread_sigmask(signal.SIG_BLOCK, [])
-    assert len([one for one in inherited_too if one.startswith("pipe:")]) == 1, "for its answers"
+    assert len([target for target in inherited_too if target.startswith("pipe:")]) == 1, "for its answers"
     assert str(tmp_path) not in inherited_too
 
 

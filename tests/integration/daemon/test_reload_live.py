@@ -74,12 +74,12 @@ def version(number: int) -> str:
     )
 
 
-KEPT_TICKS = ("pair/1s", "second/1s", "steady/1s")
+UNCHANGED_TICKS = ("pair/1s", "second/1s", "steady/1s")
 
 
-def number_of(one: QueryDefinition) -> int | None:
+def number_of(definition: QueryDefinition) -> int | None:
     """The version that a query is of; None for those that all have."""
-    return None if one.name in ("kept", "steady") else int(one.sql.split()[1])
+    return None if definition.name in ("kept", "steady") else int(definition.sql.split()[1])
 
 
 class Bed:
@@ -121,7 +121,7 @@ class Bed:
 
     def tick(self, queries: Sequence[QueryDefinition]) -> list[PollResult]:
         """Poll on the worker, where swaps come too: all must be of the version that was swapped in last."""
-        numbers = {number for one in queries if (number := number_of(one)) is not None}
+        numbers = {number for definition in queries if (number := number_of(definition)) is not None}
         if not numbers <= {self.running}:
             self.wrong.append(f"a tick of {numbers} while {self.running} runs")
         results = self.cycle.run(queries)
@@ -129,12 +129,12 @@ class Bed:
             self.polls[result.query.name] += 1
             if result.outcome != "ok":
                 self.wrong.append(f"{result.query.name}: {result.error}")
-        self.steady_runs += any(one.name == "steady" for one in queries)
+        self.steady_runs += any(definition.name == "steady" for definition in queries)
         self.look({self.running})
         return results
 
     def swap(self, queries: Sequence[QueryDefinition], dropped: Collection[str]) -> None:
-        numbers = {number for one in queries if (number := number_of(one)) is not None}
+        numbers = {number for definition in queries if (number := number_of(definition)) is not None}
         if len(numbers) != 1:
             self.wrong.append(f"a catalogue of {numbers}")
         if {"kept", "steady"} & set(dropped):
@@ -146,15 +146,17 @@ class Bed:
 
     def look(self, allowed: set[int] | None = None) -> None:
         """See what an export would show at this moment."""
-        shown = [
+        exported = [
             (result.query, sample.value)
             for result in self.store.current(time.monotonic())
             for sample in result.samples
         ]
-        numbers = {int(value) for one, value in shown if number_of(one) is not None}
+        numbers = {int(value) for definition, value in exported if number_of(definition) is not None}
         if len(numbers) > 1 or (allowed is not None and not numbers <= allowed):
             self.wrong.append(f"values of {numbers} beside each other, {allowed} may be")
-        if self.started.is_set() and not {"kept", "steady"} <= {one.name for one, _ in shown}:
+        if self.started.is_set() and not {"kept", "steady"} <= {
+            definition.name for definition, _ in exported
+        }:
             self.wrong.append("a value that stays is away")
 
     def look_on(self) -> None:
@@ -179,7 +181,7 @@ class Writer(threading.Thread):
         self._file = file
         self._bed = bed
         self._number = 1
-        self._given = 0
+        self._turns = 0
 
     def run(self) -> None:
         while not self._bed.over.is_set():
@@ -222,11 +224,11 @@ class Writer(threading.Thread):
             self._bed.wrong.append(f"{self._bed.running} runs, not {self._number}")
 
     def _give(self, turns: int) -> None:
-        self._given += turns
+        self._turns += turns
         self._bed.turns.release(turns)
 
     def _settled(self) -> bool:
-        return len(self._bed.outcomes) == self._given or self._bed.over.is_set()
+        return len(self._bed.outcomes) == self._turns or self._bed.over.is_set()
 
 
 @pytest.mark.postgres
@@ -259,7 +261,7 @@ def test_a_thousand_reloads_of_good_bad_and_half_written_files_lose_no_tick_and_
     assert outcomes.keys() <= {"changed", "unchanged", "refused", "unsteady"}
     assert outcomes["changed"] >= RELOADS // 8
     assert outcomes["refused"] >= RELOADS // 2 - 4
-    for tick in KEPT_TICKS:
+    for tick in UNCHANGED_TICKS:
         touched = [
             bed.events[code, tick] for code in (EVENT_JOB_ADDED, EVENT_JOB_MODIFIED, EVENT_JOB_REMOVED)
         ]
@@ -299,10 +301,10 @@ def test_sighup_swaps_series_and_a_bad_file_leaves_all_as_it_was(
 ) -> None:
     file = tmp_path / "queries.yaml"
     # Polled once an hour: whatever is shown of it after a reload was kept.
-    kept = query(
+    unchanged = query(
         "kept", "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint AS n", interval="1h"
     )
-    file.write_text(written(kept, query("gone", "SELECT 1 AS n"), query("turned", "SELECT 2 AS n")))
+    file.write_text(written(unchanged, query("gone", "SELECT 1 AS n"), query("turned", "SELECT 2 AS n")))
     process = poller_process(
         "run", env=environment(database.standby_dsn, receiver, file, POLLER_WATCH="false")
     )
@@ -311,7 +313,7 @@ def test_sighup_swaps_series_and_a_bad_file_leaves_all_as_it_was(
     assert (newest(receiver)["turned"].unit, values(receiver)["reload.success"]) == ("{row}", 1)
 
     turned = query("turned", "SELECT 2 AS n", unit="s", description="Turned.")
-    file.write_text(written(kept, turned, query("added", "SELECT 3 AS n", "other", "1h")))
+    file.write_text(written(unchanged, turned, query("added", "SELECT 3 AS n", "other", "1h")))
     process.send(signal.SIGHUP)
     after = {"kept": first, "turned": 2, "added": 3, "reload.success": 1, "reloads ok": 1}
     receiver.wait_for(lambda _: values(receiver) == after, PATIENCE)
@@ -326,10 +328,12 @@ def test_sighup_swaps_series_and_a_bad_file_leaves_all_as_it_was(
     assert {point.value for point in receiver.points("kept")} == {first}
     process.send(signal.SIGTERM)
     assert process.wait() == 0
-    told = [json.loads(line) for line in process.stderr.splitlines()]
+    records = [json.loads(line) for line in process.stderr.splitlines()]
     where = f"ERROR {file}:1: queries"
     assert [
-        f"{line['severity']} {line['message']}" for line in told if line["logger"] == "poller.daemon.reload"
+        f"{line['severity']} {line['message']}"
+        for line in records
+        if line["logger"] == "poller.daemon.reload"
     ] == [
         "INFO query files read again: 1 added, 1 removed, 1 changed, 1 unchanged",
         "INFO added: added",

@@ -31,9 +31,9 @@ class Manager:
 
     def heard_but_beats(self) -> dict[str, str]:
         """The next datagram that is no beat of the watchdog."""
-        while (told := self.heard()) == {"WATCHDOG": "1"}:
+        while (message := self.heard()) == {"WATCHDOG": "1"}:
             pass
-        return told
+        return message
 
     def hears(self, name: str, value: str) -> None:
         """Wait for a datagram with this in it."""

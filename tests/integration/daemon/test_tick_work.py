@@ -38,7 +38,7 @@ class Work(NamedTuple):
 def test_the_work_of_a_tick_does_not_grow_with_the_number_of_known_queries(
     database: Database, tmp_path: Path
 ) -> None:
-    few, many = [work(database.primary_dsn, tmp_path / str(known), known) for known in (FEW, MANY)]
+    few, many = [work(database.primary_dsn, tmp_path / str(count), count) for count in (FEW, MANY)]
     assert few.written > 0
     assert many.steps < 1.2 * few.steps
     assert many.written < 1.2 * few.written
@@ -46,10 +46,10 @@ def test_the_work_of_a_tick_does_not_grow_with_the_number_of_known_queries(
     assert many.memory < few.memory + 8 * (MANY - FEW)
 
 
-def work(dsn: str, state: Path, known: int) -> Work:
+def work(dsn: str, state: Path, count: int) -> Work:
     """What a tick takes in a process that has a value of each of `known` queries."""
     settings = load({"POLLER_DATABASE_URL": dsn, "POLLER_STATE_DIR": str(state)})
-    queries = [tenant(number) for number in range(known)]
+    queries = [tenant(number) for number in range(count)]
     cycle = open_cycle(settings, queries, open_store(settings, queries))
     try:
         assert all(result.outcome == "ok" for result in cycle.run(queries))
@@ -102,5 +102,5 @@ def written(cycle: PollCycle, queries: list[QueryDefinition]) -> int:
 
 def _written() -> int:
     """Bytes that this thread has written to files (proc(5), `/proc/pid/io`)."""
-    told = dict(line.split(": ") for line in Path("/proc/thread-self/io").read_text().splitlines())
-    return int(told["wchar"])
+    counters = dict(line.split(": ") for line in Path("/proc/thread-self/io").read_text().splitlines())
+    return int(counters["wchar"])

@@ -199,18 +199,18 @@ def test_a_killed_server_leaves_no_shared_memory_after_closing(make_cluster: Cal
 def test_a_cluster_that_cannot_start_raises_the_servers_message_and_is_removed(
     make_cluster: Callable[..., Cluster], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made: list[Path] = []
+    created: list[Path] = []
     real = tempfile.mkdtemp
 
     def noted(*arguments: Any, **named: Any) -> str:
-        made.append(Path(real(*arguments, **named)))
-        return str(made[-1])
+        created.append(Path(real(*arguments, **named)))
+        return str(created[-1])
 
     monkeypatch.setattr("tempfile.mkdtemp", noted)
     with pytest.raises(ClusterError, match='unrecognized configuration parameter "no_such_setting"'):
         make_cluster(primary={"no_such_setting": "1"})
-    assert made
-    assert not any(directory.exists() for directory in made)
+    assert created
+    assert not any(directory.exists() for directory in created)
 
 
 PARENT = """

@@ -163,8 +163,8 @@ def test_the_route_is_the_template_that_matched(
         root = served.root(list(expected).index((method, path)))
         assert root.attributes is not None
         assert root.attributes.get("http.route", "unmatched") == route, (method, path)
-        known = method if method in HTTP_METHODS else "HTTP"
-        assert root.name == (known if route == "unmatched" else f"{known} {route}")
+        method_name = method if method in HTTP_METHODS else "HTTP"
+        assert root.name == (method_name if route == "unmatched" else f"{method_name} {route}")
 
     counted = sorted(
         (method if method in HTTP_METHODS else "_OTHER", route, str(status))
@@ -172,7 +172,7 @@ def test_the_route_is_the_template_that_matched(
     )
     assert eventually(lambda: served.counted() == counted), served.counted()
     for route in {route for route, _ in expected.values()}:
-        count = sum(1 for found, _ in expected.values() if found == route)
+        count = sum(1 for template, _ in expected.values() if template == route)
         served.recorder.assert_count("http_request_duration_seconds", count, route=route)
 
 
@@ -350,7 +350,7 @@ def test_a_client_that_leaves_before_the_answer_is_counted_as_such(serve: Serve,
 
 
 def test_a_client_that_leaves_in_the_midst_of_a_response_has_had_its_status(serve: Serve) -> None:
-    left = threading.Event()
+    closed = threading.Event()
 
     async def stream(_: Request) -> Response:
         async def body() -> AsyncIterator[bytes]:
@@ -359,14 +359,14 @@ def test_a_client_that_leaves_in_the_midst_of_a_response_has_had_its_status(serv
                     yield b"x" * 1000
                     await asyncio.sleep(0.01)
             finally:
-                left.set()
+                closed.set()
 
         return StreamingResponse(body())
 
     served = serve(Starlette(routes=[Route("/stream", stream)]))
     with served.client.stream("GET", "/stream") as response:
         next(response.iter_raw())
-    assert left.wait(60)
+    assert closed.wait(60)
 
     assert eventually(lambda: served.counted() == [("GET", "/stream", "200")])
     assert served.root().status.status_code is StatusCode.UNSET
@@ -449,7 +449,7 @@ def test_only_5xx_is_an_error(serve: Serve, status: int, failed: bool) -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "kept"),
+    ("request_id", "accepted"),
     [
         ("0190b6a5-req_1", True),
         ("A" * 128, True),
@@ -462,14 +462,14 @@ def test_only_5xx_is_an_error(serve: Serve, status: int, failed: bool) -> None:
     ],
 )
 def test_a_sane_request_id_is_kept_and_any_other_is_made_anew(
-    serve: Serve, given: str | None, kept: bool
+    serve: Serve, request_id: str | None, accepted: bool
 ) -> None:
     served = serve(starlette())
-    response = served.client.get("/", headers={} if given is None else {"x-request-id": given})
+    response = served.client.get("/", headers={} if request_id is None else {"x-request-id": request_id})
 
     echoed = response.headers["x-request-id"]
-    assert (echoed == given) is kept
-    assert kept or uuid.UUID(echoed).version == 4
+    assert (echoed == request_id) is accepted
+    assert accepted or uuid.UUID(echoed).version == 4
     root = served.root()
     assert root.attributes is not None
     assert root.attributes["request.id"] == echoed
@@ -537,8 +537,8 @@ def test_requests_at_the_same_time_do_not_mix_their_users(serve: Serve) -> None:
     asyncio.run(load())
     served.root(49)
     attributes = [span.attributes or {} for span in served.spans()]
-    assert all(str(one["url.path"]) == f"/login/{one['user.id']!s}" for one in attributes)
-    assert len({one["request.id"] for one in attributes}) == 50
+    assert all(str(fields["url.path"]) == f"/login/{fields['user.id']!s}" for fields in attributes)
+    assert len({fields["request.id"] for fields in attributes}) == 50
 
 
 def test_a_trace_goes_on_where_the_client_began_it_and_is_new_for_the_next_request(serve: Serve) -> None:
@@ -578,8 +578,8 @@ def test_trailers_and_files_end_a_response_too(serve: Serve) -> None:
             sent.append(message["type"])
 
         scope = {"type": "http", "method": "GET", "path": "/", "headers": []}
-        for one in (app, file):
-            await served.wrap(one)(dict(scope), asyncio.Queue().get, send)
+        for application in (app, file):
+            await served.wrap(application)(dict(scope), asyncio.Queue().get, send)
 
     sent: list[str] = []
     served = serve(starlette())
@@ -657,14 +657,14 @@ def sessions(served: Served) -> tuple[float, int]:
 
 def test_a_session_is_open_until_it_is_closed_and_has_one_root_span(serve: Serve) -> None:
     served = serve(websockets())
-    with open_socket(served, "/echo/1?ticket=abc", additional_headers={"x-request-id": "req-12345"}) as one:
-        one.send("x")
-        assert one.recv() == "x"
-        assert one.response is not None
-        assert one.response.headers["x-request-id"] == "req-12345"
-        with open_socket(served, "/echo/2") as two:
-            two.send("x")
-            assert two.recv() == "x"
+    with open_socket(served, "/echo/1?ticket=abc", additional_headers={"x-request-id": "req-12345"}) as first:
+        first.send("x")
+        assert first.recv() == "x"
+        assert first.response is not None
+        assert first.response.headers["x-request-id"] == "req-12345"
+        with open_socket(served, "/echo/2") as second:
+            second.send("x")
+            assert second.recv() == "x"
             assert sessions(served) == (2, 0)
             assert served.counted() == [("GET", "/echo/{id}", "101")] * 2
             assert served.spans() == []

@@ -88,7 +88,7 @@ def test_three_signals_arrive_correlated_and_the_last_of_them_at_sigterm(
     receiver: Receiver, start_process: Start, protocol: str
 ) -> None:
     server = Server(start_process, environment(receiver, protocol))
-    given = server.get("/hello/ann").headers["x-request-id"]
+    request_id = server.get("/hello/ann").headers["x-request-id"]
     server.get("/hello/bob")
     server.get("/broken")
     server.get("/nope")
@@ -109,7 +109,7 @@ def test_three_signals_arrive_correlated_and_the_last_of_them_at_sigterm(
     inner = receiver.spans("greet_user")
     assert [roots[span.trace_id].span_id for span in inner] == [span.parent_span_id for span in inner]
     assert len(inner) == 2
-    assert given in [span.attributes["request.id"] for span in roots.values()]
+    assert request_id in [span.attributes["request.id"] for span in roots.values()]
     assert {span.parent_span_id for span in roots.values()} == {""}
 
     # The last push has everything.
@@ -153,7 +153,8 @@ def test_three_signals_arrive_correlated_and_the_last_of_them_at_sigterm(
 
     resources = [s.resource for s in receiver.spans()] + [p.resource for p in receiver.points()]
     (resource,) = {
-        tuple(sorted(one.items())) for one in (*resources, *(r.resource for r in receiver.records()))
+        tuple(sorted(attributes.items()))
+        for attributes in (*resources, *(r.resource for r in receiver.records()))
     }
     assert ("service.name", "observed") in resource
     assert ("service.version", "1.2.3") in resource
@@ -383,9 +384,9 @@ def test_a_collector_that_refuses_and_takes_again_is_told_of_once_each(
     server.end()
 
     delivery = "poller.events._export.delivery"
-    told = [line["message"] for line in lines(server.process) if line["logger"] == delivery]
+    messages = [line["message"] for line in lines(server.process) if line["logger"] == delivery]
     # On a machine that stands still for long, there may be a second time; but never the same news twice.
-    news = [message.partition(":")[0].partition(" after")[0] for message in told]
+    news = [message.partition(":")[0].partition(" after")[0] for message in messages]
     assert news == (["metrics are not delivered", "metrics are delivered again"] * len(news))[: len(news)]
     assert receiver.spans() == []
     assert receiver.records() == []
@@ -505,13 +506,13 @@ else:
     print(sorted(carrier))
     assert first.shutdown() and first.shutdown()
 """
-    for argument, said in (
+    for argument, expected in (
         ([], "['traceparent']"),
         (["x"], "another tracer or meter provider is already set"),
     ):
         process = start_process([sys.executable, "-c", script, *argument])
         assert process.wait() == 0, process
-        assert said in process.stdout
+        assert expected in process.stdout
 
 
 def test_baggage_crosses_the_border_where_it_is_asked_for(start_process: Start) -> None:
@@ -580,7 +581,10 @@ def test_a_line_is_json_whatever_is_in_it() -> None:
 
 
 def targets(**environ: str) -> dict[str, tuple[str, str, float]]:
-    return {signal: (one.url, one.protocol, one.timeout) for signal, one in load(environ).targets.items()}
+    return {
+        signal: (target.url, target.protocol, target.timeout)
+        for signal, target in load(environ).targets.items()
+    }
 
 
 @pytest.mark.parametrize(
@@ -680,7 +684,7 @@ def test_signals_are_switched_off_by_the_standard_variables() -> None:
 
 
 def test_the_servers_variables_come_before_those_of_the_standard() -> None:
-    found = load(
+    settings = load(
         {
             "OBSCURA_TELEMETRY_TRACE_SAMPLING_RATIO": "10%",
             "OTEL_TRACES_SAMPLER": "always_on",
@@ -694,9 +698,9 @@ def test_the_servers_variables_come_before_those_of_the_standard() -> None:
             "OTEL_PROPAGATORS": "b3",
         }
     )
-    assert (found.sampling_ratio, found.metrics_interval) == (0.1, 7.0)
-    assert (found.log_format, found.log_level, found.propagators_chosen) == ("json", "debug", True)
-    assert found.resource == {"service.name": "d", "service.namespace": "b c"}
+    assert (settings.sampling_ratio, settings.metrics_interval) == (0.1, 7.0)
+    assert (settings.log_format, settings.log_level, settings.propagators_chosen) == ("json", "debug", True)
+    assert settings.resource == {"service.name": "d", "service.namespace": "b c"}
 
 
 def test_the_standard_alone_decides_as_it_says() -> None:
@@ -734,7 +738,7 @@ def test_every_problem_is_told_at_once_and_no_secret_with_it() -> None:
 
 
 @pytest.mark.parametrize(
-    ("environ", "said"),
+    ("environ", "message"),
     [
         (
             {"OBSCURA_OTLP_ENDPOINT": "h:4317"},
@@ -749,8 +753,8 @@ def test_every_problem_is_told_at_once_and_no_secret_with_it() -> None:
         ),
     ],
 )
-def test_an_endpoint_that_cannot_be_used_says_what_to_write(environ: dict[str, str], said: str) -> None:
-    with pytest.raises(TelemetryError, match=said):
+def test_an_endpoint_that_cannot_be_used_says_what_to_write(environ: dict[str, str], message: str) -> None:
+    with pytest.raises(TelemetryError, match=message):
         load(environ)
 
 

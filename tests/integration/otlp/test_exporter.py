@@ -52,12 +52,12 @@ class Log(logging.Handler):
 
 @pytest.fixture
 def log() -> Iterator[Log]:
-    root, kept = logging.getLogger(), Log()
+    root, handler = logging.getLogger(), Log()
     before = root.level
     root.setLevel(logging.INFO)
-    root.addHandler(kept)
-    yield kept
-    root.removeHandler(kept)
+    root.addHandler(handler)
+    yield handler
+    root.removeHandler(handler)
     root.setLevel(before)
 
 
@@ -90,13 +90,13 @@ def gauge(
     push: MetricExporter, name: str, *observed: Observation, unit: str = "{thing}"
 ) -> list[Observation]:
     """A gauge that shows whatever is in the returned list at the moment of a collection."""
-    shown = list(observed)
+    observations = list(observed)
 
     def observe(_: CallbackOptions) -> list[Observation]:
-        return list(shown)
+        return list(observations)
 
     push.meter.create_observable_gauge(name, [observe], unit=unit, description=f"Things of {name}.")
-    return shown
+    return observations
 
 
 def wait_until(true: Callable[[], object]) -> None:
@@ -134,11 +134,11 @@ def test_the_resource_is_the_configured_one_and_never_random(
     push = open_push(endpoint_of(receiver, "grpc"))
     gauge(push, "users_total", Observation(1))
     push.flush(60)
-    told = receiver.points()[0].resource
-    assert told["service.name"] == "obscura-poller"
-    assert told["service.version"] == "1.2.3"
-    assert told["service.instance.id"] == "poller-0"
-    assert told["deployment.environment.name"] == "prod eu"
+    attributes = receiver.points()[0].resource
+    assert attributes["service.name"] == "obscura-poller"
+    assert attributes["service.version"] == "1.2.3"
+    assert attributes["service.instance.id"] == "poller-0"
+    assert attributes["deployment.environment.name"] == "prod eu"
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
@@ -313,9 +313,9 @@ def test_a_credential_provider_is_asked_as_opentelemetry_has_it(
         push = open_push(endpoint)
         gauge(push, "users_total", Observation(7))
         assert push.shutdown(60)
-    for name, what in (("none", "'none' is not installed"), ("wrong", "it gives a dict, not a ")):
+    for name, message in (("none", "'none' is not installed"), ("wrong", "it gives a dict, not a ")):
         monkeypatch.setenv(where, name)
-        with pytest.raises(ConfigError, match=f"{where}: {what}"):
+        with pytest.raises(ConfigError, match=f"{where}: {message}"):
             otlp.build(endpoint, 1.0)
 
 
@@ -330,8 +330,8 @@ def test_the_standard_variables_choose_temporality_and_histograms(
     push.meter.create_counter("counted").add(1)
     push.meter.create_histogram("measured").record(1)
     assert push.flush(60)
-    found = {point.metric: (point.kind, point.temporality) for point in receiver.points()}
-    assert found == {"counted": ("sum", "delta"), "measured": ("exponential_histogram", "delta")}
+    kinds = {point.metric: (point.kind, point.temporality) for point in receiver.points()}
+    assert kinds == {"counted": ("sum", "delta"), "measured": ("exponential_histogram", "delta")}
 
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE", "sometimes")
     with pytest.raises(ConfigError, match="'sometimes' is not one of cumulative, delta, lowmemory"):
@@ -454,8 +454,8 @@ def test_a_shutdown_ends_while_the_collector_hangs(
     gauge(push, "users_total", Observation(3))
     wait_until(receiver.attempts)
     assert push.shutdown(0.5) is False  # with the request's own bound it would end after the test's
-    (told,) = [record.getMessage() for record in log.records]
-    assert re.fullmatch(r"\d+ requests? not delivered and lost; POLLER_STATE_DIR is not set", told)
+    (message,) = [record.getMessage() for record in log.records]
+    assert re.fullmatch(r"\d+ requests? not delivered and lost; POLLER_STATE_DIR is not set", message)
     receiver.stop()
 
 
@@ -464,9 +464,9 @@ def test_a_shutdown_pushes_the_last_values_once_more(
     receiver: Receiver, open_push: Open, protocol: str
 ) -> None:
     push = open_push(endpoint_of(receiver, protocol), interval=3600.0)
-    shown = gauge(push, "users_total", Observation(1))
+    observations = gauge(push, "users_total", Observation(1))
     assert push.flush(60)
-    shown[:] = [Observation(2)]
+    observations[:] = [Observation(2)]
     assert push.shutdown(60) is True
     assert [point.value for point in receiver.points()] == [1, 2]
     assert push.shutdown(60) is True  # and does nothing
@@ -504,9 +504,9 @@ def test_a_callback_that_raises_ends_neither_the_pushing_nor_the_other_gauges(
 
 def test_an_absent_observation_makes_the_series_absent(receiver: Receiver, open_push: Open) -> None:
     push = open_push(endpoint_of(receiver, "grpc"))
-    shown = gauge(push, "users_total", Observation(1, {"kind": "a"}), Observation(2, {"kind": "b"}))
+    observations = gauge(push, "users_total", Observation(1, {"kind": "a"}), Observation(2, {"kind": "b"}))
     assert push.flush(60)
-    del shown[0]
+    del observations[0]
     assert push.flush(60)
     last: list[Point] = receiver.requests()[-1].points()
     assert [(point.value, point.attributes) for point in last] == [(2, {"kind": "b"})]
@@ -515,9 +515,9 @@ def test_an_absent_observation_makes_the_series_absent(receiver: Receiver, open_
 def test_no_series_is_ever_folded_into_an_overflow_point(receiver: Receiver, open_push: Open) -> None:
     """The SDK counts the attribute sets that an instrument ever had, and from 2000 on invents a number."""
     push = open_push(endpoint_of(receiver, "grpc"))
-    shown = gauge(push, "users_total")
+    observations = gauge(push, "users_total")
     for cycle in range(3):
-        shown[:] = [Observation(number, {"user": f"{cycle}-{number}"}) for number in range(1000)]
+        observations[:] = [Observation(number, {"user": f"{cycle}-{number}"}) for number in range(1000)]
         assert push.flush(60)
     last = receiver.requests()[-1].points()
     assert {point.attributes["user"] for point in last} == {f"2-{number}" for number in range(1000)}

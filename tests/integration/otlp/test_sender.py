@@ -113,8 +113,8 @@ def answer_with(body: bytes, kind: str = "application/x-protobuf", *headers: str
 
 
 def partial(rejected: int, message: str) -> bytes:
-    told = ExportMetricsPartialSuccess(rejected_data_points=rejected, error_message=message)
-    return ExportMetricsServiceResponse(partial_success=told).SerializeToString()
+    partial_success = ExportMetricsPartialSuccess(rejected_data_points=rejected, error_message=message)
+    return ExportMetricsServiceResponse(partial_success=partial_success).SerializeToString()
 
 
 # --- the deadline ---------------------------------------------------------------------------------------
@@ -124,18 +124,23 @@ def partial(rejected: int, message: str) -> bytes:
     "script",
     [
         pytest.param(silent, id="no answer"),
-        pytest.param(lambda one: trickle(one, b"H"), id="a status line"),
-        pytest.param(lambda one: trickle(one, b"HTTP/1.1 100 Continue\r\n\r\n"), id="endless 100 Continue"),
-        pytest.param(lambda one: trickle(one, b"x", OK + b"X: "), id="a header"),
+        pytest.param(lambda connection: trickle(connection, b"H"), id="a status line"),
         pytest.param(
-            lambda one: trickle(one, b"x", OK + b"Content-Length: 100000\r\n\r\n"), id="a body of a success"
+            lambda connection: trickle(connection, b"HTTP/1.1 100 Continue\r\n\r\n"),
+            id="endless 100 Continue",
+        ),
+        pytest.param(lambda connection: trickle(connection, b"x", OK + b"X: "), id="a header"),
+        pytest.param(
+            lambda connection: trickle(connection, b"x", OK + b"Content-Length: 100000\r\n\r\n"),
+            id="a body of a success",
         ),
         pytest.param(
-            lambda one: trickle(one, b"x", b"HTTP/1.1 500 no\r\nConnection: close\r\n\r\n"),
+            lambda connection: trickle(connection, b"x", b"HTTP/1.1 500 no\r\nConnection: close\r\n\r\n"),
             id="a body of a refusal",
         ),
         pytest.param(
-            lambda one: trickle(one, b"1\r\nx\r\n", OK + b"Transfer-Encoding: chunked\r\n\r\n"), id="chunks"
+            lambda connection: trickle(connection, b"1\r\nx\r\n", OK + b"Transfer-Encoding: chunked\r\n\r\n"),
+            id="chunks",
         ),
     ],
 )
@@ -143,11 +148,11 @@ def test_the_timeout_bounds_the_whole_exchange_however_slowly_bytes_come(
     serve: Serve, script: Script
 ) -> None:
     """Each byte comes in time; the fixture sees that the connection is ended."""
-    one = sender(serve(script), 0.5)
+    connection = sender(serve(script), 0.5)
     for _ in range(2):
-        found = one.send(b"")
-        assert (found.fate, found.error["error.type"]) == ("later", "ReadTimeout")
-    one.close()
+        result = connection.send(b"")
+        assert (result.fate, result.error["error.type"]) == ("later", "ReadTimeout")
+    connection.close()
     assert eventually(lambda: not exchanges())
 
 
@@ -161,9 +166,9 @@ def test_the_timeout_bounds_the_tls_handshake(serve: Serve, piece: bytes) -> Non
             time.sleep(0.02)
         silent(connection)
 
-    one = sender(serve(script).replace("http", "https"), 0.5)
-    assert one.send(b"").fate == "later"
-    one.close()
+    client = sender(serve(script).replace("http", "https"), 0.5)
+    assert client.send(b"").fate == "later"
+    client.close()
     assert eventually(lambda: not exchanges())
 
 
@@ -177,28 +182,28 @@ def test_the_timeout_bounds_a_name_resolution_that_hangs_and_one_thread_waits_fo
         return real(*args, **kwargs)
 
     monkeypatch.setattr(socket, "getaddrinfo", slow)
-    one = sender(receiver.http_endpoint, 0.3)
+    client = sender(receiver.http_endpoint, 0.3)
     for _ in range(3):
-        assert one.send(b"").fate == "later"
+        assert client.send(b"").fate == "later"
     assert len(exchanges()) == 1
     released.set()
     assert eventually(lambda: not exchanges())
     assert receiver.attempts() == [], "what was given up is not sent afterwards"
     monkeypatch.setattr(socket, "getaddrinfo", real)
-    assert one.send(b"").fate == "taken"
-    one.close()
+    assert client.send(b"").fate == "taken"
+    client.close()
 
 
 def test_to_close_a_sender_ends_its_request_under_way(serve: Serve) -> None:
-    one = sender(serve(silent), 3600.0)
-    found: list[ExportResult] = []
-    sending = threading.Thread(target=lambda: found.append(one.send(b"")))
+    client = sender(serve(silent), 3600.0)
+    results: list[ExportResult] = []
+    sending = threading.Thread(target=lambda: results.append(client.send(b"")))
     sending.start()
     assert eventually(lambda: bool(exchanges()))
-    one.close()
+    client.close()
     sending.join(60)
-    assert [export_result.fate for export_result in found] == ["later"]
-    assert one.send(b"").fate == "later", "and none begins after that"
+    assert [export_result.fate for export_result in results] == ["later"]
+    assert client.send(b"").fate == "later", "and none begins after that"
 
 
 def exchanges() -> list[threading.Thread]:
@@ -222,10 +227,10 @@ def exchanges() -> list[threading.Thread]:
     ids=["1e400", "a list", "5000 digits", "deep", "lists", "no text", "null"],
 )
 def test_an_answer_of_success_that_makes_no_sense_blocks_nothing(serve: Serve, body: bytes) -> None:
-    one = sender(serve(answer_with(body, "application/json")))
-    found = one.send(b"")
-    assert (found.fate, found.rejected) == ("taken", 0)
-    one.close()
+    client = sender(serve(answer_with(body, "application/json")))
+    result = client.send(b"")
+    assert (result.fate, result.rejected) == ("taken", 0)
+    client.close()
 
 
 @pytest.mark.parametrize("kind", ["application/json", "application/x-protobuf"])
@@ -240,10 +245,10 @@ def test_a_partial_success_is_read_whole(serve: Serve, kind: str) -> None:
         for piece in (body[at : at + 1000] for at in range(0, len(body), 1000))
     )
     start = OK + f"Content-Type: {kind}\r\nTransfer-Encoding: chunked\r\n\r\n".encode()
-    one = sender(serve(answering(start + chunks + b"0\r\n\r\n")))
-    found = one.send(b"")
-    assert (found.fate, found.rejected, found.reason[:9]) == ("taken", 7, "too old, ")
-    one.close()
+    client = sender(serve(answering(start + chunks + b"0\r\n\r\n")))
+    result = client.send(b"")
+    assert (result.fate, result.rejected, result.reason[:9]) == ("taken", 7, "too old, ")
+    client.close()
 
 
 @pytest.mark.parametrize(
@@ -256,32 +261,32 @@ def test_a_partial_success_is_read_whole(serve: Serve, kind: str) -> None:
     ids=["no gzip", "a gzip bomb", "5 MiB"],
 )
 def test_a_success_whose_answer_cannot_be_read_is_taken_and_remarked(serve: Serve, script: Script) -> None:
-    one = sender(serve(script))
-    found = one.send(b"")
-    assert found.fate == "taken"
-    assert found.reason.startswith("the answer cannot be read: ")
-    one.close()
+    client = sender(serve(script))
+    result = client.send(b"")
+    assert result.fate == "taken"
+    assert result.reason.startswith("the answer cannot be read: ")
+    client.close()
 
 
 def test_a_sender_sends_again_after_a_thread_could_not_be_started(serve: Serve) -> None:
-    one = sender(serve(answer_with(b"")))
+    client = sender(serve(answer_with(b"")))
     threading.stack_size(2**60)  # more than there is of addresses
     try:
         with pytest.raises(RuntimeError):
-            one.send(b"")
+            client.send(b"")
     finally:
         threading.stack_size(0)
-    assert one.send(b"").fate == "taken"
-    one.close()
+    assert client.send(b"").fate == "taken"
+    client.close()
 
 
 @pytest.mark.parametrize("value", ["Mon, 99999999999999999999 Jan 2024 00:00:00 GMT", "1e400", "nan", "x"])
 def test_a_retry_after_that_makes_no_sense_is_none(serve: Serve, value: str) -> None:
     text = f"HTTP/1.1 503 no\r\nRetry-After: {value}\r\nContent-Length: 0\r\n\r\n"
-    one = sender(serve(answering(text.encode())))
-    found = one.send(b"")
-    assert (found.fate, found.wait) == ("later", None)
-    one.close()
+    client = sender(serve(answering(text.encode())))
+    result = client.send(b"")
+    assert (result.fate, result.wait) == ("later", None)
+    client.close()
 
 
 @pytest.mark.parametrize(
@@ -299,10 +304,10 @@ def test_a_request_with_a_grpc_answer_that_cannot_be_read_was_taken(answer: byte
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, {"Export": method}),))
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
-    one = otlp.build(Endpoint(f"http://127.0.0.1:{port}", "grpc"), 60.0, {})
-    found = one.send(b"")
-    assert (found.fate, found.reason[:26]) == ("taken", "the answer cannot be read:")
-    one.close()
+    client = otlp.build(Endpoint(f"http://127.0.0.1:{port}", "grpc"), 60.0, {})
+    result = client.send(b"")
+    assert (result.fate, result.reason[:26]) == ("taken", "the answer cannot be read:")
+    client.close()
     server.stop(None).wait()
 
 
@@ -327,9 +332,9 @@ def netrc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ids=["a header", "nothing", "in the URL"],
 )
 def test_netrc_is_not_read(receiver: Receiver, user: str, environ: dict[str, str], sent: str | None) -> None:
-    one = sender(receiver.http_endpoint.replace("://", f"://{user}"), environ=environ)
-    assert one.send(b"").fate == "taken"
-    one.close()
+    client = sender(receiver.http_endpoint.replace("://", f"://{user}"), environ=environ)
+    assert client.send(b"").fate == "taken"
+    client.close()
     assert receiver.attempts()[0].headers.get("authorization") == sent
 
 
@@ -368,9 +373,9 @@ def test_headers_are_read_as_the_standard_writes_them(receiver: Receiver, protoc
         "OTEL_EXPORTER_OTLP_HEADERS": " X-One = a%2Cb , ,x-two=k=v==,authorization=Basic abc==\n",
         "OTEL_EXPORTER_OTLP_COMPRESSION": "gzip\n",
     }
-    one = otlp.build(resolve(url, "POLLER_OTLP_ENDPOINT", protocol), 60.0, environ)
-    assert one.send(b"").fate == "taken"
-    one.close()
+    client = otlp.build(resolve(url, "POLLER_OTLP_ENDPOINT", protocol), 60.0, environ)
+    assert client.send(b"").fate == "taken"
+    client.close()
     sent = receiver.attempts()[0].headers
     assert (sent["x-one"], sent["x-two"], sent["authorization"]) == ("a,b", "k=v==", "Basic abc==")
 
@@ -379,48 +384,48 @@ def test_certificates_that_are_replaced_in_place_are_read_for_the_next_connectio
     certificates: Certificates, tmp_path: Path
 ) -> None:
     """A rotation leaves an old certificate, and for a moment none: neither may need a restart."""
-    shown, key = tmp_path / "client.pem", tmp_path / "client.key"
+    pem, key = tmp_path / "client.pem", tmp_path / "client.key"
 
     def show(certificate: Path, private: Path) -> None:
-        shown.write_bytes(certificate.read_bytes())
+        pem.write_bytes(certificate.read_bytes())
         key.write_bytes(private.read_bytes())
 
     show(certificates.stranger, certificates.stranger_key)
     environ = {
         "OTEL_EXPORTER_OTLP_CERTIFICATE": f"{certificates.ca}\n",
-        "OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE": str(shown),
+        "OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE": str(pem),
         "OTEL_EXPORTER_OTLP_CLIENT_KEY": str(key),
     }
     with Receiver(tls=certificates.mtls) as receiver:
-        one = otlp.build(Endpoint(receiver.grpc_endpoint, "grpc"), 20.0, environ)
-        assert one.send(b"").fate == "later"
-        shown.unlink()
-        assert one.send(b"").fate == "later"
+        client = otlp.build(Endpoint(receiver.grpc_endpoint, "grpc"), 20.0, environ)
+        assert client.send(b"").fate == "later"
+        pem.unlink()
+        assert client.send(b"").fate == "later"
         show(certificates.client, certificates.client_key)
-        assert eventually(lambda: one.send(b"").fate == "taken", 60)
-        one.close()
+        assert eventually(lambda: client.send(b"").fate == "taken", 60)
+        client.close()
 
 
 def test_a_sender_that_rested_sends_by_a_new_channel_with_the_certificates_of_now(
     certificates: Certificates, tmp_path: Path
 ) -> None:
-    shown = tmp_path / "ca.pem"
-    shown.write_bytes(certificates.ca.read_bytes())
+    ca_file = tmp_path / "ca.pem"
+    ca_file.write_bytes(certificates.ca.read_bytes())
     environ = {
-        "OTEL_EXPORTER_OTLP_CERTIFICATE": str(shown),
+        "OTEL_EXPORTER_OTLP_CERTIFICATE": str(ca_file),
         "OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE": str(certificates.client),
         "OTEL_EXPORTER_OTLP_CLIENT_KEY": str(certificates.client_key),
     }
     with Receiver(tls=certificates.mtls) as receiver:
-        one = otlp.build(Endpoint(receiver.grpc_endpoint, "grpc"), 20.0, environ)
-        assert one.send(b"").fate == "taken"
-        one.rest()
-        one.rest()
-        assert one.send(b"").fate == "taken"
-        shown.write_bytes(certificates.stranger.read_bytes())
-        one.rest()
-        assert one.send(b"").fate == "later"
-        one.close()
+        client = otlp.build(Endpoint(receiver.grpc_endpoint, "grpc"), 20.0, environ)
+        assert client.send(b"").fate == "taken"
+        client.rest()
+        client.rest()
+        assert client.send(b"").fate == "taken"
+        ca_file.write_bytes(certificates.stranger.read_bytes())
+        client.rest()
+        assert client.send(b"").fate == "later"
+        client.close()
 
 
 def test_a_grpc_channel_at_rest_leaves_no_connection_and_no_thread(receiver: Receiver) -> None:
@@ -433,11 +438,11 @@ def threads(): return len(os.listdir("/proc/self/task"))
 def sockets():
     files = [f"/proc/self/fd/{{number}}" for number in range(3, 100)]
     return sum("socket:" in os.readlink(file) for file in files if os.path.lexists(file))
-one = otlp.build(Endpoint({receiver.grpc_endpoint!r}, "grpc"), 20.0, {{}})
+client = otlp.build(Endpoint({receiver.grpc_endpoint!r}, "grpc"), 20.0, {{}})
 for _ in range(2):
-    assert one.send(b"").fate == "taken"
+    assert client.send(b"").fate == "taken"
     assert threads() > 1 and sockets() == 1
-    one.rest()
+    client.rest()
     deadline = time.monotonic() + 30
     while (threads() > 1 or sockets()) and time.monotonic() < deadline:
         time.sleep(0.05)
@@ -450,9 +455,9 @@ for _ in range(2):
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_nothing_is_sent_after_the_end(receiver: Receiver, protocol: Any) -> None:
     url = receiver.grpc_endpoint if protocol == "grpc" else receiver.http_endpoint
-    one = otlp.build(resolve(url, "POLLER_OTLP_ENDPOINT", protocol), 20.0, {})
-    one.close()
-    assert one.send(b"").fate != "taken"
+    client = otlp.build(resolve(url, "POLLER_OTLP_ENDPOINT", protocol), 20.0, {})
+    client.close()
+    assert client.send(b"").fate != "taken"
     assert receiver.attempts() == []
 
 
@@ -463,21 +468,21 @@ def test_nothing_is_sent_after_the_end(receiver: Receiver, protocol: Any) -> Non
 def test_a_proxy_of_the_environment_is_used_and_named_where_it_fails(
     serve: Serve, monkeypatch: pytest.MonkeyPatch, protocol: Any
 ) -> None:
-    asked: list[bytes] = []
+    requests: list[bytes] = []
 
     def refuse(connection: socket.socket) -> None:
-        asked.append(head(connection))
+        requests.append(head(connection))
         connection.sendall(b"HTTP/1.1 502 no\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
 
     proxy = serve(refuse)
     monkeypatch.setenv("https_proxy", proxy.replace("://", "://user:hunter22@"))
-    one = otlp.build(resolve("https://collector.test:9", "POLLER_OTLP_ENDPOINT", protocol), 20.0)
-    found = one.send(b"")
-    one.close()
-    assert asked[0].startswith(b"CONNECT collector.test:9")
-    assert found.fate == "later"
-    assert f"through the proxy {proxy.replace('://', '://***@')}: " in found.reason
-    assert "hunter22" not in found.reason
+    client = otlp.build(resolve("https://collector.test:9", "POLLER_OTLP_ENDPOINT", protocol), 20.0)
+    result = client.send(b"")
+    client.close()
+    assert requests[0].startswith(b"CONNECT collector.test:9")
+    assert result.fate == "later"
+    assert f"through the proxy {proxy.replace('://', '://***@')}: " in result.reason
+    assert "hunter22" not in result.reason
 
 
 @pytest.mark.parametrize("variable", ["NO_PROXY", "no_proxy"])
@@ -493,11 +498,11 @@ def test_no_proxy_counts_in_small_and_capital_letters(
     monkeypatch.delenv("no_proxy")
     monkeypatch.setenv(variable, hosts)
     url = receiver.grpc_endpoint if protocol == "grpc" else receiver.http_endpoint
-    one = otlp.build(resolve(url, "POLLER_OTLP_ENDPOINT", protocol), 20.0)
-    assert one.send(b"").fate == "taken"
+    client = otlp.build(resolve(url, "POLLER_OTLP_ENDPOINT", protocol), 20.0)
+    assert client.send(b"").fate == "taken"
     receiver.stop()
-    assert "proxy" not in one.send(b"").reason
-    one.close()
+    assert "proxy" not in client.send(b"").reason
+    client.close()
 
 
 def test_after_a_hang_a_new_channel_goes_its_own_way(receiver: Receiver, serve: Serve) -> None:

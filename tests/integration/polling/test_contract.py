@@ -86,8 +86,8 @@ def test_a_contract_is_kept_and_what_breaks_it_is_shown(
     assert (sizes["folded"], sizes["quarantined"]) == (7, {})
     assert series(unordered, "tenant") == {"t1": 10, "t2": 20}, "the first by attributes, each time"
     assert unordered["quarantined"] == {"overflow": 7}
-    told = [line for line in process.stderr.splitlines() if ": " in line and not line.startswith("20")]
-    assert told == [
+    messages = [line for line in process.stderr.splitlines() if ": " in line and not line.startswith("20")]
+    assert messages == [
         "mail: omitted from mail (nan): state=sent n=NaN",
         "mail: omitted from mail (undeclared_value): state=lost n=1",
         "mail: omitted from mail (null): state=failed n=NULL",

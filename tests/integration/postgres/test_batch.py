@@ -29,16 +29,16 @@ CHEAP, DEAR = "SELECT -1 AS n", "SELECT x AS n FROM generate_series(10000, 20000
 @pytest.fixture
 def make_replica() -> Iterator[Make]:
     """Make replicas of a DSN with the arguments of `Replica`; closed at the test's end."""
-    made: list[Replica] = []
+    replicas: list[Replica] = []
 
     def make(dsn: str, **arguments: Any) -> Replica:
-        made.append(
+        replicas.append(
             Replica(lambda: dsn, **{"connect_timeout": 5.0, "limits": TransactionLimits(1.0), **arguments})
         )
-        return made[-1]
+        return replicas[-1]
 
     yield make
-    for replica in made:
+    for replica in replicas:
         replica.close()
 
 
@@ -48,7 +48,7 @@ def replica(database: Database, make_replica: Make) -> Replica:
     return make_replica(database.standby_dsn)
 
 
-def told(answer: Answer) -> tuple[object, str | None]:
+def outcome(answer: Answer) -> tuple[object, str | None]:
     """What came of a query in a word or value, and why it is an estimate."""
     if answer.skipped is not None:
         return f"skipped({answer.skipped.reason})", answer.estimated
@@ -59,7 +59,7 @@ def told(answer: Answer) -> tuple[object, str | None]:
 
 
 def ask(replica: Replica, *queries: QueryDefinition) -> list[tuple[object, str | None]]:
-    return [told(answer) for answer in replica.fetch(queries)]
+    return [outcome(answer) for answer in replica.fetch(queries)]
 
 
 def test_an_answer_says_which_server_gave_it(database: Database, replica: Replica) -> None:
@@ -100,7 +100,7 @@ def test_an_estimate_answers_after_a_timeout_and_costs_no_other_query(
             a_query("late_plain", late, timeout=1.0),
         ]
     )
-    assert [told(answer) for answer in answers] == [(-1, "timeout"), (7, None), ("timeout", None)]
+    assert [outcome(answer) for answer in answers] == [(-1, "timeout"), (7, None), ("timeout", None)]
 
 
 def test_a_cost_that_equals_the_limit_is_not_above_it(database: Database, replica: Replica) -> None:
@@ -118,7 +118,7 @@ def test_the_duration_of_an_estimate_includes_the_timeout_before_it(replica: Rep
     """The duty cycle goes by it: that is how long the query kept the server busy."""
     late = estimated("late", "SELECT 1 AS n FROM pg_sleep(20)", timeout=0.5, snapshot=snapshot)
     (answer,) = replica.fetch([late])
-    assert told(answer) == (-1, "timeout")
+    assert outcome(answer) == (-1, "timeout")
     assert answer.duration >= 0.5
 
 
@@ -160,7 +160,7 @@ def test_the_exact_and_the_estimate_see_one_snapshot(database: Database, replica
             database.replayed()
 
     answers = replica.fetch([a_query("before", "SELECT count(*) AS n FROM t"), late], write)
-    assert [told(answer) for answer in answers] == [(1, None), (1, "timeout")]
+    assert [outcome(answer) for answer in answers] == [(1, None), (1, "timeout")]
 
 
 # --- a transaction of its own -------------------------------------------------------------------------
@@ -185,7 +185,7 @@ def test_a_query_that_opts_out_sees_what_has_come_since(database: Database, repl
         ],
         write,
     )
-    assert [told(answer) for answer in answers] == [(2, None), (1, None), (0, None), (1, None)]
+    assert [outcome(answer) for answer in answers] == [(2, None), (1, None), (0, None), (1, None)]
 
 
 def test_queries_on_their_own_are_guarded_alike_and_cost_each_other_nothing(replica: Replica) -> None:
@@ -228,7 +228,7 @@ def test_a_function_that_takes_the_timeout_off_while_it_is_planned_is_ended_by_t
     late = a_query("late", "SELECT unguarded() AS n FROM pg_sleep(60)", timeout=0.5)
     primary = make_replica(database.primary_dsn)
     answers = primary.fetch([late, a_query("first", "SHOW statement_timeout")])
-    assert told(answers[0]) == ("timeout", None)
+    assert outcome(answers[0]) == ("timeout", None)
     assert answers[1].rows is not None, "it is asked again"
     assert own_failure(to_result(answers[0])), "the circuit breaker counts it"
     assert database.execute(
@@ -256,11 +256,11 @@ def test_a_tick_over_its_budget_ends_and_who_was_passed_over_is_first_in_the_nex
 ) -> None:
     sleep = "SELECT 1 AS n FROM pg_sleep(0.3)"
     queries = [a_query(f"q{number}", sleep, interval=1.0, timeout=0.6) for number in range(7)]
-    first = [what for what, _ in ask(replica, *queries)]
+    first = [value for value, _ in ask(replica, *queries)]
     reached = first.index("skipped(budget)")
     assert 0 < reached < 7
     assert first == [1] * reached + ["skipped(budget)"] * (7 - reached)
-    second = [what for what, _ in ask(replica, *queries)]
+    second = [value for value, _ in ask(replica, *queries)]
     assert second[reached] == 1, "it was first, though its answer stays in its place"
     assert second[0] == "skipped(budget)"
     open_transactions = (
@@ -276,8 +276,8 @@ def test_what_one_snapshot_has_no_time_for_is_asked_in_another_of_the_same_tick(
     replica = make_replica(database.standby_dsn, limits=TransactionLimits(1.0, longest_snapshot=0.2))
     began = "SELECT extract(epoch FROM now()) * 1000000 AS n FROM pg_sleep(0.3)"
     queries = [a_query(f"q{number}", began, interval=60.0, timeout=0.6) for number in range(6)]
-    answers = [what for what, _ in ask(replica, *queries)]
-    assert all(isinstance(what, int) for what in answers)
+    answers = [value for value, _ in ask(replica, *queries)]
+    assert all(isinstance(value, int) for value in answers)
     assert 1 < len(set(answers)) < 6, "several snapshots, of several queries each"
 
 
@@ -285,15 +285,15 @@ def test_what_one_snapshot_has_no_time_for_is_asked_in_another_of_the_same_tick(
 
 
 def test_a_sighting_tells_the_server_its_role_and_its_lag(database: Database, make_replica: Make) -> None:
-    seen: list[ServerInfo] = []
+    servers: list[ServerInfo] = []
     for dsn in (database.standby_dsn, database.primary_dsn):
         database.replayed()
-        make_replica(dsn, on_server_info=seen.append).fetch([a_query("q")])
-    assert [(one.address, one.port, one.standby, one.timeline) for one in seen] == [
+        make_replica(dsn, on_server_info=servers.append).fetch([a_query("q")])
+    assert [(server.address, server.port, server.standby, server.timeline) for server in servers] == [
         ("127.0.0.1", int(conninfo_to_dict(dsn)["port"] or 0), standby, 1)
         for dsn, standby in ((database.standby_dsn, True), (database.primary_dsn, False))
     ]
-    assert [one.lag for one in seen] == [0.0, 0.0]
+    assert [server.lag for server in servers] == [0.0, 0.0]
 
 
 def test_strict_tells_what_a_role_may_do_beyond_reading_and_lets_a_reader_pass(
@@ -390,9 +390,9 @@ def test_strict_refuses_every_predefined_role_that_does_not_only_read(
     roles = {name for (name,) in database.execute("SELECT rolname FROM pg_roles WHERE rolname ^@ 'pg_'")}
     acting = roles - reading - {"pg_database_owner"}  # which has no members but the owner
     assert {"pg_signal_backend", "pg_write_all_data"} <= acting
-    told = excess_of(f"GRANT {', '.join(sorted(acting))} TO {{role}}")
-    assert told is not None
-    assert {f"member of {name}" for name in acting} <= set(told.split(", "))
+    excess = excess_of(f"GRANT {', '.join(sorted(acting))} TO {{role}}")
+    assert excess is not None
+    assert {f"member of {name}" for name in acting} <= set(excess.split(", "))
     assert excess_of(f"REVOKE {', '.join(sorted(acting))} FROM {{role}}") is None
 
 
@@ -422,7 +422,7 @@ def test_a_hundred_queries_over_a_slow_link_take_five_round_trips_failures_inclu
     trips: list[int] = []
     while sum(count <= 5 for count in trips) < 2:
         proxy.reset_counts()
-        answers = [told(answer)[0] for answer in replica.fetch(queries)]
+        answers = [outcome(answer)[0] for answer in replica.fetch(queries)]
         assert (answers.count("rejected"), proxy.connections) == (10, 1)
         replica.rest(1e9)
         trips.append(proxy.round_trips)

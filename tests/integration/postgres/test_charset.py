@@ -53,8 +53,8 @@ def encoded(site: Site, encoding: str) -> Iterator[str]:
     """The DSN of a database in `encoding`, with a table `t (n int, kind text)`, dropped at the end."""
     name = f"test_{uuid.uuid4().hex[:12]}"
     with psycopg.connect(site.primary, autocommit=True) as connection:
-        made = "CREATE DATABASE {} ENCODING {} TEMPLATE template0 LC_COLLATE 'C' LC_CTYPE 'C'"
-        connection.execute(sql.SQL(made).format(sql.Identifier(name), sql.Literal(encoding)))
+        statement = "CREATE DATABASE {} ENCODING {} TEMPLATE template0 LC_COLLATE 'C' LC_CTYPE 'C'"
+        connection.execute(sql.SQL(statement).format(sql.Identifier(name), sql.Literal(encoding)))
         try:
             dsn = make_conninfo(site.primary, dbname=name)
             run(dsn, b"CREATE TABLE t (n int, kind text)")
@@ -113,16 +113,16 @@ def test_every_character_is_read_and_written_as_the_server_converts_it(
     texts = [bytes([byte]) for byte in range(0x80, 0x100)]
     if encoding == "EUC_CN":
         texts += [bytes([first, second]) for first in range(0xA1, 0xFF) for second in range(0xA1, 0xFF)]
-    known = 0
+    count = 0
     for raw, character in zip(texts, converted(database, encoding, texts), strict=True):
         if character is None:
             with pytest.raises(UnicodeDecodeError):
                 charset.to_utf8(raw).decode()
         else:
-            known += 1
+            count += 1
             assert charset.to_utf8(raw) == character.encode()
             assert character.encode(charset.codec) == raw
-    assert known > 80
+    assert count > 80
 
 
 @pytest.mark.parametrize("encoding", [None, b"UTF8", b"EUC_JP", b"EUC_TW", b"MULE_INTERNAL", b"\xff", b"New"])
@@ -194,8 +194,8 @@ def test_texts_outside_ascii_are_right_in_statements_names_values_and_errors(
         for _ in range(2):  # on the same connection
             literal, names, column, error, missing = map(to_result, replica.fetch(queries))
             assert literal.outcome == "ok", literal.error
-            assert [(one.value, one.attributes) for one in literal.samples] == [(2, {"kind": word})]
-            assert [one.value for one in names.samples] == [7], names
+            assert [(sample.value, sample.attributes) for sample in literal.samples] == [(2, {"kind": word})]
+            assert [sample.value for sample in names.samples] == [7], names
             assert column.error is not None
             assert column.error.message.endswith(f"the result has c{word}")
             assert error.error is not None
@@ -226,12 +226,12 @@ def test_bytes_that_are_no_character_in_names_and_errors_break_nothing(native: s
     ]
     with asking(native) as replica:
         names, plan, error, good = map(to_result, replica.fetch(queries))
-    assert [one.value for one in names.samples] == [5], names.error
-    assert [one.value for one in plan.samples] == [5], plan.error
+    assert [sample.value for sample in names.samples] == [5], names.error
+    assert [sample.value for sample in plan.samples] == [5], plan.error
     assert error.error is not None
     assert error.error.sqlstate == "22P02"
     assert "\ufffd" in error.error.message
-    assert [one.value for one in good.samples] == [3]
+    assert [sample.value for sample in good.samples] == [3]
 
 
 @pytest.mark.postgres
@@ -242,14 +242,14 @@ def test_a_character_that_the_database_has_not_costs_its_own_query_only(native: 
     good = a_query("good", "SELECT 2 AS n", snapshot=snapshot)
     for queries in ([foreign, good], [good, foreign], [foreign], [good]):
         with asking(native) as replica:
-            results = {one.query.name: one for one in map(to_result, replica.fetch(queries))}
+            results = {result.query.name: result for result in map(to_result, replica.fetch(queries))}
         if refused := results.get("foreign"):
             assert refused.error is not None
             assert (refused.error.kind, refused.error.sqlstate) == ("rejected", "22P05")
             assert refused.error.position in (18, None)  # the server says none
             assert encoding_of(native) in refused.error.message
         if answered := results.get("good"):
-            assert [one.value for one in answered.samples] == [2], answered.error
+            assert [sample.value for sample in answered.samples] == [2], answered.error
 
 
 @pytest.mark.postgres
@@ -280,7 +280,7 @@ def test_where_the_server_has_to_convert_a_bad_value_costs_its_own_query_only(na
         bad, good = map(to_result, replica.fetch([kinds, a_query("good", "SELECT count(*) AS n FROM t")]))
     assert bad.error is not None
     assert (bad.error.sqlstate, bad.error.hint) == ("22P05", "fix the value, or exclude it in the query")
-    assert [one.value for one in good.samples] == [2]
+    assert [sample.value for sample in good.samples] == [2]
 
 
 QUERIES = """\
@@ -322,7 +322,7 @@ def test_every_command_works_on_such_a_database(
     polled = poller_process("poll", "--format", "json", env=env)
     polled.wait()
     (query,) = json.loads(polled.stdout)["queries"]
-    assert [(one["value"], one["attributes"]) for one in query["samples"]] == [(2, {"kind": word})]
+    assert [(sample["value"], sample["attributes"]) for sample in query["samples"]] == [(2, {"kind": word})]
     assert query["quarantined"] == {"not_utf8": 1}
 
     checked = poller_process("check", "--database", str(file), env=env)
@@ -330,8 +330,8 @@ def test_every_command_works_on_such_a_database(
 
     looked = poller_process("doctor", "--format", "json", env=env)
     looked.wait()
-    found = {one.get("subject"): one for one in json.loads(looked.stdout)["checks"]}
-    assert "1 not_utf8" in json.dumps(found["kinds"]), found["kinds"]
+    checks = {check.get("subject"): check for check in json.loads(looked.stdout)["checks"]}
+    assert "1 not_utf8" in json.dumps(checks["kinds"]), checks["kinds"]
 
     tried = poller_process("try", f'SELECT kind, count(*) AS n FROM "t{word}" GROUP BY kind', env=env)
     assert tried.wait() == 0, str(tried)
@@ -341,7 +341,7 @@ def test_every_command_works_on_such_a_database(
     assert f"t{word}" in granted.stdout
 
     daemon = poller_process("run", env=env | {"POLLER_EXPORT_INTERVAL": "300ms"})
-    (point,) = receiver.wait_for(lambda points: [one for one in points if one.metric == "kinds_count"])
+    (point,) = receiver.wait_for(lambda points: [point for point in points if point.metric == "kinds_count"])
     assert (point.value, point.attributes["kind"]) == (2, word)
     daemon.send(signal.SIGTERM)
     assert daemon.wait() == 0, str(daemon)
@@ -391,7 +391,7 @@ def test_a_name_that_the_database_cannot_spell_is_a_problem_of_its_own_query_onl
     monkeypatch.setenv("POLLER_DATABASE_URL", native)
     done = CliRunner().invoke(app, ["check", str(tmp_path / "q.yaml"), "--database", "--format", "json"])
     assert "plain" in done.output, done.output
-    states = {one["query"]: one["state"] for one in json.loads(done.stdout)["queries"]}
+    states = {query["query"]: query["state"] for query in json.loads(done.stdout)["queries"]}
     assert states == {"good": "ok", "plain": "refused", "escaped": "refused"}
 
 
@@ -409,7 +409,7 @@ def test_a_pooled_session_goes_back_to_the_encoding_of_the_next_client(
     with asking(pooled) as replica:
         for _ in range(2):
             result = to_result(replica.fetch([query])[0])
-            assert [(one.value, one.attributes["kind"]) for one in result.samples] == [(1, "Zürich")]
+            assert [(sample.value, sample.attributes["kind"]) for sample in result.samples] == [(1, "Zürich")]
             with psycopg.connect(pooled, autocommit=True, prepare_threshold=None) as connection:
                 assert connection.execute("SELECT kind FROM t WHERE kind = 'Zürich'").fetchall() == [
                     ("Zürich",)
@@ -426,7 +426,7 @@ def test_a_pooler_that_leads_to_a_database_in_another_encoding_changes_no_text(
     """The session was told the encoding of the first database, and hears nothing of the second."""
     codecs = {**CODECS, "UTF8": "utf-8"}
     rows = [(b"1", "é".encode()), (b"2", "Ã©".encode())]
-    asked = [
+    queries = [
         a_query("all", "SELECT n, kind FROM t ORDER BY n"),
         a_query("one", "SELECT n, kind FROM t WHERE kind = 'é'"),
         a_query("alone", "SELECT n, kind FROM t WHERE kind = 'é'", snapshot=False),
@@ -439,7 +439,7 @@ def test_a_pooler_that_leads_to_a_database_in_another_encoding_changes_no_text(
         with asking(make_conninfo(pooler.dsn(first), dbname="x")) as replica:
             for dsn in (first, second):
                 pooler.lead_to(dsn)
-                answers = {answer.query.name: answer.rows for answer in replica.fetch(asked)}
-                assert {name: found and found.values for name, found in answers.items()} == {
+                answers = {answer.query.name: answer.rows for answer in replica.fetch(queries)}
+                assert {name: result and result.values for name, result in answers.items()} == {
                     "all": rows, "one": rows[:1], "alone": rows[:1],
                 }  # fmt: skip

@@ -28,18 +28,18 @@ Make = Callable[..., Replica]
 
 @pytest.fixture
 def make_replica() -> Iterator[Make]:
-    made: list[Replica] = []
+    replicas: list[Replica] = []
 
     def make(dsn: str, **arguments: Any) -> Replica:
-        made.append(Replica(lambda: dsn, connect_timeout=5.0, limits=TransactionLimits(1.0), **arguments))
-        return made[-1]
+        replicas.append(Replica(lambda: dsn, connect_timeout=5.0, limits=TransactionLimits(1.0), **arguments))
+        return replicas[-1]
 
     yield make
-    for replica in made:
+    for replica in replicas:
         replica.close()
 
 
-def told(answer: Answer) -> object:
+def outcome(answer: Answer) -> object:
     if answer.error is not None:
         return answer.error.sqlstate or answer.error.kind
     return answer.rows.values[0][0] if answer.rows else str(answer.skipped)
@@ -59,7 +59,7 @@ QUERIES = [
     a_query("last", "SELECT 3 AS n"),
 ]  # fmt: skip
 ANSWERS = [b"1", "22012", "57014", b"7", "25006", b"2", "22012", b"3"]
-LEFT = (
+SETTINGS = (
     "default_transaction_read_only", "statement_timeout", "lock_timeout", "transaction_isolation",
     "idle_in_transaction_session_timeout", "client_connection_check_interval", "search_path",
 )  # fmt: skip
@@ -68,15 +68,15 @@ LEFT = (
 def session(dsn: str) -> dict[str, object]:
     """What a client finds in the session that it is lent."""
     with psycopg.connect(dsn, autocommit=True, prepare_threshold=None) as connection:
-        found: dict[str, object] = {}
-        for name in LEFT:
+        state: dict[str, object] = {}
+        for name in SETTINGS:
             row = connection.execute(f"SHOW {name}".encode()).fetchone()
-            found[name] = row[0] if row else None
+            state[name] = row[0] if row else None
         row = connection.execute("SELECT count(*) FROM pg_prepared_statements").fetchone()
-        found["prepared"] = row[0] if row else None
+        state["prepared"] = row[0] if row else None
         row = connection.execute("SELECT pg_backend_pid()").fetchone()
-        found["pid"] = row[0] if row else None
-        return found
+        state["pid"] = row[0] if row else None
+        return state
 
 
 @pytest.mark.parametrize("settings", [{}, {"ignore_startup_parameters": "options"}])
@@ -87,7 +87,7 @@ def test_ticks_of_every_kind_work_and_leave_nothing_in_the_pooled_session(
     before = session(dsn)
     replica = make_replica(dsn)
     for _ in range(3):
-        assert [told(answer) for answer in replica.fetch(QUERIES)] == ANSWERS
+        assert [outcome(answer) for answer in replica.fetch(QUERIES)] == ANSWERS
         assert session(dsn) == before, "the very same session, as if we had not been there"
     idle = "SELECT state FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
     assert database.ask_standby(idle) == [("idle",)]
@@ -119,7 +119,7 @@ def test_an_interrupt_ends_the_query_behind_the_pooler(
     assert eventually(lambda: database.ask_standby(running) == [(1,)])
     replica.interrupt()
     asking.join()
-    assert [told(answer) for answer in answers] == ["cancelled"]
+    assert [outcome(answer) for answer in answers] == ["cancelled"]
     assert eventually(lambda: database.ask_standby(running) == [(0,)])
 
 
@@ -128,19 +128,19 @@ def test_a_pooler_that_was_restarted_between_two_ticks_costs_no_answer(
 ) -> None:
     pooler = make_pgbouncer(database.standby_dsn)
     replica = make_replica(pooler.dsn(database.standby_dsn))
-    assert [told(answer) for answer in replica.fetch(QUERIES[:1])] == [b"1"]
+    assert [outcome(answer) for answer in replica.fetch(QUERIES[:1])] == [b"1"]
     pooler.stop()
     pooler.start()
-    assert [told(answer) for answer in replica.fetch(QUERIES[:1])] == [b"1"]
+    assert [outcome(answer) for answer in replica.fetch(QUERIES[:1])] == [b"1"]
     pooler.stop()
-    assert [told(answer) for answer in replica.fetch(QUERIES[:1])] == ["unavailable"]
+    assert [outcome(answer) for answer in replica.fetch(QUERIES[:1])] == ["unavailable"]
 
 
 def test_session_mode_works_and_statement_mode_says_what_to_do(
     database: Database, make_pgbouncer: Pooler, make_replica: Make
 ) -> None:
     pooled = make_pgbouncer(database.standby_dsn, pool_mode="session").dsn(database.standby_dsn)
-    assert [told(answer) for answer in make_replica(pooled).fetch(QUERIES)] == ANSWERS
+    assert [outcome(answer) for answer in make_replica(pooled).fetch(QUERIES)] == ANSWERS
     pooled = make_pgbouncer(database.standby_dsn, pool_mode="statement").dsn(database.standby_dsn)
     (answer,) = make_replica(pooled).fetch(QUERIES[:1])
     assert answer.error is not None
@@ -172,11 +172,11 @@ def test_strict_judges_each_server_that_the_pooler_leads_to(
         replica = make_replica(
             make_conninfo(pooler.dsn(site.primary), dbname="x"), admission=Admission("false", strict=True)
         )
-        for dsn, seen in ((site.primary, b"1"), (database.primary_dsn, None), (site.primary, b"1")):
+        for dsn, expected in ((site.primary, b"1"), (database.primary_dsn, None), (site.primary, b"1")):
             pooler.lead_to(dsn, role)
             (answer,) = replica.fetch([a_query("one", "SELECT 1 AS n")])
-            assert (answer.rows and answer.rows.values[0][0]) == seen, told(answer)
-            assert (answer.skipped is not None) == (seen is None)
+            assert (answer.rows and answer.rows.values[0][0]) == expected, outcome(answer)
+            assert (answer.skipped is not None) == (expected is None)
     finally:
         database.execute(f"DROP OWNED BY {role}; DROP ROLE {role}")
 
@@ -199,17 +199,17 @@ def test_no_query_runs_on_another_server_than_the_one_that_was_judged(
             make_conninfo(pooler.dsn(database.standby_dsn), dbname="x"), admission=admission
         )
         sql = "SELECT pg_is_in_recovery()::int AS n"
-        asked = [a_query("shared", sql), a_query("alone", sql, snapshot=False)]
+        queries = [a_query("shared", sql), a_query("alone", sql, snapshot=False)]
 
         def lead(name: str) -> None:
             if name == "shared":
                 pooler.lead_to(database.primary_dsn, role)
 
-        shared, alone = replica.fetch(asked, lead)
-        assert told(shared) == b"1"
-        assert alone.error is not None, told(alone)
+        shared, alone = replica.fetch(queries, lead)
+        assert outcome(shared) == b"1"
+        assert alone.error is not None, outcome(alone)
         assert "another server" in alone.error.message
         pooler.lead_to(database.standby_dsn, role)
-        assert [told(answer) for answer in replica.fetch(asked)] == [b"1", b"1"]
+        assert [outcome(answer) for answer in replica.fetch(queries)] == [b"1", b"1"]
     finally:
         database.execute(f"DROP OWNED BY {role}; DROP ROLE {role}")

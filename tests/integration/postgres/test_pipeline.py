@@ -42,7 +42,7 @@ def statements(*sql: str, patience: float = 30.0) -> list[Statement]:
     return [Statement(text, patience) for text in sql]
 
 
-def told(reply: Reply) -> object:
+def outcome(reply: Reply) -> object:
     """The rows of a reply, or the SQLSTATE of its error."""
     if reply.error is not None:
         assert reply.rows is None
@@ -63,7 +63,7 @@ def test_each_statement_has_its_own_answer_in_order(pipeline: Pipeline) -> None:
     replies = pipeline.send(
         statements("SELECT 1", "SELECT 1/0", "", "SELECT nope", "SET x.y = 1", "SELECT 2")
     )
-    assert [told(reply) for reply in replies] == [[(b"1",)], "22012", [], "42703", [], [(b"2",)]]
+    assert [outcome(reply) for reply in replies] == [[(b"1",)], "22012", [], "42703", [], [(b"2",)]]
 
 
 def test_one_pipeline_after_another_uses_the_same_connection(
@@ -71,7 +71,7 @@ def test_one_pipeline_after_another_uses_the_same_connection(
 ) -> None:
     for n in (1, 2, 3):
         assert [
-            told(reply) for reply in Pipeline(connection, cancel_token).send(statements(f"SELECT {n}"))
+            outcome(reply) for reply in Pipeline(connection, cancel_token).send(statements(f"SELECT {n}"))
         ] == [[(str(n).encode(),)]]
     assert connection.execute("SELECT 4").fetchone() == (4,)
 
@@ -94,7 +94,7 @@ def test_a_hang_is_not_reported_as_an_exhausted_budget(
 
 def test_several_statements_in_one_text_are_refused(pipeline: Pipeline, database: Database) -> None:
     (reply,) = pipeline.send(statements("SELECT 1; COMMIT; CREATE TABLE x ()"))
-    assert told(reply) == "42601"
+    assert outcome(reply) == "42601"
     assert database.execute("SELECT to_regclass('x')") == [(None,)]
 
 
@@ -104,7 +104,7 @@ def test_rows_beyond_the_bound_are_counted_and_not_kept(pipeline: Pipeline) -> N
     assert bounded.rows is not None
     assert (len(bounded.rows.values), bounded.rows.beyond) == (300, 700)
     assert bounded.rows.values[299] == (b"300",)
-    assert told(after) == [(b"1",)]
+    assert outcome(after) == [(b"1",)]
 
 
 @pytest.mark.parametrize("count", [0, 1, 255, 256, 257, 512, 1000])
@@ -120,8 +120,8 @@ def test_a_query_that_fails_after_its_first_rows_has_no_rows(pipeline: Pipeline)
     reply, after = pipeline.send(
         statements("SELECT 1 / (600 - n) FROM generate_series(1, 1000) n", "SELECT 1")
     )
-    assert told(reply) == "22012"
-    assert told(after) == [(b"1",)]
+    assert outcome(reply) == "22012"
+    assert outcome(after) == [(b"1",)]
 
 
 def test_a_burst_larger_than_every_buffer_waits_for_a_slow_query_as_long_as_it_may_take(
@@ -135,7 +135,7 @@ def test_a_burst_larger_than_every_buffer_waits_for_a_slow_query_as_long_as_it_m
     ]
     replies = list(pipeline.send(burst))
     assert all(reply.error is None for reply in replies)
-    assert [told(reply) for reply in replies[2:]] == [[(b"60000",)]] * 400
+    assert [outcome(reply) for reply in replies[2:]] == [[(b"60000",)]] * 400
 
 
 def test_a_burst_and_its_answers_larger_than_every_buffer_do_not_block_each_other(pipeline: Pipeline) -> None:
@@ -178,7 +178,7 @@ def test_copy_ends_the_burst_and_the_connection_instead_of_hanging(
     pipeline: Pipeline, connection: psycopg.Connection
 ) -> None:
     replies = pipeline.send(statements("SELECT 1", "COPY (SELECT 1) TO STDOUT", "SELECT 2"))
-    assert told(next(replies)) == [(b"1",)]
+    assert outcome(next(replies)) == [(b"1",)]
     with pytest.raises(PollError):
         next(replies)
     assert connection.closed
@@ -190,7 +190,7 @@ def test_a_server_that_does_not_answer_ends_by_patience(
     replies = pipeline.send(
         [*statements("SELECT 1"), Statement("SELECT pg_sleep(31)", 0.3), *statements("SELECT pg_sleep(32)")]
     )
-    assert told(next(replies)) == [(b"1",)]
+    assert outcome(next(replies)) == [(b"1",)]
     with pytest.raises(PollError, match="did not answer in time") as caught:
         next(replies)
     assert (caught.value.kind, caught.value.sqlstate) == ("unavailable", None)
@@ -202,7 +202,7 @@ def test_a_reader_that_leaves_early_leaves_no_answers_and_nothing_running(
     pipeline: Pipeline, connection: psycopg.Connection, database: Database
 ) -> None:
     replies = pipeline.send(statements("SELECT 1", "SELECT pg_sleep(33)", "SELECT pg_sleep(34)"))
-    assert told(next(replies)) == [(b"1",)]
+    assert outcome(next(replies)) == [(b"1",)]
     replies.close()
     assert connection.closed
     assert eventually(lambda: active(database, "SELECT pg_sleep(3_)") == 0)

@@ -118,16 +118,16 @@ def test_a_process_without_enough_free_descriptors_says_so(
     pipeline = Pipeline(connection, cancel_token)
     before = open_descriptors()
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    taken = [os.open("/dev/null", os.O_RDONLY) for _ in range(4)]
-    resource.setrlimit(resource.RLIMIT_NOFILE, (max(taken) + 1, hard))
+    descriptors = [os.open("/dev/null", os.O_RDONLY) for _ in range(4)]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(descriptors) + 1, hard))
     try:
-        for descriptor in taken[:free]:
+        for descriptor in descriptors[:free]:
             os.close(descriptor)
         with pytest.raises(PollError, match="cannot open a socket: Too many open files") as caught:
             list(pipeline.send([Statement("SELECT 1", 60.0)]))
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-        for descriptor in taken[free:]:
+        for descriptor in descriptors[free:]:
             os.close(descriptor)
     assert caught.value.kind == "unavailable"
     assert connection.closed

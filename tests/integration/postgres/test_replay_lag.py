@@ -69,8 +69,8 @@ def shared(request: pytest.FixtureRequest, pg_bin: Path | None) -> Iterator[Site
         standby = cluster.standby
         ((conninfo,),) = standby.execute("SHOW primary_conninfo")
         parts = [part for part in conninfo.split() if not part.startswith("port=")]
-        told = " ".join([*parts, f"port={link.port}"]).replace("'", "''")
-        standby.execute(f"ALTER SYSTEM SET primary_conninfo = '{told}'")
+        changed = " ".join([*parts, f"port={link.port}"]).replace("'", "''")
+        standby.execute(f"ALTER SYSTEM SET primary_conninfo = '{changed}'")
         standby.execute("SELECT pg_reload_conf()")
         yield Site(cluster, link)
 
@@ -191,9 +191,9 @@ def test_a_brief_look_differs_only_in_what_it_omits(site: Site, role: str, user:
     with psycopg.connect(server.dsn(user=user), autocommit=True) as connection:
         looks = [connection.execute(lag_query(brief=brief).encode()).fetchone() for brief in (False, True)]
     whole, brief = (row[0] for row in looks if row is not None)
-    for told in (whole, brief):
-        told["receiver"] = told["receiver"] and {**told["receiver"], "age": None}
-        told["replay_age"] = None
+    for answer in (whole, brief):
+        answer["receiver"] = answer["receiver"] and {**answer["receiver"], "age": None}
+        answer["replay_age"] = None
     omitted = {"system"} | ({"timeline"} if role == "standby" else set())
     assert all(brief[name] is None and whole[name] is not None for name in omitted)
     assert {**brief, **{name: whole[name] for name in omitted}} == whole
@@ -412,10 +412,10 @@ answers = st.builds(
 
 @given(st.lists(answers, max_size=20))
 def test_whatever_servers_say_a_lag_is_never_negative_and_0_only_where_nothing_is_known_to_be_missing(
-    told: list[dict[str, Any]],
+    states: list[dict[str, Any]],
 ) -> None:
     meter = LagMeter()
-    for second, answer in enumerate(told):
+    for second, answer in enumerate(states):
         lag = meter.read(json.dumps(answer).encode(), float(second))
         assert lag.seconds is None or lag.seconds >= 0
         if lag.seconds == 0 and lag.standby:

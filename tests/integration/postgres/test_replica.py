@@ -39,17 +39,17 @@ NAME = "obscura-poller"
 @pytest.fixture
 def make_replica() -> Iterator[Make]:
     """Make replicas of a DSN, or of a function that returns one; closed at the test's end."""
-    made: list[Replica] = []
+    replicas: list[Replica] = []
 
     def make(dsn: str | Callable[[], str], **arguments: Any) -> Replica:
         conninfo = dsn if callable(dsn) else lambda: dsn
-        made.append(
+        replicas.append(
             Replica(conninfo, **{"connect_timeout": 5.0, "limits": TransactionLimits(1.0), **arguments})
         )
-        return made[-1]
+        return replicas[-1]
 
     yield make
-    for replica in made:
+    for replica in replicas:
         replica.close()
 
 
@@ -63,7 +63,7 @@ def queries(*sql: str, **fields: Any) -> list[QueryDefinition]:
     return [a_query(f"q{number}", text, **fields) for number, text in enumerate(sql)]
 
 
-def told(answer: Answer) -> object:
+def outcome(answer: Answer) -> object:
     """The rows of an answer, the SQLSTATE of its error, or why it was skipped."""
     assert [answer.rows, answer.error, answer.skipped].count(None) == 2
     if answer.error is not None:
@@ -72,10 +72,10 @@ def told(answer: Answer) -> object:
 
 
 def ask(replica: Replica, *sql: str, **fields: Any) -> list[object]:
-    return [told(answer) for answer in replica.fetch(queries(*sql, **fields))]
+    return [outcome(answer) for answer in replica.fetch(queries(*sql, **fields))]
 
 
-def ask_one(replica: Replica, sql: str, **fields: Any) -> PollError:
+def error_of(replica: Replica, sql: str, **fields: Any) -> PollError:
     (answer,) = replica.fetch(queries(sql, **fields))
     assert answer.error is not None
     return answer.error
@@ -288,7 +288,7 @@ def test_a_lock_on_the_primary_costs_only_the_query_that_needs_it(
                 "55P03",
                 [(b"0",)],
             ]
-            error = ask_one(replica, count + "locked")
+            error = error_of(replica, count + "locked")
             assert error.kind == "timeout"
             assert error.hint is not None
             assert "POLLER_LOCK_TIMEOUT" in error.hint
@@ -309,8 +309,10 @@ def test_all_queries_of_a_tick_see_one_snapshot(database: Database, make_replica
             queries("SELECT count(*) AS n FROM t", "SELECT pg_sleep(1.5)", "SELECT count(*) AS n FROM t"),
             write,
         )
-        assert told(after) == told(before)
-        assert ask(replica, "SELECT count(*) AS n FROM t") != [told(before)], "the next tick sees the new row"
+        assert outcome(after) == outcome(before)
+        assert ask(replica, "SELECT count(*) AS n FROM t") != [outcome(before)], (
+            "the next tick sees the new row"
+        )
 
 
 def test_a_tick_whose_listener_broke_does_not_lend_its_snapshot_to_the_next(
@@ -342,8 +344,8 @@ SETTINGS = {
 
 
 def test_the_bounds_are_in_force_inside_the_tick(replica: Replica) -> None:
-    shown = ask(replica, *[f"SHOW {name}" for name in SETTINGS], timeout=7)
-    assert dict(zip(SETTINGS, shown, strict=True)) == {
+    values = ask(replica, *[f"SHOW {name}" for name in SETTINGS], timeout=7)
+    assert dict(zip(SETTINGS, values, strict=True)) == {
         name: [(setting.encode(),)] for name, setting in SETTINGS.items()
     }
 
@@ -352,13 +354,13 @@ def test_nothing_of_a_tick_outlives_its_transaction(replica: Replica) -> None:
     poisons = [f"SELECT set_config('{name}', '0', false)" for name in ("statement_timeout", "lock_timeout")]
     ask(replica, "SELECT set_config('default_transaction_read_only', 'off', false)", *poisons)
     connection = session_of(replica)
-    left = {name: connection.execute(f"SHOW {name}".encode()).fetchone() for name in SETTINGS}
-    assert left["statement_timeout"] == ("0",)
-    assert left["lock_timeout"] == ("0",)
-    assert left["idle_in_transaction_session_timeout"] == ("0",)
-    assert left["client_connection_check_interval"] == ("0",)
-    assert left["transaction_isolation"] == ("read committed",)
-    assert left["default_transaction_read_only"] == ("on",)
+    settings = {name: connection.execute(f"SHOW {name}".encode()).fetchone() for name in SETTINGS}
+    assert settings["statement_timeout"] == ("0",)
+    assert settings["lock_timeout"] == ("0",)
+    assert settings["idle_in_transaction_session_timeout"] == ("0",)
+    assert settings["client_connection_check_interval"] == ("0",)
+    assert settings["transaction_isolation"] == ("read committed",)
+    assert settings["default_transaction_read_only"] == ("on",)
 
 
 @pytest.mark.parametrize("snapshot", [True, False])
@@ -372,18 +374,20 @@ def test_what_the_last_query_set_or_notified_is_undone(
             ask(replica, f"SELECT set_config('{name}', '{value}', false)", snapshot=snapshot)
         ask(replica, "SELECT pg_notify('heard', 'ours')", snapshot=snapshot)
         listener.execute("NOTIFY heard, 'the end'")
-        assert [one.payload for one in listener.notifies(timeout=30, stop_after=1)] == ["the end"]
-    left = [session_of(replica).execute(f"SHOW {name}".encode()).fetchone() for name in SETTINGS]
+        assert [notification.payload for notification in listener.notifies(timeout=30, stop_after=1)] == [
+            "the end"
+        ]
+    settings = [session_of(replica).execute(f"SHOW {name}".encode()).fetchone() for name in SETTINGS]
     ((work_mem,),) = session_of(replica).execute("SHOW work_mem").fetchall()
-    assert dict(zip(SETTINGS, left, strict=True))["default_transaction_read_only"] == ("on",)
+    assert dict(zip(SETTINGS, settings, strict=True))["default_transaction_read_only"] == ("on",)
     assert work_mem != "99MB"
 
 
 def test_one_query_cannot_take_the_bounds_from_the_next(replica: Replica) -> None:
     loosened = "SELECT set_config('lock_timeout', '0', {0}), set_config('statement_timeout', '0', {0})"
     sql = [loosened.format("false"), "SHOW lock_timeout", loosened.format("true"), "SHOW statement_timeout"]
-    told = ask(replica, *sql, timeout=9)
-    assert (told[1], told[3]) == ([(b"1s",)], [(b"9s",)])
+    answers = ask(replica, *sql, timeout=9)
+    assert (answers[1], answers[3]) == ([(b"1s",)], [(b"9s",)])
 
 
 def test_the_options_of_the_user_are_kept_beside_ours(
@@ -398,8 +402,8 @@ def test_the_options_of_the_user_are_kept_beside_ours(
     replica = make_replica(
         make_conninfo(database.standby_dsn, options="-c search_path=mine", application_name="me")
     )
-    shown = ask(replica, *[f"SHOW {name}" for name in ("search_path", "application_name")])
-    assert shown == [[(b"mine",)], [(b"me",)]]
+    values = ask(replica, *[f"SHOW {name}" for name in ("search_path", "application_name")])
+    assert values == [[(b"mine",)], [(b"me",)]]
     assert ask(replica, "SHOW default_transaction_read_only") == [[(b"on",)]]
 
 
@@ -485,17 +489,17 @@ def test_a_query_that_ends_the_transaction_does_not_set_free_what_follows(
 
 
 def test_each_query_has_its_own_timeout_whatever_the_others_have_and_do(replica: Replica) -> None:
-    shown = "SELECT setting::int FROM pg_settings WHERE name = 'statement_timeout'"
+    show = "SELECT setting::int FROM pg_settings WHERE name = 'statement_timeout'"
     wild = "SELECT set_config('statement_timeout', '0', false)"
-    wanted = [
+    definitions = [
         a_query(f"q{number}", sql, timeout=timeout)
         for number, (sql, timeout) in enumerate(
-            [(shown, 9), (shown, 5), (wild, 5), (shown, 5), ("SELECT 1/0", 7), (shown, 5), (shown, 7)]
+            [(show, 9), (show, 5), (wild, 5), (show, 5), ("SELECT 1/0", 7), (show, 5), (show, 7)]
         )
     ]
-    answers = replica.fetch(wanted)
-    told = [answer.rows.values[0][0] if answer.rows else None for answer in answers]
-    assert told == [b"9000", b"5000", b"0", b"5000", None, b"5000", b"7000"]
+    answers = replica.fetch(definitions)
+    values = [answer.rows.values[0][0] if answer.rows else None for answer in answers]
+    assert values == [b"9000", b"5000", b"0", b"5000", None, b"5000", b"7000"]
 
 
 # --- requirements -------------------------------------------------------------------------------------
@@ -511,15 +515,19 @@ def test_what_is_not_met_is_skipped_without_an_error_on_the_server(
         {"role": "primary"}, {"server_version": ">=99"}, {"extensions": [marker]}, {"columns": {marker: []}},
         {"columns": {"users": ["id", "size"]}}, {"columns": {f"a.b.{marker}": []}},
     ]  # fmt: skip
-    wanted = [a_query(f"q{n}", f"SELECT {marker}", requires=requires) for n, requires in enumerate(needs)]
-    wanted.append(
+    definitions = [
+        a_query(f"q{n}", f"SELECT {marker}", requires=requires) for n, requires in enumerate(needs)
+    ]
+    definitions.append(
         a_query(
             "met", "SELECT id AS n FROM users", requires={"role": "standby", "columns": {"users": ["id"]}}
         )
     )
     before = cluster.standby.log_path.stat().st_size
-    told_of = {answer.query.name: told(answer) for answer in make_replica(database.standby_dsn).fetch(wanted)}
-    reasons = [told_of[f"q{n}"] for n in range(len(needs))]
+    outcomes = {
+        answer.query.name: outcome(answer) for answer in make_replica(database.standby_dsn).fetch(definitions)
+    }
+    reasons = [outcomes[f"q{n}"] for n in range(len(needs))]
     assert reasons[0] == "needs a primary, this server is a standby"
     assert str(reasons[1]).startswith("needs server version >=99, this server has ")
     assert reasons[2:] == [
@@ -528,7 +536,7 @@ def test_what_is_not_met_is_skipped_without_an_error_on_the_server(
         "column users.size does not exist",
         f"relation a.b.{marker} does not exist",
     ]
-    assert told_of["met"] == []
+    assert outcomes["met"] == []
     with cluster.standby.log_path.open() as log:
         log.seek(before)
         assert "ERROR" not in log.read()
@@ -543,7 +551,7 @@ def test_a_schema_that_may_not_be_used_costs_only_its_own_query(
     try:
         replica = make_replica(make_conninfo(database.standby_dsn, user=role))
         barred = a_query("barred", "SELECT n FROM private.t", requires={"columns": {"private.t": ["n"]}})
-        assert [told(answer) for answer in replica.fetch([barred, *queries("SELECT 1 AS n")])] == [
+        assert [outcome(answer) for answer in replica.fetch([barred, *queries("SELECT 1 AS n")])] == [
             "column private.t.n may not be read; GRANT SELECT on it, and USAGE on its schema",
             [(b"1",)],
         ]
@@ -663,7 +671,7 @@ def test_a_backend_that_is_terminated_in_the_middle_says_so_and_the_next_tick_is
     killer.start()
     first, *others = replica.fetch(queries("SELECT 1 AS n", "SELECT pg_sleep(30)", "SELECT 2 AS n"))
     killer.join()
-    assert told(first) == [(b"1",)]
+    assert outcome(first) == [(b"1",)]
     assert [(answer.error.kind, answer.error.sqlstate) for answer in others if answer.error] == [
         ("unavailable", "57P01")
     ] * 2
@@ -676,9 +684,9 @@ def test_a_connection_cut_in_the_middle_is_unavailable_and_the_next_tick_is_fine
 ) -> None:
     proxy = make_proxy(port(database.standby_dsn))
     replica = make_replica(proxy.dsn(database.standby_dsn))
-    asked = queries("SELECT 1 AS n", "SELECT pg_sleep(30)", "SELECT 2 AS n")
-    answers = replica.fetch(asked, lambda name: proxy.cut() if name == "q0" else None)
-    assert [told(answer) for answer in answers] == [[(b"1",)], "unavailable", "unavailable"]
+    definitions = queries("SELECT 1 AS n", "SELECT pg_sleep(30)", "SELECT 2 AS n")
+    answers = replica.fetch(definitions, lambda name: proxy.cut() if name == "q0" else None)
+    assert [outcome(answer) for answer in answers] == [[(b"1",)], "unavailable", "unavailable"]
     assert ask(replica, "SELECT 1 AS n") == [[(b"1",)]]
 
 
@@ -688,9 +696,9 @@ def test_a_server_that_hangs_ends_by_patience_and_the_connection_is_closed(
     proxy = make_proxy(port(database.standby_dsn))
     limits = TransactionLimits(1.0, patience=0.5)
     replica = make_replica(proxy.dsn(database.standby_dsn), limits=limits)
-    asked = queries("SELECT 1 AS n", "SELECT pg_sleep(0.3)", "SELECT 2 AS n", timeout=0.5)
-    first, *others = replica.fetch(asked, lambda name: proxy.hang() if name == "q0" else None)
-    assert told(first) == [(b"1",)]
+    definitions = queries("SELECT 1 AS n", "SELECT pg_sleep(0.3)", "SELECT 2 AS n", timeout=0.5)
+    first, *others = replica.fetch(definitions, lambda name: proxy.hang() if name == "q0" else None)
+    assert outcome(first) == [(b"1",)]
     late = [answer.error for answer in others]
     assert [error.kind for error in late if error] == ["unavailable"] * 2
     assert late[0] is not None
@@ -715,8 +723,8 @@ def test_a_frozen_backend_ends_by_patience_and_the_next_tick_is_fine(
             assert eventually(lambda: stat.read_text().rpartition(")")[2].split()[0] in "Tt")
 
     try:
-        asked = queries("SELECT 1 AS n", "SELECT pg_sleep(0.4)", "SELECT 2 AS n", timeout=0.5)
-        answers = [told(answer) for answer in replica.fetch(asked, freeze)]
+        definitions = queries("SELECT 1 AS n", "SELECT pg_sleep(0.4)", "SELECT 2 AS n", timeout=0.5)
+        answers = [outcome(answer) for answer in replica.fetch(definitions, freeze)]
         assert answers == [[(b"1",)], "unavailable", "unavailable"]
         assert not replica.connection.is_open
         assert ask(replica, "SELECT 1 AS n") == [[(b"1",)]]
@@ -759,15 +767,15 @@ def test_a_failure_leaves_nothing_that_only_pythons_collector_could_free(
     replica = make_replica(f"postgresql://u@127.0.0.1:{proxy.port}/x")
 
     def errors() -> int:
-        return sum(issubclass(type(one), psycopg.Error | PollError) for one in gc.get_objects())
+        return sum(issubclass(type(item), psycopg.Error | PollError) for item in gc.get_objects())
 
     gc.collect()
     gc.disable()
     try:
         before = errors()
-        kept = failure(replica)
+        error = failure(replica)
         assert errors() == before + 1
-        del kept
+        del error
         assert errors() == before
     finally:
         gc.enable()
@@ -828,8 +836,8 @@ def failure_or_none(replica: Replica) -> PollError | None:
 )
 def test_a_parameter_of_another_driver_is_named(make_replica: Make, conninfo: str, names: str) -> None:
     error = failure(make_replica(conninfo))
-    one = names.startswith("parameter ")
-    verb, them = ("belongs", "it") if one else ("belong", "them")
+    single = names.startswith("parameter ")
+    verb, them = ("belongs", "it") if single else ("belong", "them")
     assert error.message == (
         f"libpq does not know the {names} of the connection string, which {verb} to another driver"
     )

@@ -41,11 +41,11 @@ QUERY = a_query("q", "SELECT 1 AS n")
 
 
 @dataclass
-class Asked:
+class Asker:
     """A replica, and what it has seen."""
 
     replica: Replica
-    seen: list[ServerInfo] = field(default_factory=list)
+    servers: list[ServerInfo] = field(default_factory=list)
 
     def __call__(self) -> str:
         """Ask once; say where the answer came from, or what was wrong."""
@@ -53,7 +53,7 @@ class Asked:
         if answer.error is not None:
             return answer.error.message
         assert answer.rows is not None
-        return f"{self.seen[-1].role} {self.seen[-1].port}"
+        return f"{self.servers[-1].role} {self.servers[-1].port}"
 
     def error(self) -> PollError:
         (answer,) = self.replica.fetch([QUERY])
@@ -61,31 +61,31 @@ class Asked:
         return answer.error
 
 
-Make = Callable[..., Asked]
+Make = Callable[..., Asker]
 
 
 @pytest.fixture
-def asked() -> Iterator[Make]:
+def make_asker() -> Iterator[Make]:
     """Make replicas of a DSN, or of a function that returns one."""
-    made: list[Asked] = []
+    askers: list[Asker] = []
 
-    def make(dsn: str | Callable[[], str], **arguments: Any) -> Asked:
-        seen: list[ServerInfo] = []
+    def make(dsn: str | Callable[[], str], **arguments: Any) -> Asker:
+        servers: list[ServerInfo] = []
         replica = Replica(
             dsn if callable(dsn) else lambda: dsn,
             **{
                 "connect_timeout": 5.0,
                 "limits": TransactionLimits(1.0),
-                "on_server_info": seen.append,
+                "on_server_info": servers.append,
                 **arguments,
             },
         )
-        made.append(Asked(replica, seen))
-        return made[-1]
+        askers.append(Asker(replica, servers))
+        return askers[-1]
 
     yield make
-    for one in made:
-        one.replica.close()
+    for asker in askers:
+        asker.replica.close()
 
 
 def hosts(*ports: int, **more: str) -> str:
@@ -106,79 +106,81 @@ def uri(*ports: int, **more: str) -> str:
 @pytest.mark.every_version
 @pytest.mark.parametrize("write", [hosts, uri])
 @pytest.mark.parametrize(
-    ("wanted", "role"),
+    ("target", "role"),
     [
         ("any", "primary"), ("standby", "standby"), ("prefer-standby", "standby"), ("read-only", "standby"),
         ("primary", "primary"), ("read-write", "primary"),
     ],
 )  # fmt: skip
 def test_the_host_that_is_fit_is_found_among_several(
-    cluster: Cluster, asked: Make, write: Callable[..., str], wanted: str, role: str
+    cluster: Cluster, make_asker: Make, write: Callable[..., str], target: str, role: str
 ) -> None:
     ports = {"primary": cluster.primary.port, "standby": cluster.standby.port}
-    assert asked(write(*ports.values(), target_session_attrs=wanted))() == f"{role} {ports[role]}"
+    assert make_asker(write(*ports.values(), target_session_attrs=target))() == f"{role} {ports[role]}"
 
 
 @pytest.mark.every_version
-def test_where_only_a_standby_will_do_a_primary_alone_is_refused(cluster: Cluster, asked: Make) -> None:
-    error = asked(hosts(cluster.primary.port, target_session_attrs="standby")).error()
+def test_where_only_a_standby_will_do_a_primary_alone_is_refused(cluster: Cluster, make_asker: Make) -> None:
+    error = make_asker(hosts(cluster.primary.port, target_session_attrs="standby")).error()
     assert error.kind == "unavailable"
     assert "not in hot standby mode" in error.message
 
 
 @pytest.mark.parametrize("fault", ["refuse", "hang"])
 def test_a_first_host_that_is_down_or_hangs_costs_no_answer(
-    cluster: Cluster, asked: Make, make_proxy: Callable[[int], Proxy], fault: str
+    cluster: Cluster, make_asker: Make, make_proxy: Callable[[int], Proxy], fault: str
 ) -> None:
     proxy = make_proxy(cluster.standby.port)
     getattr(proxy, fault)()
-    ask = asked(hosts(proxy.port, cluster.standby.port, target_session_attrs="standby"), connect_timeout=2.0)
+    ask = make_asker(
+        hosts(proxy.port, cluster.standby.port, target_session_attrs="standby"), connect_timeout=2.0
+    )
     assert ask() == f"standby {cluster.standby.port}"
     if fault == "hang":
         assert proxy.connections == 1, "it was tried"
 
 
 def test_the_tick_after_a_failover_is_on_another_host_and_the_log_says_which(
-    make_cluster: Callable[..., Cluster], asked: Make, caplog: pytest.LogCaptureFixture
+    make_cluster: Callable[..., Cluster], make_asker: Make, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO", logger="poller.postgres.server_tracker")
     cluster = make_cluster()
     primary, standby = cluster.primary.port, cluster.standby.port
     tracker = ServerTracker(60.0)
-    ask = asked(hosts(primary, standby, target_session_attrs="prefer-standby"))
-    seen = ask.seen
+    ask = make_asker(hosts(primary, standby, target_session_attrs="prefer-standby"))
+    servers = ask.servers
 
-    def told() -> list[str]:
-        tracker.record(seen[-1])
+    def new_messages() -> list[str]:
+        tracker.record(servers[-1])
         messages = [record.getMessage() for record in caplog.records]
         caplog.clear()
         return messages
 
     assert ask() == f"standby {standby}"
-    assert told() == [f"polling the standby {LOOPBACK}:{standby}"]
+    assert new_messages() == [f"polling the standby {LOOPBACK}:{standby}"]
     cluster.standby.stop()
     assert ask() == f"primary {primary}", "the very next tick"
-    assert told() == [
+    assert new_messages() == [
         f"polling another server: the primary {LOOPBACK}:{primary} instead of {LOOPBACK}:{standby}"
     ]
     cluster.standby.start()
     assert ask() == f"standby {standby}", "a second choice is not kept"
-    assert told() == [
+    assert new_messages() == [
         f"polling another server: the standby {LOOPBACK}:{standby} instead of {LOOPBACK}:{primary}"
     ]
     cluster.primary.stop("immediate")
     cluster.standby.execute("SELECT pg_promote()")
     assert ask() == f"primary {standby}"
-    (promoted,) = told()
+    (promoted,) = new_messages()
     assert promoted == f"{LOOPBACK}:{standby} is a primary now, was a standby"
-    assert seen[-1].timeline == 2
+    assert servers[-1].timeline == 2
 
 
 def test_a_kept_connection_to_a_standby_that_is_promoted_is_given_up_for_a_fit_one(
-    make_cluster: Callable[..., Cluster], cluster: Cluster, asked: Make
+    make_cluster: Callable[..., Cluster], cluster: Cluster, make_asker: Make
 ) -> None:
     other = make_cluster()
-    ask = asked(hosts(other.standby.port, cluster.standby.port, target_session_attrs="prefer-standby"))
+    ask = make_asker(hosts(other.standby.port, cluster.standby.port, target_session_attrs="prefer-standby"))
     assert ask() == f"standby {other.standby.port}"
     other.standby.execute("SELECT pg_promote()")
     assert ask() == f"standby {cluster.standby.port}"
@@ -217,14 +219,14 @@ def first(login: Login) -> Login:
     return login
 
 
-def answers(ask: Asked) -> bool:
+def answers(ask: Asker) -> bool:
     """Whether a new connection is let in."""
     ask.replica.rest(1e9)
     return ask().startswith("standby ")
 
 
 def test_a_password_that_rotates_is_read_anew_at_every_connect_wherever_it_stands(
-    first: Login, asked: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    first: Login, make_asker: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     url, passfile, token, service = (tmp_path / name for name in ("url", "passfile", "token", "service"))
     for file in (url, passfile, token, service):
@@ -242,10 +244,10 @@ def test_a_password_that_rotates_is_read_anew_at_every_connect_wherever_it_stand
     write("secret-1")
     settings = load({"POLLER_DATABASE_URL_FILE": str(url)})
     ways = {
-        "file of the URL": asked(settings.conninfo),
-        "passfile": asked(make_conninfo(first.dsn, passfile=str(passfile))),
-        "command": asked(first.dsn, password=password_from(f"cat {shlex.quote(str(token))}")),
-        "service": asked("service=here"),
+        "file of the URL": make_asker(settings.conninfo),
+        "passfile": make_asker(make_conninfo(first.dsn, passfile=str(passfile))),
+        "command": make_asker(first.dsn, password=password_from(f"cat {shlex.quote(str(token))}")),
+        "service": make_asker("service=here"),
     }
     assert {way: answers(ask) for way, ask in ways.items()} == dict.fromkeys(ways, True)
     first.set_password("secret-2")
@@ -259,46 +261,46 @@ def test_a_password_that_rotates_is_read_anew_at_every_connect_wherever_it_stand
 @pytest.mark.every_version
 @pytest.mark.parametrize("way", ["string", "variable"])
 def test_all_that_a_service_file_says_is_kept(
-    cluster: Cluster, asked: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str
+    cluster: Cluster, make_asker: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str
 ) -> None:
     service = tmp_path / "service"
     login = f"dbname=postgres\nuser=postgres\nhost={LOOPBACK},{LOOPBACK}\n"
     more = "options=-c search_path=mine\napplication_name=named\ntarget_session_attrs="
     ports = (cluster.standby.port, cluster.primary.port)
     sections = [
-        f"[{wanted}]\n{login}port={','.join(map(str, order))}\n{more}{wanted}\n"
-        for wanted, order in {"read-write": ports, "standby": ports[::-1]}.items()
+        f"[{target}]\n{login}port={','.join(map(str, order))}\n{more}{target}\n"
+        for target, order in {"read-write": ports, "standby": ports[::-1]}.items()
     ]
     service.write_text("".join(sections))
     monkeypatch.setenv("PGSERVICEFILE", str(service))
-    shown = a_query("q", "SELECT current_setting('search_path'), current_setting('application_name')")
-    for wanted, role in {"read-write": "primary", "standby": "standby"}.items():
-        monkeypatch.setenv("PGSERVICE", wanted if way == "variable" else "")
-        ask = asked(f"service={wanted}" if way == "string" else "")
+    settings = a_query("q", "SELECT current_setting('search_path'), current_setting('application_name')")
+    for target, role in {"read-write": "primary", "standby": "standby"}.items():
+        monkeypatch.setenv("PGSERVICE", target if way == "variable" else "")
+        ask = make_asker(f"service={target}" if way == "string" else "")
         assert ask() == f"{role} {getattr(cluster, role).port}"
-        (answer,) = ask.replica.fetch([shown])
+        (answer,) = ask.replica.fetch([settings])
         assert answer.rows is not None
         assert answer.rows.values == [(b"mine", b"named")]
 
 
 def test_a_file_that_is_gone_or_empty_for_a_moment_is_told_and_tried_again(
-    first: Login, asked: Make, tmp_path: Path
+    first: Login, make_asker: Make, tmp_path: Path
 ) -> None:
     url = tmp_path / "url"
     url.write_text(make_conninfo(first.dsn, password="secret-1"))
-    ask = asked(load({"POLLER_DATABASE_URL_FILE": str(url)}).conninfo)
+    ask = make_asker(load({"POLLER_DATABASE_URL_FILE": str(url)}).conninfo)
     assert answers(ask)
-    for spoil, told in ((url.unlink, "No such file"), (url.touch, "it is empty")):
+    for spoil, problem in ((url.unlink, "No such file"), (url.touch, "it is empty")):
         spoil()
         assert not answers(ask)
         error = ask.error()
-        assert (error.kind, told in error.message) == ("unavailable", True), error.message
+        assert (error.kind, problem in error.message) == ("unavailable", True), error.message
     url.write_text(make_conninfo(first.dsn, password="secret-1"))
     assert answers(ask)
 
 
 @pytest.mark.parametrize(
-    ("command", "told"),
+    ("command", "message"),
     [
         ("nowhere-to-be-found --token", "cannot be run: nowhere-to-be-found: No such file or directory$"),
         ("sh -c 'echo unsaid >&2; echo secret; exit 3'", "ended with exit code 3"),
@@ -311,15 +313,15 @@ def test_a_file_that_is_gone_or_empty_for_a_moment_is_told_and_tried_again(
         ),
     ],
 )
-def test_a_password_command_that_fails_says_how_and_repeats_nothing_of_it(command: str, told: str) -> None:
-    with pytest.raises(PollError, match=told) as raised:
+def test_a_password_command_that_fails_says_how_and_repeats_nothing_of_it(command: str, message: str) -> None:
+    with pytest.raises(PollError, match=message) as raised:
         password_from(command)()
     assert raised.value.kind == "unavailable"
     assert raised.value.hint is not None
     chain = [raised.value, *filter(None, [raised.value.__cause__, raised.value.__context__])]
-    shown = "".join(str(one) + repr(vars(one)) for one in chain)
-    assert "secret" not in shown
-    assert "unsaid" not in shown
+    text = "".join(str(error) + repr(vars(error)) for error in chain)
+    assert "secret" not in text
+    assert "unsaid" not in text
 
 
 def test_a_password_command_that_does_not_end_is_ended(
@@ -336,17 +338,17 @@ def test_a_password_keeps_its_blanks_and_loses_only_the_line_break() -> None:
     assert password_from("printf ' a b \\r\\n'")() == " a b "
 
 
-def test_an_interrupt_ends_a_slow_password_command(first: Login, asked: Make, tmp_path: Path) -> None:
+def test_an_interrupt_ends_a_slow_password_command(first: Login, make_asker: Make, tmp_path: Path) -> None:
     """The daemon has to be gone within its grace period, whatever the command does."""
     pid = tmp_path / "pid"
-    ask = asked(first.dsn, password=password_from(f"sh -c 'echo $$ > {pid}; exec sleep 5'"))
-    said: list[str] = []
-    asking = threading.Thread(target=lambda: said.append(ask()))
+    ask = make_asker(first.dsn, password=password_from(f"sh -c 'echo $$ > {pid}; exec sleep 5'"))
+    replies: list[str] = []
+    asking = threading.Thread(target=lambda: replies.append(ask()))
     asking.start()
     assert eventually(lambda: pid.exists() and pid.read_text().strip() != "")
     ask.replica.interrupt()
     asking.join()
-    assert said in (["stop requested"], ["the password command wrote nothing"])
+    assert replies in (["stop requested"], ["the password command wrote nothing"])
     assert ask() == "stop requested"
 
 
@@ -382,15 +384,15 @@ def tls_server(certificates: Certificates) -> Iterator[Cluster]:
         standby.add_file("tls.key", certificates.server_key.read_bytes())
         standby.add_file("ca.pem", certificates.ca.read_bytes())
         hba = standby.data_dir / "pg_hba.conf"
-        wanted = "hostssl all certified all trust clientcert=verify-ca\nhostnossl all certified all reject\n"
-        hba.write_text(wanted + hba.read_text())
+        rules = "hostssl all certified all trust clientcert=verify-ca\nhostnossl all certified all reject\n"
+        hba.write_text(rules + hba.read_text())
         standby.configure(ssl="on", ssl_cert_file="tls.pem", ssl_key_file="tls.key", ssl_ca_file="ca.pem")
         standby.restart()
         yield cluster
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "message"),
     [
         ({"sslmode": "require"}, None),
         ({"sslmode": "verify-full", "sslrootcert": "ca"}, None),
@@ -405,7 +407,11 @@ def tls_server(certificates: Certificates) -> Iterator[Cluster]:
     ],
 )
 def test_tls_is_as_strict_as_it_is_told_to_be(
-    tls_server: Cluster, certificates: Certificates, asked: Make, changes: dict[str, str], told: str | None
+    tls_server: Cluster,
+    certificates: Certificates,
+    make_asker: Make,
+    changes: dict[str, str],
+    message: str | None,
 ) -> None:
     files = {"sslrootcert", "sslcert", "sslkey"}
     changes = {
@@ -415,19 +421,19 @@ def test_tls_is_as_strict_as_it_is_told_to_be(
     for name in ("sslkey",):
         if name in changes:
             Path(changes[name]).chmod(0o600)
-    said = asked(make_conninfo(tls_server.standby.dsn(), **changes))()
-    if told is None:
-        assert said == f"standby {tls_server.standby.port}"
+    answer = make_asker(make_conninfo(tls_server.standby.dsn(), **changes))()
+    if message is None:
+        assert answer == f"standby {tls_server.standby.port}"
     else:
-        assert told in said.lower()
+        assert message in answer.lower()
 
 
 @pytest.mark.every_version
 def test_what_the_user_says_of_the_connection_goes_before_our_own_words(
-    database: Database, asked: Make
+    database: Database, make_asker: Make
 ) -> None:
     dsn = make_conninfo(database.standby_dsn, application_name="mine", connect_timeout="7")
-    ask = asked(dsn)
+    ask = make_asker(dsn)
     assert ask().startswith("standby ")
     names = database.ask_standby(
         "SELECT application_name FROM pg_stat_activity "
@@ -457,14 +463,14 @@ class AbsurdServer:
         while True:
             client, _ = self._listener.accept()
             self.connections += 1
-            with contextlib.suppress(OSError), client, client.makefile("rb") as said:
-                said.read(struct.unpack("!I", said.read(4))[0] - 4)
+            with contextlib.suppress(OSError), client, client.makefile("rb") as stream:
+                stream.read(struct.unpack("!I", stream.read(4))[0] - 4)
                 self._ask(client, 10, b"SCRAM-SHA-256\0\0")
-                said.read(1)
-                first = said.read(struct.unpack("!I", said.read(4))[0] - 4)
+                stream.read(1)
+                first = stream.read(struct.unpack("!I", stream.read(4))[0] - 4)
                 nonce = first.rpartition(b"r=")[2] + b"server"
                 self._ask(client, 11, b"r=" + nonce + b",s=c2FsdHNhbHQ=,i=2147483647")
-                said.read(1)
+                stream.read(1)
 
     @staticmethod
     def _ask(client: socket.socket, kind: int, text: bytes) -> None:

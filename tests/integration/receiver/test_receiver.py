@@ -262,8 +262,8 @@ def test_waiting_returns_what_the_predicate_found(
 ) -> None:
     later = threading.Timer(0.2, send, (receiver, "grpc", metrics))
     later.start()
-    found = receiver.wait_for(lambda points: [point.value for point in points if point.metric == "polls"])
-    assert found == [7]
+    values = receiver.wait_for(lambda points: [point.value for point in points if point.metric == "polls"])
+    assert values == [7]
     later.join()
 
 
@@ -342,10 +342,10 @@ def test_an_exporter_comes_back_to_a_receiver_that_was_unavailable(
 def test_throttling_by_grpc_carries_retry_info_in_both_ways(receiver: Receiver) -> None:
     receiver.answer = throttle(1.5)
     address = f"127.0.0.1:{receiver.grpc_port}"
-    with grpc.insecure_channel(address) as channel, pytest.raises(grpc.RpcError) as told:
+    with grpc.insecure_channel(address) as channel, pytest.raises(grpc.RpcError) as raised:
         export(channel)(ExportMetricsServiceRequest(), timeout=5)
-    assert told.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
-    trailing = dict(told.value.trailing_metadata())
+    assert raised.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    trailing = dict(raised.value.trailing_metadata())
     status = Status.FromString(trailing["grpc-status-details-bin"])
     info = RetryInfo()
     assert status.code == 8
@@ -453,9 +453,9 @@ def post(
 def test_what_is_no_otlp_request_is_refused_and_not_kept(
     receiver: Receiver, path: str, headers: Mapping[str, str], body: bytes, code: int
 ) -> None:
-    answered, _, said = post(receiver, body, path, headers)
+    answered, _, reply = post(receiver, body, path, headers)
     assert answered == code
-    assert Status.FromString(said).message
+    assert Status.FromString(reply).message
     assert receiver.attempts() == []
 
 
@@ -515,8 +515,8 @@ LOGS_AS_JSON = {
 }
 
 
-def send_json(receiver: Receiver, path: str, told: object) -> tuple[int, Mapping[str, str], bytes]:
-    return post(receiver, json.dumps(told).encode(), path, {"Content-Type": "application/json"})
+def send_json(receiver: Receiver, path: str, document: object) -> tuple[int, Mapping[str, str], bytes]:
+    return post(receiver, json.dumps(document).encode(), path, {"Content-Type": "application/json"})
 
 
 def test_spans_as_json_arrive_with_their_hexadecimal_ids(receiver: Receiver) -> None:
@@ -545,9 +545,9 @@ def test_log_records_as_json_arrive(receiver: Receiver) -> None:
 
 @pytest.mark.parametrize("body", [b"not json", b"[]", b'{"resourceSpans": 7}', b'{"x": {"traceId": "0a7"}}'])
 def test_what_is_no_request_as_json_is_refused_in_json(receiver: Receiver, body: bytes) -> None:
-    code, headers, said = post(receiver, body, "/v1/traces", {"Content-Type": "application/json"})
+    code, headers, reply = post(receiver, body, "/v1/traces", {"Content-Type": "application/json"})
     assert (code, headers["Content-Type"]) == (400, "application/json")
-    assert json.loads(said)["message"]
+    assert json.loads(reply)["message"]
     assert receiver.attempts() == []
 
 
@@ -564,8 +564,8 @@ def test_a_body_in_chunks_arrives_whole(receiver: Receiver) -> None:
     chunks = b"".join(
         b"%x;ext=1\r\n%s\r\n" % (len(part), part) for part in (body[:7], body[7:500], body[500:]) if part
     )
-    said = by_hand(receiver, "Transfer-Encoding: chunked", chunks + b"0\r\nTrailer: x\r\n\r\n")
-    assert said.startswith(b"HTTP/1.1 200")
+    reply = by_hand(receiver, "Transfer-Encoding: chunked", chunks + b"0\r\nTrailer: x\r\n\r\n")
+    assert reply.startswith(b"HTTP/1.1 200")
     assert [span.name for span in receiver.spans()] == ["GET /users"]
 
 
@@ -598,11 +598,11 @@ def test_a_small_body_that_unpacks_to_a_large_one_is_refused_before_it_is_unpack
     headers = {"Content-Type": "application/x-protobuf", "Content-Encoding": encoding}
     tracemalloc.start()
     try:
-        code, _, said = post(receiver, body, headers=headers)
+        code, _, reply = post(receiver, body, headers=headers)
         _, most = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert (code, "too large" in Status.FromString(said).message) == (413, True)
+    assert (code, "too large" in Status.FromString(reply).message) == (413, True)
     assert most < len(BOMB) / 4
     assert receiver.attempts() == []
 
@@ -636,8 +636,8 @@ def test_the_same_by_grpc_is_a_resource_that_is_exhausted(receiver: Receiver) ->
 
 
 def test_a_trailer_without_an_end_is_refused(receiver: Receiver) -> None:
-    said = by_hand(receiver, "Transfer-Encoding: chunked", b"0\r\n" + b"X: y\r\n" * 200)
-    assert said.startswith(b"HTTP/1.1 400")
+    reply = by_hand(receiver, "Transfer-Encoding: chunked", b"0\r\n" + b"X: y\r\n" * 200)
+    assert reply.startswith(b"HTTP/1.1 400")
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
@@ -675,8 +675,8 @@ def test_a_partial_success_is_told_in_the_words_of_each_signal(
 ) -> None:
     receiver.answer = partial(3, "too old")
     _, _, body = post(receiver, b"", path)
-    told = response.FromString(body).partial_success
-    assert (getattr(told, rejected), told.error_message) == (3, "too old")
+    success = response.FromString(body).partial_success
+    assert (getattr(success, rejected), success.error_message) == (3, "too old")
 
 
 # --- TLS ----------------------------------------------------------------------------------------------
@@ -684,21 +684,21 @@ def test_a_partial_success_is_told_in_the_words_of_each_signal(
 
 def trust(protocol: str, certificates: Certificates, client: str | None = None) -> dict[str, Any]:
     """An exporter's options: the authority to trust, and whose certificate to show."""
-    shown = {
+    pair = {
         None: None,
         "client": (certificates.client, certificates.client_key),
         "stranger": (certificates.stranger, certificates.stranger_key),
     }[client]
     if protocol == "http":
         options = {"certificate_file": str(certificates.ca)}
-        if shown:
-            options |= {"client_certificate_file": str(shown[0]), "client_key_file": str(shown[1])}
+        if pair:
+            options |= {"client_certificate_file": str(pair[0]), "client_key_file": str(pair[1])}
         return options
     return {
         "credentials": grpc.ssl_channel_credentials(
             certificates.ca.read_bytes(),
-            shown[1].read_bytes() if shown else None,
-            shown[0].read_bytes() if shown else None,
+            pair[1].read_bytes() if pair else None,
+            pair[0].read_bytes() if pair else None,
         )
     }
 
@@ -782,8 +782,8 @@ def test_as_a_process_it_ends_with_its_standard_input_when_told_to() -> None:
 
 
 def test_what_is_called_for_each_request_sees_it_as_it_is_kept(metrics: MetricsData, send: Send) -> None:
-    seen: list[Received] = []
-    with Receiver(on_request=seen.append) as receiver:
+    received: list[Received] = []
+    with Receiver(on_request=received.append) as receiver:
         send(receiver, "grpc", metrics)
-        assert seen == receiver.attempts()
-        assert len(seen) == 1
+        assert received == receiver.attempts()
+        assert len(received) == 1

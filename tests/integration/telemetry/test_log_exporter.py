@@ -51,8 +51,8 @@ def open_log(receiver: Receiver, stderr: io.StringIO, monkeypatch: pytest.Monkey
         return opened[-1]
 
     yield begin
-    for one in opened:
-        one.shutdown(1.0)
+    for exported in opened:
+        exported.shutdown(1.0)
 
 
 def arrived(receiver: Receiver, exported: LogRecords) -> list[LogRecord]:
@@ -96,7 +96,7 @@ def test_fields_keep_their_types_and_what_otlp_cannot_carry_becomes_text(
         "error": ValueError("no"),
     }
     exported = open_log()
-    (handler,) = [one for one in logging.getLogger().handlers if isinstance(one, Handler)]
+    (handler,) = [handler for handler in logging.getLogger().handlers if isinstance(handler, Handler)]
     # Not through the logger: what pytest catches of it has to go from process to process.
     handler.handle(logger.makeRecord(logger.name, logging.INFO, "", 0, "half \ud800", (), None, extra=extra))
     logger.info("and the next")
@@ -209,7 +209,7 @@ def test_what_is_logged_after_the_end_is_for_stderr_alone(
     assert "after" in stderr.getvalue()
 
 
-def shown(stderr: io.StringIO) -> list[dict[str, Any]]:
+def stderr_records(stderr: io.StringIO) -> list[dict[str, Any]]:
     """The records on stderr, without those that the export of log records writes about itself."""
     lines = map(json.loads, stderr.getvalue().splitlines())
     return [line for line in lines if line["logger"] != "poller.delivery.logs"]
@@ -224,7 +224,7 @@ def test_a_record_whose_arguments_do_not_fit_is_exported_as_stderr_has_it(
     logger.info("the next")
     bodies = [record.body for record in arrived(receiver, exported)]
     assert bodies == ["%d of them (its arguments do not fit: TypeError)", "the next"]
-    assert bodies == [line["message"] for line in shown(stderr)]
+    assert bodies == [line["message"] for line in stderr_records(stderr)]
 
 
 def test_a_long_text_is_exported_as_stderr_has_it(
@@ -234,7 +234,7 @@ def test_a_long_text_is_exported_as_stderr_has_it(
     fields = {"hint": "h" * 1_000_000, "rows": ["r" * 1_000_000]}
     logger.error("x" * 1_000_000, extra=fields, exc_info=ValueError("m" * 1_000_000))
     (record,) = arrived(receiver, exported)
-    (line,) = shown(stderr)
+    (line,) = stderr_records(stderr)
     on_stderr = [line["message"], line["exception"], line["hint"], line["rows"]]
     texts = [record.attributes[name] for name in ("exception.stacktrace", "hint", "rows")]
     assert [record.body, *texts] == on_stderr

@@ -295,8 +295,8 @@ def test_a_case_is_rolled_back_and_the_query_cannot_write(table: Desk, site: Sit
         "# 25006 cannot execute INSERT in a read-only transaction",
     ]
     with psycopg.connect(site.primary) as connection:
-        ((left,),) = connection.execute("SELECT to_regclass('letters')::text").fetchall()
-    assert left is None
+        ((relation,),) = connection.execute("SELECT to_regclass('letters')::text").fetchall()
+    assert relation is None
 
 
 @pytest.mark.postgres
@@ -605,12 +605,14 @@ def test_junit_has_the_same_results_as_a_terminal(table: Desk) -> None:
     first, second, third = reported.iter("testcase")
     assert (first.attrib["name"], list(first)) == ("good", [])
     assert (second.attrib["name"], second.attrib["line"]) == ("<bad> &", "5")
-    assert [one.tag for one in second] == ["failure"]
+    assert [element.tag for element in second] == ["failure"]
     assert "waiting_total" in str(second[0].text)
     assert third[0].attrib["message"] == "no \ufffd rows"
-    shown = io.StringIO()
-    print_case_result(Console(file=shown, force_terminal=True, color_system="standard", highlight=False), bad)
-    assert "\x1b[32m        + waiting_total" in shown.getvalue()
+    coloured = io.StringIO()
+    print_case_result(
+        Console(file=coloured, force_terminal=True, color_system="standard", highlight=False), bad
+    )
+    assert "\x1b[32m        + waiting_total" in coloured.getvalue()
     plain = io.StringIO()
     print_case_result(Console(file=plain, width=20, highlight=False), bad)
     assert "\x1b" not in plain.getvalue()

@@ -313,4 +313,4 @@ def test_the_shipped_queries_are_polled_by_a_role_with_exactly_their_grants(
         assert process.wait() == 0, process
     finally:
         server.execute(f"DROP OWNED BY {role}; DROP ROLE {role}")
-    assert {one["state"] for one in json.loads(process.stdout)["queries"]} == {"ok"}
+    assert {query["state"] for query in json.loads(process.stdout)["queries"]} == {"ok"}

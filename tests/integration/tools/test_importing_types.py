@@ -83,8 +83,8 @@ def test_columns_of_the_servers_views_have_the_known_types(connection: psycopg.C
     for (view, column), groups in on_server.items():
         assert RELATIONS.get(view, {}).get(column) in groups, (view, column)
     for view, column, kind in rows:
-        known = RELATIONS.get(view, {}).get(column)
-        assert (known is None) == (kind not in convertible) or (known, kind) == ("text", "text")
+        listed = RELATIONS.get(view, {}).get(column)
+        assert (listed is None) == (kind not in convertible) or (listed, kind) == ("text", "text")
 
 
 def test_a_name_that_occurs_twice_has_no_known_type() -> None:
