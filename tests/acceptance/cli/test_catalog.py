@@ -45,7 +45,7 @@ def test_the_table_of_the_documentation_is_the_output_of_poller_catalog() -> Non
     assert table() == poller().stdout.strip()
 
 
-def test_json_has_everything_that_is_declared() -> None:
+def test_json_contains_every_declared_metric() -> None:
     done = poller("--format", "json")
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
@@ -81,7 +81,7 @@ def test_json_has_everything_that_is_declared() -> None:
         (["--queries", "shipped:extended"], {"devices_total", "users_total"}),
     ],
 )
-def test_gauges_and_events_have_one_namespace(arguments: list[str], names: set[str]) -> None:
+def test_gauges_and_events_share_a_namespace(arguments: list[str], names: set[str]) -> None:
     done = poller("--format", "json", *arguments)
     assert done.returncode == 0, done.stderr
     assert names <= {metric["name"] for metric in json.loads(done.stdout)["metrics"]}
@@ -118,7 +118,7 @@ def test_a_gauge_may_not_have_an_events_name(tmp_path: Path, name: str) -> None:
     ]
 
 
-def test_wrong_query_files_are_told_as_everywhere(tmp_path: Path) -> None:
+def test_invalid_query_files_are_reported_with_exit_code_2(tmp_path: Path) -> None:
     done = poller("--queries", str(a_folder(tmp_path, a_metric("Bad"))))
     assert done.returncode == 2
     assert "'Bad' is not a metric name" in done.stderr
@@ -132,7 +132,7 @@ STABILITIES = {"stable", "development", "alpha", "beta", "release_candidate"}
 
 
 @pytest.mark.parametrize("generation", ["document", "v0.9.4"])
-def test_weavers_registry_is_sound(generation: GenerationName) -> None:
+def test_the_registry_for_weaver_is_valid(generation: GenerationName) -> None:
     """The rules of semconv-syntax.md, version 1; both files also pass Weaver's own JSON schema."""
     metrics = all_metrics(load(resolve("shipped:extended"), Defaults(300, 30, 1000)), declared(generation))
     groups: list[dict[str, Any]] = yaml.safe_load(to_weaver(metrics))["groups"]
@@ -177,7 +177,7 @@ def check_definition(attribute: dict[str, Any]) -> None:
         assert member["stability"] in STABILITIES
 
 
-def test_weavers_registry_tells_values_boundaries_and_what_prometheus_makes_of_a_name() -> None:
+def test_the_registry_for_weaver_has_values_boundaries_and_prometheus_names() -> None:
     done = poller("--format", "weaver")
     assert done.returncode == 0, done.stderr
     groups = {group["id"]: group for group in yaml.safe_load(done.stdout)["groups"]}
@@ -196,7 +196,7 @@ def test_weavers_registry_tells_values_boundaries_and_what_prometheus_makes_of_a
     assert "Tunes WsConfig" in groups["metric.websocket_ack_batch_size"]["note"]
 
 
-def test_a_pipe_in_a_description_makes_no_cell_of_its_own(tmp_path: Path) -> None:
+def test_a_pipe_in_a_description_does_not_start_a_new_cell(tmp_path: Path) -> None:
     metrics = all_metrics(load([a_folder(tmp_path, a_metric("things"))], Defaults(300, 30, 1000)), declared())
     row = to_markdown(metrics).splitlines()[2]
     assert row == "| `things` | gauge, `{thing}` | - | Mine \\| yours. | query mine | polled |"

@@ -45,7 +45,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_bash_is_offered_what_fits(folder: Path) -> None:
+def test_bash_completion_offers_matching_words(folder: Path) -> None:
     """By the script that `poller --show-completion` prints, in a bash process."""
     bash = shutil.which("bash")
     assert bash
@@ -68,7 +68,7 @@ def test_bash_is_offered_what_fits(folder: Path) -> None:
     assert dict(zip(COMPLETED, [line[2:].split() for line in offered], strict=True)) == COMPLETED
 
 
-def test_whoever_presses_tab_waits_for_no_sdk_and_no_driver() -> None:
+def test_completion_imports_neither_the_sdk_nor_the_driver() -> None:
     code = (
         "import sys, typer.main\n"
         "from poller.cli.app import app\n"
@@ -84,7 +84,7 @@ def test_whoever_presses_tab_waits_for_no_sdk_and_no_driver() -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_health_is_completed_with_the_options_that_it_has() -> None:
+def test_completion_of_health_offers_its_options() -> None:
     """Which are declared once more for the command line, as a probe loads none of it."""
     environ = {**os.environ, "COMP_WORDS": "poller health --", "COMP_CWORD": "2"}
     code = "import sys; sys.argv = ['poller']; from poller.cli.main import main; main()"
@@ -98,7 +98,7 @@ def test_health_is_completed_with_the_options_that_it_has() -> None:
     assert set(done.stdout.split()) == declared | {"--help"} == declared
 
 
-def test_words_that_fit_are_offered_and_no_others() -> None:
+def test_only_matching_words_are_offered() -> None:
     assert values("log_format", ("text", "json"))("j") == ["json"]
     assert values("interval", ())("5") == []
     assert values("queries", ())("ext") == folders("ext") == ["extended"]

@@ -401,7 +401,7 @@ FORMATS = ("table", "json", "prometheus", "otlp-json")
 
 
 @pytest.mark.parametrize("case", CONNECTION_STRINGS)
-def test_a_connection_string_is_not_shown_whatever_is_wrong_with_it(bed: Bed, case: str) -> None:
+def test_no_error_in_a_connection_string_shows_its_secrets(bed: Bed, case: str) -> None:
     """By a poll, at debug level, and by `poller settings`; formats take turns."""
     conninfo, says = CONNECTION_STRINGS[case]
     turn = list(CONNECTION_STRINGS).index(case)
@@ -433,7 +433,7 @@ def test_doctor_and_daemon_show_no_connection_string(bed: Bed, command: str, cas
     bed.assert_no_secret(process, says=says)
 
 
-def test_the_echo_has_heard_what_must_not_be_shown(bed: Bed) -> None:
+def test_the_echo_server_received_the_secrets(bed: Bed) -> None:
     """Or the cases with it would prove nothing."""
     bed.secrets["me"] = 'Sesame "it\'s"?'
     env = {"POLLER_DATABASE_URL": CONNECTION_STRINGS["repeated"][0]}
@@ -472,7 +472,7 @@ SURROUNDINGS: dict[str, tuple[dict[str, str], str]] = {
 
 
 @pytest.mark.parametrize("case", SURROUNDINGS)
-def test_no_other_way_to_give_a_password_shows_it(bed: Bed, case: str) -> None:
+def test_no_other_source_of_a_password_shows_it(bed: Bed, case: str) -> None:
     env, says = SURROUNDINGS[case]
     passfile = bed.plants / "passfile"
     passfile.write_text("*:*:*:*:Sesame in a file\n")
@@ -492,7 +492,7 @@ def test_no_other_way_to_give_a_password_shows_it(bed: Bed, case: str) -> None:
 
 
 @pytest.mark.parametrize("case", ["unescaped @", "repeated", "nothing of it"])
-def test_a_secret_that_came_as_an_option_is_no_more_shown(bed: Bed, case: str) -> None:
+def test_a_secret_from_an_option_is_not_shown(bed: Bed, case: str) -> None:
     conninfo, says = CONNECTION_STRINGS[case]
     options = [
         "--database-url",
@@ -520,7 +520,9 @@ def test_a_secret_that_came_as_an_option_is_no_more_shown(bed: Bed, case: str) -
         ("password=Sesame target_session_attrs=primary", "standby|read-only|recovery"),
     ],
 )
-def test_a_real_server_s_refusal_shows_no_secret(bed: Bed, database: Database, added: str, says: str) -> None:
+def test_a_refusal_by_a_real_server_shows_no_secret(
+    bed: Bed, database: Database, added: str, says: str
+) -> None:
     from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
     conninfo = make_conninfo(database.standby_dsn, **conninfo_to_dict(added))
@@ -581,7 +583,7 @@ COLLECTORS: dict[str, tuple[dict[str, str], str]] = {
 
 
 @pytest.mark.parametrize("case", COLLECTORS)
-def test_no_credential_for_a_collector_is_shown_whatever_it_says(bed: Bed, case: str) -> None:
+def test_no_answer_of_a_collector_shows_a_credential(bed: Bed, case: str) -> None:
     env, says = COLLECTORS[case]
     (bed.plants / "key").write_text(_KEY)
     bed.secrets["me"] = "it's Sesame"
@@ -610,7 +612,7 @@ def test_doctor_shows_no_credential_for_a_collector(bed: Bed, case: str) -> None
 
 @pytest.mark.postgres
 @pytest.mark.parametrize("protocol", ["grpc", "http/protobuf"])
-def test_nothing_that_is_pushed_holds_a_secret(
+def test_exported_data_contain_no_secret(
     bed: Bed, database: Database, receiver: Receiver, protocol: str
 ) -> None:
     """A good run with everything set and traced: neither attributes nor resource nor its log show it."""
@@ -644,7 +646,7 @@ def test_nothing_that_is_pushed_holds_a_secret(
     bed.assert_no_secret(process, says="stopped")
 
 
-def test_a_blank_in_an_option_s_secret_does_not_show_the_rest(bed: Bed) -> None:
+def test_a_blank_in_the_secret_of_an_option_does_not_show_the_rest(bed: Bed) -> None:
     settings = bed.do("settings", "--database-url", "host=x", "password=Sesame", env={})
     assert settings.code == 2
     bed.assert_no_secret(settings, says="unexpected")
@@ -652,7 +654,7 @@ def test_a_blank_in_an_option_s_secret_does_not_show_the_rest(bed: Bed) -> None:
 
 @pytest.mark.postgres
 @pytest.mark.parametrize("form", ["table", "json"])
-def test_a_query_s_error_shows_no_secret_of_the_options(
+def test_a_query_error_shows_no_secret_from_the_connection_options(
     bed: Bed, database: Database, form: str, tmp_path: Path
 ) -> None:
     from psycopg.conninfo import make_conninfo
@@ -668,7 +670,7 @@ def test_a_query_s_error_shows_no_secret_of_the_options(
     bed.assert_no_secret(poll, says="invalid input syntax")
 
 
-def test_a_password_that_everybody_sees_leaves_the_log_readable(start_process: Start) -> None:
+def test_a_password_that_is_short_or_the_user_name_leaves_the_log_readable(start_process: Start) -> None:
     """One that equals the user's name hides nothing, and a short one is looked for as a word."""
     code = (
         "from poller.model.redaction import learn_conninfo, redact; "
@@ -714,7 +716,7 @@ for where in sys.argv[1:]:
 """
 
 
-def test_a_program_of_others_that_logs_everything_hears_no_secret(bed: Bed, start_process: Start) -> None:
+def test_libraries_that_log_everything_log_no_secret(bed: Bed, start_process: Start) -> None:
     """Without our own log, so that what libraries write is what is seen."""
     strings = [bed.fill(conninfo) for conninfo, _ in CONNECTION_STRINGS.values() if "\udcff" not in conninfo]
     listed = bed.plants / "strings"
@@ -763,7 +765,9 @@ logging.getLogger("other").warning("%s", url, extra={"url": url, "of": {"url": u
 
 @pytest.mark.parametrize("form", ["text", "json"])
 @pytest.mark.parametrize("case", _DEFECTS)
-def test_a_defect_of_ours_shows_no_secret(bed: Bed, start_process: Start, case: str, form: str) -> None:
+def test_an_unexpected_exception_shows_no_secret(
+    bed: Bed, start_process: Start, case: str, form: str
+) -> None:
     code = (
         "import os; from poller.telemetry import logging as logs; "
         f"logs.configure({form!r}, 'debug'); url = os.environ['POLLER_DATABASE_URL']\n{_DEFECTS[case]}"

@@ -46,7 +46,9 @@ def test_table_has_a_line_per_series(server: MessagingServer, poller_process: St
 
 
 @pytest.mark.postgres
-def test_skipped_queries_say_why_and_fail_nothing(server: MessagingServer, poller_process: Start) -> None:
+def test_skipped_queries_show_the_reason_and_fail_nothing(
+    server: MessagingServer, poller_process: Start
+) -> None:
     server.execute("ALTER TABLE attachments DROP COLUMN size_bytes")
     server.replayed()
     process = poller_process("poll", env={"POLLER_DATABASE_URL": server.standby_dsn})
@@ -57,7 +59,7 @@ def test_skipped_queries_say_why_and_fail_nothing(server: MessagingServer, polle
 
 
 @pytest.mark.postgres
-def test_failed_query_is_exit_code_1_and_the_others_are_there(
+def test_a_failed_query_is_exit_code_1_and_the_other_results_are_printed(
     server: MessagingServer, poller_process: Start, tmp_path: Path
 ) -> None:
     queries = write_queries(
@@ -89,7 +91,7 @@ def test_failed_query_is_exit_code_1_and_the_others_are_there(
         ("SELECT 1 AS n FROM users WHERE false", 0, "ok"),
     ],
 )
-def test_rows_of_which_not_one_fits_are_exit_code_1(
+def test_a_result_without_a_valid_row_is_exit_code_1(
     server: MessagingServer, poller_process: Start, tmp_path: Path, sql: str, code: int, state: str
 ) -> None:
     """Rows that are not there, and a NULL that is left out on demand, are no failure."""
@@ -100,7 +102,7 @@ def test_rows_of_which_not_one_fits_are_exit_code_1(
     assert process.stdout.splitlines()[1].rstrip().split("  ")[-1] == state
 
 
-def test_database_that_is_not_there_is_exit_code_1(poller_process: Start) -> None:
+def test_an_unreachable_database_is_exit_code_1(poller_process: Start) -> None:
     (closed_port,) = free_ports(1)
     process = poller_process(
         "poll", env={"POLLER_DATABASE_URL": f"postgresql://someone:sekret@127.0.0.1:{closed_port}/none"}
@@ -114,7 +116,7 @@ def test_database_that_is_not_there_is_exit_code_1(poller_process: Start) -> Non
     assert "sekret" not in process.stdout + process.stderr
 
 
-def test_no_database_named_is_exit_code_2(poller_process: Start) -> None:
+def test_a_missing_database_url_is_exit_code_2(poller_process: Start) -> None:
     process = poller_process("poll")
     code = process.wait()
 
@@ -142,7 +144,7 @@ def test_queries_are_chosen_by_name_and_glob(
     assert [line.split()[0] for line in process.stdout.splitlines()[1:]] == polled
 
 
-def test_unknown_query_is_exit_code_2_with_a_suggestion(poller_process: Start) -> None:
+def test_an_unknown_query_is_exit_code_2_with_a_suggestion(poller_process: Start) -> None:
     process = poller_process("poll", "--query", "user", env={"POLLER_DATABASE_URL": "dbname=x"})
     code = process.wait()
 
@@ -151,7 +153,7 @@ def test_unknown_query_is_exit_code_2_with_a_suggestion(poller_process: Start) -
 
 
 @pytest.mark.postgres
-def test_prometheus_format_is_what_prometheus_would_store(
+def test_the_prometheus_format_equals_the_stored_series(
     server: MessagingServer, poller_process: Start
 ) -> None:
     process = poller_process(
@@ -165,9 +167,7 @@ def test_prometheus_format_is_what_prometheus_would_store(
 
 
 @pytest.mark.postgres
-def test_otlp_json_is_a_request_that_a_collector_reads(
-    server: MessagingServer, poller_process: Start
-) -> None:
+def test_otlp_json_is_a_valid_export_request(server: MessagingServer, poller_process: Start) -> None:
     from google.protobuf.json_format import Parse
     from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 
@@ -198,7 +198,7 @@ def test_push_delivers_each_value_once(
 
 
 @pytest.mark.postgres
-def test_push_that_is_refused_is_exit_code_1(
+def test_a_refused_push_is_exit_code_1(
     server: MessagingServer, receiver: Receiver, poller_process: Start
 ) -> None:
     """The values are printed all the same."""
@@ -215,7 +215,7 @@ def test_push_that_is_refused_is_exit_code_1(
 
 
 @pytest.mark.postgres
-def test_push_delivers_though_stdout_takes_no_more(server: MessagingServer, receiver: Receiver) -> None:
+def test_push_delivers_even_if_stdout_fails(server: MessagingServer, receiver: Receiver) -> None:
     command = shlex.join([sys.executable, "-m", "poller", "poll", "--push", "--format", "json"])
     done = subprocess.run(
         ["sh", "-c", f"{command} >/dev/full"],
@@ -233,7 +233,7 @@ def test_push_delivers_though_stdout_takes_no_more(server: MessagingServer, rece
 
 
 @pytest.mark.postgres
-def test_a_push_of_which_a_part_is_rejected_is_exit_code_1(
+def test_a_partly_rejected_push_is_exit_code_1(
     server: MessagingServer, receiver: Receiver, poller_process: Start
 ) -> None:
     receiver.answer = partial(1, "too old")
@@ -248,7 +248,7 @@ def test_a_push_of_which_a_part_is_rejected_is_exit_code_1(
 
 
 @pytest.mark.postgres
-def test_a_push_that_nobody_takes_is_exit_code_1_and_delivered_by_the_next(
+def test_an_undelivered_push_is_exit_code_1_and_the_next_push_delivers_it(
     server: MessagingServer, receiver: Receiver, poller_process: Start, tmp_path: Path
 ) -> None:
     env = {
@@ -297,7 +297,7 @@ def test_the_first_signal_ends_the_wait_for_a_collector_that_hangs(
     assert "1 request not delivered; kept in" in process.stderr
 
 
-def test_a_header_that_is_not_understood_is_exit_code_2(poller_process: Start) -> None:
+def test_an_invalid_header_is_exit_code_2(poller_process: Start) -> None:
     """The push would go on without its credentials."""
     env = {
         "POLLER_DATABASE_URL": "dbname=x",
@@ -314,7 +314,7 @@ def test_a_header_that_is_not_understood_is_exit_code_2(poller_process: Start) -
 
 
 @pytest.mark.postgres
-def test_a_push_beside_the_daemon_says_that_it_keeps_nothing_and_works(
+def test_a_push_next_to_a_daemon_warns_that_it_stores_nothing_and_delivers(
     server: MessagingServer, receiver: Receiver, poller_process: Start, tmp_path: Path
 ) -> None:
     """And a second daemon is refused."""
@@ -346,7 +346,7 @@ def test_push_without_an_endpoint_is_exit_code_2(poller_process: Start) -> None:
 
 @pytest.mark.postgres
 @pytest.mark.parametrize("no_color", [False, True])
-def test_terminal_gets_colour_unless_told_not_to(server: MessagingServer, no_color: bool) -> None:
+def test_a_terminal_gets_colour_unless_it_is_disabled(server: MessagingServer, no_color: bool) -> None:
     output = on_terminal(["poll", "--query", "users"], server, {"NO_COLOR": "1"} if no_color else {})
 
     assert "users_total" in output
@@ -354,7 +354,7 @@ def test_terminal_gets_colour_unless_told_not_to(server: MessagingServer, no_col
 
 
 @pytest.mark.postgres
-def test_terminal_sees_which_query_runs(server: MessagingServer, tmp_path: Path) -> None:
+def test_a_terminal_shows_the_running_query(server: MessagingServer, tmp_path: Path) -> None:
     queries = write_queries(
         tmp_path,
         ("first", "SELECT 1 AS n FROM pg_sleep(1)"),
@@ -400,7 +400,7 @@ def on_terminal(arguments: list[str], server: Database, env: dict[str, str]) -> 
 
 
 @pytest.mark.postgres
-def test_a_series_that_two_queries_feed_is_withheld_from_both_as_the_daemon_does(
+def test_a_series_fed_by_two_queries_is_omitted_from_both_as_in_the_daemon(
     database: Database, poller_process: Start, receiver: Receiver, tmp_path: Path
 ) -> None:
     """In one tick and in two: it must not matter which of them is polled first."""

@@ -86,7 +86,7 @@ def _reconnect(cluster: Cluster) -> None:
         "default_transaction_deferrable = on",
     ],
 )
-def test_a_limit_of_the_role_that_ours_take_the_place_of(limited: Cluster, spell: Spell, limit: str) -> None:
+def test_limits_of_the_role_that_the_poller_overrides(limited: Cluster, spell: Spell, limit: str) -> None:
     """Ours are set in each transaction, so that the role's own are no fault; work_mem only makes it slow."""
     with role(limited, limit):
         spell.counted("pace", "ok", times=3)
@@ -109,7 +109,7 @@ def test_a_transaction_timeout_of_the_role(limited: Cluster, spell: Spell) -> No
     )
 
 
-def test_a_temporary_file_that_would_be_too_large(limited: Cluster, polled: Polled, spell: Spell) -> None:
+def test_a_temporary_file_above_the_limit(limited: Cluster, polled: Polled, spell: Spell) -> None:
     """temp_file_limit: the query that needs it fails by 53400, and no other."""
     with role(limited, "work_mem = '64kB'", "temp_file_limit = '256kB'"):
         record = spell.said("^query sorted failed: temporary file size exceeds")
@@ -121,7 +121,7 @@ def test_a_temporary_file_that_would_be_too_large(limited: Cluster, polled: Poll
     assert {key[0] for key in spell.more() if key[1] != "ok"} == {"sorted"}
 
 
-def test_a_lock_that_replay_holds(limited: Cluster, polled: Polled, spell: Spell) -> None:
+def test_a_lock_held_by_replay(limited: Cluster, polled: Polled, spell: Spell) -> None:
     """An ACCESS EXCLUSIVE lock of the primary: our lock_timeout ends the wait of the query that needs it."""
     with psycopg.connect(limited.primary.dsn("limited")) as holder:
         holder.execute("LOCK TABLE things IN ACCESS EXCLUSIVE MODE")
@@ -166,7 +166,7 @@ def test_a_lock_queue_on_a_primary(limited: Cluster, on_primary: Polled) -> None
     spell.recovered("^query things failed", ends=["^query things recovered"], besides=LESS_OFTEN)
 
 
-def test_a_migration_waits_for_us_no_longer_than_our_budget(limited: Cluster, on_primary: Polled) -> None:
+def test_a_migration_waits_no_longer_than_the_budget_of_a_tick(limited: Cluster, on_primary: Polled) -> None:
     """Who wants the table for itself, and all who then wait behind, get it when our transaction ends."""
     spell = Spell(on_primary)
     longest = round((BUDGET_SECONDS + TransactionLimits(1.0).patience) * 1000)

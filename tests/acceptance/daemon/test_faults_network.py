@@ -43,7 +43,7 @@ def spell(polled: Polled, proxy: Proxy) -> Iterator[Spell]:
     proxy.delay_up = proxy.delay_down = 0.0
 
 
-def test_a_server_that_refuses(proxy: Proxy, polled: Polled, spell: Spell) -> None:
+def test_a_server_that_refuses_connections(proxy: Proxy, polled: Polled, spell: Spell) -> None:
     polled.after_tick()
     proxy.refuse()
     assert "Connection refused" in spell.said(GONE)["message"]
@@ -65,9 +65,7 @@ def test_a_server_that_accepts_and_never_answers(proxy: Proxy, polled: Polled, s
     spell.recovered(SKIPPED_TICK, GONE, ends=[BACK])
 
 
-def test_a_connection_that_is_cut_in_the_middle_of_a_result(
-    proxy: Proxy, polled: Polled, spell: Spell
-) -> None:
+def test_a_connection_cut_in_the_middle_of_a_result(proxy: Proxy, polled: Polled, spell: Spell) -> None:
     """What came in whole before is kept; half a result is none."""
     polled.napping()
     proxy.cut_after(10)
@@ -78,7 +76,7 @@ def test_a_connection_that_is_cut_in_the_middle_of_a_result(
     assert failed == {"nap": 1, "brief": 1, "pace": 1}
 
 
-def test_a_network_that_swallows_everything_while_a_query_runs(
+def test_a_network_that_drops_everything_while_a_query_runs(
     proxy: Proxy, polled: Polled, spell: Spell
 ) -> None:
     """The tick ends when its query's own timeout has passed unanswered; the server ends what is left."""
@@ -92,7 +90,7 @@ def test_a_network_that_swallows_everything_while_a_query_runs(
     spell.recovered(SKIPPED_TICK, GONE, ends=[BACK], connections=2)
 
 
-def test_a_network_that_swallows_everything_between_two_ticks(
+def test_a_network_that_drops_everything_between_two_ticks(
     proxy: Proxy, polled: Polled, spell: Spell
 ) -> None:
     polled.after_tick()
@@ -104,7 +102,7 @@ def test_a_network_that_swallows_everything_between_two_ticks(
     spell.recovered(SKIPPED_TICK, GONE, ends=[BACK], connections=2)
 
 
-def test_a_slow_network_is_no_fault(proxy: Proxy, spell: Spell) -> None:
+def test_a_slow_network_is_not_a_fault(proxy: Proxy, spell: Spell) -> None:
     """50 ms each way: every poll is good, and the server's timeouts do not count the way."""
     proxy.delay_up = proxy.delay_down = 0.05
     spell.counted("pace", "ok", times=3)

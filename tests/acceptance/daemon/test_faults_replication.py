@@ -67,7 +67,7 @@ def polled(bed: Bed, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Polle
         yield polled
 
 
-def test_replay_that_is_paused(bed: Bed, polled: Polled) -> None:
+def test_replay_is_paused(bed: Bed, polled: Polled) -> None:
     """While nothing is missing all goes on; once something is, the lag grows and polls are skipped."""
     spell = Spell(polled)
     count = polled.value("things")
@@ -88,7 +88,7 @@ def test_replay_that_is_paused(bed: Bed, polled: Polled) -> None:
     assert eventually(lambda: polled.value("things") == count + 1)
 
 
-def test_a_link_to_the_primary_that_is_cut(bed: Bed, polled: Polled) -> None:
+def test_the_link_to_the_primary_is_cut(bed: Bed, polled: Polled) -> None:
     """Lag grows from the cut on, though nothing is there to replay: what is missing cannot be seen."""
     spell = Spell(polled)
     count = polled.value("things")
@@ -107,7 +107,7 @@ def test_a_link_to_the_primary_that_is_cut(bed: Bed, polled: Polled) -> None:
     assert eventually(lambda: polled.value("things") == count + 1)
 
 
-def test_a_standby_that_is_promoted(own_cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_a_standby_is_promoted(own_cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> None:
     """`requires.role` follows without a restart; POLLER_REQUIRE_STANDBY=true refuses from then on, `warn`
     says so once."""
     own_cluster.primary.execute(THINGS)

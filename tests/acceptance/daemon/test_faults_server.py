@@ -119,7 +119,7 @@ def spell(bed: Bed, polled: Polled) -> Iterator[Spell]:
     bed.restore()
 
 
-def test_a_standby_that_stops_and_starts(bed: Bed, spell: Spell) -> None:
+def test_a_standby_stops_and_starts(bed: Bed, spell: Spell) -> None:
     bed.standby.stop()
     spell.said(GONE)
     spell.counted("pace", "failed", "unavailable", times=2)
@@ -130,9 +130,7 @@ def test_a_standby_that_stops_and_starts(bed: Bed, spell: Spell) -> None:
 
 
 @pytest.mark.parametrize("mode", ["fast", "immediate"])
-def test_a_standby_that_is_restarted_under_a_running_query(
-    bed: Bed, polled: Polled, spell: Spell, mode: Any
-) -> None:
+def test_a_standby_restarts_while_a_query_runs(bed: Bed, polled: Polled, spell: Spell, mode: Any) -> None:
     polled.napping()
     bed.standby.restart(mode)
     spell.healed()
@@ -141,7 +139,7 @@ def test_a_standby_that_is_restarted_under_a_running_query(
     spell.recovered(GONE, ends=[BACK])
 
 
-def test_a_backend_that_is_terminated_under_a_running_query(polled: Polled, spell: Spell) -> None:
+def test_a_backend_is_terminated_while_a_query_runs(polled: Polled, spell: Spell) -> None:
     """Costs what had not been answered in that tick, and no more."""
     os.kill(polled.napping(), signal.SIGTERM)
     spell.healed()
@@ -153,7 +151,7 @@ def test_a_backend_that_is_terminated_under_a_running_query(polled: Polled, spel
     assert not [key for key in spell.more() if key[:2] == ("things", "failed")]
 
 
-def test_a_backend_that_is_terminated_between_two_ticks_costs_nothing(
+def test_a_backend_terminated_between_two_ticks_loses_no_result(
     bed: Bed, polled: Polled, spell: Spell
 ) -> None:
     assert eventually(lambda: len(polled.watch.now()) == 1)
@@ -163,7 +161,7 @@ def test_a_backend_that_is_terminated_between_two_ticks_costs_nothing(
     assert {key[1] for key in spell.more()} == {"ok"}
 
 
-def test_a_query_that_somebody_cancels(polled: Polled, spell: Spell) -> None:
+def test_a_query_is_cancelled_by_an_operator(polled: Polled, spell: Spell) -> None:
     """Costs itself, and is not taken for a timeout of ours."""
     os.kill(polled.napping(), signal.SIGINT)
     spell.healed()
@@ -173,9 +171,7 @@ def test_a_query_that_somebody_cancels(polled: Polled, spell: Spell) -> None:
     assert {key for key in spell.more() if key[1] != "ok"} == {("nap", "failed", "cancelled", "57014")}
 
 
-def test_a_backend_that_is_killed_takes_all_of_the_server_with_it(
-    bed: Bed, polled: Polled, spell: Spell
-) -> None:
+def test_a_killed_backend_makes_the_server_restart(bed: Bed, polled: Polled, spell: Spell) -> None:
     """SIGKILL of one backend: the postmaster restarts every process, through a recovery."""
     os.kill(polled.napping(), signal.SIGKILL)
     spell.said(GONE)
@@ -185,7 +181,7 @@ def test_a_backend_that_is_killed_takes_all_of_the_server_with_it(
     spell.recovered(GONE, ends=[BACK])
 
 
-def test_a_server_that_is_starting_up(bed: Bed, spell: Spell) -> None:
+def test_a_server_is_starting_up(bed: Bed, spell: Spell) -> None:
     """It refuses until recovery has come to a consistent state."""
     bed.standby.stop()
     bed.gate.unlink()
@@ -203,7 +199,9 @@ def test_a_server_that_is_starting_up(bed: Bed, spell: Spell) -> None:
     spell.recovered(GONE, ends=[BACK])
 
 
-def test_a_server_that_shuts_down_as_soon_as_all_have_left(bed: Bed, polled: Polled, spell: Spell) -> None:
+def test_a_server_shuts_down_when_its_clients_have_disconnected(
+    bed: Bed, polled: Polled, spell: Spell
+) -> None:
     """A connection that is kept is of use to its end; a new one is refused."""
     os.kill(bed.standby.pid, signal.SIGTERM)
     # The watch's own connection keeps the server from its end.
@@ -218,7 +216,7 @@ def test_a_server_that_shuts_down_as_soon_as_all_have_left(bed: Bed, polled: Pol
     spell.recovered(GONE, ends=[BACK])
 
 
-def test_a_server_whose_postmaster_is_frozen(bed: Bed, polled: Polled, spell: Spell) -> None:
+def test_the_postmaster_is_frozen(bed: Bed, polled: Polled, spell: Spell) -> None:
     """The kernel accepts for it, and nobody answers: an attempt ends by POLLER_CONNECT_TIMEOUT."""
     postmaster = bed.standby.pid
     backend = polled.after_tick()
@@ -234,7 +232,7 @@ def test_a_server_whose_postmaster_is_frozen(bed: Bed, polled: Polled, spell: Sp
     spell.recovered(SKIPPED_TICK, GONE, ends=[BACK])
 
 
-def test_a_database_that_is_dropped_and_made_again(bed: Bed, polled: Polled, spell: Spell) -> None:
+def test_a_database_is_dropped_and_created_again(bed: Bed, polled: Polled, spell: Spell) -> None:
     polled.after_tick()
     try:
         bed.primary.execute("DROP DATABASE polled WITH (FORCE)")
@@ -252,7 +250,7 @@ def test_a_database_that_is_dropped_and_made_again(bed: Bed, polled: Polled, spe
     spell.recovered(GONE, ends=[BACK], besides=conflict, late=2)
 
 
-def test_a_password_that_is_changed(bed: Bed, polled: Polled, spell: Spell) -> None:
+def test_a_password_is_changed(bed: Bed, polled: Polled, spell: Spell) -> None:
     bed.change("PASSWORD 'other'")
     try:
         bed.hang_up()
@@ -266,7 +264,7 @@ def test_a_password_that_is_changed(bed: Bed, polled: Polled, spell: Spell) -> N
     assert "right" not in polled.process.stderr
 
 
-def test_a_role_that_pg_hba_rejects(bed: Bed, spell: Spell) -> None:
+def test_a_role_is_rejected_by_pg_hba(bed: Bed, spell: Spell) -> None:
     bed.let_in("reject")
     try:
         bed.hang_up()

@@ -68,7 +68,7 @@ def lonely(poller_process: Start, tmp_path: Path) -> Process:
     )
 
 
-def test_a_collector_that_stops_to_answer_is_seen_before_its_timeout_is_over(
+def test_a_collector_that_stops_answering_is_reported_before_the_timeout(
     receiver: Receiver, poller_process: Start, tmp_path: Path
 ) -> None:
     """The request under way has not failed yet, and nothing is delivered meanwhile."""
@@ -88,7 +88,9 @@ def test_a_collector_that_stops_to_answer_is_seen_before_its_timeout_is_over(
     assert says(process.health_file, 0, "alive", "export failing (nothing delivered for ")
 
 
-def test_without_database_and_collector_it_is_alive_and_ready_and_says_what_fails(lonely: Process) -> None:
+def test_without_database_and_collector_the_daemon_is_alive_and_ready_and_reports_the_failures(
+    lonely: Process,
+) -> None:
     lonely.wait_for_line("replica unavailable")
     lonely.wait_for_line("export failed")
     assert says(lonely.health_file, 0, "ready: process", "1 failed", "export failing", arguments=["--ready"])
@@ -97,9 +99,7 @@ def test_without_database_and_collector_it_is_alive_and_ready_and_says_what_fail
 
 
 @pytest.mark.postgres
-def test_all_that_is_known_is_there_for_programs(
-    database: Database, poller_process: Start, tmp_path: Path
-) -> None:
+def test_json_contains_the_whole_heartbeat(database: Database, poller_process: Start, tmp_path: Path) -> None:
     file = write_queries(tmp_path, ("a", "SELECT 1 AS n"), ("b", "SELECT 1/0 AS n"))
     env = {"POLLER_DATABASE_URL": database.standby_dsn, "POLLER_QUERIES": file}
     process = poller_process("run", env=env)
@@ -116,7 +116,7 @@ def test_all_that_is_known_is_there_for_programs(
     assert says(process.health_file, 0, "query files refused (1 problem)", arguments=["--ready"])
 
 
-def test_a_daemon_that_is_stopped_hangs_and_one_that_goes_on_does_not(lonely: Process) -> None:
+def test_a_stopped_daemon_counts_as_hung_until_it_continues(lonely: Process) -> None:
     assert says(lonely.health_file, 0)
     lonely.send(signal.SIGSTOP)
     assert says(
@@ -129,7 +129,7 @@ def test_a_daemon_that_is_stopped_hangs_and_one_that_goes_on_does_not(lonely: Pr
     assert says(lonely.health_file, 0)
 
 
-def test_a_daemon_that_was_killed_is_gone(lonely: Process) -> None:
+def test_a_killed_daemon_is_reported_as_gone(lonely: Process) -> None:
     assert says(lonely.health_file, 0)
     lonely.send(signal.SIGKILL)
     lonely.wait()
@@ -138,7 +138,7 @@ def test_a_daemon_that_was_killed_is_gone(lonely: Process) -> None:
     assert output.startswith(f"not alive: process {lonely.pid} is gone, its last heartbeat was ")
 
 
-def test_a_daemon_that_ended_in_order_leaves_no_heartbeat(lonely: Process) -> None:
+def test_an_ordered_shutdown_removes_the_heartbeat(lonely: Process) -> None:
     assert says(lonely.health_file, 0)
     lonely.send(signal.SIGTERM)
     assert lonely.wait() == 0
@@ -158,7 +158,7 @@ def gate() -> Iterator[threading.Lock]:
         gate.release()
 
 
-def test_a_worker_in_a_deadlock_is_told_by_its_tick(gate: threading.Lock, tmp_path: Path) -> None:
+def test_a_deadlocked_worker_is_reported_with_its_tick(gate: threading.Lock, tmp_path: Path) -> None:
     """The real loops, with less patience: the process beats on, and yet it is not alive."""
 
     def poll(queries: Sequence[QueryDefinition]) -> list[PollResult]:
@@ -218,7 +218,7 @@ def test_a_probe_loads_almost_nothing() -> None:
 
 
 @pytest.mark.parametrize("stdout", [">/dev/full", ">&-"])
-def test_the_exit_code_tells_where_nothing_can_be_written(stdout: str, tmp_path: Path) -> None:
+def test_the_exit_code_is_correct_even_if_nothing_can_be_written(stdout: str, tmp_path: Path) -> None:
     file = tmp_path / "h"
     heartbeat = Heartbeat([file])
     for code in (1, 0):
@@ -240,7 +240,7 @@ def test_a_wrong_option_ends_with_2(arguments: list[str], tmp_path: Path) -> Non
     assert "Traceback" not in output
 
 
-def test_its_help_says_what_alive_means(tmp_path: Path) -> None:
+def test_the_help_of_health_explains_alive(tmp_path: Path) -> None:
     code, output = health(tmp_path / "h", "--help")
     assert code == 0
     for word in ("--live", "--ready", "--max-age", "livenessProbe", "HEALTHCHECK"):

@@ -22,7 +22,7 @@ def count_stored(process: Process) -> int:
 
 @pytest.mark.postgres
 @pytest.mark.parametrize("protocol", ["grpc", "http"])
-def test_an_outage_with_a_kill_in_the_middle_leaves_no_hole(
+def test_an_outage_with_a_kill_in_the_middle_loses_no_export(
     server: MessagingServer, receiver: Receiver, poller_process: Start, tmp_path: Path, protocol: str
 ) -> None:
     """Every export arrives, in order, with its own time; what arrives twice is the same, byte for byte."""
@@ -88,7 +88,7 @@ def test_an_outage_with_a_kill_in_the_middle_leaves_no_hole(
 
 
 @pytest.mark.postgres
-def test_a_daemon_that_stops_in_an_outage_says_what_becomes_of_the_rest(
+def test_a_daemon_that_stops_during_an_outage_logs_the_fate_of_undelivered_exports(
     server: MessagingServer, receiver: Receiver, poller_process: Start, tmp_path: Path
 ) -> None:
     # What only an operator can help is waited for no longer, however long the grace.

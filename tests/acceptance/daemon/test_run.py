@@ -97,7 +97,7 @@ def test_values_follow_the_database(
 
 
 @pytest.mark.postgres
-def test_a_missing_size_column_is_skipped_visibly(
+def test_a_query_with_a_missing_size_column_is_skipped_and_logged(
     server: MessagingServer, receiver: Receiver, poller_process: Start
 ) -> None:
     """The real schema has no size column: three gauges arrive, the fourth is skipped and says why."""
@@ -126,7 +126,7 @@ def test_a_missing_size_column_is_skipped_visibly(
 
 
 @pytest.mark.postgres
-def test_migration_brings_the_fourth_gauge_without_a_restart(
+def test_a_migration_adds_the_fourth_gauge_without_a_restart(
     server: MessagingServer, receiver: Receiver, poller_process: Start
 ) -> None:
     server.execute("ALTER TABLE attachments DROP COLUMN size_bytes")
@@ -200,7 +200,7 @@ def test_a_second_signal_ends_at_once(server: MessagingServer, poller_process: S
 
 
 @pytest.mark.postgres
-def test_a_log_that_nobody_reads_does_not_hold_up_the_end(database: Database) -> None:
+def test_a_blocked_log_does_not_delay_the_shutdown(database: Database) -> None:
     read, write = os.pipe()
     process = subprocess.Popen(
         [sys.executable, "-m", "poller", "run"],
@@ -225,7 +225,7 @@ def test_a_log_that_nobody_reads_does_not_hold_up_the_end(database: Database) ->
 
 
 @pytest.mark.postgres
-def test_a_collector_that_hangs_does_not_hold_up_the_end(
+def test_a_collector_that_hangs_does_not_delay_the_shutdown(
     server: MessagingServer, poller_process: Start
 ) -> None:
     """Within the grace period, with exit code 0."""
@@ -242,7 +242,7 @@ def test_a_collector_that_hangs_does_not_hold_up_the_end(
 
 
 @pytest.mark.postgres
-def test_the_database_may_go_and_come_back(
+def test_the_daemon_recovers_when_the_database_returns(
     own_cluster: Cluster, receiver: Receiver, poller_process: Start
 ) -> None:
     """It starts without a database, says so once, and recovers by itself; again after an outage."""
@@ -275,7 +275,7 @@ def test_the_database_may_go_and_come_back(
 
 
 @pytest.mark.postgres
-def test_the_collector_may_go_and_come_back(
+def test_the_daemon_recovers_when_the_collector_returns(
     server: MessagingServer, receiver: Receiver, poller_process: Start
 ) -> None:
     """One warning when pushes fail, one line when they work again, and newer values after it."""
@@ -294,7 +294,7 @@ def test_the_collector_may_go_and_come_back(
 
 
 @pytest.mark.postgres
-def test_a_value_too_old_is_no_longer_exported(
+def test_a_value_older_than_max_age_is_not_exported(
     own_cluster: Cluster, receiver: Receiver, poller_process: Start
 ) -> None:
     """After three intervals without the database the series is absent, and its staleness is data."""
@@ -369,7 +369,7 @@ def run_healthy(
 
 
 @pytest.mark.postgres
-def test_killed_and_started_again_the_same_series_go_on(
+def test_after_a_kill_and_a_restart_the_same_series_continue(
     server: MessagingServer, receiver: Receiver, poller_process: Start
 ) -> None:
     """After SIGKILL nothing is left on the server, and a restart continues under the same identity."""
@@ -404,7 +404,7 @@ def test_without_an_endpoint_results_are_logged(server: MessagingServer, poller_
 
 
 @pytest.mark.postgres
-def test_the_documents_variables_work(
+def test_the_variables_of_the_design_document_are_accepted(
     server: MessagingServer, receiver: Receiver, poller_process: Start
 ) -> None:
     """OBSCURA_OTLP_ENDPOINT alone, with the port that means HTTP left to the protocol variable."""
@@ -435,7 +435,7 @@ def test_a_namespace_prefixes_every_metric(
 
 
 @pytest.mark.postgres
-def test_a_failing_query_costs_no_other_its_result(
+def test_a_failing_query_does_not_affect_the_other_results(
     server: MessagingServer, receiver: Receiver, poller_process: Start, tmp_path: Path
 ) -> None:
     """And is counted by its kind and SQLSTATE, and told once."""
@@ -484,7 +484,9 @@ def test_a_failing_query_costs_no_other_its_result(
 
 
 @pytest.mark.postgres
-def test_the_password_is_nowhere(server: MessagingServer, receiver: Receiver, poller_process: Start) -> None:
+def test_the_password_appears_nowhere(
+    server: MessagingServer, receiver: Receiver, poller_process: Start
+) -> None:
     """Neither in the log of a start, nor in that of a failure, at any level."""
     dsn = server.standby_dsn.replace("user=postgres", "user=nobody_such password=hunter2secret")
     process = poller_process("run", env=environment(dsn, receiver.grpc_endpoint, POLLER_LOG_LEVEL="debug"))
@@ -506,7 +508,7 @@ def _until(holds: Callable[[], bool], timeout: float = 15.0) -> None:
 
 
 @pytest.mark.postgres
-def test_the_first_values_of_many_groups_arrive_at_once_in_few_requests(
+def test_the_first_values_of_many_groups_arrive_soon_in_few_requests(
     database: Database, receiver: Receiver, poller_process: Start, tmp_path: Path
 ) -> None:
     """At the start and after a reload, long before the export interval."""

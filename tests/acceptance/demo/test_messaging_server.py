@@ -59,7 +59,7 @@ def start_server(
 
 @pytest.mark.timeout(400)
 @pytest.mark.parametrize("generation", ["document", "v0.9.4"])
-def test_every_event_is_told_as_often_as_the_load_implies(
+def test_every_event_is_counted_as_often_as_the_load_causes_it(
     generation: GenerationName,
     database: Database,
     receiver: Receiver,
@@ -187,7 +187,7 @@ def it_conforms(receiver: Receiver, generation: GenerationName, folder: Path) ->
     assert "0 failed, 0 warnings, 3 ok, " in done.stdout
 
 
-def test_conform_names_each_way_in_which_a_server_is_wrong(
+def test_conform_reports_each_violation_of_a_server(
     database: Database, start_process: Start, poller_process: Start, tmp_path: Path
 ) -> None:
     ports = free_ports(2)

@@ -497,7 +497,7 @@ def test_no_alert_fires_without_a_problem(rules: Path, tmp_path: Path) -> None:
     examine(tmp_path, rules, HEALTHY, looks)
 
 
-def test_a_steady_week_is_not_an_anomaly(rules: Path, tmp_path: Path) -> None:
+def test_a_steady_week_fires_no_anomaly_alert(rules: Path, tmp_path: Path) -> None:
     """A new series is not an anomaly either, although any value is infinitely more than none."""
     weeks = f"{2 * HALF_HOURS_OF_A_WEEK}"
     stored = [

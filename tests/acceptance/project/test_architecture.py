@@ -97,7 +97,7 @@ def patched(tree: ast.Module) -> Iterator[str]:
                 yield f"{names.get(owner, owner)}{dot}{rest}.{more[0].value}"
 
 
-def test_the_patches_of_a_constant_are_found() -> None:
+def test_patches_of_constants_are_detected() -> None:
     text = (
         "from poller.postgres import transaction as burst\n"
         "monkeypatch.setattr(burst, '_LONGEST', 1)\n"

@@ -37,7 +37,7 @@ def test_every_figure_is_produced_without_the_peers() -> None:
     assert f"| {OURS} |" in results.as_markdown(OURS)
 
 
-def test_medians_and_ratios_are_told() -> None:
+def test_medians_and_ratios_are_printed() -> None:
     results = Results()
     results.add("CPU (ms)", "10 trivial", "ours", 2.0, 1.0, 3.0)
     results.add("CPU (ms)", "10 trivial", "theirs", 30.0, 10.0, 20.0)
@@ -52,7 +52,7 @@ def test_medians_and_ratios_are_told() -> None:
     ]
 
 
-def test_the_cost_of_each_query_is_told_exact_and_estimated() -> None:
+def test_the_exact_and_estimated_cost_of_each_query_is_printed() -> None:
     costs = query_costs.measured([100, 1000])
     assert {"users", "pending_messages", "attachments", "attachments_bytes"} <= costs.keys()
     assert costs["users"].exact[1000].value == costs["users"].estimated[1000].value == 1000

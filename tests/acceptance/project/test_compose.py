@@ -20,7 +20,7 @@ from tests.bed.composed import FILE, SERVICES, servers
 from tests.bed.process import Process, eventually
 
 
-def test_it_follows_the_compose_specification() -> None:
+def test_the_file_follows_the_compose_specification() -> None:
     checker = Path(sys.executable).parent / "check-jsonschema"
     done = subprocess.run(
         [checker, "--builtin-schema", "vendor.compose-spec", FILE], capture_output=True, text=True
@@ -28,19 +28,19 @@ def test_it_follows_the_compose_specification() -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_every_file_that_it_mounts_is_in_the_repository() -> None:
+def test_every_mounted_file_is_in_the_repository() -> None:
     mounted = [volume.split(":")[0] for service in SERVICES.values() for volume in service.get("volumes", [])]
     missing = {name for name in mounted if not (FILE.parent / name).exists()}
     assert missing == set()
 
 
-def test_the_pollers_settings_are_settings() -> None:
+def test_the_variables_of_the_poller_are_settings() -> None:
     settings = load(SERVICES["poller"]["environment"])
     assert settings.warnings == ()
     assert settings.endpoint is not None
 
 
-def test_images_have_a_version_and_only_grafana_a_port() -> None:
+def test_images_have_a_version_and_only_grafana_publishes_a_port() -> None:
     own = {service["image"] for service in SERVICES.values() if "build" in service}
     foreign = [service["image"] for service in SERVICES.values() if service["image"] not in own]
     assert all(re.search(r":\d", image) for image in foreign)
@@ -49,7 +49,7 @@ def test_images_have_a_version_and_only_grafana_a_port() -> None:
     assert all(port.startswith("127.0.0.1:") for port in ports["lgtm"])
 
 
-def test_grafana_and_prometheus_find_what_is_mounted() -> None:
+def test_grafana_and_prometheus_read_the_mounted_files() -> None:
     mounts = {there: here for here, there, _ in (volume.split(":") for volume in SERVICES["lgtm"]["volumes"])}
     prometheus = yaml.safe_load((FILE.parent / mounts["/otel-lgtm/prometheus.yaml"]).read_text())
     (rules,) = map(Path, prometheus["rule_files"])
@@ -60,7 +60,7 @@ def test_grafana_and_prometheus_find_what_is_mounted() -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="its scripts are for containers, and so for Linux")
-def test_its_servers_are_set_up_and_polled(
+def test_the_servers_are_set_up_and_polled(
     pg_bin: Path | None, receiver: Receiver, start_process: Callable[..., Process], tmp_path: Path
 ) -> None:
     first, second, third = free_ports(3)

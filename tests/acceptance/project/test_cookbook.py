@@ -76,7 +76,7 @@ def kitchen(poller_process: Callable[..., Process], tmp_path: Path) -> Kitchen:
     return Kitchen(poller_process, tmp_path)
 
 
-def test_each_query_comes_to_what_its_comment_says(shop: Database, kitchen: Kitchen) -> None:
+def test_each_query_returns_the_result_in_its_comment(shop: Database, kitchen: Kitchen) -> None:
     queries = kitchen.poll(shop.standby_dsn)
 
     assert len(queries) == 10
@@ -102,14 +102,14 @@ def test_each_query_comes_to_what_its_comment_says(shop: Database, kitchen: Kitc
     assert sizes["public orders"] > sizes["public events_old"] == partitions["events_old"]
 
 
-def test_slots_are_told_of_each_server(shop: Database, kitchen: Kitchen) -> None:
+def test_replication_slots_are_exported_for_each_server(shop: Database, kitchen: Kitchen) -> None:
     for dsn, ask in ((shop.primary_dsn, shop.execute), (shop.standby_dsn, shop.ask_standby)):
         rows = ask("SELECT slot_name FROM pg_replication_slots WHERE restart_lsn IS NOT NULL")
         assert kitchen.poll(dsn, "--query", "replication_slots")["replication_slots"]["state"] == "ok"
         assert kitchen.values("replication_slots").keys() == {name for (name,) in rows}
 
 
-def test_above_its_cost_the_estimate_answers(shop: Database, kitchen: Kitchen) -> None:
+def test_the_estimate_is_used_above_its_cost(shop: Database, kitchen: Kitchen) -> None:
     queries = kitchen.poll(shop.standby_dsn, "--query", "orders", costs="0.001")
 
     assert (queries["orders"]["state"], queries["orders"]["reason"]) == ("estimated", "cost")

@@ -63,12 +63,12 @@ def test_the_readme_is_one_page() -> None:
     assert len(read(README).splitlines()) <= 250
 
 
-def test_ci_runs_the_second_command_to_the_letter() -> None:
+def test_ci_runs_the_second_command_of_the_readme_unchanged() -> None:
     assert command("tests") in read(ROOT / ".ci" / "run").splitlines()
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
-def test_every_command_and_snippet_of_the_poller_is_marked_and_so_executed(page: Path) -> None:
+def test_every_command_and_snippet_of_the_poller_is_marked_for_execution(page: Path) -> None:
     """`sh`, `text` and YAML of other programs are not executed."""
     fences = re.findall(r"^ *```(bash|yaml|python|sql)\n(.*?)^ *```", read(page), re.MULTILINE | re.DOTALL)
     checked = [
@@ -111,7 +111,7 @@ def test_the_table_of_settings_has_every_setting() -> None:
 
 
 @pytest.mark.timeout(400)
-def test_first_command_shows_moving_numbers(
+def test_the_first_command_shows_changing_values(
     start_process: Callable[..., Process], clone: Path, tmp_path: Path
 ) -> None:
     """With an empty home, until Ctrl-C."""
@@ -133,7 +133,7 @@ def test_first_command_shows_moving_numbers(
 
 @pytest.mark.parametrize("page", [README, DOCS / "install.md"], ids=name_of)
 @pytest.mark.timeout(400)
-def test_after_the_installation_the_shell_finds_poller(page: Path, clone: Path, tmp_path: Path) -> None:
+def test_after_the_installation_poller_is_on_the_path(page: Path, clone: Path, tmp_path: Path) -> None:
     done = subprocess.run(
         ["bash", "-ec", f"{command('install', page)}\npoller --version"],
         cwd=clone, capture_output=True, text=True, check=False,
@@ -191,7 +191,7 @@ def _steps(page: Path, folder: Path) -> Iterator[tuple[str, str | None, Path]]:
 @pytest.mark.parametrize(
     "page", [page for page in PAGES if any(b.kind in ("output", "file") for b in blocks(page))], ids=name_of
 )
-def test_the_commands_of_a_page_from_the_top_print_the_outputs_that_it_shows(
+def test_the_commands_of_a_page_print_the_documented_output(
     page: Path,
     server: MessagingServer,
     receiver: Receiver,

@@ -48,14 +48,14 @@ def test_the_dockerfile_passes_hadolint() -> None:
     assert done.returncode == 0, done.stdout
 
 
-def test_what_is_pinned_is_what_pyproject_asks_for() -> None:
+def test_the_pins_satisfy_pyproject() -> None:
     """deploy/image/pin.sh writes all three files anew."""
     assert unmet(wanted("http"), pins(REQUIREMENTS)) == []
     assert unmet(wanted("dev"), pins(CONSTRAINTS)) == []
     assert list(pins(BUILD_REQUIREMENTS)) != []
 
 
-def test_every_pin_of_the_image_has_hashes_and_none_an_index() -> None:
+def test_every_pin_of_the_image_has_hashes_and_no_index() -> None:
     for file in (REQUIREMENTS, BUILD_REQUIREMENTS):
         text = file.read_text(encoding="utf-8")
         assert "://" not in text
@@ -64,7 +64,7 @@ def test_every_pin_of_the_image_has_hashes_and_none_an_index() -> None:
             assert not block.strip() or block.lstrip().startswith("#") or "--hash=sha256:" in block, block
 
 
-def test_the_list_of_licences_names_what_is_pinned() -> None:
+def test_the_list_of_licences_names_each_pinned_package() -> None:
     rows = [row.split(" | ") for row in LICENCES.read_text(encoding="utf-8").partition(START)[2].splitlines()]
     listed = {row[0].strip("| "): row[1] for row in rows if len(row) == 4}
     assert listed.items() >= {name: str(version) for name, version in pins(REQUIREMENTS).items()}.items()
@@ -79,7 +79,7 @@ def image(tmp_path: Path) -> Iterator[Image]:
 
 
 @pytest.mark.timeout(900)
-def test_the_image_is_built_and_polls_with_nothing_writable_but_its_state(
+def test_the_image_builds_and_polls_with_only_its_state_folder_writable(
     image: Image,
     server: MessagingServer,
     receiver: Receiver,

@@ -79,7 +79,9 @@ def test_the_pods_pass_the_restricted_profile(manifests: list[Manifest]) -> None
         assert "hostPort" not in json.dumps(container.get("ports", []))
 
 
-def test_the_poller_is_the_user_of_the_image_and_writes_to_its_state_alone(manifests: list[Manifest]) -> None:
+def test_the_poller_runs_as_the_user_of_the_image_and_writes_only_to_its_state(
+    manifests: list[Manifest],
+) -> None:
     spec = pod(manifests)
     container = poller(spec)
     assert container["volumeMounts"]
@@ -98,7 +100,7 @@ def test_the_poller_is_the_user_of_the_image_and_writes_to_its_state_alone(manif
         assert mounted.partition("=")[2] in [mount["mountPath"] for mount in container["volumeMounts"]]
 
 
-def test_what_the_poller_refers_to_is_there(manifests: list[Manifest], tmp_path: Path) -> None:
+def test_every_object_that_the_poller_refers_to_exists(manifests: list[Manifest], tmp_path: Path) -> None:
     """Its settings are settings, and everything but the secret is made."""
     container = poller(pod(manifests))
     named = {(manifest["kind"], manifest["metadata"]["name"]): manifest for manifest in manifests}
@@ -147,7 +149,7 @@ def test_probes_ask_poller_health_and_a_sidecar_is_never_unready(manifests: list
     assert container["resources"]["limits"].keys() == {"memory"}
 
 
-def test_policies_and_selectors_mean_the_pod(manifests: list[Manifest]) -> None:
+def test_policies_and_selectors_match_the_pod(manifests: list[Manifest]) -> None:
     (deployment,) = (manifest for manifest in manifests if manifest["kind"] == "Deployment")
     labels = deployment["spec"]["template"]["metadata"]["labels"]
     selectors = [deployment["spec"]["selector"]["matchLabels"]]
@@ -162,7 +164,7 @@ def test_policies_and_selectors_mean_the_pod(manifests: list[Manifest]) -> None:
         assert selector.items() <= labels.items()
 
 
-def test_an_overlay_as_documented_sets_image_and_collector(tmp_path: Path) -> None:
+def test_the_documented_overlay_sets_image_and_collector(tmp_path: Path) -> None:
     kubectl = need("kubectl", package=None)
     copy = tmp_path / "kubernetes"
     shutil.copytree(FOLDER, copy)
@@ -197,7 +199,7 @@ def blocks(language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
 
 
-def test_both_ways_run_the_same_container() -> None:
+def test_both_deployments_run_the_same_container() -> None:
     """Probes and what belongs to the pod aside."""
 
     def container(file: str, key: str) -> Manifest:

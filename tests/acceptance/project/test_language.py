@@ -46,12 +46,12 @@ def violations(name: str) -> list[str]:
     ]
 
 
-def test_no_text_uses_a_word_of_the_old_dialect() -> None:
+def test_no_text_uses_a_word_of_the_list() -> None:
     assert [line for name in _files() for line in violations(name)] == []
 
 
 @pytest.mark.parametrize("sentence", ["a second one is told who has it", "it waits In vain", "left out"])
-def test_the_guard_finds_such_a_word(sentence: str) -> None:
+def test_the_guard_reports_a_word_of_the_list(sentence: str) -> None:
     assert _WORDS.search(sentence)
 
 

@@ -162,7 +162,7 @@ ARGUMENTS = (
 
 
 @pytest.mark.parametrize("name", EVERY)
-def test_no_function_or_operator_of_others_fits_a_shipped_query_better_than_postgresqls_own(
+def test_no_function_or_operator_of_another_role_matches_a_shipped_query_better_than_postgresqls_own(
     connection: psycopg.Connection[Any], name: str
 ) -> None:
     """PostgreSQL takes an exact match of the types, wherever it is in the search_path, before any other."""
@@ -209,7 +209,7 @@ def test_the_four_gauges_are_those_of_the_design_document() -> None:
     }
 
 
-def test_query_names_are_unique_and_one_metric_is_defined_one_way() -> None:
+def test_query_names_are_unique_and_each_metric_has_a_single_definition() -> None:
     queries = [*definitions("queries"), *definitions("queries/extended")]
     names = [query.name for query in queries]
     assert len(set(names)) == len(names)
@@ -242,18 +242,18 @@ def in_prometheus(name: str, unit: str) -> str:
 
 
 @pytest.mark.parametrize("unit", ["1", "s"])
-def test_the_translation_would_show_a_unit_that_adds_a_suffix(unit: str) -> None:
+def test_the_translation_shows_a_unit_that_adds_a_suffix(unit: str) -> None:
     assert in_prometheus("users_total", unit) != "users_total"
 
 
-def test_prometheus_leaves_every_name_alone() -> None:
+def test_prometheus_changes_no_name() -> None:
     for query in EVERY.values():
         for metric in query.metrics:
             assert in_prometheus(metric.name, metric.unit) == metric.name
 
 
 @pytest.mark.parametrize("release", [*SCHEMAS, None])
-def test_a_query_runs_exactly_where_its_requirements_are_met(
+def test_a_query_runs_only_on_releases_that_meet_its_requirements(
     connection: psycopg.Connection[Any], release: str | None
 ) -> None:
     server = Server(connection, release)
@@ -271,7 +271,7 @@ def test_a_query_runs_exactly_where_its_requirements_are_met(
 
 
 @pytest.mark.parametrize("release", SCHEMAS)
-def test_each_release_is_served_by_the_three_counts_and_by_one_query_of_each_pair(
+def test_each_release_runs_the_three_counts_and_exactly_a_query_of_each_pair(
     connection: psycopg.Connection[Any], release: str
 ) -> None:
     server = Server(connection, release)
@@ -298,7 +298,7 @@ def test_before_attachments_existed_users_and_messages_are_still_counted(
 
 
 @pytest.mark.parametrize("release", SCHEMAS)
-def test_expiry_is_judged_as_the_server_judges_it(connection: psycopg.Connection[Any], release: str) -> None:
+def test_expiry_follows_the_rule_of_the_server(connection: psycopg.Connection[Any], release: str) -> None:
     server = Server(connection, release)
     owner = server.owner()
     server.owner()
@@ -315,7 +315,7 @@ def test_expiry_is_judged_as_the_server_judges_it(connection: psycopg.Connection
 
 
 @pytest.mark.parametrize("release", SCHEMAS)
-def test_nothing_stored_is_zero_and_what_has_no_value_is_absent(
+def test_an_empty_table_is_zero_and_a_missing_value_is_absent(
     connection: psycopg.Connection[Any], release: str
 ) -> None:
     server = Server(connection, release)
@@ -329,7 +329,9 @@ def test_nothing_stored_is_zero_and_what_has_no_value_is_absent(
         assert mapped.quarantined == ({"null": 4 if "inbox_depth" in absent else 1} if absent else {})
 
 
-def test_a_total_of_bytes_is_exact_beyond_what_a_float_holds(connection: psycopg.Connection[Any]) -> None:
+def test_a_total_of_bytes_is_exact_beyond_the_precision_of_a_float(
+    connection: psycopg.Connection[Any],
+) -> None:
     server = Server(connection, "demo")
     for size in (2**60, 1):
         server.insert("attachments", size_bytes=size, expires_at=server.now)
@@ -337,7 +339,7 @@ def test_a_total_of_bytes_is_exact_beyond_what_a_float_holds(connection: psycopg
     assert (sample.value, type(sample.value)) == (2**60 + 1, int)
 
 
-def test_one_unknown_size_leaves_no_total_and_is_counted(connection: psycopg.Connection[Any]) -> None:
+def test_an_unknown_size_makes_the_total_absent_and_is_counted(connection: psycopg.Connection[Any]) -> None:
     server = Server(connection, "demo")
     for size, expires_at in ((500, server.now), (None, server.now), (70, server.now - MICROSECOND)):
         server.insert("attachments", size_bytes=size, expires_at=expires_at)
@@ -357,7 +359,7 @@ def test_an_unknown_size_that_has_expired_does_not_matter(connection: psycopg.Co
 
 
 @pytest.mark.parametrize("release", SCHEMAS)
-def test_inbox_depth_is_told_per_recipient(connection: psycopg.Connection[Any], release: str) -> None:
+def test_inbox_depth_is_exported_per_recipient(connection: psycopg.Connection[Any], release: str) -> None:
     server = Server(connection, release)
     server.owner()  # has no message, hence no inbox
     for depth in (1, 2, 3, 1000):
@@ -376,7 +378,7 @@ def test_inbox_depth_is_told_per_recipient(connection: psycopg.Connection[Any], 
 
 
 @pytest.mark.parametrize("release", SCHEMAS)
-def test_an_identity_without_keys_is_counted_as_one_with_none_left(
+def test_an_identity_without_keys_counts_as_having_none_left(
     connection: psycopg.Connection[Any], release: str
 ) -> None:
     server = Server(connection, release)
@@ -393,7 +395,7 @@ def test_an_identity_without_keys_is_counted_as_one_with_none_left(
 
 
 @pytest.mark.parametrize("release", SCHEMAS)
-def test_the_oldest_message_is_the_oldest_that_still_waits(
+def test_the_oldest_message_is_the_oldest_pending_message(
     connection: psycopg.Connection[Any], release: str
 ) -> None:
     server = Server(connection, release)
@@ -429,7 +431,7 @@ def test_backups_push_tokens_and_devices_are_counted(
     ("name", "index"),
     [("pending_messages", "idx_messages_expires_at"), ("attachments", "idx_attachments_expires_at")],
 )
-def test_the_count_can_be_answered_by_the_index_alone(
+def test_the_count_needs_only_the_index(
     connection: psycopg.Connection[Any], release: str, name: str, index: str
 ) -> None:
     server = Server(connection, release)
@@ -477,7 +479,7 @@ def the_column(connection: psycopg.Connection[Any]) -> list[tuple[Any, ...]]:
     ).fetchall()
 
 
-def test_the_migration_adds_the_column_and_can_run_again(migrated: psycopg.Connection[Any]) -> None:
+def test_the_migration_adds_the_column_and_can_be_repeated(migrated: psycopg.Connection[Any]) -> None:
     before = migrated.execute("SELECT pg_relation_filenode('attachments')").fetchone()
     assert before is not None
     for _ in range(2):
@@ -488,7 +490,7 @@ def test_the_migration_adds_the_column_and_can_run_again(migrated: psycopg.Conne
         migrated.execute("UPDATE attachments SET size_bytes = -1")
 
 
-def test_the_migration_gives_up_behind_a_long_transaction(
+def test_the_migration_fails_quickly_if_a_long_transaction_holds_the_lock(
     migrated: psycopg.Connection[Any], database: Database
 ) -> None:
     with psycopg.connect(database.primary_dsn) as reader:
@@ -507,7 +509,7 @@ def by_hand(start: str) -> bytes:
     return text[text.index(start) : text.index(";", text.index(start))].encode()
 
 
-def test_the_sizes_come_from_a_listing_of_the_storage_and_can_be_dropped_again(
+def test_the_sizes_can_be_loaded_from_a_storage_listing_and_dropped_again(
     migrated: psycopg.Connection[Any],
 ) -> None:
     migrated.execute(MIGRATION.read_bytes())
@@ -529,7 +531,7 @@ def test_the_sizes_come_from_a_listing_of_the_storage_and_can_be_dropped_again(
 
 
 @pytest.mark.postgres
-def test_a_table_that_another_application_calls_users_is_not_counted(
+def test_a_users_table_of_another_application_is_not_counted(
     database: Database, poller_process: Callable[..., Process]
 ) -> None:
     """On a database that is not the messaging server's, every shipped query is skipped."""

@@ -30,7 +30,7 @@ def unit(name: str) -> list[tuple[str, str]]:
 
 
 @pytest.mark.parametrize("name", [DAEMON, ONCE])
-def test_the_exposure_is_as_stated(name: str, systemd_analyze: str) -> None:
+def test_the_exposure_is_as_documented(name: str, systemd_analyze: str) -> None:
     done = subprocess.run(
         [systemd_analyze, "security", "--offline=yes", "--no-pager", FOLDER / name],
         capture_output=True,
@@ -62,7 +62,7 @@ def test_systemd_understands_every_line(tmp_path: Path, systemd_analyze: str) ->
     assert [line for line in done.stderr.splitlines() if "poller" in line] == []
 
 
-def test_the_documented_place_of_query_files_is_readable_to_the_service_and_secrets_are_not(
+def test_the_service_can_read_the_documented_query_files_and_not_the_secrets(
     tmp_path: Path,
 ) -> None:
     """The service runs as a user that is made for it: it reads what everybody may read."""
@@ -83,7 +83,7 @@ def test_the_documented_place_of_query_files_is_readable_to_the_service_and_secr
     assert all((folder / name).stat().st_mode & 0o077 == 0 for name in ("database_url", "poller.env"))
 
 
-def test_both_services_are_closed_alike() -> None:
+def test_both_services_have_the_same_restrictions() -> None:
     def closed(name: str) -> list[str]:
         text = (FOLDER / name).read_text(encoding="utf-8")
         return text[text.index(_HARDENING) :].partition("\n[Install]")[0].strip().splitlines()
@@ -91,7 +91,7 @@ def test_both_services_are_closed_alike() -> None:
     assert closed(DAEMON) == closed(ONCE)
 
 
-def test_the_units_set_what_the_program_reads() -> None:
+def test_the_units_set_only_variables_that_the_program_reads() -> None:
     supported = {variable for setting in SETTINGS.values() for variable in setting.variables}
     for name in (DAEMON, ONCE):
         environment = [value.partition("=")[0] for key, value in unit(name) if key == "Environment"]

@@ -74,7 +74,7 @@ def exemplars(receiver: Receiver) -> set[tuple[str, str]]:
 
 @pytest.mark.postgres
 @pytest.mark.parametrize("protocol", ["grpc", "http"])
-def test_a_tick_arrives_as_one_tree_and_its_log_lines_lead_there(
+def test_a_tick_arrives_as_a_single_trace_and_its_log_records_refer_to_it(
     database: Database, receiver: Receiver, poller_process: Start, tmp_path: Path, protocol: str
 ) -> None:
     """Parents, kinds, status, SQLSTATE, server and times; and ids in the log that are those of the spans."""
@@ -123,7 +123,7 @@ def test_a_tick_arrives_as_one_tree_and_its_log_lines_lead_there(
 
 
 @pytest.mark.postgres
-def test_the_server_shows_the_trace_that_a_query_belongs_to(
+def test_the_server_shows_the_trace_of_a_query(
     database: Database, receiver: Receiver, poller_process: Start, tmp_path: Path
 ) -> None:
     """POLLER_SQL_COMMENTS=traceparent: pg_stat_activity names the query and the tick's span."""
@@ -149,7 +149,7 @@ def test_the_server_shows_the_trace_that_a_query_belongs_to(
 
 
 @pytest.mark.postgres
-def test_a_sampler_may_leave_all_spans_out(
+def test_a_sampler_may_drop_all_spans(
     database: Database, receiver: Receiver, poller_process: Start, tmp_path: Path
 ) -> None:
     """OTEL_TRACES_SAMPLER is the standard's; the log lines have ids all the same."""
@@ -168,7 +168,7 @@ def test_a_sampler_may_leave_all_spans_out(
 
 
 @pytest.mark.postgres
-def test_a_one_shot_poll_pushes_its_spans(
+def test_a_single_poll_exports_its_spans(
     server: MessagingServer, receiver: Receiver, poller_process: Start
 ) -> None:
     process = poller_process("poll", "--push", env=environment(server.standby_dsn, receiver))
@@ -180,7 +180,7 @@ def test_a_one_shot_poll_pushes_its_spans(
 
 
 @pytest.mark.postgres
-def test_a_collector_that_takes_no_spans_is_said_once_and_still_gets_the_metrics(
+def test_a_collector_without_spans_is_reported_once_and_still_gets_the_metrics(
     server: MessagingServer, receiver: Receiver, poller_process: Start
 ) -> None:
     """And once it does take them, that is said as well."""
@@ -202,7 +202,7 @@ def test_a_collector_that_takes_no_spans_is_said_once_and_still_gets_the_metrics
 
 
 @pytest.mark.postgres
-def test_the_last_spans_and_log_records_are_sent_at_the_end(
+def test_the_last_spans_and_log_records_are_sent_at_shutdown(
     server: MessagingServer, receiver: Receiver, poller_process: Start
 ) -> None:
     """Long before they would be due."""
@@ -229,7 +229,7 @@ def test_the_last_spans_and_log_records_are_sent_at_the_end(
 @pytest.mark.parametrize(
     ("protocol", "collector"), [("grpc", "gone"), ("grpc", "hanging"), ("http", "hanging")]
 )
-def test_a_collector_that_is_away_does_not_hold_up_the_end(
+def test_an_unreachable_collector_does_not_delay_the_shutdown(
     server: MessagingServer, poller_process: Start, protocol: str, collector: str
 ) -> None:
     """Nor does one that takes metrics and hangs on everything else."""
@@ -278,14 +278,14 @@ def modules_of(*arguments: str, env: Mapping[str, str]) -> set[str]:
 
 
 @pytest.mark.postgres
-def test_without_an_endpoint_nothing_of_an_sdk_is_imported(server: MessagingServer) -> None:
+def test_without_an_endpoint_no_sdk_is_imported(server: MessagingServer) -> None:
     loaded = modules_of("poll", env={"POLLER_DATABASE_URL": server.standby_dsn, "POLLER_OTLP_LOGS": "true"})
     assert "poller.telemetry.traces" in loaded
     assert not {name for name in loaded if re.match(r"opentelemetry\.(sdk|exporter|proto)|grpc", name)}
 
 
 @pytest.mark.postgres
-def test_switched_off_nothing_of_it_is_imported(server: MessagingServer, receiver: Receiver) -> None:
+def test_no_sdk_is_imported_if_telemetry_is_off(server: MessagingServer, receiver: Receiver) -> None:
     env = environment(server.standby_dsn, receiver, POLLER_TRACES="false")
     loaded = modules_of("poll", "--push", env=env)
     assert "poller.otlp.exporter" in loaded
@@ -305,7 +305,7 @@ def test_switched_off_nothing_of_it_is_imported(server: MessagingServer, receive
 
 @pytest.mark.postgres
 @pytest.mark.parametrize("protocol", ["grpc", "http"])
-def test_log_records_arrive_as_they_stand_on_stderr(
+def test_exported_log_records_equal_those_on_stderr(
     database: Database, receiver: Receiver, poller_process: Start, tmp_path: Path, protocol: str
 ) -> None:
     """Severity, body, fields, the ids of the query's span; and what stderr masks is masked here too."""
@@ -339,7 +339,7 @@ def test_log_records_arrive_as_they_stand_on_stderr(
 
 
 @pytest.mark.postgres
-def test_without_an_endpoint_log_records_have_nowhere_to_go_and_say_so(
+def test_exporting_log_records_without_an_endpoint_is_reported(
     server: MessagingServer, poller_process: Start
 ) -> None:
     env = {"POLLER_DATABASE_URL": server.standby_dsn, "POLLER_OTLP_LOGS": "true"}

@@ -244,7 +244,7 @@ def test_privileges_in_excess_are_a_warning_and_with_strict_a_failure(
 
 
 @pytest.mark.every_version
-def test_a_role_that_could_switch_to_one_that_writes_may_write(
+def test_a_role_that_can_switch_to_a_writing_role_counts_as_writing(
     server: MessagingServer, poller_process: Start
 ) -> None:
     role = f"switching_{server.name}"
@@ -380,7 +380,7 @@ def test_lag_is_compared_with_the_limit_or_the_intervals() -> None:
         ({"host": "nowhere.invalid"}, "failed to resolve host", "DNS"),
     ],
 )
-def test_a_failed_connection_is_one_failure_and_the_collector_is_still_examined(
+def test_a_failed_connection_is_a_single_failure_and_the_collector_is_still_examined(
     server: MessagingServer,
     receiver: Receiver,
     poller_process: Start,
@@ -596,7 +596,7 @@ def test_a_query_that_recovery_cancels_is_retried(
 
 
 @pytest.mark.every_version
-def test_a_signal_ends_it_and_cancels_the_query(
+def test_a_signal_ends_doctor_and_cancels_the_query(
     server: MessagingServer, poller_process: Start, tmp_path: Path
 ) -> None:
     metric = {"name": "nap", "unit": "{row}", "description": "nap", "value_column": "n"}
@@ -630,7 +630,7 @@ def collector(url: str, protocol: Protocol, timeout: float = 1.0) -> Diagnostic:
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_the_collector_is_sent_one_real_and_empty_request(receiver: Receiver, protocol: Protocol) -> None:
+def test_the_collector_gets_a_single_empty_request(receiver: Receiver, protocol: Protocol) -> None:
     diagnostic = collector(endpoint(receiver, protocol), protocol)
     assert diagnostic.severity == "ok"
     (received,) = receiver.requests()

@@ -82,7 +82,7 @@ def values(samples: list[dict[str, Any]], attribute: str) -> dict[str, int]:
 
 
 @pytest.mark.every_version
-def test_every_aggregate_that_is_offered_is_a_query_that_tells_the_truth(new: New, tables: Database) -> None:
+def test_every_offered_aggregate_is_a_query_with_the_right_result(new: New, tables: Database) -> None:
     options = [word for key in JOBS for word in ("--aggregate", key)]
     done = new("--table", "app.jobs", *options)
     assert done.exit_code == 0, done.output
@@ -111,7 +111,7 @@ def test_every_aggregate_that_is_offered_is_a_query_that_tells_the_truth(new: Ne
 
 
 @pytest.mark.every_version
-def test_partitions_are_counted_together_and_an_estimate_that_is_not_whole_is_none(
+def test_partitions_are_counted_together_and_an_incomplete_estimate_is_absent(
     new: New, tables: Database
 ) -> None:
     done = new(
@@ -136,7 +136,7 @@ def test_partitions_are_counted_together_and_an_estimate_that_is_not_whole_is_no
 
 
 @pytest.mark.every_version
-def test_a_partition_that_somebody_has_locked_is_not_waited_for(tables: Database) -> None:
+def test_a_locked_partition_is_not_waited_for(tables: Database) -> None:
     """Nor is any locked: with thousands of them the server's table of locks would be full."""
     with psycopg.connect(tables.primary_dsn) as other:
         other.execute("LOCK TABLE parts_1 IN ACCESS EXCLUSIVE MODE")
@@ -146,7 +146,7 @@ def test_a_partition_that_somebody_has_locked_is_not_waited_for(tables: Database
     assert done.exit_code == 0, done.output
 
 
-def test_a_sum_over_unknown_values_is_no_sum(new: New, tables: Database) -> None:
+def test_a_sum_over_unknown_values_is_absent(new: New, tables: Database) -> None:
     done = new("--table", "jobs", "--aggregate", "sum=size_bytes")
     sql = done.stdout.partition("sql: ")[2].partition("\n")[0]
     assert tables.execute(sql) == [(180300,)]
@@ -183,7 +183,7 @@ def test_options_name_the_query_its_length_and_its_file(new: New) -> None:
 
 
 @pytest.mark.every_version
-def test_without_a_terminal_what_is_missing_or_wrong_is_told_at_once_with_what_to_write(new: New) -> None:
+def test_without_a_terminal_every_missing_or_wrong_option_is_reported_with_the_fix(new: New) -> None:
     assert problems(new()) == [
         "--table: is missing, and there is no terminal to ask; write --table NAME --aggregate count"
     ]
@@ -220,7 +220,7 @@ def test_without_a_terminal_what_is_missing_or_wrong_is_told_at_once_with_what_t
 
 
 @pytest.mark.every_version
-def test_what_is_no_table_to_choose_is_told_as_what_it_is(new: New, tables: Database) -> None:
+def test_a_relation_that_cannot_be_chosen_is_reported_with_its_kind(new: New, tables: Database) -> None:
     tables.execute("CREATE VIEW public.glance AS SELECT 1 AS n")
     tables.replayed()
     by_hand = 'write a statement: poller try "SELECT count(*) AS n FROM'
@@ -237,7 +237,7 @@ def test_what_is_no_table_to_choose_is_told_as_what_it_is(new: New, tables: Data
 
 
 @pytest.mark.every_version
-def test_columns_that_do_not_suit_an_aggregate_are_not_offered_for_it_and_looked_at(
+def test_unsuitable_columns_are_not_offered_and_doubtful_ones_cause_a_warning(
     new: New, tables: Database
 ) -> None:
     tables.execute(
@@ -281,7 +281,7 @@ def test_columns_that_do_not_suit_an_aggregate_are_not_offered_for_it_and_looked
 
 
 @pytest.mark.every_version
-def test_a_name_in_two_schemas_is_asked_for_in_full(new: New, tables: Database) -> None:
+def test_a_name_in_two_schemas_needs_a_schema(new: New, tables: Database) -> None:
     tables.execute("CREATE TABLE public.jobs (n int)")
     tables.replayed()
     (problem,) = problems(new("--table", "jobs", "--aggregate", "count"))
@@ -291,7 +291,7 @@ def test_a_name_in_two_schemas_is_asked_for_in_full(new: New, tables: Database) 
 
 
 @pytest.mark.every_version
-def test_only_what_may_be_read_is_offered(tables: Database) -> None:
+def test_only_readable_tables_and_columns_are_offered(tables: Database) -> None:
     name = f"reader_{tables.name}"
     tables.execute(
         f"CREATE ROLE {name} LOGIN; GRANT USAGE ON SCHEMA app TO {name}; GRANT SELECT (id, state) ON "
@@ -315,7 +315,7 @@ def test_only_what_may_be_read_is_offered(tables: Database) -> None:
 
 
 @pytest.mark.every_version
-def test_a_person_is_asked_and_wrong_answers_are_asked_again(tables: Database, tmp_path: Path) -> None:
+def test_a_terminal_prompts_again_after_a_wrong_answer(tables: Database, tmp_path: Path) -> None:
     file = tmp_path / "mine.yaml"
     first = {"name": "a", "sql": "SELECT 1 AS n", "metrics": [
         {"name": "a", "description": "x", "unit": "1", "value_column": "n"}
@@ -352,7 +352,7 @@ def test_a_person_is_asked_and_wrong_answers_are_asked_again(tables: Database, t
 
 @pytest.mark.every_version
 @pytest.mark.parametrize("prompt", ["file", "nothing"])
-def test_a_person_who_meets_a_name_that_is_taken_is_asked_for_another_and_loses_nothing(
+def test_a_terminal_prompts_for_another_name_if_the_name_is_already_used(
     tables: Database, tmp_path: Path, prompt: str
 ) -> None:
     file = tmp_path / "mine.yaml"
@@ -388,7 +388,7 @@ def test_a_person_who_meets_a_name_that_is_taken_is_asked_for_another_and_loses_
 
 
 @pytest.mark.every_version
-def test_an_end_of_input_is_no_answer(tables: Database) -> None:
+def test_an_end_of_input_ends_the_prompt(tables: Database) -> None:
     terminal = Terminal(
         [sys.executable, "-m", "poller", "new", "--table", "jobs"],
         100,

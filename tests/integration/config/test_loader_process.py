@@ -91,7 +91,7 @@ def daemon(start_process: Start, tmp_path: Path, in_child: InChild) -> Start:
     return start
 
 
-def test_the_daemon_never_imports_what_only_reading_needs_even_after_a_reload(
+def test_the_daemon_never_imports_the_parser_even_after_a_reload(
     daemon: Start, receiver: Receiver, tmp_path: Path
 ) -> None:
     act = "print('loaded:', *sys.modules, flush=True)"
@@ -109,7 +109,7 @@ def test_the_daemon_never_imports_what_only_reading_needs_even_after_a_reload(
     assert not loaded.intersection(READ_ONLY_BY_THE_CHILD)
 
 
-def test_a_hangup_while_the_files_are_read_has_them_read_again(daemon: Start) -> None:
+def test_a_sighup_while_the_files_are_read_causes_another_reload(daemon: Start) -> None:
     hangs_up = """
 import poller.config.queries.file_watcher
 def fingerprint(sources, fingerprint=poller.config.queries.file_watcher.fingerprint):
@@ -202,7 +202,7 @@ while os.getppid() == parent:
     assert process.stderr == ""
 
 
-def test_without_an_interpreter_at_a_reload_it_is_refused_once_and_a_hangup_retries(
+def test_a_reload_without_an_interpreter_is_refused_once_and_a_sighup_retries(
     daemon: Start, tmp_path: Path
 ) -> None:
     process = daemon(USR1.format(act="setattr(sys, 'executable', '/nowhere') or print('moved', flush=True)"))
@@ -243,7 +243,7 @@ if os.path.exists({str(tmp_path / "fail")!r}):
         (["run", "--queries", "/nowhere"], 2, "stderr", "POLLER_QUERIES: '/nowhere' does not exist"),
     ],
 )
-def test_what_the_child_prints_or_refuses_ends_the_process_like_one_process(
+def test_output_and_errors_of_the_child_are_those_of_the_process(
     poller_process: Start, arguments: list[str], code: int, stream: str, text: str
 ) -> None:
     process = poller_process(*arguments, env={"POLLER_DATABASE_URL": NO_DATABASE})
@@ -252,7 +252,7 @@ def test_what_the_child_prints_or_refuses_ends_the_process_like_one_process(
     assert (process.stderr if stream == "stdout" else process.stdout) == ""
 
 
-def test_the_installed_program_is_named_as_it_was_called_and_imports_nothing_from_the_working_directory(
+def test_the_installed_program_has_the_name_of_its_call_and_imports_nothing_from_the_working_directory(
     start_process: Start, tmp_path: Path
 ) -> None:
     (tmp_path / "yaml.py").write_text("raise RuntimeError('of the working directory')")
@@ -273,7 +273,9 @@ def test_the_installed_program_is_named_as_it_was_called_and_imports_nothing_fro
     ("closed", "code", "message"),
     [("<&-", 0, ""), (">&-", 1, "the output cannot be written"), ("2>&-", 0, "")],
 )
-def test_a_closed_standard_stream_is_no_pipe_to_the_child(closed: str, code: int, message: str) -> None:
+def test_a_closed_standard_stream_is_not_reused_as_a_pipe_to_the_child(
+    closed: str, code: int, message: str
+) -> None:
     done = subprocess.run(
         ["bash", "-c", f"exec {sys.executable} -m poller run --help {closed}"],
         cwd=ROOT, capture_output=True, text=True,
@@ -322,7 +324,7 @@ def descriptors() -> set[str]:
     return {path.name for path in Path("/proc/self/fd").iterdir() if path.exists()}
 
 
-def test_request_and_answer_go_through_pipes_alone(child: Callable[[str], None], tmp_path: Path) -> None:
+def test_request_and_answer_use_only_pipes(child: Callable[[str], None], tmp_path: Path) -> None:
     child(
         "import poller.config.queries.load\n"
         "poller.config.queries.load.load = lambda _, defaults: (\n"
@@ -399,7 +401,7 @@ def test_the_child_answers_with_a_catalogue_or_with_every_problem(tmp_path: Path
 
 
 @pytest.mark.parametrize("lines", ["pass", "os._exit(1)"], ids=["has the module", "has no such module"])
-def test_another_version_that_was_installed_is_reported_and_its_answer_ignored(
+def test_another_installed_version_is_reported_and_its_answer_ignored(
     child: Callable[[str], None], tmp_path: Path, lines: str
 ) -> None:
     LoaderProcess.run("load", settings("shipped"))  # this process has read its own version
@@ -446,7 +448,7 @@ def test_the_child_of_a_reload_ends_with_its_process(in_child: InChild) -> None:
         process.close()
 
 
-def test_what_a_library_prints_is_no_part_of_the_answer(
+def test_output_of_a_library_is_not_part_of_the_answer(
     child: Callable[[str], None], tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     child("print('noise', flush=True)")

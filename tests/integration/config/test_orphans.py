@@ -39,7 +39,7 @@ def children(pid: int) -> list[str]:
     return states
 
 
-def test_orphans_that_the_kernel_hands_to_the_daemon_are_reaped(start_process: Start, tmp_path: Path) -> None:
+def test_the_daemon_reaps_adopted_orphans(start_process: Start, tmp_path: Path) -> None:
     """As process 1 of a container is handed them."""
     daemon = start_process(
         [sys.executable, "-c", _AS_REAPER],
@@ -91,7 +91,7 @@ sys.meta_path.insert(0, AtImport())
     assert ("stopped" in unshare.stderr) == (moment == "later")
 
 
-def test_the_exit_status_of_a_child_of_our_own_is_left_to_its_owner() -> None:
+def test_reaping_does_not_take_the_exit_status_of_an_own_child() -> None:
     orphans = Orphans()
     with orphans.own_child():
         child = subprocess.Popen([sys.executable, "-c", "raise SystemExit(7)"], stdout=subprocess.PIPE)

@@ -53,7 +53,7 @@ def test_a_volatile_function_is_either_rejected_or_on_the_list_of_harmless_ones(
     assert sorted(name for name in volatile if not acting(name) and not is_harmless(name)) == []
 
 
-def test_of_the_others_only_those_that_run_text_or_assign_a_transaction_are_rejected(
+def test_of_the_other_functions_only_those_that_run_text_or_assign_a_transaction_are_rejected(
     functions: dict[str, set[str]],
 ) -> None:
     rejected = {name for name, kinds in functions.items() if "v" not in kinds and acting(name)}

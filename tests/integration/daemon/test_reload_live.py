@@ -233,7 +233,7 @@ class Writer(threading.Thread):
 
 @pytest.mark.postgres
 @pytest.mark.timeout(400)
-def test_a_thousand_reloads_of_good_bad_and_half_written_files_lose_no_tick_and_mix_nothing(
+def test_a_thousand_reloads_of_valid_invalid_and_incomplete_files_lose_no_tick_and_mix_no_versions(
     database: Database, tmp_path: Path
 ) -> None:
     file = tmp_path / "queries.yaml"
@@ -296,7 +296,7 @@ def values(receiver: Receiver) -> dict[str, object]:
 
 @pytest.mark.postgres
 @pytest.mark.timeout(400)
-def test_sighup_swaps_series_and_a_bad_file_leaves_all_as_it_was(
+def test_sighup_replaces_series_and_an_invalid_file_changes_nothing(
     database: Database, receiver: Receiver, poller_process: Start, tmp_path: Path
 ) -> None:
     file = tmp_path / "queries.yaml"
@@ -351,7 +351,7 @@ def test_sighup_swaps_series_and_a_bad_file_leaves_all_as_it_was(
 
 @pytest.mark.postgres
 @pytest.mark.timeout(400)
-def test_a_config_map_is_followed_without_being_asked(
+def test_a_changed_config_map_is_loaded_without_a_signal(
     database: Database, receiver: Receiver, poller_process: Start, tmp_path: Path
 ) -> None:
     """Its files are swapped all at once; what cannot be used changes nothing and is told once."""

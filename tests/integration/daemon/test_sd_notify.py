@@ -60,7 +60,7 @@ def manager(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Manager]
         yield Manager(listener, address)
 
 
-def test_it_tells_of_start_reload_and_end(manager: Manager) -> None:
+def test_start_reload_and_shutdown_are_notified(manager: Manager) -> None:
     notifier = SystemdNotifier({"NOTIFY_SOCKET": manager.address})
     notifier.ready("polling 4 queries")
     notifier.reloading()
@@ -73,7 +73,7 @@ def test_it_tells_of_start_reload_and_end(manager: Manager) -> None:
     assert manager.heard() == {"STOPPING": "1", "STATUS": "stopping"}
 
 
-def test_the_watchdog_is_kept_quiet_only_while_the_poller_goes_on(manager: Manager) -> None:
+def test_the_watchdog_is_notified_only_while_the_poller_makes_progress(manager: Manager) -> None:
     notifier = SystemdNotifier({"NOTIFY_SOCKET": manager.address, "WATCHDOG_USEC": "60000000"})
     notifier.beat(None)
     notifier.beat("tick 5m runs since\n1000s")
@@ -85,7 +85,7 @@ def test_the_watchdog_is_kept_quiet_only_while_the_poller_goes_on(manager: Manag
 
 @pytest.mark.parametrize("watchdog", [{}, {"WATCHDOG_USEC": "60000000", "WATCHDOG_PID": str(os.getppid())},
                                       {"WATCHDOG_USEC": "a minute"}, {"WATCHDOG_USEC": "0"}])  # fmt: skip
-def test_nothing_beats_where_nobody_looks(manager: Manager, watchdog: dict[str, str]) -> None:
+def test_without_a_valid_watchdog_nothing_is_sent(manager: Manager, watchdog: dict[str, str]) -> None:
     notifier = SystemdNotifier({"NOTIFY_SOCKET": manager.address, **watchdog})
     notifier.beat(None)
     assert notifier.watchdog_seconds is None
@@ -107,7 +107,7 @@ def test_without_a_socket_nothing_is_sent_and_without_a_listener_nothing_fails(
     assert manager.silent(), "nothing reaches a socket that the environment does not name"
 
 
-def test_a_listener_that_does_not_read_holds_up_nothing(manager: Manager) -> None:
+def test_a_listener_that_does_not_read_delays_nothing(manager: Manager) -> None:
     notifier = SystemdNotifier({"NOTIFY_SOCKET": manager.address})
     for _ in range(5000):  # far beyond what a socket keeps (net.unix.max_dgram_qlen)
         notifier.ready("polling")
@@ -118,13 +118,13 @@ def test_a_listener_that_does_not_read_holds_up_nothing(manager: Manager) -> Non
     ("watchdog", "every"),
     [({}, 20.0), ({"WATCHDOG_USEC": "600000000"}, 20.0), ({"WATCHDOG_USEC": "3000000"}, 1.0)],
 )
-def test_the_poller_beats_well_within_half_of_the_watchdogs_time(
+def test_the_poller_notifies_well_within_half_of_the_watchdogs_time(
     manager: Manager, watchdog: dict[str, str], every: float
 ) -> None:
     assert SystemdNotifier({"NOTIFY_SOCKET": manager.address, **watchdog}).every(20.0) == every
 
 
-def test_the_daemon_tells_of_itself_from_start_to_end(
+def test_the_daemon_notifies_systemd_from_start_to_shutdown(
     manager: Manager, poller_process: Callable[..., Process], tmp_path: Path
 ) -> None:
     """Whatever the database does: it is not there at all."""
@@ -156,7 +156,7 @@ def test_the_daemon_tells_of_itself_from_start_to_end(
     assert daemon.wait() == 0, daemon
 
 
-def test_a_configuration_that_cannot_be_used_never_makes_it_ready(
+def test_an_invalid_configuration_is_never_notified_as_ready(
     manager: Manager, poller_process: Callable[..., Process]
 ) -> None:
     daemon = poller_process("run", env={"NOTIFY_SOCKET": manager.address})

@@ -74,11 +74,11 @@ def run(script: str) -> str:
     return done.stdout
 
 
-def test_a_signal_in_front_of_any_line_of_the_waiting_is_heard() -> None:
+def test_a_signal_before_any_line_of_the_wait_is_handled() -> None:
     """With a lock of Python's own in the waiting, the handler would wait for itself in some of them."""
     assert run(AT_EVERY_LINE).startswith("heard in front of")
 
 
-def test_a_signal_between_the_last_look_and_the_sleep_is_heard() -> None:
+def test_a_signal_between_the_last_check_and_the_sleep_is_handled() -> None:
     """Python runs handlers between two of its instructions: one that falls asleep in C would sleep on."""
     assert run(AT_ANY_MOMENT) == "heard every time\n"

@@ -35,7 +35,7 @@ class Work(NamedTuple):
 
 @pytest.mark.postgres
 @pytest.mark.timeout(300)
-def test_the_work_of_a_tick_does_not_grow_with_the_number_of_known_queries(
+def test_the_work_of_a_tick_does_not_grow_with_the_number_of_queries(
     database: Database, tmp_path: Path
 ) -> None:
     few, many = [work(database.primary_dsn, tmp_path / str(count), count) for count in (FEW, MANY)]

@@ -34,7 +34,7 @@ def connects(port: int) -> bool:
 # --- the session's pair -------------------------------------------------------------------------------
 
 
-def test_the_standby_replays_what_the_primary_commits(database: Database) -> None:
+def test_the_standby_replays_commits_of_the_primary(database: Database) -> None:
     database.execute("CREATE TABLE t (n int); INSERT INTO t SELECT generate_series(1, 1000)")
     database.replayed()
     assert database.ask_standby("SELECT count(*), sum(n) FROM t") == [(1000, 500500)]
@@ -49,12 +49,12 @@ def test_the_standby_is_in_recovery_and_streams(cluster: Cluster) -> None:
     ]
 
 
-def test_the_standby_refuses_to_write(database: Database) -> None:
+def test_the_standby_refuses_writes(database: Database) -> None:
     with pytest.raises(psycopg.errors.ReadOnlySqlTransaction):
         database.ask_standby("CREATE TABLE t (n int)")
 
 
-def test_both_servers_listen_on_loopback_alone(cluster: Cluster) -> None:
+def test_both_servers_listen_only_on_loopback(cluster: Cluster) -> None:
     for server in (cluster.primary, cluster.standby):
         assert server.execute("SHOW listen_addresses") == [("127.0.0.1",)]
         assert server.execute("SHOW fsync") == [("off",)]
@@ -146,7 +146,7 @@ def test_waiting_for_a_paused_standby_reports_its_position(own_cluster: Cluster)
     assert own_cluster.standby.execute("SELECT count(*) FROM t") == [(0,)]
 
 
-def test_settings_reach_the_side_they_are_for(make_cluster: Callable[..., Cluster]) -> None:
+def test_settings_apply_to_the_intended_server(make_cluster: Callable[..., Cluster]) -> None:
     cluster = make_cluster(
         primary={"work_mem": "1MB", "search_path": "it's, public"},
         standby={"work_mem": "2MB"},
@@ -160,7 +160,7 @@ def test_settings_reach_the_side_they_are_for(make_cluster: Callable[..., Cluste
     assert cluster.standby.execute("SHOW max_standby_streaming_delay") == [("100ms",)]
 
 
-def test_a_file_for_the_server_is_readable_by_it_alone(own_cluster: Cluster) -> None:
+def test_a_file_for_the_server_is_readable_only_by_it(own_cluster: Cluster) -> None:
     path = own_cluster.primary.add_file("key.pem", b"secret\n")
     assert path.stat().st_mode & 0o777 == 0o600
     assert own_cluster.primary.execute(f"SELECT pg_read_file('{path}')") == [("secret\n",)]
@@ -235,7 +235,7 @@ def parent(
     return process, Path(directory), [int(pid) for pid in pids]
 
 
-def test_sigkill_of_the_maker_ends_its_servers(
+def test_sigkill_of_the_owner_ends_its_servers(
     start_process: Callable[..., Process], pg_bin: Path | None
 ) -> None:
     process, directory, pids = parent(start_process, pg_bin, then="time.sleep(600)")
@@ -262,7 +262,7 @@ def test_the_end_of_the_interpreter_ends_the_servers(
     assert not directory.exists()
 
 
-def test_ctrl_c_reaches_the_maker_alone_and_it_ends_the_servers(
+def test_ctrl_c_reaches_only_the_owner_which_ends_the_servers(
     start_process: Callable[..., Process], pg_bin: Path | None
 ) -> None:
     then = """

@@ -84,7 +84,7 @@ def _listens(port: int) -> bool:
 
 
 @pytest.mark.parametrize("protocol", ["grpc", "http"])
-def test_three_signals_arrive_correlated_and_the_last_of_them_at_sigterm(
+def test_three_signals_arrive_correlated_and_the_last_data_at_sigterm(
     receiver: Receiver, start_process: Start, protocol: str
 ) -> None:
     server = Server(start_process, environment(receiver, protocol))
@@ -161,7 +161,7 @@ def test_three_signals_arrive_correlated_and_the_last_of_them_at_sigterm(
     assert "service.instance.id" in dict(resource)
 
 
-def test_without_an_endpoint_there_are_logs_only_and_they_are_correlated_all_the_same(
+def test_without_an_endpoint_there_are_only_logs_and_they_are_correlated(
     start_process: Start,
 ) -> None:
     server = Server(start_process, {"OBSCURA_LOG_FORMAT": "json"})
@@ -178,7 +178,9 @@ def test_without_an_endpoint_there_are_logs_only_and_they_are_correlated_all_the
     assert access["message"] == '- - "GET /hello/ann HTTP/1.1" 200'
 
 
-def test_what_is_not_sampled_is_logged_and_counted(receiver: Receiver, start_process: Start) -> None:
+def test_requests_that_are_not_sampled_are_logged_and_counted(
+    receiver: Receiver, start_process: Start
+) -> None:
     server = Server(start_process, environment(receiver) | {"OBSCURA_TRACE_SAMPLING_RATIO": "0"})
     server.get("/hello/ann")
     httpx.get(f"{server.url}/hello/bob", headers={"traceparent": f"00-{'a' * 32}-{'b' * 16}-01"}, timeout=60)
@@ -190,7 +192,7 @@ def test_what_is_not_sampled_is_logged_and_counted(receiver: Receiver, start_pro
     assert {len(line["trace_id"]) for line in lines(server.process) if line["message"] == "greeting"} == {32}
 
 
-def test_several_workers_have_a_name_each_even_where_the_environment_gives_one(
+def test_workers_have_distinct_instance_ids_even_if_the_environment_sets_an_id(
     receiver: Receiver, start_process: Start
 ) -> None:
     env = environment(receiver) | QUICK | {"OTEL_RESOURCE_ATTRIBUTES": "service.instance.id=pod-1"}
@@ -302,7 +304,7 @@ print(codes, telemetry.shutdown(60), flush=True)
 
 
 @pytest.mark.parametrize("protocol", ["grpc", "http"])
-def test_a_process_that_forks_while_it_pushes_loses_nothing_and_tells_nothing_twice(
+def test_a_fork_during_an_export_loses_nothing_and_duplicates_nothing(
     receiver: Receiver, start_process: Start, protocol: str
 ) -> None:
     process = start_process([sys.executable, "-c", FORKS], env=environment(receiver, protocol))
@@ -322,7 +324,7 @@ def test_a_process_that_forks_while_it_pushes_loses_nothing_and_tells_nothing_tw
     assert len(set(by_name.values())) == 9
 
 
-def test_a_fork_while_the_collector_hangs_ends_and_what_was_cut_short_arrives_later(
+def test_a_fork_while_the_collector_hangs_ends_and_the_interrupted_export_arrives_later(
     receiver: Receiver, start_process: Start, tmp_path: Path
 ) -> None:
     """Without a bound on a push, nothing but the fork itself can have ended it."""
@@ -370,7 +372,7 @@ def test_the_end_of_a_process_does_not_wait_for_a_collector_that_hangs(
     assert all(receiver.requests(signal) == [] for signal in SIGNALS)
 
 
-def test_a_collector_that_refuses_and_takes_again_is_told_of_once_each(
+def test_a_failure_and_the_recovery_of_the_collector_are_each_logged_once(
     receiver: Receiver, start_process: Start
 ) -> None:
     receiver.answer = INVALID
@@ -420,7 +422,7 @@ print(telemetry.shutdown(60))
     assert "traces are not delivered: " in process.stderr
 
 
-def test_an_uncaught_exception_is_a_line_like_any_other_and_the_rest_is_flushed(
+def test_an_uncaught_exception_is_logged_and_all_signals_are_flushed(
     receiver: Receiver, start_process: Start
 ) -> None:
     script = """
@@ -441,7 +443,7 @@ with trace.get_tracer("x").start_as_current_span("main"):
     assert [record.severity_text for record in receiver.records()] == ["FATAL"]
 
 
-def test_a_later_configuration_of_logging_takes_no_line_away(start_process: Start, tmp_path: Path) -> None:
+def test_a_later_configuration_of_logging_loses_no_line(start_process: Start, tmp_path: Path) -> None:
     """Litestar configures logging when it is made, uvicorn where it is run by a program."""
     script = """
 import logging, logging.config, sys
@@ -515,7 +517,7 @@ else:
         assert expected in process.stdout
 
 
-def test_baggage_crosses_the_border_where_it_is_asked_for(start_process: Start) -> None:
+def test_baggage_is_propagated_if_a_variable_requests_it(start_process: Start) -> None:
     script = """
 from opentelemetry import baggage, propagate
 from poller.events.telemetry import configure_telemetry
@@ -555,7 +557,7 @@ def test_no_module_loads_the_sdk_or_the_daemons_libraries_when_it_is_imported() 
     assert done.stdout.strip() == "[]", done.stderr
 
 
-def test_a_line_is_json_whatever_is_in_it() -> None:
+def test_every_record_is_a_line_of_json() -> None:
     circle: dict[Any, Any] = {"token": "abc", ("a", 1): 2}
     circle["again"] = [circle]
     odd = {
@@ -623,7 +625,9 @@ def targets(**environ: str) -> dict[str, tuple[str, str, float]]:
         ),
     ],
 )
-def test_the_endpoint_of_traces(environ: dict[str, str], expected: tuple[str, str, float]) -> None:
+def test_the_endpoint_of_traces_is_resolved(
+    environ: dict[str, str], expected: tuple[str, str, float]
+) -> None:
     assert targets(**environ)["traces"] == expected
 
 
@@ -683,7 +687,7 @@ def test_signals_are_switched_off_by_the_standard_variables() -> None:
     assert set(targets(OTEL_EXPORTER_OTLP_METRICS_ENDPOINT="http://h:4317")) == {"metrics"}
 
 
-def test_the_servers_variables_come_before_those_of_the_standard() -> None:
+def test_the_servers_variables_override_the_standard_variables() -> None:
     settings = load(
         {
             "OBSCURA_TELEMETRY_TRACE_SAMPLING_RATIO": "10%",
@@ -703,14 +707,14 @@ def test_the_servers_variables_come_before_those_of_the_standard() -> None:
     assert settings.resource == {"service.name": "d", "service.namespace": "b c"}
 
 
-def test_the_standard_alone_decides_as_it_says() -> None:
+def test_the_standard_variables_apply_as_specified() -> None:
     assert load({"OTEL_TRACES_SAMPLER_ARG": "0.5"}).sampling_ratio == 0.5
     assert load({"OTEL_TRACES_SAMPLER": "always_off"}).sampling_ratio is None
     assert load({"OTEL_METRIC_EXPORT_INTERVAL": "1500"}).metrics_interval == 1.5
     assert load({}).sampling_ratio == 1.0
 
 
-def test_every_problem_is_told_at_once_and_no_secret_with_it() -> None:
+def test_every_problem_is_reported_at_once_without_secrets() -> None:
     with pytest.raises(TelemetryError) as raised:
         load(
             {
@@ -753,7 +757,7 @@ def test_every_problem_is_told_at_once_and_no_secret_with_it() -> None:
         ),
     ],
 )
-def test_an_endpoint_that_cannot_be_used_says_what_to_write(environ: dict[str, str], message: str) -> None:
+def test_an_unusable_endpoint_is_reported_with_the_fix(environ: dict[str, str], message: str) -> None:
     with pytest.raises(TelemetryError, match=message):
         load(environ)
 
@@ -770,7 +774,7 @@ def test_an_endpoint_that_cannot_be_used_says_what_to_write(environ: dict[str, s
         ),
     ],
 )
-def test_what_grpc_cannot_send_of_an_endpoint_is_one_warning(
+def test_parts_of_an_endpoint_that_grpc_cannot_send_are_a_single_warning(
     endpoint: str, protocol: str, unsent: str, start_process: Start
 ) -> None:
     script = "from poller.events.telemetry import configure_telemetry; configure_telemetry()"
@@ -791,7 +795,7 @@ def test_a_target_shows_no_secret() -> None:
     assert target.plain_text is False
 
 
-def test_a_certificate_that_is_not_there_is_an_error_and_not_passed_over(start_process: Start) -> None:
+def test_a_missing_certificate_is_an_error(start_process: Start) -> None:
     script = "from poller.events.telemetry import configure_telemetry; configure_telemetry()"
     for endpoint in ("https://127.0.0.1:4317", "https://127.0.0.1:4318"):
         env = {"OBSCURA_OTLP_ENDPOINT": endpoint, "OTEL_EXPORTER_OTLP_CERTIFICATE": "/nowhere/ca.pem"}

@@ -125,7 +125,7 @@ def test_a_gauge_arrives_exactly_as_it_is_defined(receiver: Receiver, open_push:
     assert receiver.requests()[0].protocol == ("grpc" if protocol == "grpc" else "http")
 
 
-def test_the_resource_is_the_configured_one_and_never_random(
+def test_the_resource_is_the_configured_resource_and_never_random(
     receiver: Receiver, open_push: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(
@@ -174,7 +174,7 @@ def test_mutual_tls_takes_its_files_from_the_standard_variables(
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_a_server_of_an_unknown_authority_gets_nothing(
+def test_a_server_with_an_untrusted_certificate_gets_nothing(
     open_push: Open, certificates: Certificates, protocol: str
 ) -> None:
     with Receiver(tls=certificates.tls) as receiver:
@@ -228,7 +228,7 @@ sys.stdin.read()
 """
 
 
-def test_a_thread_that_cannot_be_started_does_not_end_the_pushing() -> None:
+def test_a_thread_that_cannot_be_started_does_not_stop_the_export() -> None:
     with Receiver() as receiver:
         program = subprocess.Popen(
             [sys.executable, "-c", NO_THREAD, receiver.grpc_endpoint],
@@ -245,7 +245,7 @@ def test_a_thread_that_cannot_be_started_does_not_end_the_pushing() -> None:
             program.communicate()
 
 
-def test_http_without_its_package_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_http_without_its_package_names_the_package_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     # None is how Python's import system marks a module that is not to be found.
     monkeypatch.setitem(sys.modules, "requests", None)
     with pytest.raises(ConfigError, match=re.escape(install("http"))):
@@ -287,7 +287,7 @@ def give():
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_a_credential_provider_is_asked_as_opentelemetry_has_it(
+def test_a_credential_provider_is_used_as_opentelemetry_specifies(
     open_push: Open,
     certificates: Certificates,
     monkeypatch: pytest.MonkeyPatch,
@@ -339,7 +339,7 @@ def test_the_standard_variables_choose_temporality_and_histograms(
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_a_connection_that_was_cut_while_idle_is_no_news(
+def test_a_connection_cut_while_idle_is_not_logged(
     receiver: Receiver, open_push: Open, log: Log, protocol: str
 ) -> None:
     """As a load balancer does between two pushes."""
@@ -354,7 +354,7 @@ def test_a_connection_that_was_cut_while_idle_is_no_news(
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_an_outage_is_one_warning_and_its_end_one_line(
+def test_an_outage_is_a_single_warning_and_its_end_a_single_line(
     receiver: Receiver, open_push: Open, log: Log, protocol: str
 ) -> None:
     push = open_push(endpoint_of(receiver, protocol))
@@ -380,9 +380,7 @@ def test_an_outage_is_one_warning_and_its_end_one_line(
     assert [point.value for point in receiver.points()] == [3, 3, 3]
 
 
-def test_a_port_for_grpc_that_is_reached_over_http_is_named_as_such(
-    receiver: Receiver, open_push: Open, log: Log
-) -> None:
+def test_http_sent_to_a_grpc_port_is_reported_as_such(receiver: Receiver, open_push: Open, log: Log) -> None:
     url = f"http://127.0.0.1:{receiver.grpc_port}"
     push = open_push(resolve(url, "POLLER_OTLP_ENDPOINT", "http/protobuf"))
     gauge(push, "users_total", Observation(3))
@@ -393,7 +391,7 @@ def test_a_port_for_grpc_that_is_reached_over_http_is_named_as_such(
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_a_flush_that_the_collector_refuses_is_false_and_says_why(
+def test_a_refused_flush_returns_false_and_logs_the_reason(
     receiver: Receiver, open_push: Open, log: Log, protocol: str
 ) -> None:
     receiver.answer = INVALID
@@ -418,9 +416,7 @@ def test_a_second_outage_has_its_own_reason(receiver: Receiver, open_push: Open,
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_a_busy_collector_is_tried_again_within_the_same_flush(
-    receiver: Receiver, open_push: Open, protocol: str
-) -> None:
+def test_a_flush_retries_a_busy_collector(receiver: Receiver, open_push: Open, protocol: str) -> None:
     receiver.answer = throttle(1)
     push = open_push(endpoint_of(receiver, protocol), timeout=20.0)
     gauge(push, "users_total", Observation(3))
@@ -460,9 +456,7 @@ def test_a_shutdown_ends_while_the_collector_hangs(
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_a_shutdown_pushes_the_last_values_once_more(
-    receiver: Receiver, open_push: Open, protocol: str
-) -> None:
+def test_a_shutdown_exports_the_last_values(receiver: Receiver, open_push: Open, protocol: str) -> None:
     push = open_push(endpoint_of(receiver, protocol), interval=3600.0)
     observations = gauge(push, "users_total", Observation(1))
     assert push.flush(60)
@@ -473,9 +467,7 @@ def test_a_shutdown_pushes_the_last_values_once_more(
     assert len(receiver.requests()) == 2
 
 
-def test_the_values_are_pushed_at_every_interval_and_soon_when_asked(
-    receiver: Receiver, open_push: Open
-) -> None:
+def test_values_are_exported_at_every_interval_and_on_request(receiver: Receiver, open_push: Open) -> None:
     push = open_push(endpoint_of(receiver, "grpc"), interval=0.05)
     gauge(push, "users_total", Observation(1))
     receiver.wait_for(lambda points: len(points) >= 3)
@@ -488,7 +480,7 @@ def test_the_values_are_pushed_at_every_interval_and_soon_when_asked(
     assert receiver.wait_for(lambda points: [point.value for point in points]) == [2]
 
 
-def test_a_callback_that_raises_ends_neither_the_pushing_nor_the_other_gauges(
+def test_a_callback_that_raises_stops_neither_the_export_nor_the_other_gauges(
     receiver: Receiver, open_push: Open
 ) -> None:
     push = open_push(endpoint_of(receiver, "grpc"), interval=0.05)
@@ -537,7 +529,7 @@ def test_a_histogram_keeps_the_boundaries_it_asks_for(receiver: Receiver, open_p
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_a_large_push_is_split_into_requests_that_a_collector_takes(
+def test_a_large_export_is_split_into_requests_of_an_accepted_size(
     receiver: Receiver, open_push: Open, protocol: str
 ) -> None:
     push = open_push(endpoint_of(receiver, protocol), timeout=30.0)
@@ -550,7 +542,7 @@ def test_a_large_push_is_split_into_requests_that_a_collector_takes(
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_no_secret_reaches_the_log_whatever_fails(
+def test_no_failure_writes_a_secret_to_the_log(
     receiver: Receiver,
     open_push: Open,
     log: Log,

@@ -126,7 +126,7 @@ def once(received: list[int]) -> list[int]:
     ],
     ids=["unavailable", "busy", "cut", "refused", "all"],
 )
-def test_whatever_the_collector_says_everything_arrives_in_its_order(
+def test_after_every_answer_of_the_collector_all_exports_arrive_in_order(
     receiver: Receiver, counting: Open, protocol: str, answers: list[Answer]
 ) -> None:
     counter = counting(receiver, protocol, interval=0.05)
@@ -140,7 +140,7 @@ def test_whatever_the_collector_says_everything_arrives_in_its_order(
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_a_collector_that_is_away_or_hangs_holds_up_no_collection(
+def test_an_unreachable_or_hanging_collector_delays_no_collection(
     receiver: Receiver, counting: Open, protocol: str
 ) -> None:
     """It comes back without having answered; what waited has its own times and goes first."""
@@ -163,7 +163,7 @@ def test_a_collector_that_is_away_or_hangs_holds_up_no_collection(
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_what_the_last_process_could_not_deliver_goes_first_and_as_it_was(
+def test_undelivered_requests_of_the_previous_process_are_sent_first_and_unchanged(
     receiver: Receiver, counting: Open, protocol: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     receiver.stop()
@@ -181,7 +181,7 @@ def test_what_the_last_process_could_not_deliver_goes_first_and_as_it_was(
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 @pytest.mark.parametrize("dated", [False, True])
-def test_the_collector_decides_when_it_is_asked_again(
+def test_the_collector_decides_the_time_of_the_next_attempt(
     receiver: Receiver, counting: Open, protocol: str, dated: bool
 ) -> None:
     """By RetryInfo, or by Retry-After as a number or as a date."""
@@ -192,7 +192,7 @@ def test_the_collector_decides_when_it_is_asked_again(
     assert second - first >= 0.9
 
 
-def test_a_flush_ends_where_the_collector_asks_for_a_longer_pause(receiver: Receiver, counting: Open) -> None:
+def test_a_flush_ends_if_the_collector_requests_a_longer_pause(receiver: Receiver, counting: Open) -> None:
     counter = counting(receiver, "grpc")
     receiver.answer_next(throttle(3000))
     assert counter.push.flush(600) is False
@@ -202,7 +202,7 @@ def test_a_flush_ends_where_the_collector_asks_for_a_longer_pause(receiver: Rece
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_refused_data_are_dropped_and_hold_up_nothing(
+def test_refused_data_are_dropped_and_delay_nothing(
     receiver: Receiver, counting: Open, protocol: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
@@ -221,7 +221,7 @@ def test_refused_data_are_dropped_and_hold_up_nothing(
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_rejected_points_are_counted_and_told_and_the_flush_is_false(
+def test_rejected_points_are_counted_and_logged_and_the_flush_returns_false(
     receiver: Receiver, counting: Open, protocol: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     counter = counting(receiver, protocol)
@@ -238,7 +238,7 @@ def test_rejected_points_are_counted_and_told_and_the_flush_is_false(
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_a_remark_without_rejections_is_told_and_all_is_well(
+def test_a_warning_without_rejections_is_logged_and_the_flush_succeeds(
     receiver: Receiver, counting: Open, protocol: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     counter = counting(receiver, protocol)
@@ -248,7 +248,7 @@ def test_a_remark_without_rejections_is_told_and_all_is_well(
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_what_an_operator_has_to_repair_costs_no_data_and_no_waiting(
+def test_errors_that_an_operator_must_fix_lose_no_data_and_delay_no_flush(
     receiver: Receiver, counting: Open, protocol: str
 ) -> None:
     counter = counting(receiver, protocol, interval=3600.0)
@@ -276,7 +276,9 @@ def test_a_request_that_is_too_large_arrives_in_parts(
     assert len(receiver.attempts()) == 10
 
 
-def test_a_real_servers_limit_is_one_of_those(receiver: Receiver, counting: Open) -> None:
+def test_a_request_above_the_limit_of_a_real_server_arrives_in_parts(
+    receiver: Receiver, counting: Open
+) -> None:
     """gRPC takes 4 MiB."""
     counter = counting(receiver, "grpc", request_size=2**30)
 
@@ -291,7 +293,7 @@ def test_a_real_servers_limit_is_one_of_those(receiver: Receiver, counting: Open
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_one_data_point_that_is_too_large_is_lost_alone(
+def test_a_single_data_point_that_is_too_large_is_dropped_alone(
     receiver: Receiver, counting: Open, protocol: str
 ) -> None:
     counter = counting(receiver, protocol)
@@ -304,7 +306,7 @@ def test_one_data_point_that_is_too_large_is_lost_alone(
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_a_request_that_alone_makes_the_collector_sick_holds_up_nothing_for_ever(
+def test_a_request_that_makes_the_collector_fail_is_dropped_after_a_time(
     receiver: Receiver, counting: Open, protocol: str
 ) -> None:
     """What it took before it takes again, so that the request is at fault, and not the collector."""
@@ -316,7 +318,9 @@ def test_a_request_that_alone_makes_the_collector_sick_holds_up_nothing_for_ever
     assert counter.push.delivery.stats.rejected == {"poison": 1}
 
 
-def test_that_is_so_for_the_first_request_of_a_process_too(receiver: Receiver, counting: Open) -> None:
+def test_the_first_request_of_a_process_that_makes_the_collector_fail_is_dropped(
+    receiver: Receiver, counting: Open
+) -> None:
     receiver.answer_by(lambda request: SICK if 1 in values(request) else None)
     counter = counting(receiver, "grpc", interval=0.05)
     receiver.wait_for(lambda _: max(numbers(receiver), default=0) >= 8)
@@ -326,7 +330,7 @@ def test_that_is_so_for_the_first_request_of_a_process_too(receiver: Receiver, c
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_a_collector_that_refuses_everything_makes_no_request_poison(
+def test_no_request_is_dropped_if_the_collector_fails_for_every_request(
     receiver: Receiver, counting: Open, protocol: str
 ) -> None:
     counter = counting(receiver, protocol, interval=0.05)
@@ -390,9 +394,7 @@ def test_only_an_otlp_response_says_that_the_data_were_accepted(
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_what_becomes_of_the_exports_is_shown_as_metrics(
-    receiver: Receiver, counting: Open, protocol: str
-) -> None:
+def test_metrics_report_the_outcome_of_exports(receiver: Receiver, counting: Open, protocol: str) -> None:
     counter = counting(receiver, protocol)
     exportmetrics.register(counter.push.meter, [counter.push.delivery])
     receiver.answer_next(UNAVAILABLE, INVALID, partial(2, "no"))
@@ -429,7 +431,7 @@ def test_what_becomes_of_the_exports_is_shown_as_metrics(
     assert values["poller.export.spool.age", of_metrics] > 0
 
 
-def test_the_end_says_what_a_state_folder_could_not_take(
+def test_shutdown_reports_requests_that_could_not_be_stored(
     receiver: Receiver, counting: Open, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     receiver.answer = Answer("UNAUTHENTICATED", 401, "told to know nobody")
@@ -495,7 +497,7 @@ def deliver() -> Iterator[Deliver]:
 ACCEPTED = ExportResult("taken")
 
 
-def test_the_pauses_between_tries_start_again_after_a_success(
+def test_the_pauses_between_attempts_start_again_after_a_success(
     deliver: Deliver, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG, logger="poller.delivery")
@@ -518,7 +520,7 @@ def test_the_pauses_between_tries_start_again_after_a_success(
     assert any(pause <= first * 2 + 0.05 for pause in pauses[len(pauses) // 2 :]), pauses
 
 
-def test_the_sender_rests_once_when_nothing_is_left_to_send_and_once_more_after_the_next(
+def test_the_sender_rests_once_each_time_the_queue_becomes_empty(
     deliver: Deliver,
 ) -> None:
     retry_sender, sender = deliver(lambda _, __: ACCEPTED, [b"a", b"b"])
@@ -529,13 +531,13 @@ def test_the_sender_rests_once_when_nothing_is_left_to_send_and_once_more_after_
         retry_sender.enqueue([Request(b"c", 1)])
 
 
-def test_the_sender_rests_in_a_long_pause_between_two_tries(deliver: Deliver) -> None:
+def test_the_sender_rests_in_a_long_pause_between_two_attempts(deliver: Deliver) -> None:
     _, sender = deliver(lambda _, __: ExportResult("later", "away", wait=3600.0), [b"a"])
     assert eventually(lambda: sender.rests == 1)
     assert len(sender.sent) == 1
 
 
-def test_a_request_is_doubted_after_the_stated_number_of_refusals(deliver: Deliver) -> None:
+def test_a_request_is_suspected_after_the_stated_number_of_refusals(deliver: Deliver) -> None:
     """Then what was taken before is sent once more, and the request itself a last time."""
 
     def judge(body: bytes, _: int) -> ExportResult:
@@ -549,7 +551,7 @@ def test_a_request_is_doubted_after_the_stated_number_of_refusals(deliver: Deliv
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_unavailable_with_a_wish_to_wait_is_not_sent_again_at_once(receiver: Receiver, protocol: str) -> None:
+def test_unavailable_with_a_requested_delay_is_not_retried_at_once(receiver: Receiver, protocol: str) -> None:
     """Without one it is, once, as a connection at rest may have been cut."""
     sender = otlp.build(endpoint_of(receiver, protocol), 60.0, {})
     assert sender.send(b"").fate == "taken"
@@ -560,7 +562,7 @@ def test_unavailable_with_a_wish_to_wait_is_not_sent_again_at_once(receiver: Rec
 
 
 @pytest.mark.parametrize("rejected", [2**63 - 1, 2**70, 4])
-def test_no_more_points_are_rejected_than_were_sent(deliver: Deliver, rejected: int) -> None:
+def test_no_more_points_are_counted_as_rejected_than_were_sent(deliver: Deliver, rejected: int) -> None:
     """Two such answers overflowed the counter, and with it every later export."""
     retry_sender, sender = deliver(
         lambda *_: ExportResult("taken", "no", rejected=rejected), [b"a", b"b"], points=3
@@ -570,7 +572,7 @@ def test_no_more_points_are_rejected_than_were_sent(deliver: Deliver, rejected: 
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_a_metric_that_cannot_be_encoded_costs_only_itself(
+def test_a_metric_that_cannot_be_encoded_is_dropped_alone(
     receiver: Receiver, counting: Open, protocol: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     counter = counting(receiver, protocol)
@@ -585,9 +587,7 @@ def test_a_metric_that_cannot_be_encoded_costs_only_itself(
     assert counter.push.delivery.stats.rejected == {"unencodable": 2}
 
 
-def test_an_export_that_was_never_delivered_for_some_intervals_is_known(
-    receiver: Receiver, counting: Open
-) -> None:
+def test_several_intervals_without_a_delivery_are_detected(receiver: Receiver, counting: Open) -> None:
     counter = counting(receiver, "grpc", interval=60.0)
     now = time.monotonic()
     assert counter.push.silent(now) is None

@@ -144,7 +144,7 @@ def partial(rejected: int, message: str) -> bytes:
         ),
     ],
 )
-def test_the_timeout_bounds_the_whole_exchange_however_slowly_bytes_come(
+def test_the_timeout_limits_the_whole_exchange_however_slowly_bytes_arrive(
     serve: Serve, script: Script
 ) -> None:
     """Each byte comes in time; the fixture sees that the connection is ended."""
@@ -157,7 +157,7 @@ def test_the_timeout_bounds_the_whole_exchange_however_slowly_bytes_come(
 
 
 @pytest.mark.parametrize("piece", [b"", b"\x16\x03\x03\x40\x00"], ids=["silent", "slow"])
-def test_the_timeout_bounds_the_tls_handshake(serve: Serve, piece: bytes) -> None:
+def test_the_timeout_limits_the_tls_handshake(serve: Serve, piece: bytes) -> None:
     def script(connection: socket.socket) -> None:
         connection.recv(5)
         connection.sendall(piece)
@@ -172,7 +172,7 @@ def test_the_timeout_bounds_the_tls_handshake(serve: Serve, piece: bytes) -> Non
     assert eventually(lambda: not exchanges())
 
 
-def test_the_timeout_bounds_a_name_resolution_that_hangs_and_one_thread_waits_for_it(
+def test_the_timeout_limits_a_hanging_name_resolution_and_a_single_thread_waits_for_it(
     receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real, released = socket.getaddrinfo, threading.Event()
@@ -194,7 +194,7 @@ def test_the_timeout_bounds_a_name_resolution_that_hangs_and_one_thread_waits_fo
     client.close()
 
 
-def test_to_close_a_sender_ends_its_request_under_way(serve: Serve) -> None:
+def test_closing_a_sender_ends_its_current_request(serve: Serve) -> None:
     client = sender(serve(silent), 3600.0)
     results: list[ExportResult] = []
     sending = threading.Thread(target=lambda: results.append(client.send(b"")))
@@ -226,7 +226,7 @@ def exchanges() -> list[threading.Thread]:
     ],
     ids=["1e400", "a list", "5000 digits", "deep", "lists", "no text", "null"],
 )
-def test_an_answer_of_success_that_makes_no_sense_blocks_nothing(serve: Serve, body: bytes) -> None:
+def test_an_invalid_body_of_a_success_blocks_nothing(serve: Serve, body: bytes) -> None:
     client = sender(serve(answer_with(body, "application/json")))
     result = client.send(b"")
     assert (result.fate, result.rejected) == ("taken", 0)
@@ -234,7 +234,7 @@ def test_an_answer_of_success_that_makes_no_sense_blocks_nothing(serve: Serve, b
 
 
 @pytest.mark.parametrize("kind", ["application/json", "application/x-protobuf"])
-def test_a_partial_success_is_read_whole(serve: Serve, kind: str) -> None:
+def test_a_long_partial_success_is_read_completely(serve: Serve, kind: str) -> None:
     """Also one that comes in many pieces, as chunks do."""
     message = "too old, " * 20_000
     body = partial(7, message)
@@ -260,7 +260,7 @@ def test_a_partial_success_is_read_whole(serve: Serve, kind: str) -> None:
     ],
     ids=["no gzip", "a gzip bomb", "5 MiB"],
 )
-def test_a_success_whose_answer_cannot_be_read_is_taken_and_remarked(serve: Serve, script: Script) -> None:
+def test_a_success_with_an_unreadable_body_is_delivered_and_logged(serve: Serve, script: Script) -> None:
     client = sender(serve(script))
     result = client.send(b"")
     assert result.fate == "taken"
@@ -281,7 +281,7 @@ def test_a_sender_sends_again_after_a_thread_could_not_be_started(serve: Serve) 
 
 
 @pytest.mark.parametrize("value", ["Mon, 99999999999999999999 Jan 2024 00:00:00 GMT", "1e400", "nan", "x"])
-def test_a_retry_after_that_makes_no_sense_is_none(serve: Serve, value: str) -> None:
+def test_an_invalid_retry_after_is_ignored(serve: Serve, value: str) -> None:
     text = f"HTTP/1.1 503 no\r\nRetry-After: {value}\r\nContent-Length: 0\r\n\r\n"
     client = sender(serve(answering(text.encode())))
     result = client.send(b"")
@@ -297,7 +297,7 @@ def test_a_retry_after_that_makes_no_sense_is_none(serve: Serve, value: str) -> 
         pytest.param(b"\x0a\x01\x08", id="half a message"),
     ],
 )
-def test_a_request_with_a_grpc_answer_that_cannot_be_read_was_taken(answer: bytes) -> None:
+def test_a_request_with_an_unreadable_grpc_answer_counts_as_delivered(answer: bytes) -> None:
     method = grpc.unary_unary_rpc_method_handler(lambda *_: answer)
     service = "opentelemetry.proto.collector.metrics.v1.MetricsService"
     server = grpc.server(ThreadPoolExecutor(1))
@@ -367,7 +367,7 @@ def test_a_header_that_cannot_be_sent_is_a_configuration_error(
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_headers_are_read_as_the_standard_writes_them(receiver: Receiver, protocol: Any) -> None:
+def test_headers_are_read_as_the_standard_specifies(receiver: Receiver, protocol: Any) -> None:
     url = receiver.grpc_endpoint if protocol == "grpc" else receiver.http_endpoint
     environ = {
         "OTEL_EXPORTER_OTLP_HEADERS": " X-One = a%2Cb , ,x-two=k=v==,authorization=Basic abc==\n",
@@ -380,7 +380,7 @@ def test_headers_are_read_as_the_standard_writes_them(receiver: Receiver, protoc
     assert (sent["x-one"], sent["x-two"], sent["authorization"]) == ("a,b", "k=v==", "Basic abc==")
 
 
-def test_certificates_that_are_replaced_in_place_are_read_for_the_next_connection_over_grpc(
+def test_certificates_replaced_in_place_are_read_for_the_next_grpc_connection(
     certificates: Certificates, tmp_path: Path
 ) -> None:
     """A rotation leaves an old certificate, and for a moment none: neither may need a restart."""
@@ -406,7 +406,7 @@ def test_certificates_that_are_replaced_in_place_are_read_for_the_next_connectio
         client.close()
 
 
-def test_a_sender_that_rested_sends_by_a_new_channel_with_the_certificates_of_now(
+def test_after_a_rest_a_sender_uses_a_new_channel_with_the_current_certificates(
     certificates: Certificates, tmp_path: Path
 ) -> None:
     ca_file = tmp_path / "ca.pem"
@@ -428,7 +428,7 @@ def test_a_sender_that_rested_sends_by_a_new_channel_with_the_certificates_of_no
         client.close()
 
 
-def test_a_grpc_channel_at_rest_leaves_no_connection_and_no_thread(receiver: Receiver) -> None:
+def test_a_grpc_sender_at_rest_has_no_connection_and_no_thread(receiver: Receiver) -> None:
     """An open one wakes the process several times a second, for nothing between two exports."""
     code = f"""
 import os, time
@@ -453,7 +453,7 @@ for _ in range(2):
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_nothing_is_sent_after_the_end(receiver: Receiver, protocol: Any) -> None:
+def test_nothing_is_sent_after_close(receiver: Receiver, protocol: Any) -> None:
     url = receiver.grpc_endpoint if protocol == "grpc" else receiver.http_endpoint
     client = otlp.build(resolve(url, "POLLER_OTLP_ENDPOINT", protocol), 20.0, {})
     client.close()
@@ -465,7 +465,7 @@ def test_nothing_is_sent_after_the_end(receiver: Receiver, protocol: Any) -> Non
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_a_proxy_of_the_environment_is_used_and_named_where_it_fails(
+def test_a_proxy_of_the_environment_is_used_and_named_in_its_errors(
     serve: Serve, monkeypatch: pytest.MonkeyPatch, protocol: Any
 ) -> None:
     requests: list[bytes] = []
@@ -488,7 +488,7 @@ def test_a_proxy_of_the_environment_is_used_and_named_where_it_fails(
 @pytest.mark.parametrize("variable", ["NO_PROXY", "no_proxy"])
 @pytest.mark.parametrize("hosts", ["example.org,127.0.0.1", "127.0.0.0/8"])
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_no_proxy_counts_in_small_and_capital_letters(
+def test_no_proxy_is_read_in_lower_and_upper_case(
     receiver: Receiver, monkeypatch: pytest.MonkeyPatch, variable: str, hosts: str, protocol: Any
 ) -> None:
     for name in ("http_proxy", "https_proxy", "HTTP_PROXY"):
@@ -505,7 +505,7 @@ def test_no_proxy_counts_in_small_and_capital_letters(
     client.close()
 
 
-def test_after_a_hang_a_new_channel_goes_its_own_way(receiver: Receiver, serve: Serve) -> None:
+def test_after_a_hang_a_new_channel_opens_its_own_connection(receiver: Receiver, serve: Serve) -> None:
     """Both old connections lose all that is sent, and that of the other signal is not shared."""
     opened: list[socket.socket] = []
     hanging: list[socket.socket] = []

@@ -167,7 +167,9 @@ def test_after_an_outage_everything_arrives_once_and_in_order(
 
 @both
 @pytest.mark.parametrize("answer", [UNAVAILABLE, CUT, SICK, Answer("UNAUTHENTICATED", 401, "who are you")])
-def test_what_says_nothing_of_the_data_costs_none(make: Make, protocol: Protocol, answer: Answer) -> None:
+def test_errors_that_do_not_concern_the_data_lose_none(
+    make: Make, protocol: Protocol, answer: Answer
+) -> None:
     with answering(answer, answer) as receiver:
         exporter = make(receiver, protocol)
         exporter.export(spans, ["one"])
@@ -176,7 +178,7 @@ def test_what_says_nothing_of_the_data_costs_none(make: Make, protocol: Protocol
 
 
 @both
-def test_the_collector_decides_when_it_gets_the_spans_again(make: Make, protocol: Protocol) -> None:
+def test_the_collector_decides_the_time_of_the_next_attempt(make: Make, protocol: Protocol) -> None:
     with answering(Answer("RESOURCE_EXHAUSTED", 429, "not now", retry_after=1)) as receiver:
         exporter = make(receiver, protocol)
         exporter.export(spans, ["one"])
@@ -187,7 +189,7 @@ def test_the_collector_decides_when_it_gets_the_spans_again(make: Make, protocol
 
 @both
 @each
-def test_refused_items_are_counted_and_told_once_and_the_next_are_sent(
+def test_refused_items_are_counted_and_logged_once_and_the_next_are_sent(
     receiver: Receiver, make: Make, take_lines: Callable[[], list[str]], protocol: Protocol, signal: Signal
 ) -> None:
     exporter = make(receiver, protocol, signal)
@@ -210,7 +212,7 @@ def test_refused_items_are_counted_and_told_once_and_the_next_are_sent(
 @both
 @each
 @pytest.mark.parametrize("rejected", [2, 2**63 - 1])
-def test_a_partial_success_is_counted_up_to_what_was_sent(
+def test_a_partial_success_is_counted_up_to_the_number_of_items(
     receiver: Receiver,
     make: Make,
     take_lines: Callable[[], list[str]],
@@ -268,7 +270,7 @@ def test_a_batch_above_the_size_limit_is_split_before_it_is_queued(
 
 
 @each
-def test_one_item_that_is_too_large_is_lost_alone(make: Make, signal: Signal) -> None:
+def test_a_single_item_that_is_too_large_is_dropped_alone(make: Make, signal: Signal) -> None:
     with answering(TOO_LARGE, ACCEPT, TOO_LARGE) as receiver:
         exporter = make(receiver, signal=signal)
         exporter.export(ENCODE[signal], ["a", "b"])
@@ -277,7 +279,7 @@ def test_one_item_that_is_too_large_is_lost_alone(make: Make, signal: Signal) ->
     assert exporter.delivery.stats.rejected == {"too_large": 1}
 
 
-def test_a_batch_that_alone_makes_the_collector_sick_holds_up_no_other(make: Make) -> None:
+def test_a_batch_that_makes_the_collector_fail_blocks_no_other(make: Make) -> None:
     with answering(ACCEPT, *[SICK] * 11, ACCEPT, SICK) as receiver:
         exporter = make(receiver, pause=0.01)
         for name in ("good", "bad", "next"):
@@ -291,7 +293,7 @@ def test_a_batch_that_alone_makes_the_collector_sick_holds_up_no_other(make: Mak
 @pytest.mark.parametrize(
     ("limits", "reason"), [({"size": 250}, "size"), ({"age": 0.0}, "age")], ids=["size", "age"]
 )
-def test_what_does_not_fit_into_memory_is_dropped_oldest_first_and_counted(
+def test_items_above_the_memory_limit_are_dropped_oldest_first_and_counted(
     receiver: Receiver,
     make: Make,
     take_lines: Callable[[], list[str]],
@@ -315,7 +317,7 @@ def test_what_does_not_fit_into_memory_is_dropped_oldest_first_and_counted(
 
 
 @each
-def test_an_item_that_cannot_be_encoded_is_lost_alone(
+def test_an_item_that_cannot_be_encoded_is_dropped_alone(
     receiver: Receiver, make: Make, take_lines: Callable[[], list[str]], signal: Signal
 ) -> None:
     exporter = make(receiver, signal=signal)
@@ -332,7 +334,7 @@ def test_an_item_that_cannot_be_encoded_is_lost_alone(
 # --- metrics about the exports
 
 
-def test_the_metrics_of_exports_tell_the_signals_apart(receiver: Receiver, make: Make) -> None:
+def test_the_metrics_of_exports_distinguish_the_signals(receiver: Receiver, make: Make) -> None:
     traces, logs = make(receiver, signal="traces"), make(receiver, signal="logs")
     reader = OnDemandReader()
     meter = MeterProvider([reader], shutdown_on_exit=False).get_meter("one")
@@ -359,7 +361,7 @@ def test_the_metrics_of_exports_tell_the_signals_apart(receiver: Receiver, make:
     assert values["poller.export.spool.requests", of_logs] == 0
 
 
-def test_spans_that_the_sdk_drops_itself_are_counted_if_its_own_metrics_are_on(
+def test_spans_dropped_by_the_sdk_are_counted_if_its_own_metrics_are_on(
     receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its queue can fill only in the moment before they are encoded, whatever the collector does."""
@@ -388,7 +390,7 @@ def test_spans_that_the_sdk_drops_itself_are_counted_if_its_own_metrics_are_on(
 
 @both
 @each
-def test_the_hint_about_a_collector_without_a_place_for_them_names_the_setting(
+def test_the_hint_about_an_unsupported_signal_names_the_setting(
     receiver: Receiver, make: Make, caplog: pytest.LogCaptureFixture, protocol: Protocol, signal: Signal
 ) -> None:
     receiver.answer = NO_PLACE
@@ -406,7 +408,7 @@ def test_the_hint_about_a_collector_without_a_place_for_them_names_the_setting(
 @pytest.mark.parametrize(
     ("environ", "level"), [({}, "INFO"), ({"POLLER_TRACES": "true"}, "WARNING")], ids=["default", "asked for"]
 )
-def test_a_collector_of_metrics_only_causes_no_warning_about_spans_that_were_not_asked_for(
+def test_a_collector_of_only_metrics_causes_no_warning_about_spans_enabled_by_default(
     receiver: Receiver,
     caplog: pytest.LogCaptureFixture,
     protocol: Protocol,
@@ -431,7 +433,7 @@ def test_a_collector_of_metrics_only_causes_no_warning_about_spans_that_were_not
 
 @both
 @pytest.mark.parametrize("away", ["hanging", "gone", "unavailable"])
-def test_the_end_waits_for_no_collector_and_leaves_no_thread(
+def test_shutdown_waits_for_no_collector_and_leaves_no_thread(
     receiver: Receiver, take_lines: Callable[[], list[str]], protocol: Protocol, away: str
 ) -> None:
     before = set(threading.enumerate())
@@ -450,7 +452,7 @@ def test_the_end_waits_for_no_collector_and_leaves_no_thread(
     assert "requests not delivered and lost" in take_lines()[-1]
 
 
-def test_the_end_sends_what_waits_even_in_a_pause(receiver: Receiver, make: Make) -> None:
+def test_shutdown_sends_queued_items_even_during_a_pause(receiver: Receiver, make: Make) -> None:
     receiver.answer = UNAVAILABLE
     exporter = make(receiver, pause=3600.0)
     for name in ("a", "b"):
@@ -478,7 +480,7 @@ def test_without_spans_there_is_no_thread_to_send_them(receiver: Receiver, make:
         ("OTEL_EXPORTER_OTLP_COMPRESSION", "zip", "OTEL_EXPORTER_OTLP_COMPRESSION: 'zip' is not known"),
     ],
 )
-def test_a_standard_variable_that_cannot_be_used_is_named(
+def test_an_invalid_standard_variable_is_named(
     receiver: Receiver, monkeypatch: pytest.MonkeyPatch, variable: str, value: str, complaint: str
 ) -> None:
     monkeypatch.setenv(variable, value)
@@ -515,7 +517,7 @@ def test_tls_headers_and_compression_are_those_of_the_signal(
 
 
 @both
-def test_no_secret_of_the_signal_s_headers_reaches_the_log(
+def test_no_secret_of_the_signals_headers_reaches_the_log(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, protocol: Protocol
 ) -> None:
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_TRACES_HEADERS", "authorization=Bearer%20hunter2secret")

@@ -64,7 +64,7 @@ def replica(database: Database) -> Iterator[Replica]:
 
 
 @pytest.mark.every_version
-def test_a_contract_is_kept_and_what_breaks_it_is_shown(
+def test_rows_that_violate_the_declaration_are_rejected_and_reported(
     database: Database, poller_process: Start, tmp_path: Path
 ) -> None:
     database.execute(MESSAGES)
@@ -109,7 +109,7 @@ SAMPLES = [
 
 
 @pytest.mark.every_version
-def test_a_column_of_every_type_of_the_server_is_a_true_number_or_accounted_for(
+def test_a_column_of_every_type_is_an_exact_number_or_counted_as_rejected(
     database: Database, replica: Replica
 ) -> None:
     """As value and as attribute; NULL of every type, and every text above that the type takes."""

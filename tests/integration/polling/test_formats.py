@@ -40,7 +40,7 @@ LIMITS = TransactionLimits(1)
 
 @pytest.mark.parametrize("snapshot", [True, False])
 @pytest.mark.parametrize("digits", ["-15", "0", "3"])
-def test_settings_of_the_database_do_not_change_how_a_value_is_written(
+def test_settings_of_the_database_do_not_change_the_text_of_a_value(
     database: Database, digits: str, snapshot: bool
 ) -> None:
     """The order of day and month stays the operator's: it says what `01/02/2026` in a query means."""
@@ -55,7 +55,7 @@ def test_settings_of_the_database_do_not_change_how_a_value_is_written(
 
 
 @pytest.mark.parametrize("snapshot", [True, False])
-def test_settings_of_the_database_change_neither_the_statement_nor_which_rows_it_counts(
+def test_settings_of_the_database_change_neither_the_statement_nor_the_counted_rows(
     database: Database, snapshot: bool
 ) -> None:
     database.execute(
@@ -114,7 +114,7 @@ def ascii_dsn(database: Database) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("snapshot", [True, False])
-def test_a_value_that_is_not_utf_8_costs_its_row_and_not_its_query(ascii_dsn: str, snapshot: bool) -> None:
+def test_a_value_that_is_not_utf_8_rejects_only_its_row(ascii_dsn: str, snapshot: bool) -> None:
     estimate = {"sql": "SELECT 9 AS n, 'x' AS kind", "above_cost": 1e6}
     query = a_query(
         sql="SELECT n, kind FROM t WHERE kind <> 'Zürich'",

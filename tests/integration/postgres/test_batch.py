@@ -62,7 +62,7 @@ def ask(replica: Replica, *queries: QueryDefinition) -> list[tuple[object, str |
     return [outcome(answer) for answer in replica.fetch(queries)]
 
 
-def test_an_answer_says_which_server_gave_it(database: Database, replica: Replica) -> None:
+def test_an_answer_names_its_server(database: Database, replica: Replica) -> None:
     place = conninfo_to_dict(database.standby_dsn)
     (answer,) = replica.fetch([a_query()])
     assert answer.server == f"{place['host']}:{place['port']}"
@@ -89,7 +89,7 @@ def test_the_planners_cost_decides_between_a_query_and_its_estimate(replica: Rep
 
 
 @pytest.mark.parametrize("snapshot", [True, False])
-def test_an_estimate_answers_after_a_timeout_and_costs_no_other_query(
+def test_an_estimate_answers_after_a_timeout_without_affecting_other_queries(
     replica: Replica, snapshot: bool
 ) -> None:
     late = "SELECT 1 AS n FROM pg_sleep(20)"
@@ -122,7 +122,7 @@ def test_the_duration_of_an_estimate_includes_the_timeout_before_it(replica: Rep
     assert answer.duration >= 0.5
 
 
-def test_an_estimate_that_fails_as_well_leaves_the_timeout_to_tell(replica: Replica) -> None:
+def test_if_the_estimate_fails_as_well_the_timeout_is_reported(replica: Replica) -> None:
     late = "SELECT 1 AS n FROM pg_sleep(20)"
     assert ask(
         replica,
@@ -131,12 +131,12 @@ def test_an_estimate_that_fails_as_well_leaves_the_timeout_to_tell(replica: Repl
     ) == [("timeout", None), ("rejected", None)]
 
 
-def test_a_query_without_a_plan_is_run_to_tell_why(replica: Replica) -> None:
+def test_a_query_without_a_plan_is_run_to_get_its_error(replica: Replica) -> None:
     assert ask(replica, estimated("absent", "SELECT n FROM nowhere", 1.0)) == [("rejected", None)]
 
 
 @pytest.mark.parametrize("reason", ["busy", "duty_cycle", "breaker"])
-def test_where_a_query_is_held_back_its_estimate_answers_and_others_wait(
+def test_a_postponed_query_is_answered_by_its_estimate(
     database: Database, make_replica: Make, reason: Any
 ) -> None:
     admission = Admission("false", hold=lambda *_: Skip(reason, "wait"))
@@ -166,7 +166,7 @@ def test_the_exact_and_the_estimate_see_one_snapshot(database: Database, replica
 # --- a transaction of its own -------------------------------------------------------------------------
 
 
-def test_a_query_that_opts_out_sees_what_has_come_since(database: Database, replica: Replica) -> None:
+def test_a_query_outside_the_snapshot_sees_newer_rows(database: Database, replica: Replica) -> None:
     database.execute("CREATE TABLE t (n int); INSERT INTO t VALUES (1)")
     database.replayed()
 
@@ -188,7 +188,7 @@ def test_a_query_that_opts_out_sees_what_has_come_since(database: Database, repl
     assert [outcome(answer) for answer in answers] == [(2, None), (1, None), (0, None), (1, None)]
 
 
-def test_queries_on_their_own_are_guarded_alike_and_cost_each_other_nothing(replica: Replica) -> None:
+def test_queries_outside_the_snapshot_have_the_same_limits_and_fail_alone(replica: Replica) -> None:
     names = ("transaction_read_only", "statement_timeout", "lock_timeout", "transaction_isolation")
     queries = [a_query(name, f"SHOW {name}", snapshot=False, timeout=7) for name in names]
     queries[2:2] = [
@@ -207,7 +207,7 @@ def test_queries_on_their_own_are_guarded_alike_and_cost_each_other_nothing(repl
     assert errors == {"wrong": "22012", "late": "57014", "writes": "25006"}
 
 
-def test_a_transaction_of_its_own_says_itself_that_it_is_read_only() -> None:
+def test_a_transaction_outside_the_snapshot_is_also_read_only() -> None:
     """A pooler may hide the session's default."""
     statements = TransactionStatements(TransactionLimits(1.0), budget=10.0)
     query, end = statements.alone(a_query(snapshot=False), "SELECT 1 AS n")
@@ -217,7 +217,7 @@ def test_a_transaction_of_its_own_says_itself_that_it_is_read_only() -> None:
     assert end.sql == "ROLLBACK"
 
 
-def test_a_function_that_takes_the_timeout_off_while_it_is_planned_is_ended_by_the_poller(
+def test_a_function_that_disables_the_timeout_during_planning_is_cancelled_by_the_poller(
     database: Database, make_replica: Make
 ) -> None:
     """PostgreSQL runs what is falsely declared IMMUTABLE between setting the timeout and the query."""
@@ -251,7 +251,7 @@ def test_the_budget_is_half_of_the_shortest_interval_but_never_less_than_a_timeo
     assert budget([]) == 0.0
 
 
-def test_a_tick_over_its_budget_ends_and_who_was_passed_over_is_first_in_the_next(
+def test_a_tick_over_its_budget_ends_and_the_skipped_queries_run_first_in_the_next(
     database: Database, replica: Replica
 ) -> None:
     sleep = "SELECT 1 AS n FROM pg_sleep(0.3)"
@@ -270,7 +270,7 @@ def test_a_tick_over_its_budget_ends_and_who_was_passed_over_is_first_in_the_nex
     assert database.ask_standby(open_transactions) == [(0,)]
 
 
-def test_what_one_snapshot_has_no_time_for_is_asked_in_another_of_the_same_tick(
+def test_queries_beyond_the_time_of_a_snapshot_run_in_another_snapshot_of_the_same_tick(
     database: Database, make_replica: Make
 ) -> None:
     replica = make_replica(database.standby_dsn, limits=TransactionLimits(1.0, longest_snapshot=0.2))
@@ -284,7 +284,7 @@ def test_what_one_snapshot_has_no_time_for_is_asked_in_another_of_the_same_tick(
 # --- who is asked, and by whom ------------------------------------------------------------------------
 
 
-def test_a_sighting_tells_the_server_its_role_and_its_lag(database: Database, make_replica: Make) -> None:
+def test_server_information_has_address_role_and_lag(database: Database, make_replica: Make) -> None:
     servers: list[ServerInfo] = []
     for dsn in (database.standby_dsn, database.primary_dsn):
         database.replayed()
@@ -296,7 +296,7 @@ def test_a_sighting_tells_the_server_its_role_and_its_lag(database: Database, ma
     assert [server.lag for server in servers] == [0.0, 0.0]
 
 
-def test_strict_tells_what_a_role_may_do_beyond_reading_and_lets_a_reader_pass(
+def test_strict_lists_privileges_beyond_reading_and_accepts_a_reader(
     database: Database, make_replica: Make
 ) -> None:
     role = f"strict_{database.name}"
@@ -380,7 +380,7 @@ def test_strict_refuses_a_role_that_may_do_more_after_set_role_and_with_every_ki
     assert excess_of(statements) == (expected and expected.replace("{database}", database.name))
 
 
-def test_strict_refuses_every_predefined_role_that_does_not_only_read(
+def test_strict_refuses_every_predefined_role_that_can_do_more_than_read(
     database: Database, excess_of: Callable[[str], str | None]
 ) -> None:
     reading = {

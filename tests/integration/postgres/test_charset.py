@@ -126,7 +126,7 @@ def test_every_character_is_read_and_written_as_the_server_converts_it(
 
 
 @pytest.mark.parametrize("encoding", [None, b"UTF8", b"EUC_JP", b"EUC_TW", b"MULE_INTERNAL", b"\xff", b"New"])
-def test_what_python_does_not_read_as_the_server_does_is_left_to_the_server(encoding: bytes | None) -> None:
+def test_encodings_that_python_reads_differently_are_converted_by_the_server(encoding: bytes | None) -> None:
     assert charset_of(encoding) == UTF8
 
 
@@ -134,7 +134,7 @@ def test_what_python_does_not_read_as_the_server_does_is_left_to_the_server(enco
 @pytest.mark.parametrize("seed", [1, 2])
 @pytest.mark.parametrize("snapshot", [True, False])
 @pytest.mark.parametrize("encoding", ["WIN1252", "WIN1253", "LATIN1", "SQL_ASCII"])
-def test_exactly_the_rows_with_a_byte_that_is_no_character_are_dropped(
+def test_only_rows_with_an_invalid_byte_are_dropped(
     database: Database, encoding: str, snapshot: bool, seed: int
 ) -> None:
     dice = random.Random(seed)
@@ -164,7 +164,7 @@ def test_exactly_the_rows_with_a_byte_that_is_no_character_are_dropped(
 @pytest.mark.postgres
 @pytest.mark.parametrize("snapshot", [True, False])
 @pytest.mark.parametrize("native", WORDS, indirect=True)
-def test_texts_outside_ascii_are_right_in_statements_names_values_and_errors(
+def test_texts_outside_ascii_are_correct_in_statements_names_values_and_errors(
     native: str, snapshot: bool
 ) -> None:
     encoding = encoding_of(native)
@@ -208,7 +208,7 @@ def test_texts_outside_ascii_are_right_in_statements_names_values_and_errors(
 @pytest.mark.postgres
 @pytest.mark.parametrize("snapshot", [True, False])
 @pytest.mark.parametrize("native", ["WIN1252", "SQL_ASCII", "EUC_CN"], indirect=True)
-def test_bytes_that_are_no_character_in_names_and_errors_break_nothing(native: str, snapshot: bool) -> None:
+def test_invalid_bytes_in_names_and_errors_break_nothing(native: str, snapshot: bool) -> None:
     bad = BAD[encoding_of(native)]
     run(native, b"INSERT INTO t VALUES (1, '%s')" % bad)
     run(native, b'CREATE TABLE "u%s" ("%s" int, n int); INSERT INTO "u%s" VALUES (1, 5)' % (bad, bad, bad))
@@ -237,7 +237,7 @@ def test_bytes_that_are_no_character_in_names_and_errors_break_nothing(native: s
 @pytest.mark.postgres
 @pytest.mark.parametrize("snapshot", [True, False])
 @pytest.mark.parametrize("native", ["WIN1252", "LATIN1", "EUC_CN", "EUC_JP"], indirect=True)
-def test_a_character_that_the_database_has_not_costs_its_own_query_only(native: str, snapshot: bool) -> None:
+def test_a_character_unknown_to_the_database_fails_only_its_query(native: str, snapshot: bool) -> None:
     foreign = a_query("foreign", "SELECT 1 AS n -- \U0001f40c", snapshot=snapshot)
     good = a_query("good", "SELECT 2 AS n", snapshot=snapshot)
     for queries in ([foreign, good], [good, foreign], [foreign], [good]):
@@ -258,7 +258,7 @@ def test_a_character_that_the_database_has_not_costs_its_own_query_only(native: 
     ("requires", "reason"),
     [({"columns": {"\U0001f40c": []}}, "relation"), ({"member_of": ["\U0001f40c"]}, "privilege")],
 )
-def test_a_requirement_that_the_database_cannot_spell_skips_its_own_query_only(
+def test_a_requirement_that_the_database_cannot_encode_skips_only_its_query(
     native: str, requires: dict[str, Any], reason: str
 ) -> None:
     foreign = a_query("foreign", "SELECT 1 AS n", requires=requires)
@@ -273,7 +273,7 @@ def test_a_requirement_that_the_database_cannot_spell_skips_its_own_query_only(
 
 @pytest.mark.postgres
 @pytest.mark.parametrize("native", ["EUC_JP"], indirect=True)
-def test_where_the_server_has_to_convert_a_bad_value_costs_its_own_query_only(native: str) -> None:
+def test_an_invalid_value_that_the_server_must_convert_fails_only_its_query(native: str) -> None:
     run(native, b"INSERT INTO t VALUES (1, '%s'), (2, 'x')" % BAD["EUC_JP"])
     kinds = a_query("kinds", "SELECT n, kind FROM t", metrics=(a_metric(attribute_columns=["kind"]),))
     with asking(native) as replica:
@@ -300,7 +300,7 @@ queries:
 
 @pytest.mark.postgres
 @pytest.mark.parametrize("native", ["WIN1252", "SQL_ASCII"], indirect=True)
-def test_every_command_works_on_such_a_database(
+def test_every_command_works_on_a_database_in_another_encoding(
     native: str, poller_process: Start, receiver: Receiver, tmp_path: Path
 ) -> None:
     encoding = encoding_of(native)
@@ -365,7 +365,7 @@ cases:
 
 @pytest.mark.postgres
 @pytest.mark.parametrize("native", ["WIN1252"], indirect=True)
-def test_cases_run_on_such_a_database(native: str, tmp_path: Path) -> None:
+def test_cases_run_on_a_database_in_another_encoding(native: str, tmp_path: Path) -> None:
     run(native, b"DROP TABLE t")  # only an empty database is accepted
     (tmp_path / "q.yaml").write_text(QUERIES.format(word="Zürich"), encoding="utf-8")
     (tmp_path / "q.test.yaml").write_text(CASE, encoding="utf-8")
@@ -375,7 +375,7 @@ def test_cases_run_on_such_a_database(native: str, tmp_path: Path) -> None:
 
 @pytest.mark.postgres
 @pytest.mark.parametrize("native", ["LATIN1"], indirect=True)
-def test_a_name_that_the_database_cannot_spell_is_a_problem_of_its_own_query_only(
+def test_a_name_that_the_database_cannot_encode_is_a_problem_only_of_its_query(
     native: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     metric = {"name": "a", "unit": "1", "description": "N.", "value_column": "n"}
@@ -397,7 +397,7 @@ def test_a_name_that_the_database_cannot_spell_is_a_problem_of_its_own_query_onl
 
 @pytest.mark.postgres
 @pytest.mark.parametrize("native", ["LATIN1"], indirect=True)
-def test_a_pooled_session_goes_back_to_the_encoding_of_the_next_client(
+def test_a_pooled_session_is_returned_in_the_encoding_of_the_next_client(
     native: str, make_pgbouncer: Callable[..., PgBouncer]
 ) -> None:
     run(native, "INSERT INTO t VALUES (1, 'Zürich')".encode("latin1"))
@@ -420,7 +420,7 @@ def test_a_pooled_session_goes_back_to_the_encoding_of_the_next_client(
 @pytest.mark.parametrize(
     "encodings", [("SQL_ASCII", "WIN1252"), ("WIN1252", "SQL_ASCII"), ("LATIN1", "UTF8")]
 )
-def test_a_pooler_that_leads_to_a_database_in_another_encoding_changes_no_text(
+def test_a_pooler_that_switches_to_a_database_in_another_encoding_changes_no_text(
     site: Site, make_pgbouncer: Callable[..., PgBouncer], encodings: tuple[str, str]
 ) -> None:
     """The session was told the encoding of the first database, and hears nothing of the second."""

@@ -93,7 +93,7 @@ def test_ticks_of_every_kind_work_and_leave_nothing_in_the_pooled_session(
     assert database.ask_standby(idle) == [("idle",)]
 
 
-def test_startup_options_that_are_refused_are_said_once(
+def test_refused_startup_options_are_logged_once(
     database: Database, make_pgbouncer: Pooler, make_replica: Make, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
@@ -106,7 +106,7 @@ def test_startup_options_that_are_refused_are_said_once(
     ]
 
 
-def test_an_interrupt_ends_the_query_behind_the_pooler(
+def test_an_interrupt_cancels_the_query_through_the_pooler(
     database: Database, make_pgbouncer: Pooler, make_replica: Make
 ) -> None:
     replica = make_replica(make_pgbouncer(database.standby_dsn).dsn(database.standby_dsn))
@@ -123,7 +123,7 @@ def test_an_interrupt_ends_the_query_behind_the_pooler(
     assert eventually(lambda: database.ask_standby(running) == [(0,)])
 
 
-def test_a_pooler_that_was_restarted_between_two_ticks_costs_no_answer(
+def test_a_restart_of_the_pooler_between_two_ticks_loses_no_answer(
     database: Database, make_pgbouncer: Pooler, make_replica: Make
 ) -> None:
     pooler = make_pgbouncer(database.standby_dsn)
@@ -136,7 +136,7 @@ def test_a_pooler_that_was_restarted_between_two_ticks_costs_no_answer(
     assert [outcome(answer) for answer in replica.fetch(QUERIES[:1])] == ["unavailable"]
 
 
-def test_session_mode_works_and_statement_mode_says_what_to_do(
+def test_session_mode_works_and_statement_mode_is_reported_with_the_fix(
     database: Database, make_pgbouncer: Pooler, make_replica: Make
 ) -> None:
     pooled = make_pgbouncer(database.standby_dsn, pool_mode="session").dsn(database.standby_dsn)
@@ -149,7 +149,7 @@ def test_session_mode_works_and_statement_mode_says_what_to_do(
     assert "pool_mode" in answer.error.hint
 
 
-def test_the_admin_console_is_named_with_what_to_write(
+def test_the_admin_console_is_reported_with_the_fix(
     database: Database, make_pgbouncer: Pooler, make_replica: Make
 ) -> None:
     pooler = make_pgbouncer(database.primary_dsn)
@@ -162,7 +162,7 @@ def test_the_admin_console_is_named_with_what_to_write(
     assert answer.error.hint == "name the application's database in the connection string, not pgbouncer"
 
 
-def test_strict_judges_each_server_that_the_pooler_leads_to(
+def test_strict_checks_each_server_that_the_pooler_connects_to(
     site: Site, database: Database, make_pgbouncer: Pooler, make_replica: Make
 ) -> None:
     role = f"reader_{database.name}"
@@ -185,7 +185,7 @@ def test_strict_judges_each_server_that_the_pooler_leads_to(
     "admission",
     [Admission("true"), Admission("false", strict=True), Admission("false", max_replay_lag=3600.0)],
 )
-def test_no_query_runs_on_another_server_than_the_one_that_was_judged(
+def test_no_query_runs_on_a_server_that_was_not_checked(
     database: Database, make_pgbouncer: Pooler, make_replica: Make, admission: Admission
 ) -> None:
     """The pooler is led from the standby to the primary while the shared transaction runs."""

@@ -50,7 +50,7 @@ def wait_for(relay: Relay) -> None:
     assert select.select([relay], [], [], 30.0)[0]
 
 
-def test_one_read_passes_on_one_piece_of_a_message_and_the_whole_arrives(
+def test_each_read_passes_on_a_piece_of_a_message_and_the_whole_message_arrives(
     connection: psycopg.Connection,
 ) -> None:
     size = 20 * PIECE_BYTES
@@ -71,7 +71,7 @@ def test_one_read_passes_on_one_piece_of_a_message_and_the_whole_arrives(
     assert connection.execute("SELECT 1").fetchone() == (1,)
 
 
-def test_the_connection_has_its_own_socket_again_after_a_burst_and_nothing_stays_open(
+def test_the_connection_has_its_own_socket_after_a_burst_and_nothing_stays_open(
     connection: psycopg.Connection, cancel_token: CancelToken
 ) -> None:
     before = file_of(connection.fileno()), open_descriptors()
@@ -87,7 +87,7 @@ def test_the_connection_has_its_own_socket_again_after_a_burst_and_nothing_stays
     assert open_descriptors() == before[1] - 1
 
 
-def test_a_descriptor_that_got_the_number_of_a_closed_connection_is_left_alone(
+def test_a_descriptor_with_the_number_of_a_closed_connection_is_not_touched(
     connection: psycopg.Connection,
 ) -> None:
     number = connection.fileno()
@@ -112,7 +112,7 @@ def test_a_connection_with_half_a_message_sent_is_not_used_again(connection: psy
 
 
 @pytest.mark.parametrize("free", [0, 1, 2])
-def test_a_process_without_enough_free_descriptors_says_so(
+def test_too_few_free_descriptors_are_reported(
     connection: psycopg.Connection, cancel_token: CancelToken, free: int
 ) -> None:
     pipeline = Pipeline(connection, cancel_token)

@@ -96,7 +96,7 @@ def site(shared: Site) -> Iterator[Site]:
 # --- a real pair --------------------------------------------------------------------------------------
 
 
-def test_nothing_lags_behind_an_idle_primary(site: Site) -> None:
+def test_an_idle_primary_means_no_lag(site: Site) -> None:
     """`now() - pg_last_xact_replay_timestamp()` counts the idleness."""
     site.commit()
     lag = site.synced()
@@ -107,7 +107,7 @@ def test_nothing_lags_behind_an_idle_primary(site: Site) -> None:
     assert lag.data_age is not None
 
 
-def test_a_cut_link_lags_since_it_was_last_in_sync(site: Site) -> None:
+def test_the_lag_of_a_cut_link_counts_from_the_last_synchronous_moment(site: Site) -> None:
     """`CASE WHEN receive = replay THEN 0` says 0 for ever: what never arrived is not seen to be missing."""
     site.commit()
     site.synced()
@@ -125,7 +125,7 @@ def test_a_cut_link_lags_since_it_was_last_in_sync(site: Site) -> None:
     assert site.synced().seconds == 0.0
 
 
-def test_a_link_that_is_cut_for_a_standby_nobody_looked_at_counts_from_the_last_commit(site: Site) -> None:
+def test_the_lag_of_a_link_cut_before_the_first_look_counts_from_the_last_commit(site: Site) -> None:
     site.commit()
     site.cluster.wait_replayed()
     site.link.refuse()
@@ -137,7 +137,7 @@ def test_a_link_that_is_cut_for_a_standby_nobody_looked_at_counts_from_the_last_
     assert lag.why.endswith("since the last replayed transaction")
 
 
-def test_replay_that_is_paused_lags_from_the_first_thing_that_is_missing(site: Site) -> None:
+def test_the_lag_of_a_paused_replay_counts_from_the_first_missing_record(site: Site) -> None:
     site.commit()
     site.synced()
     site.cluster.standby.execute("SELECT pg_wal_replay_pause()")
@@ -151,18 +151,18 @@ def test_replay_that_is_paused_lags_from_the_first_thing_that_is_missing(site: S
 
 
 @pytest.mark.parametrize("user", ["plain", "watcher"])
-def test_any_role_may_look_and_one_with_pg_monitor_sees_more(site: Site, user: str) -> None:
+def test_any_role_can_read_the_lag_and_pg_monitor_shows_more(site: Site, user: str) -> None:
     site.commit()
     site.cluster.wait_replayed()
     assert eventually(lambda: site.look(user).seconds == 0.0)
     assert (site.look(user).data_age is None) == (user == "plain")
 
 
-def test_a_primary_is_behind_nothing(site: Site) -> None:
+def test_a_primary_has_no_lag(site: Site) -> None:
     assert site.look(dsn=site.cluster.primary.dsn()) == Lag(0.0, 0.0, False, 1, "a primary is behind nothing")
 
 
-def test_of_a_standby_that_starts_without_its_primary_nothing_is_known_until_it_is_promoted(
+def test_the_lag_of_a_standby_that_starts_without_its_primary_is_unknown_until_promotion(
     make_cluster: Callable[..., Cluster],
 ) -> None:
     cluster = make_cluster()
@@ -199,7 +199,7 @@ def test_a_brief_look_differs_only_in_what_it_omits(site: Site, role: str, user:
     assert {**brief, **{name: whole[name] for name in omitted}} == whole
 
 
-def test_after_a_whole_look_a_brief_one_is_enough_unless_the_receiver_is_hidden_or_gone(site: Site) -> None:
+def test_after_a_full_look_a_brief_look_is_enough_unless_the_receiver_is_hidden_or_gone(site: Site) -> None:
     def brief(user: str = "postgres") -> bool:
         site.look(user=user)
         return site.meter.brief
@@ -214,9 +214,7 @@ def test_after_a_whole_look_a_brief_one_is_enough_unless_the_receiver_is_hidden_
     ("timeout", "seconds"),
     [("60s", 60), ("1min", 60), ("500ms", 0.5), ("0", 0), ("1h", 3600), ("1d", 86400), ("90500", 90.5)],
 )
-def test_half_of_wal_receiver_timeout_is_read_whatever_unit_the_server_shows(
-    site: Site, timeout: str, seconds: float
-) -> None:
+def test_half_of_wal_receiver_timeout_is_read_in_every_unit(site: Site, timeout: str, seconds: float) -> None:
     standby = site.cluster.standby
     standby.execute(f"ALTER SYSTEM SET wal_receiver_timeout = '{timeout}'")
     try:
@@ -250,7 +248,7 @@ def receiver(**changes: Any) -> dict[str, Any]:
     return {**STREAMING, **changes}
 
 
-def test_a_link_that_swallows_everything_is_cut_once_the_ping_was_not_answered() -> None:
+def test_a_link_that_drops_everything_counts_as_cut_after_an_unanswered_ping() -> None:
     meter = LagMeter()
     assert read(meter, 0.0).seconds == 0.0
     assert read(meter, 39.0, receiver=receiver(age=39.0)).seconds == 0.0, "silent, but asked a moment ago"
@@ -259,7 +257,7 @@ def test_a_link_that_swallows_everything_is_cut_once_the_ping_was_not_answered()
     assert "silent for 41s" in silent.why
 
 
-def test_a_receiver_that_has_just_connected_knows_nothing_yet() -> None:
+def test_the_lag_of_a_receiver_that_has_just_connected_is_unknown() -> None:
     meter = LagMeter()
     read(meter, 0.0)
     lag = read(meter, 10.0, receiver=receiver(heard=False, age=0.0))
@@ -267,7 +265,7 @@ def test_a_receiver_that_has_just_connected_knows_nothing_yet() -> None:
     assert "just connected" in lag.why
 
 
-def test_what_was_written_but_not_received_is_missing() -> None:
+def test_wal_that_was_written_but_not_received_counts_as_missing() -> None:
     meter = LagMeter()
     read(meter, 0.0)
     lag = read(meter, 5.0, receiver=receiver(end=2000))
@@ -275,14 +273,14 @@ def test_what_was_written_but_not_received_is_missing() -> None:
     assert lag.why.endswith("since it was last seen in sync")
 
 
-def test_after_an_idle_hour_one_transaction_on_its_way_reads_as_the_time_since_the_last_look() -> None:
+def test_after_an_idle_hour_a_transaction_in_transit_counts_from_the_last_look() -> None:
     meter = LagMeter()
     read(meter, 0.0)
     late = read(meter, 0.1, received=1100, receiver=receiver(end=1100))
     assert late.seconds == pytest.approx(0.3)
 
 
-def test_a_slow_replay_is_measured_by_the_marks_it_has_passed() -> None:
+def test_the_lag_of_a_slow_replay_is_measured_by_replayed_marks() -> None:
     meter = LagMeter()
     for second in range(10):
         written = 1000 + 100 * second
@@ -293,7 +291,7 @@ def test_a_slow_replay_is_measured_by_the_marks_it_has_passed() -> None:
     )
 
 
-def test_aurora_tells_the_lag_itself() -> None:
+def test_aurora_reports_the_lag_itself() -> None:
     aurora = {
         "aurora": True,
         "receiver": None,
@@ -314,14 +312,14 @@ def test_aurora_tells_the_lag_itself() -> None:
         {"timeline": "2"},
     ],
 )
-def test_marks_of_another_server_or_timeline_are_forgotten(change: dict[str, Any]) -> None:
+def test_marks_of_another_server_or_timeline_are_discarded(change: dict[str, Any]) -> None:
     meter = LagMeter()
     read(meter, 0.0)
     lag = read(meter, 5.0, receiver=None, replay_age=None, **change)
     assert lag.seconds is None
 
 
-def test_a_restart_of_the_same_server_forgets_nothing() -> None:
+def test_a_restart_of_the_same_server_discards_no_marks() -> None:
     meter = LagMeter()
     read(meter, 0.0)
     assert read(meter, 5.0, started=2.5, receiver=None, replay_age=None).seconds == pytest.approx(5.2)
@@ -332,7 +330,7 @@ def brief(**changes: Any) -> bytes:
     return json.dumps({**IN_SYNC, "system": None, "timeline": None, **changes}).encode()
 
 
-def test_a_brief_look_is_enough_after_a_whole_one_and_reads_the_same() -> None:
+def test_a_brief_look_after_a_full_look_gives_the_same_lag() -> None:
     meter = LagMeter()
     whole = read(meter, 0.0)
     assert [LagMeter().brief, meter.brief] == [False, True]
@@ -352,7 +350,7 @@ def test_a_brief_look_is_enough_after_a_whole_one_and_reads_the_same() -> None:
         {"receiver": receiver(timeline=None)},
     ],
 )
-def test_another_server_process_and_a_missing_receiver_need_a_whole_look(change: dict[str, Any]) -> None:
+def test_another_server_process_and_a_missing_receiver_need_a_full_look(change: dict[str, Any]) -> None:
     """A pooler may lead to another server in the next tick; without a receiver the control file is needed."""
     meter = LagMeter()
     read(meter, 0.0)
@@ -375,7 +373,7 @@ def test_a_look_is_brief_only_if_it_can_be_enough(change: dict[str, Any], enough
     assert meter.brief is enough
 
 
-def test_an_earlier_timeline_of_the_same_server_forgets_nothing() -> None:
+def test_an_earlier_timeline_of_the_same_server_discards_no_marks() -> None:
     """Without a receiver only the control file has it, and that is late."""
     meter = LagMeter()
     assert read(meter, 0.0, receiver=receiver(timeline=2)).timeline == 2
@@ -384,7 +382,7 @@ def test_an_earlier_timeline_of_the_same_server_forgets_nothing() -> None:
     assert lag.timeline == 2
 
 
-def test_marks_of_a_standby_that_shows_an_older_state_than_before_do_not_count() -> None:
+def test_marks_are_ignored_if_the_standby_shows_an_older_state_than_before() -> None:
     meter = LagMeter()
     read(meter, 0.0)
     assert read(meter, 5.0, receiver=None, replayed=900, replay_age=7200.0).seconds == 7200.0
@@ -411,7 +409,7 @@ answers = st.builds(
 
 
 @given(st.lists(answers, max_size=20))
-def test_whatever_servers_say_a_lag_is_never_negative_and_0_only_where_nothing_is_known_to_be_missing(
+def test_a_lag_is_never_negative_and_0_only_if_no_wal_is_missing(
     states: list[dict[str, Any]],
 ) -> None:
     meter = LagMeter()

@@ -137,7 +137,7 @@ def value(replica: Replica, sql: str) -> tuple[object, dict[str, int]]:
         ("SELECT 1 AS n -- a comment at the end", 1),
     ],
 )
-def test_numbers_arrive_as_the_server_has_them(replica: Replica, sql: str, expected: float | None) -> None:
+def test_numbers_equal_those_of_the_server(replica: Replica, sql: str, expected: float | None) -> None:
     if expected is None:
         assert ask(replica, sql) == [[(b"1",)]]
     else:
@@ -155,18 +155,18 @@ def test_numbers_arrive_as_the_server_has_them(replica: Replica, sql: str, expec
         ("SELECT sum(x) AS n FROM (SELECT 1 AS x WHERE false) AS t", "null"),
     ],
 )
-def test_what_is_no_number_arrives_as_none(replica: Replica, sql: str, reason: str) -> None:
+def test_values_that_are_not_numbers_are_none(replica: Replica, sql: str, reason: str) -> None:
     assert value(replica, sql) == (None, {reason: 1})
 
 
-def test_an_infinite_numeric_arrives_as_none(database: Database, replica: Replica) -> None:
+def test_an_infinite_numeric_is_none(database: Database, replica: Replica) -> None:
     ((version,),) = database.execute("SHOW server_version_num")
     if int(version) < 140000:
         pytest.skip("numeric has infinity from PostgreSQL 14 on")
     assert value(replica, "SELECT 'Infinity'::numeric AS n") == (None, {"infinite": 1})
 
 
-def test_show_values_table_and_with_are_queries_too(database: Database, replica: Replica) -> None:
+def test_show_values_table_and_with_are_queries(database: Database, replica: Replica) -> None:
     database.execute("CREATE TABLE t (n int); INSERT INTO t VALUES (7)")
     database.replayed()
     sql = ["SHOW server_encoding", "VALUES (1), (2)", "TABLE t", "WITH w AS (TABLE t) TABLE w"]
@@ -175,7 +175,7 @@ def test_show_values_table_and_with_are_queries_too(database: Database, replica:
     ]  # fmt: skip
 
 
-def test_rows_beyond_max_series_are_counted_and_not_kept(replica: Replica) -> None:
+def test_rows_beyond_max_series_are_counted_and_discarded(replica: Replica) -> None:
     (answer,) = replica.fetch(queries("SELECT n FROM generate_series(1, 500000) n", max_series=10))
     assert answer.rows is not None
     assert answer.rows.values == [(str(n).encode(),) for n in range(1, 11)]
@@ -186,7 +186,7 @@ def test_rows_beyond_max_series_are_counted_and_not_kept(replica: Replica) -> No
 
 
 @pytest.mark.parametrize("count", [1, 3, 200])
-def test_a_tick_is_two_round_trips_however_many_its_queries(
+def test_a_tick_takes_two_round_trips_for_any_number_of_queries(
     database: Database, make_replica: Make, make_proxy: Callable[[int], Proxy], count: int
 ) -> None:
     proxy = make_proxy(port(database.standby_dsn))
@@ -200,7 +200,7 @@ def test_a_tick_is_two_round_trips_however_many_its_queries(
     assert (proxy.connections, proxy.round_trips) == (0, 2)
 
 
-def test_a_tick_asks_the_server_nothing_that_it_knows_or_does_not_need(
+def test_a_tick_asks_the_server_only_for_facts_that_are_needed_and_unknown(
     database: Database, make_replica: Make, make_proxy: Callable[[int], Proxy]
 ) -> None:
     """What is sent is counted, in bytes, of the second and third tick of a connection."""
@@ -224,7 +224,7 @@ def test_a_tick_asks_the_server_nothing_that_it_knows_or_does_not_need(
     assert sent(admission=Admission("false", 60.0, report_lag=False)) == with_lag
 
 
-def test_a_role_that_is_given_more_than_reading_is_noticed_on_a_kept_connection(
+def test_a_privilege_granted_later_is_noticed_on_an_open_connection(
     database: Database, make_replica: Make
 ) -> None:
     """PostgreSQL lets a GRANT take effect in the sessions that are open."""
@@ -245,7 +245,7 @@ def test_a_role_that_is_given_more_than_reading_is_noticed_on_a_kept_connection(
         database.execute(f"DROP OWNED BY {role}; DROP ROLE {role}")
 
 
-def test_a_failing_query_costs_no_other_its_result(replica: Replica) -> None:
+def test_a_failing_query_does_not_affect_the_other_results(replica: Replica) -> None:
     assert ask(
         replica,
         "SELECT 1 AS n", "SELECT 1/0 AS n", "SELECT 2 AS n", "SELECT nope", "SELECT 3 AS n", "SELEC",
@@ -258,7 +258,7 @@ def test_a_failing_query_costs_no_other_its_result(replica: Replica) -> None:
     ]  # fmt: skip
 
 
-def test_a_query_that_takes_too_long_is_ended_by_its_own_timeout(replica: Replica) -> None:
+def test_a_query_that_takes_too_long_is_cancelled_by_its_own_timeout(replica: Replica) -> None:
     quick, slow = (
         a_query("quick", "SELECT pg_sleep(20)", timeout=0.2),
         a_query("slow", "SELECT pg_sleep(0.6), 1 AS n"),
@@ -269,7 +269,7 @@ def test_a_query_that_takes_too_long_is_ended_by_its_own_timeout(replica: Replic
     assert second.rows is not None, "its own timeout is the default, and the first one's does not last"
 
 
-def test_a_lock_on_the_primary_costs_only_the_query_that_needs_it(
+def test_a_lock_on_the_primary_fails_only_the_query_that_needs_it(
     database: Database, make_replica: Make
 ) -> None:
 
@@ -315,7 +315,7 @@ def test_all_queries_of_a_tick_see_one_snapshot(database: Database, make_replica
         )
 
 
-def test_a_tick_whose_listener_broke_does_not_lend_its_snapshot_to_the_next(
+def test_a_tick_whose_listener_raised_does_not_pass_its_snapshot_to_the_next(
     database: Database, make_replica: Make
 ) -> None:
     def broken(name: str) -> None:
@@ -343,7 +343,7 @@ SETTINGS = {
 }
 
 
-def test_the_bounds_are_in_force_inside_the_tick(replica: Replica) -> None:
+def test_the_limits_apply_inside_the_tick(replica: Replica) -> None:
     values = ask(replica, *[f"SHOW {name}" for name in SETTINGS], timeout=7)
     assert dict(zip(SETTINGS, values, strict=True)) == {
         name: [(setting.encode(),)] for name, setting in SETTINGS.items()
@@ -364,7 +364,7 @@ def test_nothing_of_a_tick_outlives_its_transaction(replica: Replica) -> None:
 
 
 @pytest.mark.parametrize("snapshot", [True, False])
-def test_what_the_last_query_set_or_notified_is_undone(
+def test_settings_and_notifications_of_the_last_query_are_rolled_back(
     database: Database, make_replica: Make, *, snapshot: bool
 ) -> None:
     replica = make_replica(database.primary_dsn)
@@ -383,14 +383,14 @@ def test_what_the_last_query_set_or_notified_is_undone(
     assert work_mem != "99MB"
 
 
-def test_one_query_cannot_take_the_bounds_from_the_next(replica: Replica) -> None:
+def test_a_query_cannot_remove_the_limits_of_the_next(replica: Replica) -> None:
     loosened = "SELECT set_config('lock_timeout', '0', {0}), set_config('statement_timeout', '0', {0})"
     sql = [loosened.format("false"), "SHOW lock_timeout", loosened.format("true"), "SHOW statement_timeout"]
     answers = ask(replica, *sql, timeout=9)
     assert (answers[1], answers[3]) == ([(b"1s",)], [(b"9s",)])
 
 
-def test_the_options_of_the_user_are_kept_beside_ours(
+def test_options_of_the_user_are_combined_with_those_of_the_poller(
     database: Database, make_replica: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PGOPTIONS", "-c search_path=from_env")
@@ -407,7 +407,7 @@ def test_the_options_of_the_user_are_kept_beside_ours(
     assert ask(replica, "SHOW default_transaction_read_only") == [[(b"on",)]]
 
 
-def test_the_time_of_each_query_is_its_own(replica: Replica) -> None:
+def test_each_query_has_its_own_duration(replica: Replica) -> None:
     before = time.time()
     first, slow, last = replica.fetch(queries("SELECT 1 AS n", "SELECT pg_sleep(0.5)", "SELECT 2 AS n"))
     # Taken when answers are read, so that a machine that is busy shifts a part of one to the one before.
@@ -468,7 +468,7 @@ def test_a_query_that_writes_changes_nothing_on_a_primary(
 @pytest.mark.parametrize(
     "end", ["COMMIT", "ROLLBACK", "COMMIT AND CHAIN", "ROLLBACK TO SAVEPOINT tick", "RELEASE SAVEPOINT tick"]
 )
-def test_a_query_that_ends_the_transaction_does_not_set_free_what_follows(
+def test_a_query_that_ends_the_transaction_does_not_lift_the_limits_of_the_next(
     written: Database, make_replica: Make, end: str
 ) -> None:
     replica = make_replica(written.primary_dsn)
@@ -488,7 +488,7 @@ def test_a_query_that_ends_the_transaction_does_not_set_free_what_follows(
     assert ask(replica, "SELECT n FROM t") == [[(b"1",)]], "the next tick is in order"
 
 
-def test_each_query_has_its_own_timeout_whatever_the_others_have_and_do(replica: Replica) -> None:
+def test_each_query_has_its_own_timeout_independent_of_the_others(replica: Replica) -> None:
     show = "SELECT setting::int FROM pg_settings WHERE name = 'statement_timeout'"
     wild = "SELECT set_config('statement_timeout', '0', false)"
     definitions = [
@@ -505,7 +505,7 @@ def test_each_query_has_its_own_timeout_whatever_the_others_have_and_do(replica:
 # --- requirements -------------------------------------------------------------------------------------
 
 
-def test_what_is_not_met_is_skipped_without_an_error_on_the_server(
+def test_a_query_with_an_unmet_requirement_is_skipped_without_an_error_on_the_server(
     database: Database, make_replica: Make, cluster: Cluster
 ) -> None:
     database.execute("CREATE TABLE users (id int)")
@@ -542,9 +542,7 @@ def test_what_is_not_met_is_skipped_without_an_error_on_the_server(
         assert "ERROR" not in log.read()
 
 
-def test_a_schema_that_may_not_be_used_costs_only_its_own_query(
-    database: Database, make_replica: Make
-) -> None:
+def test_a_schema_without_usage_affects_only_its_own_query(database: Database, make_replica: Make) -> None:
     role = f"reader_{database.name}"
     database.execute(f"CREATE ROLE {role} LOGIN; CREATE SCHEMA private; CREATE TABLE private.t (n int)")
     database.replayed()
@@ -560,7 +558,7 @@ def test_a_schema_that_may_not_be_used_costs_only_its_own_query(
         database.execute(f"DROP ROLE {role}")
 
 
-def test_a_tick_of_skipped_queries_alone_is_answered(replica: Replica) -> None:
+def test_a_tick_of_only_skipped_queries_is_answered(replica: Replica) -> None:
     (answer,) = replica.fetch(queries("SELECT 1 AS n", requires={"columns": {"nowhere": []}}))
     assert (str(answer.skipped), answer.duration) == ("relation nowhere does not exist", 0.0)
     assert replica.fetch([]) == []
@@ -569,7 +567,7 @@ def test_a_tick_of_skipped_queries_alone_is_answered(replica: Replica) -> None:
 # --- interruption -------------------------------------------------------------------------------------
 
 
-def test_an_interrupted_burst_is_cancelled_whole_and_leaves_no_backend(
+def test_an_interrupted_burst_is_cancelled_completely_and_leaves_no_backend(
     database: Database, make_replica: Make
 ) -> None:
     # So that only our cancel ends it.
@@ -593,7 +591,7 @@ def test_an_interrupt_before_the_first_tick_opens_no_connection(replica: Replica
     assert not replica.connection.is_open
 
 
-def test_an_interrupt_after_the_end_harms_nobody(database: Database) -> None:
+def test_an_interrupt_after_close_has_no_effect(database: Database) -> None:
     replica = Replica(lambda: database.standby_dsn, connect_timeout=5, limits=TransactionLimits(1))
     assert ask(replica, "SELECT 1 AS n") == [[(b"1",)]]
     replica.close()
@@ -620,7 +618,7 @@ def test_the_server_ends_the_query_of_a_poller_that_was_killed(
 # --- the connection's life ----------------------------------------------------------------------------
 
 
-def test_a_kept_connection_is_used_again_and_rest_closes_it_before_a_long_pause(
+def test_an_open_connection_is_reused_and_rest_closes_it_before_a_long_pause(
     database: Database, replica: Replica
 ) -> None:
     pid = ask(replica, "SELECT pg_backend_pid() AS n")
@@ -631,7 +629,7 @@ def test_a_kept_connection_is_used_again_and_rest_closes_it_before_a_long_pause(
     assert ask(replica, "SELECT pg_backend_pid() AS n") != pid
 
 
-def test_a_connection_that_died_between_two_ticks_costs_no_answer(
+def test_a_connection_that_failed_between_two_ticks_loses_no_answer(
     database: Database, replica: Replica
 ) -> None:
     assert ask(replica, "SELECT 1 AS n") == [[(b"1",)]]
@@ -643,7 +641,7 @@ def test_a_connection_that_died_between_two_ticks_costs_no_answer(
 
 
 @pytest.mark.parametrize("mode", ["fast", "immediate"])
-def test_a_server_restarted_between_two_ticks_costs_no_answer(
+def test_a_server_restart_between_two_ticks_loses_no_answer(
     own_cluster: Cluster, make_replica: Make, mode: Any
 ) -> None:
     replica = make_replica(own_cluster.standby.dsn())
@@ -656,7 +654,7 @@ def test_a_server_restarted_between_two_ticks_costs_no_answer(
     assert ask(replica, "SELECT 1 AS n") == [[(b"1",)]]
 
 
-def test_a_backend_that_is_terminated_in_the_middle_says_so_and_the_next_tick_is_fine(
+def test_a_backend_terminated_during_a_tick_is_reported_and_the_next_tick_succeeds(
     database: Database, replica: Replica
 ) -> None:
     def terminate() -> None:
@@ -679,7 +677,7 @@ def test_a_backend_that_is_terminated_in_the_middle_says_so_and_the_next_tick_is
     assert ask(replica, "SELECT 1 AS n") == [[(b"1",)]]
 
 
-def test_a_connection_cut_in_the_middle_is_unavailable_and_the_next_tick_is_fine(
+def test_a_connection_cut_during_a_tick_is_unavailable_and_the_next_tick_succeeds(
     database: Database, make_replica: Make, make_proxy: Callable[[int], Proxy]
 ) -> None:
     proxy = make_proxy(port(database.standby_dsn))
@@ -690,7 +688,7 @@ def test_a_connection_cut_in_the_middle_is_unavailable_and_the_next_tick_is_fine
     assert ask(replica, "SELECT 1 AS n") == [[(b"1",)]]
 
 
-def test_a_server_that_hangs_ends_by_patience_and_the_connection_is_closed(
+def test_a_server_that_hangs_is_abandoned_after_the_patience_and_the_connection_closed(
     database: Database, make_replica: Make, make_proxy: Callable[[int], Proxy]
 ) -> None:
     proxy = make_proxy(port(database.standby_dsn))
@@ -708,7 +706,7 @@ def test_a_server_that_hangs_ends_by_patience_and_the_connection_is_closed(
     assert ask(replica, "SELECT 1 AS n") == [[(b"1",)]]
 
 
-def test_a_frozen_backend_ends_by_patience_and_the_next_tick_is_fine(
+def test_a_frozen_backend_is_abandoned_after_the_patience_and_the_next_tick_succeeds(
     own_cluster: Cluster, make_replica: Make
 ) -> None:
     replica = make_replica(own_cluster.standby.dsn(), limits=TransactionLimits(1.0, patience=0.5))
@@ -758,9 +756,7 @@ def test_a_refused_connection_is_unavailable(make_replica: Make, make_proxy: Cal
     assert no_secret(error)
 
 
-def test_a_failure_leaves_nothing_that_only_pythons_collector_could_free(
-    make_replica: Make, make_proxy: Callable[[int], Proxy]
-) -> None:
+def test_a_failure_leaves_no_reference_cycle(make_replica: Make, make_proxy: Callable[[int], Proxy]) -> None:
     """The daemon has it look seldom; an error that leads back to itself holds all that was on its way."""
     proxy = make_proxy(1)
     proxy.refuse()
@@ -781,7 +777,7 @@ def test_a_failure_leaves_nothing_that_only_pythons_collector_could_free(
         gc.enable()
 
 
-def test_an_unknown_database_or_role_is_unavailable_in_the_servers_words(
+def test_an_unknown_database_or_role_is_unavailable_with_the_servers_message(
     database: Database, make_replica: Make
 ) -> None:
     for changed, words in (
@@ -794,7 +790,7 @@ def test_an_unknown_database_or_role_is_unavailable_in_the_servers_words(
         assert no_secret(error)
 
 
-def test_a_wrong_password_is_unavailable_and_not_told(
+def test_a_wrong_password_is_unavailable_and_not_shown(
     make_cluster: Callable[..., Cluster], make_replica: Make
 ) -> None:
     cluster = make_cluster()
@@ -857,7 +853,7 @@ def test_a_parameter_of_another_driver_is_named(make_replica: Make, conninfo: st
         "postgresql://u:hunter/2@127.0.0.1/x": "its password has an @ or / that is not escaped",
     }.items(),
 )
-def test_what_libpq_does_not_understand_is_named_if_it_is_no_secret(
+def test_an_invalid_part_of_the_connection_string_is_named_unless_it_may_be_secret(
     make_replica: Make, conninfo: str, fault: str
 ) -> None:
     error = failure(make_replica(conninfo))
@@ -876,7 +872,7 @@ def test_what_libpq_does_not_understand_is_named_if_it_is_no_secret(
         "postgresql://u:p@127.0.0.1:hunter/x",
     ],
 )
-def test_a_connection_string_that_is_none_is_not_repeated(make_replica: Make, conninfo: str) -> None:
+def test_an_invalid_connection_string_is_not_repeated(make_replica: Make, conninfo: str) -> None:
     error = failure(make_replica(conninfo))
     assert (error.kind, error.message) == ("unavailable", "libpq does not understand the connection string")
     assert error.hint is not None

@@ -112,7 +112,7 @@ def uri(*ports: int, **more: str) -> str:
         ("primary", "primary"), ("read-write", "primary"),
     ],
 )  # fmt: skip
-def test_the_host_that_is_fit_is_found_among_several(
+def test_the_suitable_host_of_several_is_used(
     cluster: Cluster, make_asker: Make, write: Callable[..., str], target: str, role: str
 ) -> None:
     ports = {"primary": cluster.primary.port, "standby": cluster.standby.port}
@@ -120,14 +120,14 @@ def test_the_host_that_is_fit_is_found_among_several(
 
 
 @pytest.mark.every_version
-def test_where_only_a_standby_will_do_a_primary_alone_is_refused(cluster: Cluster, make_asker: Make) -> None:
+def test_a_primary_is_refused_if_only_a_standby_is_allowed(cluster: Cluster, make_asker: Make) -> None:
     error = make_asker(hosts(cluster.primary.port, target_session_attrs="standby")).error()
     assert error.kind == "unavailable"
     assert "not in hot standby mode" in error.message
 
 
 @pytest.mark.parametrize("fault", ["refuse", "hang"])
-def test_a_first_host_that_is_down_or_hangs_costs_no_answer(
+def test_a_first_host_that_is_down_or_hangs_loses_no_answer(
     cluster: Cluster, make_asker: Make, make_proxy: Callable[[int], Proxy], fault: str
 ) -> None:
     proxy = make_proxy(cluster.standby.port)
@@ -140,7 +140,7 @@ def test_a_first_host_that_is_down_or_hangs_costs_no_answer(
         assert proxy.connections == 1, "it was tried"
 
 
-def test_the_tick_after_a_failover_is_on_another_host_and_the_log_says_which(
+def test_the_tick_after_a_failover_uses_another_host_and_the_log_names_it(
     make_cluster: Callable[..., Cluster], make_asker: Make, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO", logger="poller.postgres.server_tracker")
@@ -176,7 +176,7 @@ def test_the_tick_after_a_failover_is_on_another_host_and_the_log_says_which(
     assert servers[-1].timeline == 2
 
 
-def test_a_kept_connection_to_a_standby_that_is_promoted_is_given_up_for_a_fit_one(
+def test_an_open_connection_to_a_promoted_standby_is_replaced_by_a_suitable_host(
     make_cluster: Callable[..., Cluster], cluster: Cluster, make_asker: Make
 ) -> None:
     other = make_cluster()
@@ -225,7 +225,7 @@ def answers(ask: Asker) -> bool:
     return ask().startswith("standby ")
 
 
-def test_a_password_that_rotates_is_read_anew_at_every_connect_wherever_it_stands(
+def test_a_rotating_password_is_read_from_every_source_at_every_connect(
     first: Login, make_asker: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     url, passfile, token, service = (tmp_path / name for name in ("url", "passfile", "token", "service"))
@@ -260,7 +260,7 @@ def test_a_password_that_rotates_is_read_anew_at_every_connect_wherever_it_stand
 
 @pytest.mark.every_version
 @pytest.mark.parametrize("way", ["string", "variable"])
-def test_all_that_a_service_file_says_is_kept(
+def test_every_parameter_of_a_service_file_applies(
     cluster: Cluster, make_asker: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str
 ) -> None:
     service = tmp_path / "service"
@@ -283,7 +283,7 @@ def test_all_that_a_service_file_says_is_kept(
         assert answer.rows.values == [(b"mine", b"named")]
 
 
-def test_a_file_that_is_gone_or_empty_for_a_moment_is_told_and_tried_again(
+def test_a_missing_or_empty_file_is_reported_and_read_again(
     first: Login, make_asker: Make, tmp_path: Path
 ) -> None:
     url = tmp_path / "url"
@@ -313,7 +313,7 @@ def test_a_file_that_is_gone_or_empty_for_a_moment_is_told_and_tried_again(
         ),
     ],
 )
-def test_a_password_command_that_fails_says_how_and_repeats_nothing_of_it(command: str, message: str) -> None:
+def test_a_failing_password_command_is_reported_without_its_output(command: str, message: str) -> None:
     with pytest.raises(PollError, match=message) as raised:
         password_from(command)()
     assert raised.value.kind == "unavailable"
@@ -324,7 +324,7 @@ def test_a_password_command_that_fails_says_how_and_repeats_nothing_of_it(comman
     assert "unsaid" not in text
 
 
-def test_a_password_command_that_does_not_end_is_ended(
+def test_a_password_command_that_does_not_end_is_killed(
     tmp_path: Path,
 ) -> None:
     pid = tmp_path / "pid"
@@ -334,7 +334,7 @@ def test_a_password_command_that_does_not_end_is_ended(
         os.kill(int(pid.read_text()), 0)
 
 
-def test_a_password_keeps_its_blanks_and_loses_only_the_line_break() -> None:
+def test_only_the_line_break_is_removed_from_a_password() -> None:
     assert password_from("printf ' a b \\r\\n'")() == " a b "
 
 
@@ -406,7 +406,7 @@ def tls_server(certificates: Certificates) -> Iterator[Cluster]:
         ({**CERTIFIED, "sslcert": "stranger", "sslkey": "stranger_key"}, "unknown ca"),
     ],
 )
-def test_tls_is_as_strict_as_it_is_told_to_be(
+def test_tls_is_as_strict_as_configured(
     tls_server: Cluster,
     certificates: Certificates,
     make_asker: Make,
@@ -429,7 +429,7 @@ def test_tls_is_as_strict_as_it_is_told_to_be(
 
 
 @pytest.mark.every_version
-def test_what_the_user_says_of_the_connection_goes_before_our_own_words(
+def test_connection_parameters_of_the_user_override_those_of_the_poller(
     database: Database, make_asker: Make
 ) -> None:
     dsn = make_conninfo(database.standby_dsn, application_name="mine", connect_timeout="7")
@@ -491,7 +491,7 @@ os._exit(0)  # as the daemon ends: a thread of libpq still computes
 """
 
 
-def test_a_server_that_asks_for_an_hour_of_scram_is_left_and_computed_for_once() -> None:
+def test_an_excessive_scram_iteration_count_is_abandoned_and_computed_once() -> None:
     """A process of its own, as nothing but its end stops the thread that computes."""
     server = AbsurdServer()
     done = subprocess.run(

@@ -82,7 +82,7 @@ def test_severities_are_those_of_the_data_model(
     assert record.time_unix_nano > 0
 
 
-def test_fields_keep_their_types_and_what_otlp_cannot_carry_becomes_text(
+def test_fields_have_their_types_and_unsupported_types_become_text(
     receiver: Receiver, open_log: Open
 ) -> None:
     extra: dict[str, Any] = {
@@ -126,7 +126,7 @@ def test_an_exception_has_its_attributes(receiver: Receiver, open_log: Open) -> 
     assert "Traceback" in str(record.attributes["exception.stacktrace"])
 
 
-def test_secrets_are_masked_wherever_they_stand(
+def test_secrets_are_masked_in_every_part_of_a_record(
     receiver: Receiver, open_log: Open, stderr: io.StringIO
 ) -> None:
     learn("hunter2secret")
@@ -141,7 +141,7 @@ def test_secrets_are_masked_wherever_they_stand(
     assert "hunter2secret" not in str(receiver.attempts("logs")[0].request)
 
 
-def test_a_record_within_a_span_has_its_ids(receiver: Receiver, open_log: Open) -> None:
+def test_a_record_within_a_span_has_the_ids_of_the_span(receiver: Receiver, open_log: Open) -> None:
     exported = open_log()
     context = SpanContext(0xAB, 0xCD, is_remote=False, trace_flags=TraceFlags(1))
     with trace.use_span(NonRecordingSpan(context)):
@@ -152,7 +152,7 @@ def test_a_record_within_a_span_has_its_ids(receiver: Receiver, open_log: Open) 
     assert (outside.trace_id, outside.span_id) == ("", "")
 
 
-def test_what_export_says_of_itself_stays_on_stderr(
+def test_records_about_the_export_stay_on_stderr(
     receiver: Receiver, open_log: Open, stderr: io.StringIO
 ) -> None:
     """A collector that refuses log records must not be sent records about that, and so on."""
@@ -171,7 +171,7 @@ def test_what_export_says_of_itself_stays_on_stderr(
     assert "the queue is full" in stderr.getvalue()
 
 
-def test_the_export_of_metrics_and_spans_logs_what_is_exported_and_that_of_log_records_does_not(
+def test_only_records_about_the_export_of_metrics_and_spans_are_exported(
     receiver: Receiver, open_log: Open
 ) -> None:
     """Whatever thread logs it."""
@@ -198,7 +198,7 @@ def test_a_failing_export_of_log_records_makes_no_further_requests(
     assert [record.body for record in arrived(receiver, exported)] == ["first"]
 
 
-def test_what_is_logged_after_the_end_is_for_stderr_alone(
+def test_records_after_shutdown_are_only_on_stderr(
     receiver: Receiver, open_log: Open, stderr: io.StringIO
 ) -> None:
     exported = open_log()
@@ -215,7 +215,7 @@ def stderr_records(stderr: io.StringIO) -> list[dict[str, Any]]:
     return [line for line in lines if line["logger"] != "poller.delivery.logs"]
 
 
-def test_a_record_whose_arguments_do_not_fit_is_exported_as_stderr_has_it(
+def test_a_record_with_wrong_arguments_is_exported_as_on_stderr(
     receiver: Receiver, open_log: Open, stderr: io.StringIO, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(logging, "raiseExceptions", False)
@@ -227,7 +227,7 @@ def test_a_record_whose_arguments_do_not_fit_is_exported_as_stderr_has_it(
     assert bodies == [line["message"] for line in stderr_records(stderr)]
 
 
-def test_a_long_text_is_exported_as_stderr_has_it(
+def test_a_long_text_is_exported_as_on_stderr(
     receiver: Receiver, open_log: Open, stderr: io.StringIO
 ) -> None:
     exported = open_log()

@@ -490,7 +490,7 @@ CREATE RULE writes AS ON INSERT TO of_stored DO INSTEAD SELECT app.lurks(1);
     }.items(),
     ids=str,
 )
-def test_a_volatile_function_that_is_not_known_to_only_read_is_a_warning(
+def test_a_volatile_function_that_may_write_is_a_warning(
     things: Database, check: Callable[..., Result], sql: str, names: list[str]
 ) -> None:
     """The query may call it by name, as an attribute, or by an operator, a view or a policy."""
@@ -616,7 +616,7 @@ def test_problems_of_files_are_json(check: Callable[..., Result]) -> None:
     assert json.loads(check(query("SELECT 1 AS n"), "--format", "json").stdout)["ok"] is True
 
 
-def test_github_gets_one_escaped_command_per_problem(
+def test_github_gets_an_escaped_command_per_problem(
     check: Callable[..., Result],
 ) -> None:
     done = check(query("SELECT 100 % AS n"), "--format", "github")

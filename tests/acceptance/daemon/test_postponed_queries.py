@@ -35,7 +35,7 @@ def test_a_slow_query_is_polled_less_often(database: Database, tmp_path: Path) -
     assert ("quick", "skipped", "duty_cycle") not in polls
 
 
-def test_a_query_that_keeps_failing_is_tried_less_often_and_never_never(
+def test_a_query_that_keeps_failing_is_run_less_often_but_never_stops(
     database: Database, tmp_path: Path
 ) -> None:
     dsn = database.standby_dsn
@@ -49,9 +49,7 @@ def test_a_query_that_keeps_failing_is_tried_less_often_and_never_never(
         assert eventually(lambda: polled.shows("wrong", 7))
 
 
-def test_while_others_keep_the_server_busy_an_expensive_query_waits(
-    database: Database, tmp_path: Path
-) -> None:
+def test_an_expensive_query_waits_while_the_server_is_busy(database: Database, tmp_path: Path) -> None:
     dsn = database.standby_dsn
     queries = {"quick": QUICK, "dear": DEAR}
     usual = {"interval": "2s", "timeout": "1900ms", "max_age": "1h"}
