@@ -1,4 +1,4 @@
-"""`poller catalog` tells the one complete catalogue, in three forms and under any name."""
+"""`poller catalog` prints the complete catalogue in three formats, for any namespace."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The command line as a process: what it loads, what it prints, how it ends."""
+"""The command line as a process: imported modules, output and exit codes."""
 
 from __future__ import annotations
 
@@ -180,7 +180,7 @@ def test_a_terminal_gets_colour_unless_it_is_disabled(no_color: str) -> None:
     while True:
         try:
             read = os.read(main, 65536)
-        except OSError:  # Linux's way to say that the other side is closed
+        except OSError:  # raised on Linux when the other side is closed
             break
         output += read
         if not read:

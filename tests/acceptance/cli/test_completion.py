@@ -1,4 +1,4 @@
-"""Tab in a shell: commands, options, names of queries, words of settings; quick, for somebody waits."""
+"""Shell completion of commands, options, query names and values of settings, without slow imports."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ COMPLETED = {
     "poller new --aggregate o": ["oldest-age"],
     "poller nothing --x": [],
 }
-"""What is typed, and what is offered; where that is nothing, bash offers files."""
+"""Typed words, and the words that are offered. If there are none, bash offers files."""
 QUICK = (
     "run", "poll", "try", "new", "check", "schema", "test", "import", "grants", "doctor", "catalog",
     "conform", "health", "dashboard", "alerts", "watch", "demo", "settings",
@@ -32,7 +32,7 @@ QUICK = (
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A working directory with a file of queries that has a mistake, and `poller` on the path."""
+    """A working directory with an invalid query file, and `poller` on the path."""
     (tmp_path / "bin").mkdir()
     program = tmp_path / "bin" / "poller"
     program.write_text(f"#!{sys.executable}\nfrom poller.cli.main import main\nmain()\n")
@@ -46,7 +46,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_bash_completion_offers_matching_words(folder: Path) -> None:
-    """By the script that `poller --show-completion` prints, in a bash process."""
+    """A bash process runs the script that `poller --show-completion` prints."""
     bash = shutil.which("bash")
     assert bash
     script = ['eval "$(_POLLER_COMPLETE=source_bash poller)"', "complete -p poller"]
@@ -85,7 +85,7 @@ def test_completion_imports_neither_the_sdk_nor_the_driver() -> None:
 
 
 def test_completion_of_health_offers_its_options() -> None:
-    """Which are declared once more for the command line, as a probe loads none of it."""
+    """`health` declares its options a second time, because a probe does not load the command line."""
     environ = {**os.environ, "COMP_WORDS": "poller health --", "COMP_CWORD": "2"}
     code = "import sys; sys.argv = ['poller']; from poller.cli.main import main; main()"
     done = subprocess.run(
@@ -102,4 +102,4 @@ def test_only_matching_words_are_offered() -> None:
     assert values("log_format", ("text", "json"))("j") == ["json"]
     assert values("interval", ())("5") == []
     assert values("queries", ())("ext") == folders("ext") == ["extended"]
-    assert folders("") == [], "the shell's own files are more likely"
+    assert folders("") == [], "the shell offers files"

@@ -1,7 +1,7 @@
-"""Nothing leaks: secrets are planted everywhere, everything fails, and no word of them is found anywhere.
+"""No secret leaks: secrets are in every setting, every operation fails, and no output contains a secret.
 
-Every planted secret holds the word SESAME in each of its parts, so that a part gives the whole away. A case
-is one line: what is planted, and what must be said, which proves that the failure meant has come about.
+Each part of a planted secret contains the word SESAME, so that the search also finds a part. A case is a
+line: the planted text, and the expected message, which proves that the intended failure occurred.
 """
 
 # ruff: noqa: E501 - a case is a line of a table, however long
@@ -47,7 +47,7 @@ MARK = "sesame"
 
 
 def leaks(text: str, secrets: Mapping[str, str]) -> list[str]:
-    """Every form in which one of `secrets` (by user) or its mark stands in `text`."""
+    """Return every form of one of `secrets` (by user) or of the mark that occurs in `text`."""
     leaked = [MARK] if MARK in text.lower() else []
     for user, secret in secrets.items():
         leaked += [form for form in forms(user, secret) if form in text]
@@ -75,7 +75,7 @@ def forms(user: str, secret: str) -> set[str]:
     ],
 )
 def test_the_search_finds_a_secret_in_every_form(written: str) -> None:
-    """With a secret that has no mark, so that the forms themselves are what finds it."""
+    """The secret has no mark, so that only the search for its forms can find it."""
     secret = "pa ss'w\\ord/é@1?"
     text = written.format(
         secret,
@@ -89,11 +89,11 @@ def test_the_search_finds_a_secret_in_every_form(written: str) -> None:
     assert leaks("password=*** user=me", {"me": secret}) == []
 
 
-# --- who repeats what it is told
+# --- servers that repeat their input
 
 
 class Echo:
-    """Servers on 127.0.0.1 that refuse everybody and quote in every field what they were told."""
+    """Servers on 127.0.0.1 that refuse every client and repeat its input in every field."""
 
     def __init__(self) -> None:
         self.heard: list[str] = []
@@ -118,7 +118,7 @@ class Echo:
         thread = threading.Thread(target=server.serve_forever, args=(0.02,))
         thread.start()
         self.__dict__.setdefault("_servers", []).append((server, thread))
-        port: int = server.server_address[1]  # type: ignore[assignment,index]  # of TCP it is a pair
+        port: int = server.server_address[1]  # type: ignore[assignment,index]  # a pair for TCP
         return port
 
     def _serve(self, speak: Callable[[socket.socket], None]) -> int:
@@ -131,7 +131,7 @@ class Echo:
         return self._start(server)
 
     def _speak_postgres(self, connection: socket.socket) -> None:
-        """Ask for the password in plain text, and repeat it (protocol 3.0, "Message Formats")."""
+        """Request the password in plain text, and repeat it (protocol 3.0, "Message Formats")."""
         while True:
             (length,) = struct.unpack("!i", _take(connection, 4))
             startup = _take(connection, length - 4)
@@ -165,7 +165,7 @@ class Echo:
                     f"HTTP/1.0 {kind if kind.isdigit() else 403} {request}",
                     f"Location: /elsewhere?{quote(request)}",
                     f"Content-Length: {len(body)}",
-                    *([] if kind.isdigit() else [request]),  # a line that is no header, which urllib3 logs
+                    *([] if kind.isdigit() else [request]),  # urllib3 logs a line that is not a header
                 ]
                 self.wfile.write("\r\n".join([*head, "", body]).encode())
 
@@ -237,7 +237,7 @@ for line in sys.stdin:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What one command came to."""
+    """Exit code and output of a command."""
 
     code: int
     stdout: str
@@ -245,7 +245,7 @@ class Outcome:
 
 
 class Forge:
-    """Runs commands as processes that are forked after the imports, which are most of what a command costs."""
+    """Runs commands in processes forked after the imports, because imports take most of the time of a command."""
 
     def __init__(self) -> None:
         self._process = subprocess.Popen(
@@ -276,7 +276,7 @@ def forge() -> Iterator[Forge]:
 
 @dataclass
 class Bed:
-    """Where the processes run: every file that they write is below `home`."""
+    """Environment of the processes: every file that they write is below `home`."""
 
     home: Path
     plants: Path
@@ -285,7 +285,7 @@ class Bed:
     echo: Echo
     places: dict[str, str]
     secrets: dict[str, str] = field(default_factory=dict)
-    """Planted ones by their user, beside those that only have the mark."""
+    """Planted secrets without the mark, by user."""
 
     def fill(self, text: str) -> str:
         for name, value in self.places.items():
@@ -293,12 +293,12 @@ class Bed:
         return text
 
     def run(self, *arguments: str, env: Mapping[str, str]) -> Process:
-        """Start `poller ARGUMENTS...` in a home of its own; the values of `env` are filled in."""
+        """Start `poller ARGUMENTS...` in `home`, and replace the placeholders in the values of `env`."""
         process: Process = self.start(*arguments, env=self._surroundings(env), cwd=self.home)
         return process
 
     def do(self, *arguments: str, env: Mapping[str, str]) -> Outcome:
-        """Run `poller ARGUMENTS...` likewise to its end, `poll` or `settings`."""
+        """Run `poller ARGUMENTS...` (`poll` or `settings`) in the same way, and wait until it ends."""
         return self.forge.run(arguments, self._surroundings(env), self.home, self.plants)
 
     def _surroundings(self, env: Mapping[str, str]) -> dict[str, str]:
@@ -313,7 +313,7 @@ class Bed:
         return surroundings | {name: self.fill(value) for name, value in env.items()}
 
     def assert_no_secret(self, *processes: Process | Outcome, says: str) -> None:
-        """Nothing of a secret in what they wrote, and `says` (a pattern) in it."""
+        """Assert that the output contains no part of a secret, and that it matches the pattern `says`."""
         text = "".join(process.stdout + process.stderr for process in processes)
         files = [path for path in self.home.rglob("*") if path.is_file()]
         for written in (
@@ -395,20 +395,20 @@ CONNECTION_STRINGS = {
     "repeated options": ("host=127.0.0.1 port=<echo> user=me password=x options='-c a.b=Sesame'", "is wrong"),
     "no such encoding": ("postgresql://me:Sesame\udcff@127.0.0.1/db", ODD),
 }  # fmt: skip
-"""What is planted, and what is said; <closed> and the like are ports of the bed."""
+"""Planted connection string and expected message; <closed> and similar names are ports of the bed."""
 
 FORMATS = ("table", "json", "prometheus", "otlp-json")
 
 
 @pytest.mark.parametrize("case", CONNECTION_STRINGS)
 def test_no_error_in_a_connection_string_shows_its_secrets(bed: Bed, case: str) -> None:
-    """By a poll, at debug level, and by `poller settings`; formats take turns."""
+    """A poll at debug level and `poller settings` are run; the output formats alternate."""
     conninfo, says = CONNECTION_STRINGS[case]
     turn = list(CONNECTION_STRINGS).index(case)
     env = {"POLLER_DATABASE_URL": conninfo, "POLLER_LOG_FORMAT": ("text", "json")[turn % 2]}
     polling = bed.do("poll", "--format", FORMATS[turn % 4], env=env)
     settings = bed.do("settings", "--format", ("table", "json")[turn % 2], env=env)
-    # What only the resolver of host names finds out is found out at a connect.
+    # Only a connection attempt resolves the host name.
     code = 2 if says in (ODD, FOREIGN) and case != "no host name" else 1
     assert (polling.code, settings.code) == (code, 0), f"{polling}{settings}"
     bed.assert_no_secret(polling, says=says)
@@ -434,7 +434,7 @@ def test_doctor_and_daemon_show_no_connection_string(bed: Bed, command: str, cas
 
 
 def test_the_echo_server_received_the_secrets(bed: Bed) -> None:
-    """Or the cases with it would prove nothing."""
+    """Otherwise the cases with the echo server would prove nothing."""
     bed.secrets["me"] = 'Sesame "it\'s"?'
     env = {"POLLER_DATABASE_URL": CONNECTION_STRINGS["repeated"][0]}
     process = bed.do("poll", env=env)
@@ -535,7 +535,7 @@ def test_a_refusal_by_a_real_server_shows_no_secret(
 
 _HEADERS = "authorization=Bearer%20Sesame%2F%20Sesame,api-key=Sesame%27s"
 _AWAY = "UNAVAILABLE|DEADLINE_EXCEEDED"
-"""A busy machine may not come to know within the second that such an export has."""
+"""On a busy machine the timeout of a second may expire before the failure is known."""
 _KEY = "-----BEGIN PRIVATE KEY-----\nSesame\n-----END PRIVATE KEY-----\n"
 COLLECTORS: dict[str, tuple[dict[str, str], str]] = {
     "gRPC 16": ({"POLLER_OTLP_ENDPOINT": "http://127.0.0.1:<grpc>", "OTEL_EXPORTER_OTLP_HEADERS": _HEADERS, "POLLER_EXPORT_TIMEOUT": "30s"}, "UNAUTHENTICATED"),
@@ -615,7 +615,7 @@ def test_doctor_shows_no_credential_for_a_collector(bed: Bed, case: str) -> None
 def test_exported_data_contain_no_secret(
     bed: Bed, database: Database, receiver: Receiver, protocol: str
 ) -> None:
-    """A good run with everything set and traced: neither attributes nor resource nor its log show it."""
+    """In a successful run with all settings and traces, attributes, resource and log contain no secret."""
     env = {
         "POLLER_DATABASE_URL": database.standby_dsn.replace("@", ":Sesame@") + "?options=-c%20a.b%3DSesame"
         if "://" in database.standby_dsn
@@ -628,7 +628,9 @@ def test_exported_data_contain_no_secret(
         "POLLER_OTLP_PROTOCOL": protocol,
         "OTEL_EXPORTER_OTLP_HEADERS": _HEADERS,
         "POLLER_EXPORT_INTERVAL": "1s",
-        "POLLER_STATE_DIR": str(bed.home / "state"),  # below `home`, so that what is kept is searched too
+        "POLLER_STATE_DIR": str(
+            bed.home / "state"
+        ),  # below `home`, so that stored exports are searched as well
         "GRPC_VERBOSITY": "debug",
         "GRPC_TRACE": "http,call_error,api",
     }
@@ -639,7 +641,7 @@ def test_exported_data_contain_no_secret(
     process.send(signal.SIGTERM)
     assert process.wait() == 0, process
     requests = receiver.requests()
-    assert any(MARK in str(received.headers).lower() for received in requests)  # that is where it belongs
+    assert any(MARK in str(received.headers).lower() for received in requests)  # the header has to contain it
     for received in requests:
         assert leaks(str(received.request), {}) == []
     assert leaks(line, {}) == []
@@ -671,7 +673,7 @@ def test_a_query_error_shows_no_secret_from_the_connection_options(
 
 
 def test_a_password_that_is_short_or_the_user_name_leaves_the_log_readable(start_process: Start) -> None:
-    """One that equals the user's name hides nothing, and a short one is looked for as a word."""
+    """A password that equals the user name is not masked, and a short password is masked only as a whole word."""
     code = (
         "from poller.model.redaction import learn_conninfo, redact; "
         "learn_conninfo('postgresql://postgres:postgres@h/postgres'); learn_conninfo('host=h password=poll'); "
@@ -684,7 +686,7 @@ def test_a_password_that_is_short_or_the_user_name_leaves_the_log_readable(start
     )
 
 
-# --- as a library, and where we are wrong ourselves
+# --- use as a library, and unexpected exceptions
 
 _LIBRARY = """
 import logging, sys
@@ -717,7 +719,7 @@ for where in sys.argv[1:]:
 
 
 def test_libraries_that_log_everything_log_no_secret(bed: Bed, start_process: Start) -> None:
-    """Without our own log, so that what libraries write is what is seen."""
+    """The poller's logging is not configured, so that the output of the libraries is not masked."""
     strings = [bed.fill(conninfo) for conninfo, _ in CONNECTION_STRINGS.values() if "\udcff" not in conninfo]
     listed = bed.plants / "strings"
     listed.write_text("\0".join(strings))
@@ -779,7 +781,7 @@ def test_an_unexpected_exception_shows_no_secret(
 
 
 def test_a_terminal_shows_no_secret() -> None:
-    """`poller settings` draws a table of its own there."""
+    """On a terminal, `poller settings` draws another table."""
     master, terminal = pty.openpty()
     env = {
         **os.environ,
@@ -794,7 +796,7 @@ def test_a_terminal_shows_no_secret() -> None:
         [sys.executable, "-m", "poller", "settings"], stdout=terminal, stderr=terminal, env=env
     ) as process:
         os.close(terminal)
-        with contextlib.suppress(OSError):  # Linux says so when the last writer has closed its end
+        with contextlib.suppress(OSError):  # raised on Linux when the last writer has closed its end
             while read := os.read(master, 65536):
                 output += read
         process.wait(30)

@@ -1,4 +1,4 @@
-"""The one-shot poll: its table, its formats, its exit codes, its silence."""
+"""`poller poll`: table, formats, exit codes and diagnostics."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Start = Callable[..., Process]
 
 @pytest.mark.postgres
 def test_table_has_a_line_per_series(server: MessagingServer, poller_process: Start) -> None:
-    """Piped, it is plain: no colour, no box, every series on one line, nothing but the result on stdout."""
+    """In a pipe the table has no colour and no box, a series is a line, and stdout has only the result."""
     process = poller_process("poll", env={"POLLER_DATABASE_URL": server.standby_dsn})
     code = process.wait()
     lines = [line.split() for line in process.stdout.splitlines()]
@@ -94,7 +94,7 @@ def test_a_failed_query_is_exit_code_1_and_the_other_results_are_printed(
 def test_a_result_without_a_valid_row_is_exit_code_1(
     server: MessagingServer, poller_process: Start, tmp_path: Path, sql: str, code: int, state: str
 ) -> None:
-    """Rows that are not there, and a NULL that is left out on demand, are no failure."""
+    """An empty result, and a NULL that the query declares as omitted, are not failures."""
     queries = write_queries(tmp_path, ("q", sql))
     process = poller_process("poll", "--queries", queries, env={"POLLER_DATABASE_URL": server.standby_dsn})
 
@@ -112,7 +112,7 @@ def test_an_unreachable_database_is_exit_code_1(poller_process: Start) -> None:
     assert code == 1, process
     assert "failed(unavailable)" in process.stdout
     assert process.stderr.count("replica unavailable") == 1
-    assert "refused. Is the server running" in process.stderr, "of libpq's two lines"
+    assert "refused. Is the server running" in process.stderr, "libpq's message has two lines"
     assert "sekret" not in process.stdout + process.stderr
 
 
@@ -201,7 +201,7 @@ def test_push_delivers_each_value_once(
 def test_a_refused_push_is_exit_code_1(
     server: MessagingServer, receiver: Receiver, poller_process: Start
 ) -> None:
-    """The values are printed all the same."""
+    """The values are printed nevertheless."""
     receiver.answer = INVALID
     process = poller_process(
         "poll",
@@ -281,7 +281,7 @@ def test_the_first_signal_ends_the_wait_for_a_collector_that_hangs(
     protocol: str,
     number: signal.Signals,
 ) -> None:
-    """However long the timeout; what is polled is kept."""
+    """The length of the timeout does not matter, and the polled values are stored."""
     receiver.answer = HANG
     env = {
         "POLLER_DATABASE_URL": f"{server.standby_dsn}\n",
@@ -298,7 +298,7 @@ def test_the_first_signal_ends_the_wait_for_a_collector_that_hangs(
 
 
 def test_an_invalid_header_is_exit_code_2(poller_process: Start) -> None:
-    """The push would go on without its credentials."""
+    """Otherwise the push would be sent without its credentials."""
     env = {
         "POLLER_DATABASE_URL": "dbname=x",
         "POLLER_OTLP_ENDPOINT": "http://127.0.0.1:1",
@@ -317,7 +317,7 @@ def test_an_invalid_header_is_exit_code_2(poller_process: Start) -> None:
 def test_a_push_next_to_a_daemon_warns_that_it_stores_nothing_and_delivers(
     server: MessagingServer, receiver: Receiver, poller_process: Start, tmp_path: Path
 ) -> None:
-    """And a second daemon is refused."""
+    """A second daemon is refused."""
     env = {
         "POLLER_DATABASE_URL": server.standby_dsn,
         "POLLER_OTLP_ENDPOINT": receiver.grpc_endpoint,
@@ -369,7 +369,7 @@ def test_a_terminal_shows_the_running_query(server: MessagingServer, tmp_path: P
 
 
 def on_terminal(arguments: list[str], server: Database, env: dict[str, str]) -> str:
-    """Everything `poller ARGUMENTS` writes to a terminal of its own."""
+    """Return all output of `poller ARGUMENTS` on a terminal."""
     master, terminal = pty.openpty()
     with subprocess.Popen(
         [sys.executable, "-m", "poller", *arguments],
@@ -389,7 +389,7 @@ def on_terminal(arguments: list[str], server: Database, env: dict[str, str]) -> 
         while True:
             try:
                 read = os.read(master, 65536)
-            except OSError:  # Linux says so when the last writer has closed its end
+            except OSError:  # raised on Linux when the last writer has closed its end
                 break
             if not read:
                 break
@@ -403,7 +403,7 @@ def on_terminal(arguments: list[str], server: Database, env: dict[str, str]) -> 
 def test_a_series_fed_by_two_queries_is_omitted_from_both_as_in_the_daemon(
     database: Database, poller_process: Start, receiver: Receiver, tmp_path: Path
 ) -> None:
-    """In one tick and in two: it must not matter which of them is polled first."""
+    """The queries are in a single tick and in two ticks: their order must not matter."""
     metric = {"name": "shared", "unit": "{row}", "description": "Shared.", "value_column": "n"}
     definitions = [
         {
@@ -441,7 +441,7 @@ def test_a_series_fed_by_two_queries_is_omitted_from_both_as_in_the_daemon(
 
 
 def _counted_duplicates(points: Iterable[Point]) -> set[str]:
-    """The queries that lost data points as duplicates."""
+    """Return the queries whose data points were rejected as duplicates."""
     return {
         str(point.attributes["poller.query.name"])
         for point in points

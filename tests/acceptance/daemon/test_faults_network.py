@@ -1,4 +1,4 @@
-"""Whatever happens to the network, a tick ends, it is said once, and the next one finds back."""
+"""After every fault of the network the tick ends, the fault is logged once, and a later tick recovers."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SKIPPED_TICK = "^tick default/1s skipped: the previous one is still running"
 
 @pytest.fixture(scope="module")
 def proxy(cluster: Cluster) -> Iterator[Proxy]:
-    """Between the poller and a standby that has what it polls."""
+    """A proxy between the poller and a standby with the polled tables."""
     cluster.primary.execute("CREATE DATABASE networked")
     cluster.primary.execute(THINGS, "networked")
     cluster.wait_replayed(30)
@@ -29,7 +29,7 @@ def proxy(cluster: Cluster) -> Iterator[Proxy]:
 
 @pytest.fixture(scope="module")
 def polled(proxy: Proxy, cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Polled]:
-    """One daemon for all of them; the name tells it from those of other tests on the same servers."""
+    """A daemon for all tests; its name distinguishes it from daemons of other tests on the same servers."""
     dsn = proxy.dsn(cluster.standby.dsn("networked") + "?application_name=networked")
     watched = [cluster.primary.dsn(), cluster.standby.dsn()]
     with polling(tmp_path_factory.mktemp("queries"), dsn, watched, name="networked") as polled:
@@ -66,7 +66,7 @@ def test_a_server_that_accepts_and_never_answers(proxy: Proxy, polled: Polled, s
 
 
 def test_a_connection_cut_in_the_middle_of_a_result(proxy: Proxy, polled: Polled, spell: Spell) -> None:
-    """What came in whole before is kept; half a result is none."""
+    """Results that arrived completely before are stored; an incomplete result is discarded."""
     polled.napping()
     proxy.cut_after(10)
     spell.said(GONE)
@@ -79,14 +79,14 @@ def test_a_connection_cut_in_the_middle_of_a_result(proxy: Proxy, polled: Polled
 def test_a_network_that_drops_everything_while_a_query_runs(
     proxy: Proxy, polled: Polled, spell: Spell
 ) -> None:
-    """The tick ends when its query's own timeout has passed unanswered; the server ends what is left."""
+    """The tick ends after the timeout of its query; the server ends the session."""
     polled.napping()
     proxy.hang()
     spell.said(GONE)
     spell.withheld()
     proxy.resume()
     spell.healed()
-    # The server cannot know that the old connection is dead before the network says so.
+    # The server keeps the old connection until the network reports the failure.
     spell.recovered(SKIPPED_TICK, GONE, ends=[BACK], connections=2)
 
 
@@ -103,7 +103,7 @@ def test_a_network_that_drops_everything_between_two_ticks(
 
 
 def test_a_slow_network_is_not_a_fault(proxy: Proxy, spell: Spell) -> None:
-    """50 ms each way: every poll is good, and the server's timeouts do not count the way."""
+    """A delay of 50 ms in each direction fails no poll; the server's timeouts do not include the delay."""
     proxy.delay_up = proxy.delay_down = 0.05
     spell.counted("pace", "ok", times=3)
     spell.recovered()

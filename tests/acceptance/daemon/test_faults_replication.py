@@ -1,4 +1,4 @@
-"""Whatever happens between primary and standby, the poller tells old data from new and follows the roles."""
+"""The poller detects outdated data and follows role changes after every fault between primary and standby."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ ROLES = {"of_standby": {"requires": {"role": "standby"}}, "of_primary": {"requir
 
 
 class Bed:
-    """A primary, a standby, and the link between them in our hands."""
+    """A primary, a standby, and a link between them that the tests control."""
 
     def __init__(self, cluster: Cluster, link: Proxy) -> None:
         self.cluster = cluster
         self.link = link
 
     def lengthen(self) -> None:
-        """Commit something on the primary that the standby has not yet."""
+        """Commit a row on the primary that the standby does not have yet."""
         self.cluster.primary.execute("INSERT INTO things VALUES (0)")
 
     def follow(self, port: int) -> None:
@@ -68,7 +68,7 @@ def polled(bed: Bed, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Polle
 
 
 def test_replay_is_paused(bed: Bed, polled: Polled) -> None:
-    """While nothing is missing all goes on; once something is, the lag grows and polls are skipped."""
+    """Polls continue while no WAL is missing; after that the lag grows and polls are skipped."""
     spell = Spell(polled)
     count = polled.value("things")
     bed.cluster.standby.execute("SELECT pg_wal_replay_pause()")
@@ -89,7 +89,7 @@ def test_replay_is_paused(bed: Bed, polled: Polled) -> None:
 
 
 def test_the_link_to_the_primary_is_cut(bed: Bed, polled: Polled) -> None:
-    """Lag grows from the cut on, though nothing is there to replay: what is missing cannot be seen."""
+    """The lag grows from the cut on, although the standby has nothing to replay: it cannot see missing WAL."""
     spell = Spell(polled)
     count = polled.value("things")
     bed.link.refuse()
@@ -108,8 +108,8 @@ def test_the_link_to_the_primary_is_cut(bed: Bed, polled: Polled) -> None:
 
 
 def test_a_standby_is_promoted(own_cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> None:
-    """`requires.role` follows without a restart; POLLER_REQUIRE_STANDBY=true refuses from then on, `warn`
-    says so once."""
+    """`requires.role` follows without a restart; POLLER_REQUIRE_STANDBY=true then refuses the server, and
+    `warn` logs a warning once."""
     own_cluster.primary.execute(THINGS)
     own_cluster.wait_replayed()
     servers = [own_cluster.primary.dsn(), own_cluster.standby.dsn()]

@@ -1,4 +1,4 @@
-"""Whatever happens to the server, the poller keeps to one connection, says so once and comes back."""
+"""After every fault of the server the poller uses a single connection, logs the fault once and recovers."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SKIPPED_TICK = "^tick default/1s skipped: the previous one is still running"
 
 
 class Bed:
-    """A primary and a standby that stop and start, and an ordinary role to poll as."""
+    """A primary and a standby that tests stop and start, and an ordinary role for the poller."""
 
     def __init__(self, cluster: Cluster) -> None:
         self.cluster = cluster
@@ -47,7 +47,7 @@ class Bed:
         self.cluster.wait_replayed(30)
 
     def let_in(self, method: str) -> None:
-        """Ask the poller's role for this at the next connect."""
+        """Require this authentication method from the poller's role at the next connect."""
         rules = f"host all poller 127.0.0.1/32 {method}\nhost all all 127.0.0.1/32 trust\n"
         self.standby.add_file("pg_hba.conf", f"{rules}host replication all 127.0.0.1/32 trust\n".encode())
         self.standby.execute("SELECT pg_reload_conf()")
@@ -71,14 +71,14 @@ class Bed:
         assert eventually(done)
 
     def restore(self) -> None:
-        """Make the servers answer again after a test that failed, so that the next ones can be judged."""
+        """Make the servers answer again after a failed test, so that it does not affect the next tests."""
         self.gate.touch()
         if self.refusal():
             self.standby.restart("immediate")
         self.change("CONNECTION LIMIT -1")
 
     def refusal(self) -> str:
-        """What the standby says to a new connection; empty where it lets it in."""
+        """Return the standby's error for a new connection; empty if it accepts the connection."""
         try:
             self.standby.execute("SELECT 1")
         except psycopg.OperationalError as error:
@@ -106,7 +106,7 @@ def bed(request: pytest.FixtureRequest, pg_bin: Path | None) -> Iterator[Bed]:
 
 @pytest.fixture(scope="module")
 def polled(bed: Bed, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Polled]:
-    """One daemon for all of them: what it goes through in one test must not show in the next."""
+    """A daemon for all tests: a fault in a test must not affect the next test."""
     watched = [bed.primary.dsn(), bed.standby.dsn()]
     with polling(tmp_path_factory.mktemp("queries"), bed.dsn, watched) as polled:
         yield polled
@@ -114,7 +114,7 @@ def polled(bed: Bed, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Polle
 
 @pytest.fixture
 def spell(bed: Bed, polled: Polled) -> Iterator[Spell]:
-    """Begins when all is well."""
+    """Starts when every query succeeds."""
     yield Spell(polled)
     bed.restore()
 
@@ -134,13 +134,13 @@ def test_a_standby_restarts_while_a_query_runs(bed: Bed, polled: Polled, spell: 
     polled.napping()
     bed.standby.restart(mode)
     spell.healed()
-    # An immediate shutdown says its 57P02 as a warning and then hangs up.
+    # An immediate shutdown sends 57P02 as a warning and closes the connection.
     spell.counted("pace", "failed", "unavailable", *(["57P01"] if mode == "fast" else []))
     spell.recovered(GONE, ends=[BACK])
 
 
 def test_a_backend_is_terminated_while_a_query_runs(polled: Polled, spell: Spell) -> None:
-    """Costs what had not been answered in that tick, and no more."""
+    """Only the queries that were not answered in that tick fail."""
     os.kill(polled.napping(), signal.SIGTERM)
     spell.healed()
     record = spell.said(GONE)
@@ -162,7 +162,7 @@ def test_a_backend_terminated_between_two_ticks_loses_no_result(
 
 
 def test_a_query_is_cancelled_by_an_operator(polled: Polled, spell: Spell) -> None:
-    """Costs itself, and is not taken for a timeout of ours."""
+    """Only that query fails, and the failure is not reported as a timeout."""
     os.kill(polled.napping(), signal.SIGINT)
     spell.healed()
     record = spell.said("^query nap failed: canceling statement due to user request")
@@ -172,7 +172,7 @@ def test_a_query_is_cancelled_by_an_operator(polled: Polled, spell: Spell) -> No
 
 
 def test_a_killed_backend_makes_the_server_restart(bed: Bed, polled: Polled, spell: Spell) -> None:
-    """SIGKILL of one backend: the postmaster restarts every process, through a recovery."""
+    """After SIGKILL of a backend the postmaster restarts every process, with a recovery."""
     os.kill(polled.napping(), signal.SIGKILL)
     spell.said(GONE)
     assert eventually(lambda: not bed.refusal())
@@ -182,7 +182,7 @@ def test_a_killed_backend_makes_the_server_restart(bed: Bed, polled: Polled, spe
 
 
 def test_a_server_is_starting_up(bed: Bed, spell: Spell) -> None:
-    """It refuses until recovery has come to a consistent state."""
+    """The server refuses connections until recovery reaches a consistent state."""
     bed.standby.stop()
     bed.gate.unlink()
     starting = threading.Thread(target=bed.standby.start)
@@ -202,9 +202,9 @@ def test_a_server_is_starting_up(bed: Bed, spell: Spell) -> None:
 def test_a_server_shuts_down_when_its_clients_have_disconnected(
     bed: Bed, polled: Polled, spell: Spell
 ) -> None:
-    """A connection that is kept is of use to its end; a new one is refused."""
+    """An open connection works until the shutdown; a new connection is refused."""
     os.kill(bed.standby.pid, signal.SIGTERM)
-    # The watch's own connection keeps the server from its end.
+    # The watch's connection delays the end of the shutdown.
     assert eventually(lambda: "the database system is shutting down" in bed.refusal())
     spell.counted("pace", "ok", times=2)
     assert not [key for key in spell.more() if key[1] != "ok"]
@@ -217,7 +217,7 @@ def test_a_server_shuts_down_when_its_clients_have_disconnected(
 
 
 def test_the_postmaster_is_frozen(bed: Bed, polled: Polled, spell: Spell) -> None:
-    """The kernel accepts for it, and nobody answers: an attempt ends by POLLER_CONNECT_TIMEOUT."""
+    """The kernel accepts connections and no process answers: POLLER_CONNECT_TIMEOUT ends an attempt."""
     postmaster = bed.standby.pid
     backend = polled.after_tick()
     os.kill(postmaster, signal.SIGSTOP)
@@ -245,7 +245,7 @@ def test_a_database_is_dropped_and_created_again(bed: Bed, polled: Polled, spell
     finally:
         bed.make_database()
     spell.healed()
-    # Where the machine is slow the drop is replayed into the next tick, and ends it as a conflict.
+    # On a slow machine the drop is replayed during the next tick, and ends it with a conflict.
     conflict = r"conflict with recovery|^query \w+ recovered"
     spell.recovered(GONE, ends=[BACK], besides=conflict, late=2)
 
@@ -278,18 +278,18 @@ def test_a_role_is_rejected_by_pg_hba(bed: Bed, spell: Spell) -> None:
 
 
 def test_a_server_without_a_free_connection(bed: Bed, polled: Polled, spell: Spell) -> None:
-    """max_connections is reached: it refuses with 53300, and the poller takes no place that it had not."""
+    """At max_connections the server refuses with 53300, and the poller opens no additional connection."""
     with ExitStack() as others:
 
         def full() -> bool:
-            """Take every free place, the poller's as well."""
+            """Use every free connection slot, including the poller's."""
             bed.hang_up()
             crowd()
-            # Only when its backend is gone is its place free.
+            # The slot is free only after the backend has exited.
             return not polled.watch.now() and crowd() == 0
 
         def crowd() -> int:
-            """Take what is free; how many places that were."""
+            """Use the free slots, and return their number."""
             count = 0
             with suppress(psycopg.OperationalError):
                 while True:

@@ -1,4 +1,4 @@
-"""`poller health` beside real daemons: that live, hang, are killed, and have nobody to talk to."""
+"""`poller health` with real daemons: running, hung, killed, and without database and collector."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def health(file: Path, *arguments: str) -> tuple[int, str]:
 
 
 def says(file: Path, code: int, *words: str, arguments: Sequence[str] = ()) -> bool:
-    """Whether it comes to say so."""
+    """Wait until `poller health` returns this code and these words."""
 
     def look() -> bool:
         answer = health(file, *arguments)
@@ -71,7 +71,7 @@ def lonely(poller_process: Start, tmp_path: Path) -> Process:
 def test_a_collector_that_stops_answering_is_reported_before_the_timeout(
     receiver: Receiver, poller_process: Start, tmp_path: Path
 ) -> None:
-    """The request under way has not failed yet, and nothing is delivered meanwhile."""
+    """The current request has not failed yet, and nothing is delivered in the meantime."""
     (database,) = free_ports(1)
     process = poller_process(
         "run",
@@ -150,7 +150,7 @@ def test_an_ordered_shutdown_removes_the_heartbeat(lonely: Process) -> None:
 
 @pytest.fixture
 def gate() -> Iterator[threading.Lock]:
-    """A lock that is held to the end, or until the test lets it go."""
+    """A lock that is held until the test releases it or ends."""
     gate = threading.Lock()
     gate.acquire()
     yield gate
@@ -159,7 +159,7 @@ def gate() -> Iterator[threading.Lock]:
 
 
 def test_a_deadlocked_worker_is_reported_with_its_tick(gate: threading.Lock, tmp_path: Path) -> None:
-    """The real loops, with less patience: the process beats on, and yet it is not alive."""
+    """With the real loops and a shorter limit: the process writes heartbeats and is not alive."""
 
     def poll(queries: Sequence[QueryDefinition]) -> list[PollResult]:
         with gate:

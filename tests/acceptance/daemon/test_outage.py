@@ -1,4 +1,4 @@
-"""A collector's outage leaves no hole: real daemon, real database, real sockets, and a kill in the middle."""
+"""A collector's outage leaves no gap: real daemon, database and sockets, and a kill during the outage."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Start = Callable[..., Process]
 
 
 def count_stored(process: Process) -> int:
-    """How many exports a daemon says that it has kept."""
+    """Return how many stored exports a daemon has logged."""
     return process.stderr.count(" export kept ")
 
 
@@ -25,7 +25,7 @@ def count_stored(process: Process) -> int:
 def test_an_outage_with_a_kill_in_the_middle_loses_no_export(
     server: MessagingServer, receiver: Receiver, poller_process: Start, tmp_path: Path, protocol: str
 ) -> None:
-    """Every export arrives, in order, with its own time; what arrives twice is the same, byte for byte."""
+    """Every export arrives, in order, with its own time; a duplicate is identical byte for byte."""
 
     def run(instance: str) -> Process:
         endpoint = receiver.grpc_endpoint if protocol == "grpc" else receiver.http_endpoint
@@ -40,7 +40,7 @@ def test_an_outage_with_a_kill_in_the_middle_loses_no_export(
                 "POLLER_EXPORT_INTERVAL": "200ms",
                 "POLLER_STATE_DIR": str(tmp_path / "state"),
                 "POLLER_LOG_LEVEL": "debug",
-                # A machine that stalls must cost no request its answer, nor the last one its time.
+                # On a machine that stalls no request may time out, and the last request needs its time.
                 "POLLER_EXPORT_TIMEOUT": "2m",
                 "POLLER_GRACE_PERIOD": "2m",
             },
@@ -51,7 +51,7 @@ def test_an_outage_with_a_kill_in_the_middle_loses_no_export(
     receiver.answer = HANG
     receiver.wait_for_attempts(len(receiver.attempts()) + 1)
     assert eventually(lambda: count_stored(first) >= 8, 60)
-    receiver.stop()  # with a request in its hands
+    receiver.stop()  # while it processes a request
     first.wait_for_line("WARNING .*export failed", 120)
     before = count_stored(first)
     assert eventually(lambda: count_stored(first) >= before + 8, 60)
@@ -62,7 +62,7 @@ def test_an_outage_with_a_kill_in_the_middle_loses_no_export(
     second.wait_for_line(r"INFO .*sending \d+ requests? left over from the previous run first", 120)
     second.wait_for_line("WARNING .*export failed", 120)
     assert eventually(lambda: count_stored(second) >= 8, 60)
-    sick = Answer("INTERNAL", 500, "told to be sick")
+    sick = Answer("INTERNAL", 500, "configured to fail")
     receiver.answer_next(UNAVAILABLE, throttle(1), CUT, sick, ACCEPT, ACCEPT, CUT, UNAVAILABLE)
     receiver.answer = ACCEPT
     receiver.start()
@@ -80,7 +80,7 @@ def test_an_outage_with_a_kill_in_the_middle_loses_no_export(
     assert len(set(exports)) == len(set(times))
     instances = [str(instance) for instance, *_ in sorted(set(exports), key=lambda export: export[1])]
     assert instances == sorted(instances)
-    # The last may have been kept and not told when it was killed.
+    # The last export may be stored but not logged when the daemon is killed.
     assert instances.count("first") - count_stored(first) in (0, 1)
     assert instances.count("second") == count_stored(second)
     for process in (first, second):
@@ -91,8 +91,8 @@ def test_an_outage_with_a_kill_in_the_middle_loses_no_export(
 def test_a_daemon_that_stops_during_an_outage_logs_the_fate_of_undelivered_exports(
     server: MessagingServer, receiver: Receiver, poller_process: Start, tmp_path: Path
 ) -> None:
-    # What only an operator can help is waited for no longer, however long the grace.
-    receiver.answer = Answer("UNAUTHENTICATED", 401, "told to know nobody")
+    # Shutdown does not wait for an error that only an operator can fix, even with a long grace period.
+    receiver.answer = Answer("UNAUTHENTICATED", 401, "configured to reject every client")
     env = {
         "POLLER_DATABASE_URL": server.standby_dsn,
         "POLLER_OTLP_ENDPOINT": receiver.grpc_endpoint,

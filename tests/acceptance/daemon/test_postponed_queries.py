@@ -1,4 +1,4 @@
-"""A daemon on a real standby holds back what is slow, what keeps failing, and what is dear at busy times."""
+"""A daemon on a real standby postpones slow and failing queries, and expensive queries while it is busy."""
 
 from __future__ import annotations
 
@@ -60,13 +60,13 @@ def test_an_expensive_query_waits_while_the_server_is_busy(database: Database, t
         ) as polled,
         ExitStack() as others,
     ):  # fmt: skip
-        assert came_to(polled, "dear", "ok", times=2), "nobody else is there"
+        assert came_to(polled, "dear", "ok", times=2), "the server is not busy"
         for _ in range(25):
             other = others.enter_context(closing(psycopg.connect(dsn, autocommit=True)))
             other.pgconn.send_query(OTHERS.encode())
         assert came_to(polled, "dear", "skipped", "busy"), polled.process
         quick = polled.polls()["quick", "ok"]
-        assert came_to(polled, "quick", "ok", times=quick + 1), "what is cheap goes on"
+        assert came_to(polled, "quick", "ok", times=quick + 1), "a cheap query continues"
         database.ask_standby(
             f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query = '{OTHERS}'"
         )

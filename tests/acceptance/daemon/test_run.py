@@ -1,4 +1,4 @@
-"""The daemon, end to end: real standby, real receiver, real signals."""
+"""The daemon end to end: real standby, real receiver, real signals."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ COUNTED = {
 
 
 def environment(dsn: str, endpoint: str, **more: str) -> Mapping[str, str]:
-    """What an operator sets, and short intervals."""
+    """Return the variables that an operator sets, with short intervals."""
     return {
         "POLLER_DATABASE_URL": dsn,
         "POLLER_OTLP_ENDPOINT": endpoint,
@@ -59,7 +59,7 @@ def latest(points: list[Point]) -> dict[str, Point]:
 def test_the_four_gauges_arrive_exactly(
     server: MessagingServer, receiver: Receiver, poller_process: Start, protocol: str
 ) -> None:
-    """Name, unit, description and value of each, equal to what the standby itself counts."""
+    """Name, unit and description are correct, and each value equals a count on the standby."""
     endpoint = receiver.grpc_endpoint if protocol == "grpc" else receiver.http_endpoint
     more = {} if protocol == "grpc" else {"POLLER_OTLP_PROTOCOL": "http/protobuf"}
     poller_process("run", env=environment(server.standby_dsn, endpoint, **more))
@@ -88,7 +88,7 @@ def test_the_four_gauges_arrive_exactly(
 def test_values_follow_the_database(
     server: MessagingServer, receiver: Receiver, poller_process: Start
 ) -> None:
-    """A row that is added on the primary is in the next poll of the standby."""
+    """The next poll of the standby counts a row that was added on the primary."""
     poller_process("run", env=environment(server.standby_dsn, receiver.grpc_endpoint))
     receiver.wait_for(lambda points: latest(points).get("users_total"))
     server.execute("INSERT INTO users (id, username, password_hash) VALUES (gen_random_uuid(), 'late', 'x')")
@@ -100,7 +100,7 @@ def test_values_follow_the_database(
 def test_a_query_with_a_missing_size_column_is_skipped_and_logged(
     server: MessagingServer, receiver: Receiver, poller_process: Start
 ) -> None:
-    """The real schema has no size column: three gauges arrive, the fourth is skipped and says why."""
+    """The real schema has no size column: three gauges arrive, and the log has the reason for the fourth."""
     server.execute("ALTER TABLE attachments DROP COLUMN size_bytes")
     server.replayed()
     process = poller_process("run", env=environment(server.standby_dsn, receiver.grpc_endpoint))
@@ -144,14 +144,14 @@ def test_a_migration_adds_the_fourth_gauge_without_a_restart(
 def test_sigterm_during_a_long_query_ends_in_order(
     server: MessagingServer, receiver: Receiver, poller_process: Start, tmp_path: Path
 ) -> None:
-    """Exit code 0, the running query cancelled on the server, the last values pushed once more."""
+    """The exit code is 0, the server cancels the running query, and the last values are exported again."""
     queries = write_queries(
         tmp_path,
         ("quick", "SELECT count(*) AS n FROM users"),
         ("slow", "SELECT 1 AS n FROM pg_sleep(30)"),
         interval="30s",
         timeout="30s",
-        # The quick query has its own tick, so that its value is there before the slow one runs.
+        # The quick query has its own tick, so that its value is stored before the slow query runs.
         groups={"quick": "quick"},
     )
     process = poller_process(
@@ -178,7 +178,7 @@ def test_sigterm_during_a_long_query_ends_in_order(
 
 @pytest.mark.postgres
 def test_a_second_signal_ends_at_once(server: MessagingServer, poller_process: Start) -> None:
-    """While the last push waits for a collector that hangs."""
+    """The last export is waiting for a collector that hangs."""
     with Receiver() as receiver:
         receiver.answer = HANG
         process = poller_process(
@@ -210,7 +210,7 @@ def test_a_blocked_log_does_not_delay_the_shutdown(database: Database) -> None:
     try:
         with os.fdopen(read, "rb") as log:
             while b"polling the standby" not in log.readline():
-                pass  # its signals are its own by now
+                pass  # its signal handlers are set now
             os.set_blocking(write, False)
             with contextlib.suppress(BlockingIOError):
                 while True:
@@ -228,7 +228,7 @@ def test_a_blocked_log_does_not_delay_the_shutdown(database: Database) -> None:
 def test_a_collector_that_hangs_does_not_delay_the_shutdown(
     server: MessagingServer, poller_process: Start
 ) -> None:
-    """Within the grace period, with exit code 0."""
+    """The daemon ends within the grace period, with exit code 0."""
     with Receiver() as receiver:
         receiver.answer = HANG
         process = poller_process(
@@ -245,7 +245,7 @@ def test_a_collector_that_hangs_does_not_delay_the_shutdown(
 def test_the_daemon_recovers_when_the_database_returns(
     own_cluster: Cluster, receiver: Receiver, poller_process: Start
 ) -> None:
-    """It starts without a database, says so once, and recovers by itself; again after an outage."""
+    """It starts without a database, logs that once, and recovers; it does the same after an outage."""
     own_cluster.primary.execute(SCHEMA.read_text())
     own_cluster.primary.execute(ROWS)
     own_cluster.wait_replayed()
@@ -278,7 +278,7 @@ def test_the_daemon_recovers_when_the_database_returns(
 def test_the_daemon_recovers_when_the_collector_returns(
     server: MessagingServer, receiver: Receiver, poller_process: Start
 ) -> None:
-    """One warning when pushes fail, one line when they work again, and newer values after it."""
+    """A warning is logged when exports fail and a line when they succeed again, followed by newer values."""
     receiver.stop()
     process = poller_process(
         "run", env=environment(server.standby_dsn, receiver.grpc_endpoint, POLLER_EXPORT_TIMEOUT="1s")
@@ -297,13 +297,13 @@ def test_the_daemon_recovers_when_the_collector_returns(
 def test_a_value_older_than_max_age_is_not_exported(
     own_cluster: Cluster, receiver: Receiver, poller_process: Start
 ) -> None:
-    """After three intervals without the database the series is absent, and its staleness is data."""
+    """After three intervals without the database the series is absent, and a metric reports its staleness."""
     own_cluster.primary.execute(SCHEMA.read_text())
     own_cluster.primary.execute(ROWS)
     own_cluster.wait_replayed()
     poller_process("run", env=environment(own_cluster.standby.dsn(), receiver.grpc_endpoint))
     receiver.wait_for(lambda points: latest(points).get("users_total"))
-    receiver.clear()  # until its first poll every query is stale
+    receiver.clear()  # every query is stale until its first poll
     own_cluster.standby.stop("immediate")
     receiver.wait_for(
         lambda points: [
@@ -326,7 +326,7 @@ def test_a_value_older_than_max_age_is_not_exported(
 def test_a_healthy_query_has_four_data_points_of_the_pollers_own_in_an_export(
     database: Database, receiver: Receiver, poller_process: Start, tmp_path: Path
 ) -> None:
-    """All others, the histogram of the tick as well, are as many however many queries there are."""
+    """The number of all other data points, with the histogram of the tick, does not depend on the queries."""
     newest = run_healthy(6, database, receiver, poller_process, tmp_path)
     of_queries = [point for point in newest if "poller.query.name" in point.attributes]
     assert {
@@ -358,12 +358,12 @@ def test_without_metrics_of_its_own_the_poller_exports_only_values(
 def run_healthy(
     queries: int, database: Database, receiver: Receiver, start: Start, folder: Path, **more: str
 ) -> list[Point]:
-    """The newest export after the first polls of so many queries, which do not run again."""
+    """Return the newest export after the first polls of `count` queries, which do not run again."""
     named = [(f"q{number}", "SELECT 1 AS n") for number in range(queries)]
     file = write_queries(folder, *named, interval="1h", timeout="60s")
     start("run", env=environment(database.standby_dsn, receiver.grpc_endpoint, POLLER_QUERIES=file, **more))
     receiver.wait_for(lambda points: {f"{name}_count" for name, _ in named} <= latest(points).keys(), 60)
-    count = len(receiver.requests())  # the one after it still says that they are no longer stale
+    count = len(receiver.requests())  # the next export still reports that they are no longer stale
     receiver.wait_until(lambda: len(receiver.requests()) >= count + 3)
     return receiver.requests()[-1].points()
 
@@ -372,7 +372,7 @@ def run_healthy(
 def test_after_a_kill_and_a_restart_the_same_series_continue(
     server: MessagingServer, receiver: Receiver, poller_process: Start
 ) -> None:
-    """After SIGKILL nothing is left on the server, and a restart continues under the same identity."""
+    """After SIGKILL no session remains on the server, and the next start uses the same identity."""
     first = poller_process("run", env=environment(server.standby_dsn, receiver.grpc_endpoint))
     receiver.wait_for(lambda points: latest(points).get("users_total"))
     before = latest(receiver.points())["users_total"]
@@ -392,7 +392,7 @@ def test_after_a_kill_and_a_restart_the_same_series_continue(
 
 @pytest.mark.postgres
 def test_without_an_endpoint_results_are_logged(server: MessagingServer, poller_process: Start) -> None:
-    """Logs-only mode, as the design document has it."""
+    """The design document calls this the logs-only mode."""
     process = poller_process(
         "run", env={"POLLER_DATABASE_URL": server.standby_dsn, "OBSCURA_LOG_FORMAT": "json"}
     )
@@ -407,7 +407,7 @@ def test_without_an_endpoint_results_are_logged(server: MessagingServer, poller_
 def test_the_variables_of_the_design_document_are_accepted(
     server: MessagingServer, receiver: Receiver, poller_process: Start
 ) -> None:
-    """OBSCURA_OTLP_ENDPOINT alone, with the port that means HTTP left to the protocol variable."""
+    """Only OBSCURA_OTLP_ENDPOINT is set; the protocol variable selects HTTP, not the port."""
     poller_process(
         "run",
         env={
@@ -438,7 +438,7 @@ def test_a_namespace_prefixes_every_metric(
 def test_a_failing_query_does_not_affect_the_other_results(
     server: MessagingServer, receiver: Receiver, poller_process: Start, tmp_path: Path
 ) -> None:
-    """And is counted by its kind and SQLSTATE, and told once."""
+    """The failure is counted by kind and SQLSTATE, and logged once."""
     queries = write_queries(
         tmp_path,
         ("good", "SELECT count(*) AS n FROM users"),
@@ -455,7 +455,7 @@ def test_a_failing_query_does_not_affect_the_other_results(
             server.standby_dsn,
             receiver.grpc_endpoint,
             POLLER_QUERIES=queries,
-            POLLER_MAX_DUTY_CYCLE="100%",  # half a second of every two is more than is allowed
+            POLLER_MAX_DUTY_CYCLE="100%",  # half a second of every two seconds exceeds the default
         ),
     )
 
@@ -487,7 +487,7 @@ def test_a_failing_query_does_not_affect_the_other_results(
 def test_the_password_appears_nowhere(
     server: MessagingServer, receiver: Receiver, poller_process: Start
 ) -> None:
-    """Neither in the log of a start, nor in that of a failure, at any level."""
+    """No log record of a start or of a failure contains it, at any level."""
     dsn = server.standby_dsn.replace("user=postgres", "user=nobody_such password=hunter2secret")
     process = poller_process("run", env=environment(dsn, receiver.grpc_endpoint, POLLER_LOG_LEVEL="debug"))
     process.wait_for_line("replica unavailable")
@@ -498,7 +498,7 @@ def test_the_password_appears_nowhere(
 
 
 def _until(holds: Callable[[], bool], timeout: float = 15.0) -> None:
-    """Ask again until it holds; fails after `timeout` seconds."""
+    """Wait until the condition holds; fail after `timeout` seconds."""
     import time
 
     deadline = time.monotonic() + timeout
@@ -511,7 +511,7 @@ def _until(holds: Callable[[], bool], timeout: float = 15.0) -> None:
 def test_the_first_values_of_many_groups_arrive_soon_in_few_requests(
     database: Database, receiver: Receiver, poller_process: Start, tmp_path: Path
 ) -> None:
-    """At the start and after a reload, long before the export interval."""
+    """The values arrive at the start and after a reload, long before the export interval."""
     names = [f"q{number}" for number in range(40)]
 
     def write(value: int) -> str:
@@ -525,7 +525,7 @@ def test_the_first_values_of_many_groups_arrive_soon_in_few_requests(
     more = {"POLLER_QUERIES": write(1), "POLLER_EXPORT_INTERVAL": "1h", "POLLER_INTERVAL": "1h"}
     poller_process("run", env=environment(database.primary_dsn, receiver.grpc_endpoint, **more))
     receiver.wait_for(arrived(1))
-    # One after the first group, one after the last, and one every ten seconds if they take longer.
+    # A request after the first group, after the last group, and every ten seconds in between.
     assert len(receiver.requests()) < len(names) / 4
     receiver.clear()
     write(2)

@@ -1,4 +1,4 @@
-"""Polls without end cost no memory, no files and no threads, whatever comes and goes."""
+"""A long run of polls uses no additional memory, files or threads when series and servers change."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ MEGABYTE = 2**20
 def test_ten_thousand_polls_and_two_hundred_thousand_series_leave_nothing_behind(
     database: Database, start_process: Callable[..., Process], tmp_path: Path
 ) -> None:
-    """With failures, refused rows, reloads, killed backends and a collector that is away now and then."""
+    """The run has failures, rejected rows, reloads, killed backends and outages of the collector."""
     with Receiver(keep=10) as receiver:
         number = itertools.count(1)
         receiver.answer_by(lambda _: UNAVAILABLE if next(number) % 40 == 0 else None)
@@ -35,7 +35,7 @@ def test_ten_thousand_polls_and_two_hundred_thousand_series_leave_nothing_behind
     early, late = looks[len(looks) // 4], looks[-1]
     assert late["polls"] == POLLS
     assert late["good"] >= POLLS - 2 * POLLS // KILL_EVERY
-    # By then some 50,000 attribute sets have come and gone; 150,000 more may cost what the allocator rounds.
+    # About 50,000 attribute sets precede the first sample; 150,000 more add only the allocator's rounding.
     assert late["rss"] - early["rss"] < 6 * MEGABYTE, looks
     assert (late["files"], late["threads"]) == (early["files"], early["threads"])
     points = {point.metric: point for point in last.points()}

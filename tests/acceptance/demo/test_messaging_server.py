@@ -1,4 +1,4 @@
-"""A real server, driven by a known load, tells exactly what the load implies, and of nobody."""
+"""A real server under a known load exports exactly the expected events, and no data about clients."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ Start = Callable[..., Process]
 
 PSYCOPG_IS_TRACED = find_spec("opentelemetry.instrumentation.psycopg") is not None
 OF_LIBRARIES = ("--ignore", "unknown_metric:db.client.*") if PSYCOPG_IS_TRACED else ()
-"""What OpenTelemetry's package for psycopg measures beside its spans."""
+"""Metrics that OpenTelemetry's package for psycopg exports in addition to its spans."""
 
 
 def start_server(
     start: Start, module: str, database: Database, endpoint: str, *arguments: str
 ) -> tuple[Process, str]:
-    """The server on an empty database, telling everything soon; returns it and its URL."""
+    """Start the server on an empty database with short export intervals; return the process and its URL."""
     database.execute(SCHEMA.read_text())
     process = start(
         [sys.executable, "-m", module, database.primary_dsn, *arguments],
@@ -140,7 +140,7 @@ def each_request_is_a_tree(load: Load, receiver: Receiver) -> None:
 
 
 def tree(spans: list[Span]) -> set[tuple[str, str, str]]:
-    """Each span's name and kind, behind the name of the one that it is below."""
+    """Return the name of the parent, the name and the kind of each span."""
     names = {span.span_id: span.name for span in spans}
     return {(names.get(span.parent_span_id, ""), span.name, span.kind) for span in spans}
 
@@ -152,7 +152,7 @@ def each_line_belongs_to_a_span(process: Process, receiver: Receiver) -> None:
     outside = [line["message"] for line in lines if (line["trace_id"], line["span_id"]) not in span_ids]
     assert [text for text in outside if not re.search(r" /(livez|readyz)[ ?]", text)] == []
     assert all(line["trace_id"] for line in lines)
-    # What uvicorn logs when the request is over is found by the exception.
+    # uvicorn logs the exception after the request has ended.
     (failed,) = [span for span in receiver.spans("POST /v1/attachments") if span.status == "error"]
     (traceback,) = [line for line in lines if "Traceback" in line.get("exception", "")]
     assert (traceback["logger"], traceback["trace_id"]) == ("uvicorn.error", failed.trace_id)
@@ -180,7 +180,7 @@ def received(receiver: Receiver) -> list[Request]:
 def it_conforms(receiver: Receiver, generation: GenerationName, folder: Path) -> None:
     file = folder / "told.json"
     file.write_text("".join(recorded(Stream(received(receiver)))), encoding="utf-8")
-    # The package for botocore has no current name for it.
+    # The package for botocore still uses the old name of this attribute.
     former = ("--ignore", "old_convention:http.status_code")
     done = poller(str(file), "--require", "all", "--generation", generation, *OF_LIBRARIES, *former)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -213,7 +213,7 @@ def test_conform_reports_each_violation_of_a_server(
 
 
 async def say_hello(url: str) -> None:
-    """A little of everything that makes a metric appear."""
+    """Do everything once that creates a metric."""
     alice, bob = Client(url), Client(url)
     for client, name in ((alice, "alice"), (bob, "bob")):
         assert (await client.sign_up(name)).is_success

@@ -1,4 +1,4 @@
-"""Only regular files are read, never without a bound, and a file is replaced as a whole or not at all."""
+"""Only regular files of a limited size are read, and a file is replaced completely or not at all."""
 
 from __future__ import annotations
 
@@ -136,7 +136,7 @@ def test_a_durable_file_is_synced_before_its_rename_and_the_folder_after_it(
 
 
 def run(arguments: list[str], environ: Mapping[str, str], folder: Path) -> tuple[int, str]:
-    """Exit code and all output of a command that must end by itself."""
+    """Return the exit code and all output of a command that must end by itself."""
     done = subprocess.run(
         [*POLLER, *arguments],
         env={"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), **environ},

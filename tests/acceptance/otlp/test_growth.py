@@ -1,4 +1,4 @@
-"""Exports do not take more and more memory, however the exported series change."""
+"""The memory of exports does not grow when the exported series change."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ def modules(package: Path) -> list[Path]:
 
 @pytest.mark.parametrize("package", PACKAGES, ids=lambda path: str(path.relative_to(POLLER)))
 def test_a_package_lists_its_modules_with_the_first_line_of_each(package: Path) -> None:
-    """Written by hand: a module's name, then the first line of its docstring."""
+    """The list is written by hand: the name of each module, then the first line of its docstring."""
     sentence, _, table = docstring(package).partition("\n\n")
     assert sentence.endswith(".")
     listed = " ".join(table.split())
@@ -80,7 +80,7 @@ def test_no_test_patches_a_constant_or_a_private_name_of_the_poller() -> None:
 
 
 def patched(tree: ast.Module) -> Iterator[str]:
-    """The full name of everything that a module replaces by `setattr`, as far as its imports tell."""
+    """Yield the full name of everything that a module replaces with `setattr` or `patch`."""
     names = {
         alias.asname or alias.name: f"{statement.module}.{alias.name}"
         for statement in ast.walk(tree)

@@ -1,4 +1,4 @@
-"""The benchmarks work, at the smallest sizes; and the hot path does no more than the committed baseline."""
+"""The benchmarks work at the smallest sizes, and the hot path does not exceed the committed baseline."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.benchmarks.results import Results
 
 @pytest.mark.timeout(600)  # it starts a dozen processes, one after the other
 def test_every_figure_is_produced_without_the_peers() -> None:
-    """What of them is missing is skipped; to fetch them is not for a test."""
+    """Missing peers are skipped, because a test must not download them."""
     results = Results()
     measure(results, rounds=1, polls=1, scale=0.0001, trivial=[2], series=3, long=1, others=False, idle=1.0)
     report = results.as_json()
@@ -62,7 +62,7 @@ def test_the_exact_and_estimated_cost_of_each_query_is_printed() -> None:
 
 @pytest.mark.parametrize("name", hotpath.baseline())
 def test_the_hot_path_does_no_more_than_it_did(name: str, counts: dict[str, float]) -> None:
-    """Where it must, `python -m tests.benchmarks.hotpath DSN --write` makes a new baseline."""
+    """If more work is needed, `python -m tests.benchmarks.hotpath DSN --write` writes a new baseline."""
     assert counts[name] <= hotpath.MARGIN * hotpath.baseline()[name]
 
 

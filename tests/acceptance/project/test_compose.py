@@ -1,4 +1,4 @@
-"""The compose file: valid, and its servers set up for real, with its own scripts and commands."""
+"""The compose file is valid, and its own scripts and commands set up real servers."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def test_the_servers_are_set_up_and_polled(
 
 
 def program(service: str, changes: dict[str, str]) -> list[str]:
-    """The command of a service with this Python, and other addresses."""
+    """Return the command of a service with this Python and changed addresses."""
     return command([*SERVICES[service]["entrypoint"], *SERVICES[service]["command"]], changes)
 
 
@@ -122,7 +122,7 @@ def command(words: list[str], changes: dict[str, str]) -> list[str]:
 
 
 def load_arrives(points: list[Point]) -> bool:
-    """New users come through the replica, the extended queries count, and the server exports its events."""
+    """Return whether new users, an extended query, the replica and an event of the server are exported."""
     users = [point.value for point in points if point.metric == "users_total"]
     expected = {"devices_total", "poller.replica.lag", "messages_sent_total"}
     return expected <= {point.metric for point in points} and any(

@@ -1,4 +1,4 @@
-"""The ten queries of the cookbook come to what their comments say, on a standby with all guards on."""
+"""The ten queries of the cookbook return the results in their comments, on a standby with all limits."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def shop(database: Database) -> Database:
 
 
 class Kitchen:
-    """Polls the cookbook and tells what came of each query."""
+    """Polls the cookbook and returns the result of each query."""
 
     def __init__(self, start: Callable[..., Process], folder: Path) -> None:
         self._start = start
@@ -61,7 +61,7 @@ class Kitchen:
         return self.queries
 
     def values(self, query: str) -> dict[str, Any]:
-        """The values of a query, by the metric where there are several, and the attributes."""
+        """Return the values of a query by attributes, and by metric if the query has several."""
         samples = self.queries[query]["samples"]
         several = len({sample["metric"] for sample in samples}) > 1
         values = {}
@@ -85,7 +85,9 @@ def test_each_query_returns_the_result_in_its_comment(shop: Database, kitchen: K
     assert 86_400 <= kitchen.values("oldest_unpaid_order")[""] < 2 * 86_400
     assert kitchen.values("unpaid_share") == {"": pytest.approx(1 / 22)}
     assert kitchen.values("orders_by_state") == {"new": 20, "packed": 0, "sent": 1, "returned": 0}
-    assert queries["orders_by_state"]["quarantined"] == {"undeclared_value": 1}, "the stolen one"
+    assert queries["orders_by_state"]["quarantined"] == {"undeclared_value": 1}, (
+        "the order with the state stolen"
+    )
     assert kitchen.values("orders") == {"": 22}
     assert kitchen.values("orders_by_channel") == {"web": 210, "": 7}
     assert kitchen.values("orders_by_tenant") == {

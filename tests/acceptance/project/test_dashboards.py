@@ -65,7 +65,9 @@ TROUBLED = {
             "SELECT count(*) AS n FROM users",
             estimate={"sql": "SELECT 40 AS n", "above_cost": 0.0001},
         ),
-        a_query("divided", "SELECT 1/0 AS n", interval="1h"),  # it stays failed: no breaker holds it back
+        a_query(
+            "divided", "SELECT 1/0 AS n", interval="1h"
+        ),  # it stays failed, and no circuit breaker postpones it
         a_query("undone", "SELECT 1 AS n", requires={"columns": {"attachments": ["colour"]}}),
         a_query("dropped", "SELECT count(*) AS n FROM fleeting", max_age="1s", metric={"unit": "By"}),
         a_query("vanished", "SELECT count(*) AS n FROM fleeting", requires={"columns": {"fleeting": ["id"]}}),
@@ -266,7 +268,7 @@ def check_rules(rules: str, prometheus: Prometheus) -> None:
                 f"{rule['alert']} looks at {metric}, which is not stored"
             )
     expected = {rule["alert"] for rule in rules_of(rules)} - NO_CAUSE
-    assert fired - {"PollerTicksLeftOut"} == expected  # a slow machine may leave some out
+    assert fired - {"PollerTicksLeftOut"} == expected  # a slow machine may skip ticks
 
 
 def rules_of(rules: str) -> list[Json]:

@@ -1,4 +1,4 @@
-"""The image: linted, built, and run as its own user on a root that cannot be written to."""
+"""The image is linted, built, and run as its own user on a read-only root."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_the_dockerfile_passes_hadolint() -> None:
 
 
 def test_the_pins_satisfy_pyproject() -> None:
-    """deploy/image/pin.sh writes all three files anew."""
+    """deploy/image/pin.sh regenerates all three files."""
     assert unmet(wanted("http"), pins(REQUIREMENTS)) == []
     assert unmet(wanted("dev"), pins(CONSTRAINTS)) == []
     assert list(pins(BUILD_REQUIREMENTS)) != []
@@ -86,7 +86,7 @@ def test_the_image_builds_and_polls_with_only_its_state_folder_writable(
     start_process: Callable[..., Process],
     tmp_path: Path,
 ) -> None:
-    """One test, as it is built once."""
+    """A single test, because the image is built only once."""
     looks_as_documented(image)
     holds_only_pinned_packages(image)
     is_as_large_as_stated(image)
@@ -141,7 +141,7 @@ def is_as_large_as_stated(image: Image) -> None:
 
 
 def owned_folder(folder: Path, image: Image) -> Path:
-    """A state directory as a volume is given: the user's, and empty."""
+    """Return an empty state directory that belongs to the user of the image, like a volume."""
     folder.mkdir()
     user, _, group = image.config["User"].partition(":")
     os.chown(folder, int(user), int(group))
@@ -150,12 +150,14 @@ def owned_folder(folder: Path, image: Image) -> Path:
 
 def writes_nowhere_else(image: Image, state: Path) -> None:
     in_image = (image.root / "var/lib/poller").stat()
-    assert f"{in_image.st_uid}:{in_image.st_gid}" == image.config["User"], "a volume takes over its owner"
+    assert f"{in_image.st_uid}:{in_image.st_gid}" == image.config["User"], (
+        "a volume gets the owner of the folder"
+    )
     done = image.ask(["/opt/poller/bin/python3", "-c", _WRITABLE, *NOTHING_BUT], state=state)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     for writes in ("sh", "bash", "pip", "cc"):
         done = image.ask([writes], state=state)
-        assert done.returncode == 127, f"there is a {writes}"
+        assert done.returncode == 127, f"the image contains {writes}"
 
 
 def polls_pushes_and_ends_in_order(
@@ -182,7 +184,7 @@ def polls_pushes_and_ends_in_order(
     assert daemon.wait() == 0, daemon
     done = image.ask(health, state=state)
     assert done.returncode == 1, done
-    assert any(state.iterdir()), "good values outlive it"
+    assert any(state.iterdir()), "the last good values are stored"
 
 
 def polls_mounted_queries(
@@ -192,7 +194,7 @@ def polls_mounted_queries(
     start_process: Callable[..., Process],
     tmp_path: Path,
 ) -> None:
-    """And over HTTP."""
+    """The exports use HTTP."""
     queries = tmp_path / "queries"
     queries.mkdir()
     own = {

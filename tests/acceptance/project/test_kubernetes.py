@@ -1,4 +1,4 @@
-"""The manifests: built by kustomize, valid by the API's schemas, restricted, of one mind with the image."""
+"""The manifests: built by kustomize, valid, restricted, and consistent with the image."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ _POD_MUST_NOT = "hostNetwork", "hostPID", "hostIPC"
 
 @pytest.fixture(scope="module", params=BUILT)
 def manifests(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> list[Manifest]:
-    """What kustomize makes of one of the folders."""
+    """The manifests that kustomize builds from a folder."""
     kubectl = need("kubectl", package=None)
     name, _, component = request.param.partition(" with ")
     copy = tmp_path_factory.mktemp("manifests") / "kubernetes"
@@ -53,7 +53,7 @@ def manifests(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
             file.write(f"components: [../{component}]\n")
     done = subprocess.run([kubectl, "kustomize", copy / name], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert done.stderr == "", "no field is out of use"
+    assert done.stderr == "", "no field is deprecated"
     return list(yaml.safe_load_all(done.stdout))
 
 
@@ -101,7 +101,7 @@ def test_the_poller_runs_as_the_user_of_the_image_and_writes_only_to_its_state(
 
 
 def test_every_object_that_the_poller_refers_to_exists(manifests: list[Manifest], tmp_path: Path) -> None:
-    """Its settings are settings, and everything but the secret is made."""
+    """The variables are settings, and every referenced object except the secret is in the manifests."""
     container = poller(pod(manifests))
     named = {(manifest["kind"], manifest["metadata"]["name"]): manifest for manifest in manifests}
     (reference,) = container["envFrom"]
@@ -130,7 +130,7 @@ def test_every_object_that_the_poller_refers_to_exists(manifests: list[Manifest]
 
 
 def behind_its_schema(text: str) -> str:
-    """A query file without its first line, the way to its schema, which is another from each folder."""
+    """Return a query file without its first line, because the path to the schema differs between folders."""
     first, _, rest = text.partition("\n")
     assert first.startswith("# yaml-language-server: $schema=")
     return rest
@@ -154,7 +154,7 @@ def test_policies_and_selectors_match_the_pod(manifests: list[Manifest]) -> None
     labels = deployment["spec"]["template"]["metadata"]["labels"]
     selectors = [deployment["spec"]["selector"]["matchLabels"]]
     policies = [manifest for manifest in manifests if manifest["kind"] == "NetworkPolicy"]
-    # Of a sidecar's pod the server's own policy decides.
+    # The policy of the server applies to the pod of a sidecar.
     assert len(policies) == (deployment["metadata"]["name"] == "obscura-poller")
     for policy in policies:
         selectors.append(policy["spec"]["podSelector"]["matchLabels"])
@@ -179,7 +179,7 @@ def test_the_documented_overlay_sets_image_and_collector(tmp_path: Path) -> None
         manifest["data"] for manifest in objects if manifest["metadata"]["name"].startswith("poller-settings")
     )
     assert settings["POLLER_OTLP_ENDPOINT"] == "http://collector.example:4317"
-    assert "POLLER_MAX_REPLAY_LAG" in settings, "the others stay"
+    assert "POLLER_MAX_REPLAY_LAG" in settings, "the other settings remain"
 
 
 def test_the_network_policy_allows_every_port_that_the_documentation_recommends() -> None:
@@ -194,13 +194,13 @@ def test_the_network_policy_allows_every_port_that_the_documentation_recommends(
 
 
 def blocks(language: str) -> list[str]:
-    """The blocks of code of the operator's page."""
+    """Return the code blocks of the operator's page."""
     page = (ROOT / "docs/how-to/kubernetes.md").read_text(encoding="utf-8")
     return re.findall(rf"^```{language}\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
 
 
 def test_both_deployments_run_the_same_container() -> None:
-    """Probes and what belongs to the pod aside."""
+    """Except probes and fields of the pod."""
 
     def container(file: str, key: str) -> Manifest:
         document = yaml.safe_load((FOLDER / file).read_text(encoding="utf-8"))

@@ -1,4 +1,4 @@
-"""The texts of the project are plain English: words of the old dialect do not come back."""
+"""The texts and names of the project are plain English, without the words of a list."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""deploy/role.sql makes a role that reads what the queries count, and can do nothing else."""
+"""deploy/role.sql creates a role that can read the tables of the queries, and can do nothing else."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_the_role_polls_the_shipped_queries_on_the_standby(role: Role, poller_pr
     assert code == 0, (process.stdout, process.stderr)
     assert polled["users"]["samples"][0]["value"] == 37
     skipped = {name: query["reason"] for name, query in polled.items() if query["state"] != "ok"}
-    # Those are for earlier releases of the server.
+    # Those queries are for earlier releases of the server.
     assert skipped == {"inbox_depth_by_user": "column", "one_time_pre_keys_by_user": "column"}
 
 
@@ -51,7 +51,7 @@ def test_doctor_accepts_the_role(role: Role, poller_process: Start) -> None:
 
 @pytest.mark.parametrize("access", ["columns", "all"])
 def test_every_write_is_refused(role: Role, access: str) -> None:
-    """By default for being read-only, and by privilege for whoever switches that off."""
+    """The role is read-only by default, and has no privilege to write if a session disables that."""
     role.made(access=access)
     role.database.execute("CREATE SEQUENCE counter; CREATE VIEW everyone AS SELECT * FROM users")
     writes = [
@@ -72,7 +72,7 @@ def test_every_write_is_refused(role: Role, access: str) -> None:
         "COMMENT ON TABLE users IS 'mine'",
         "COPY attachments FROM PROGRAM 'cat'",
     ]
-    # Some are refused for want of a privilege even before.
+    # Some are refused earlier, because of a missing privilege.
     assert {role.refusal(write) for write in writes} <= {"25006", "42501"}
     refused = {write: role.refusal(write, may_write=True) for write in writes}
     assert set(refused.values()) == {"42501"}, refused
@@ -154,7 +154,7 @@ def test_queries_read_another_schema_if_the_script_sets_it(role: Role, poller_pr
 
 
 def test_the_owner_of_the_database_can_run_the_script_without_being_superuser(role: Role) -> None:
-    """As in a managed service, where nobody is."""
+    """In a managed service no role is a superuser."""
     owner, database = f"owner_{role.name}", role.database
     database.execute(f"CREATE ROLE {owner} LOGIN CREATEROLE; ALTER DATABASE {database.name} OWNER TO {owner}")
     try:
@@ -240,6 +240,6 @@ def test_the_migration_calls_no_operator_that_others_created_in_public(role: Rol
 
 
 def test_the_database_is_chosen_by_a_variable(role: Role) -> None:
-    """Whichever psql connects to first."""
+    """The database that psql connects to first does not matter."""
     role.made(database=role.database.name, dsn=role.database.site.primary)
     assert role.refusal("SELECT count(*) FROM users") is None

@@ -1,4 +1,4 @@
-"""The shipped queries ask what they say, on every released schema of the server."""
+"""The shipped queries return the documented values on every released schema of the server."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ EVERY = SHIPPED | EXTENDED
 
 
 class Site(Protocol):
-    """What is used here of the fixture `site`."""
+    """The part of the fixture `site` that these tests use."""
 
     @property
     def primary(self) -> str: ...
@@ -55,9 +55,9 @@ class Site(Protocol):
 
 @pytest.fixture
 def connection(site: Site) -> Iterator[psycopg.Connection[Any]]:
-    """One transaction on the primary that is never committed; its now() stands still.
+    """A transaction on the primary that is never committed; its now() is constant.
 
-    So no test needs a database of its own, which takes longer to make than the test to run.
+    So no test needs its own database, which takes longer to create than the test to run.
     """
     with psycopg.connect(site.primary) as connection:
         yield connection
@@ -65,7 +65,7 @@ def connection(site: Site) -> Iterator[psycopg.Connection[Any]]:
 
 
 class Server:
-    """A server's tables at one release, and rows for them that suit whichever release it is."""
+    """A server's tables at a release, and rows that fit the tables of every release."""
 
     def __init__(self, connection: psycopg.Connection[Any], release: str | None) -> None:
         self.connection = connection
@@ -82,7 +82,7 @@ class Server:
         return row[0]
 
     def insert(self, table: str, **values: object) -> None:
-        """Insert one row; values for columns that this release does not have are left out."""
+        """Insert a row; values for columns that this release does not have are omitted."""
         columns = {
             name
             for (name,) in self.connection.execute(
@@ -98,7 +98,7 @@ class Server:
         self.connection.execute(statement, list(row.values()))
 
     def owner(self) -> uuid.UUID:
-        """A user with one device of the same id: whoever owns rows at this release has that id."""
+        """Insert a user, with a device of the same id if the release has devices; return the id."""
         owner = uuid.uuid4()
         self.insert("users", id=owner, username=f"user_{owner.hex}", password_hash="none")
         if self.by_device:
@@ -118,7 +118,7 @@ class Server:
             self.insert("one_time_pre_keys", id=number, user_id=owner, device_id=owner, public_key=b"k")
 
     def unmet(self, query: QueryDefinition) -> Skip | None:
-        """The poller's own answer to whether `query` can run here."""
+        """Return the poller's reason to skip `query` here, if any."""
         facts = self.scalar(f"SELECT ({facts_query([query])})::text")
         return unmet(query.requires, read_facts(facts.encode()))
 
@@ -136,14 +136,14 @@ class Server:
         return to_samples(query, Rows(columns, values))
 
     def values(self, name: str) -> dict[str, int | float]:
-        """What a query comes to: `metric` or `metric{attribute}` and its value."""
+        """Return the results of a query: `metric` or `metric{attribute}` and its value."""
         return {
             sample.metric + "".join(f"{{{value}}}" for value in sample.attributes.values()): sample.value
             for sample in self.ask(EVERY[name]).samples
         }
 
     def value_of(self, metric: str) -> dict[str, int | float]:
-        """The series of one metric, from whichever query of this release feeds it."""
+        """Return the series of a metric, from the query that feeds it at this release."""
         feeding = [
             query
             for query in EVERY.values()
@@ -158,14 +158,14 @@ class Server:
 ARGUMENTS = (
     "bigint", "integer", "numeric", "double precision", "text", "varchar", "timestamptz", "interval", "uuid"
 )  # fmt: skip
-"""What the shipped queries pass to functions and operators, and what their constants may be read as."""
+"""Types of the arguments in the shipped queries, including the types that constants may have."""
 
 
 @pytest.mark.parametrize("name", EVERY)
 def test_no_function_or_operator_of_another_role_matches_a_shipped_query_better_than_postgresqls_own(
     connection: psycopg.Connection[Any], name: str
 ) -> None:
-    """PostgreSQL takes an exact match of the types, wherever it is in the search_path, before any other."""
+    """PostgreSQL prefers an exact match of the types, regardless of its place in the search_path."""
     query = EVERY[name]
     server = Server(connection, "v0.6.1" if name.endswith("_by_user") else "demo")
     assert server.unmet(query) is None
@@ -361,7 +361,7 @@ def test_an_unknown_size_that_has_expired_does_not_matter(connection: psycopg.Co
 @pytest.mark.parametrize("release", SCHEMAS)
 def test_inbox_depth_is_exported_per_recipient(connection: psycopg.Connection[Any], release: str) -> None:
     server = Server(connection, release)
-    server.owner()  # has no message, hence no inbox
+    server.owner()  # a user without messages has no inbox
     for depth in (1, 2, 3, 1000):
         owner = server.owner()
         for _ in range(depth):
@@ -382,7 +382,7 @@ def test_an_identity_without_keys_counts_as_having_none_left(
     connection: psycopg.Connection[Any], release: str
 ) -> None:
     server = Server(connection, release)
-    server.owner()  # never published a key: not an identity
+    server.owner()  # a user that never published a key is not an identity
     for keys in (0, 0, 1, 9, 10, 49, 50):
         server.identity(keys)
     assert server.value_of("one_time_pre_keys_total") == {"one_time_pre_keys_total": 119}
@@ -458,7 +458,7 @@ def test_the_demo_has_the_newest_schema_and_the_size_column(connection: psycopg.
 
 @pytest.fixture
 def migrated(database: Database) -> Iterator[psycopg.Connection[Any]]:
-    """A connection to tables of v0.9.4 with one attachment, in a schema of their own."""
+    """A connection to the tables of v0.9.4 with an attachment, in a separate schema."""
     options = "-c search_path=migrated -c client_min_messages=warning"
     with psycopg.connect(database.primary_dsn, autocommit=True, options=options) as connection:
         connection.execute("CREATE SCHEMA migrated")
@@ -484,7 +484,7 @@ def test_the_migration_adds_the_column_and_can_be_repeated(migrated: psycopg.Con
     assert before is not None
     for _ in range(2):
         migrated.execute(MIGRATION.read_bytes())
-        # The file of the table is the one it was: nothing was rewritten.
+        # The table has the same file as before, so it was not rewritten.
         assert the_column(migrated) == [("bigint", False, False, True, before[0])]
     with pytest.raises(psycopg.errors.CheckViolation):
         migrated.execute("UPDATE attachments SET size_bytes = -1")
@@ -504,7 +504,7 @@ def test_the_migration_fails_quickly_if_a_long_transaction_holds_the_lock(
 
 
 def by_hand(start: str) -> bytes:
-    """A statement that the migration's comments tell people to run."""
+    """Return a statement that the comments of the migration ask the operator to run."""
     text = re.sub(r"^-- {0,8}", "", MIGRATION.read_text(), flags=re.MULTILINE)
     return text[text.index(start) : text.index(";", text.index(start))].encode()
 

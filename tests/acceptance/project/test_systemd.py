@@ -1,4 +1,4 @@
-"""The units: understood by systemd, as closed as stated, and of one mind with the program."""
+"""The units: valid for systemd, as restricted as documented, and consistent with the program."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def systemd_analyze() -> str:
 
 
 def unit(name: str) -> list[tuple[str, str]]:
-    """The settings of a unit file, in order; a name may come more than once."""
+    """Return the settings of a unit file in order; a name may occur several times."""
     text = (FOLDER / name).read_text(encoding="utf-8")
     return re.findall(r"^(\w+)=(.*)$", text, re.MULTILINE)
 
@@ -45,7 +45,7 @@ def test_the_exposure_is_as_documented(name: str, systemd_analyze: str) -> None:
 
 
 def test_systemd_understands_every_line(tmp_path: Path, systemd_analyze: str) -> None:
-    """With a program where the units have it, so that nothing at all is left to complain of."""
+    """A program is installed at the path in the units, so that systemd has no reason for a warning."""
     program = tmp_path / "poller"
     program.write_text("#!/bin/sh\n")
     program.chmod(0o755)
@@ -65,7 +65,7 @@ def test_systemd_understands_every_line(tmp_path: Path, systemd_analyze: str) ->
 def test_the_service_can_read_the_documented_query_files_and_not_the_secrets(
     tmp_path: Path,
 ) -> None:
-    """The service runs as a user that is made for it: it reads what everybody may read."""
+    """The service runs as a dynamic user, which reads only world-readable files."""
     page = (ROOT / "docs/how-to/systemd.md").read_text(encoding="utf-8")
     (block,) = re.findall(r"^```sh\n(python3 -m venv /opt.*?)^```", page, re.MULTILINE | re.DOTALL)
     commands = [line for line in block.splitlines() if "/etc/poller" in line]

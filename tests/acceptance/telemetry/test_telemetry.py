@@ -27,11 +27,11 @@ from tests.bed.watch import NAME
 Start = Callable[..., Process]
 TICK = "tick default/1s"
 PATIENCE = 90.0
-"""Seconds; nothing here is about speed."""
+"""Seconds; no test depends on speed."""
 
 
 def environment(dsn: str, receiver: Receiver, protocol: str = "grpc", **more: str) -> dict[str, str]:
-    """What an operator sets, and short intervals, also of what the SDK gathers."""
+    """Return the variables that an operator sets, with short intervals for the SDK as well."""
     return {
         "POLLER_DATABASE_URL": dsn,
         "POLLER_OTLP_ENDPOINT": receiver.grpc_endpoint if protocol == "grpc" else receiver.http_endpoint,
@@ -56,7 +56,7 @@ def lines(process: Process) -> list[dict[str, Any]]:
 
 
 def exemplars(receiver: Receiver) -> set[tuple[str, str]]:
-    """The traces and spans that the exemplars of histograms name."""
+    """Return the trace and span ids of the exemplars of histograms."""
     return {
         (exemplar.trace_id.hex(), exemplar.span_id.hex())
         for received in receiver.requests()
@@ -77,7 +77,7 @@ def exemplars(receiver: Receiver) -> set[tuple[str, str]]:
 def test_a_tick_arrives_as_a_single_trace_and_its_log_records_refer_to_it(
     database: Database, receiver: Receiver, poller_process: Start, tmp_path: Path, protocol: str
 ) -> None:
-    """Parents, kinds, status, SQLSTATE, server and times; and ids in the log that are those of the spans."""
+    """Parents, kinds, status, SQLSTATE, server and times are correct, and log records have the spans' ids."""
     queries = write_queries(
         tmp_path, ("good", "SELECT 1 AS n"), ("divided", "SELECT 1/0 AS n"), ("better", "SELECT 2 AS n")
     )
@@ -119,7 +119,7 @@ def test_a_tick_arrives_as_a_single_trace_and_its_log_records_refer_to_it(
     assert receiver.wait_until(
         lambda: exemplars(receiver) & {(span.trace_id, span.span_id) for span in receiver.spans("good")},
         PATIENCE,
-    ), "the histogram of durations leads to the spans"
+    ), "the histogram of durations refers to the spans"
 
 
 @pytest.mark.postgres
@@ -152,7 +152,7 @@ def test_the_server_shows_the_trace_of_a_query(
 def test_a_sampler_may_drop_all_spans(
     database: Database, receiver: Receiver, poller_process: Start, tmp_path: Path
 ) -> None:
-    """OTEL_TRACES_SAMPLER is the standard's; the log lines have ids all the same."""
+    """OTEL_TRACES_SAMPLER selects the sampler; log lines still have ids."""
     queries = write_queries(tmp_path, ("divided", "SELECT 1/0 AS n"), ("good", "SELECT 1 AS n"))
     env = environment(
         database.standby_dsn, receiver, POLLER_QUERIES=queries, OTEL_TRACES_SAMPLER="always_off"
@@ -183,7 +183,7 @@ def test_a_single_poll_exports_its_spans(
 def test_a_collector_without_spans_is_reported_once_and_still_gets_the_metrics(
     server: MessagingServer, receiver: Receiver, poller_process: Start
 ) -> None:
-    """And once it does take them, that is said as well."""
+    """The recovery is logged as well."""
     receiver.answers = {"traces": Answer("UNIMPLEMENTED", 404, "no such pipeline")}
     process = poller_process("run", env=environment(server.standby_dsn, receiver))
     record = json.loads(process.wait_for_line(".*export of spans failed.*", PATIENCE).group())
@@ -192,20 +192,20 @@ def test_a_collector_without_spans_is_reported_once_and_still_gets_the_metrics(
     receiver.answers = {}
     process.wait_for_line("export of spans works again", PATIENCE)
 
-    assert record["severity"] == "INFO", "spans were not asked for"
+    assert record["severity"] == "INFO", "spans are only on by default"
     assert record["hint"] == "the collector takes no spans; POLLER_TRACES=false sends none"
     assert process.stderr.count("export of spans failed") == 1
     assert "export failed" not in process.stderr
 
 
-# --- the end ------------------------------------------------------------------------------------------
+# --- shutdown -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.postgres
 def test_the_last_spans_and_log_records_are_sent_at_shutdown(
     server: MessagingServer, receiver: Receiver, poller_process: Start
 ) -> None:
-    """Long before they would be due."""
+    """Shutdown sends them long before the next export is due."""
     late = {"OTEL_BSP_SCHEDULE_DELAY": "3600000", "OTEL_BLRP_SCHEDULE_DELAY": "3600000"}
     env = environment(
         server.standby_dsn,
@@ -232,7 +232,7 @@ def test_the_last_spans_and_log_records_are_sent_at_shutdown(
 def test_an_unreachable_collector_does_not_delay_the_shutdown(
     server: MessagingServer, poller_process: Start, protocol: str, collector: str
 ) -> None:
-    """Nor does one that takes metrics and hangs on everything else."""
+    """A collector that accepts metrics and hangs for the other signals does not delay it either."""
     with Receiver() as receiver:
         env = environment(
             server.standby_dsn,
@@ -252,18 +252,18 @@ def test_an_unreachable_collector_does_not_delay_the_shutdown(
             receiver.wait_for_attempts(1, PATIENCE, signal="traces")
             receiver.wait_for_attempts(1, PATIENCE, signal="logs")
         process.send(signal.SIGTERM)
-        # An hour of patience with the collector would be seen; a stalled machine is none of our business.
+        # The limit is far below the hour of the export timeout, and long enough for a stalled machine.
         code = process.wait(PATIENCE)
 
     assert code == 0
     assert "Traceback" not in process.stderr
 
 
-# --- off ----------------------------------------------------------------------------------------------
+# --- telemetry switched off ---------------------------------------------------------------------------
 
 
 def modules_of(*arguments: str, env: Mapping[str, str]) -> set[str]:
-    """Every module that a command of the poller has imported at its end."""
+    """Return every module that a command of the poller has imported."""
     code = (
         "import sys\n"
         "from poller.cli.app import main\n"
@@ -308,7 +308,7 @@ def test_no_sdk_is_imported_if_telemetry_is_off(server: MessagingServer, receive
 def test_exported_log_records_equal_those_on_stderr(
     database: Database, receiver: Receiver, poller_process: Start, tmp_path: Path, protocol: str
 ) -> None:
-    """Severity, body, fields, the ids of the query's span; and what stderr masks is masked here too."""
+    """Severity, body, fields and ids of the query's span are equal, and secrets are masked as on stderr."""
     queries = write_queries(tmp_path, ("telling", "SELECT 'hunter2secret'::int AS n"))
     dsn = make_conninfo(database.standby_dsn, password="hunter2secret")
     env = environment(dsn, receiver, protocol, POLLER_QUERIES=queries, POLLER_OTLP_LOGS="true")

@@ -1,4 +1,4 @@
-"""`poller doctor` examines everything that a poll depends on, and advises what to do about failures."""
+"""`poller doctor` examines everything that a poll depends on, and gives advice about failures."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ PROTOCOLS: list[Protocol] = ["grpc", "http/protobuf"]
 
 
 def examined(start: Start, *options: str, code: int | None = None, **environ: str) -> dict[str, Json]:
-    """Every check of `poller doctor` by name, after asserting what holds for each run."""
+    """Return every check of `poller doctor` by name, after assertions that hold for each run."""
     process = start("doctor", "--format", "json", *options, env=environ)
     ended = process.wait()
     assert process.stdout, process
@@ -195,7 +195,7 @@ def on_terminal(**environ: str) -> str:
     while True:
         try:
             read = os.read(main, 65536)
-        except OSError:  # Linux's way to say that the other side is closed
+        except OSError:  # raised on Linux when the other side is closed
             break
         output += read
     os.close(main)
