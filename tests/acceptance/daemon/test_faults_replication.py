@@ -89,7 +89,7 @@ def test_replay_is_paused(bed: Bed, polled: Polled) -> None:
 
 
 def test_the_link_to_the_primary_is_cut(bed: Bed, polled: Polled) -> None:
-    """The lag grows from the cut on, although the standby has nothing to replay: it cannot see missing WAL."""
+    """The lag grows after the cut, although the standby has nothing to replay: it cannot see missing WAL."""
     spell = Spell(polled)
     count = polled.value("things")
     bed.link.refuse()

@@ -1,4 +1,4 @@
-"""The helpers that other tests rely on do what they say: the proxy's faults, the process' lines."""
+"""The helpers of other tests work: faults of the proxy, and output lines of processes."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_a_missing_program_skips_a_test_and_fails_it_in_ci(monkeypatch: pytest.M
 
 
 def test_every_test_skips_for_a_missing_program_by_the_common_function() -> None:
-    """Whole files would turn green in CI that way."""
+    """Otherwise whole files could be skipped in CI without a failure."""
     folder = ROOT / "tests"
     files = [file for file in folder.rglob("*.py") if file.parent.name != "benchmarks"]
     own = [file.name for file in files if "shutil.which" in file.read_text(encoding="utf-8")]
@@ -93,7 +93,7 @@ def test_a_hanging_proxy_holds_the_answer_until_it_resumes_or_is_cut(
     cluster: Cluster, proxy: Proxy, end: str
 ) -> None:
     with (
-        # Not psycopg's own `with`, which says COMMIT: a reset seen by poll() leaves the command under way.
+        # Not psycopg's own `with`, which sends COMMIT: after a reset seen by poll() the command still runs.
         closing(psycopg.connect(proxy.dsn(cluster.primary.dsn()), autocommit=True)) as connection,
         ThreadPoolExecutor(1) as pool,
     ):

@@ -1,4 +1,4 @@
-"""The watch that other tests rely on sees what it is there to see."""
+"""The watch that other tests rely on records connections and idle transactions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`poller new` asks for a table and offers aggregates of it, on a terminal or by options."""
+"""`poller new` asks for a table and offers its aggregates, on a terminal or by options."""
 
 from __future__ import annotations
 
@@ -137,7 +137,7 @@ def test_partitions_are_counted_together_and_an_incomplete_estimate_is_absent(
 
 @pytest.mark.every_version
 def test_a_locked_partition_is_not_waited_for(tables: Database) -> None:
-    """Nor is any locked: with thousands of them the server's table of locks would be full."""
+    """No partition is locked either: locks on thousands of partitions would fill the server's lock table."""
     with psycopg.connect(tables.primary_dsn) as other:
         other.execute("LOCK TABLE parts_1 IN ACCESS EXCLUSIVE MODE")
         done = CliRunner().invoke(

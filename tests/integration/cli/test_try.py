@@ -1,4 +1,4 @@
-"""`poller try` runs a statement with every guard of a poll and prints the query file that keeps it."""
+"""`poller try` runs a statement with every limit of a poll and prints a query file for it."""
 
 from __future__ import annotations
 
@@ -264,7 +264,7 @@ def test_only_a_superuser_gets_a_warning(tried: Try, server: MessagingServer) ->
 
 @pytest.mark.every_version
 def test_strict_also_applies_to_another_connection(server: MessagingServer) -> None:
-    """Which there is where the one that the statement was inspected on is lost."""
+    """Another connection is opened if the connection that inspected the statement is lost."""
     settings = load({"POLLER_DATABASE_URL": server.standby_dsn, "POLLER_STRICT": "true"})
     with visiting(settings, admission_of(settings, strict=True)) as visit:
         tryout = Tryout(settings, visit, BY_NAME, Console(stderr=True))
@@ -346,7 +346,7 @@ def test_an_unreachable_server_is_reported_with_the_fix() -> None:
 
 @pytest.mark.every_version
 def test_the_command_is_named_try(server: MessagingServer, poller_process: Callable[..., Process]) -> None:
-    """As a process, where a pipe is no terminal: plain, and a row is a line."""
+    """As a process with a pipe, the output has no colour, and a row is a line."""
     process = poller_process("try", BY_NAME, env={"POLLER_DATABASE_URL": server.standby_dsn})
 
     assert process.wait() == 0, str(process)

@@ -1,4 +1,4 @@
-"""Another process reads the configuration: nothing of it stays, nothing that it sends is lost."""
+"""A child process reads the configuration: it leaves nothing behind, and none of its output is lost."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class AtImport:
             {act}
 sys.meta_path.insert(0, AtImport())
 """
-"""Python that acts when a module is about to be imported."""
+"""Python code that acts before a module is imported."""
 HANGS = """
 import poller.config.queries.file_watcher
 watcher = poller.config.queries.file_watcher
@@ -57,7 +57,7 @@ InChild = Callable[[str], Path]
 
 @pytest.fixture
 def in_child(tmp_path: Path) -> InChild:
-    """Makes every child run some lines of Python first; returns the folder that PYTHONPATH has to name."""
+    """Make every child run some lines of Python first; return the folder for PYTHONPATH."""
     folder = tmp_path / "in-child"
     folder.mkdir()
 
@@ -73,7 +73,7 @@ def in_child(tmp_path: Path) -> InChild:
 
 @pytest.fixture
 def daemon(start_process: Start, tmp_path: Path, in_child: InChild) -> Start:
-    """Starts `poller run`, without a database, after some lines of Python in it and in its children."""
+    """Start `poller run` without a database, after some lines of Python in it and in its children."""
     queries = write_queries(tmp_path, ("a", "SELECT 1 AS n"))
 
     def start(before: str = "", child: str = "pass", **env: str) -> Process:
@@ -308,7 +308,7 @@ def test_an_answer_without_a_process_that_waits_names_the_entry_point() -> None:
 
 @pytest.fixture
 def child(in_child: InChild, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
-    """Makes the children of this process run some lines of Python first."""
+    """Make the children of this process run some lines of Python first."""
 
     def write(lines: str) -> None:
         monkeypatch.syspath_prepend(str(in_child(lines)))
@@ -345,7 +345,9 @@ def test_request_and_answer_use_only_pipes(child: Callable[[str], None], tmp_pat
     assert "secret_1" not in f"{arguments}{environ}"
     assert {signal.SIGTERM, signal.SIGINT, signal.SIGHUP} <= masked
     assert not {signal.SIGTERM, signal.SIGINT} & signal.pthread_sigmask(signal.SIG_BLOCK, [])
-    assert len([target for target in inherited_too if target.startswith("pipe:")]) == 1, "for its answers"
+    assert len([target for target in inherited_too if target.startswith("pipe:")]) == 1, (
+        "only the pipe for its answers"
+    )
     assert str(tmp_path) not in inherited_too
 
 
@@ -365,7 +367,7 @@ def test_request_and_answer_use_only_pipes(child: Callable[[str], None], tmp_pat
 def test_without_an_answer_the_error_says_how_the_child_ended(
     child: Callable[[str], None], lines: str, text: str
 ) -> None:
-    """Although the request is larger than a pipe, while orphans are reaped, and without a descriptor left."""
+    """The request is larger than a pipe, orphans are reaped meanwhile, and no descriptor stays open."""
     child(lines)
     before, done = descriptors(), threading.Event()
 
@@ -404,7 +406,7 @@ def test_the_child_answers_with_a_catalogue_or_with_every_problem(tmp_path: Path
 def test_another_installed_version_is_reported_and_its_answer_ignored(
     child: Callable[[str], None], tmp_path: Path, lines: str
 ) -> None:
-    LoaderProcess.run("load", settings("shipped"))  # this process has read its own version
+    LoaderProcess.run("load", settings("shipped"))  # this process reads its own version
     child(lines)
     metadata = tmp_path / "in-child" / "obscura_poller-99.dist-info" / "METADATA"
     metadata.parent.mkdir()

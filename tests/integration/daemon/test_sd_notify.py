@@ -1,4 +1,4 @@
-"""What the service tells systemd: over a real datagram socket."""
+"""Notifications of the service to systemd, over a real datagram socket."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ from tests.bed.queries import write_queries
 
 @dataclass(frozen=True)
 class Manager:
-    """Stands at the other end of NOTIFY_SOCKET."""
+    """Listens on NOTIFY_SOCKET."""
 
     socket: socket.socket
     address: str
 
     def heard(self) -> dict[str, str]:
-        """The next datagram; waits for it."""
+        """Wait for the next datagram and return it."""
         lines = self.socket.recv(65536).decode().split("\n")
         return {name: value for name, _, value in (line.partition("=") for line in lines)}
 
     def heard_but_beats(self) -> dict[str, str]:
-        """The next datagram that is no beat of the watchdog."""
+        """Return the next datagram that is not a watchdog notification."""
         while (message := self.heard()) == {"WATCHDOG": "1"}:
             pass
         return message
 
     def hears(self, name: str, value: str) -> None:
-        """Wait for a datagram with this in it."""
+        """Wait for a datagram with this variable."""
         while self.heard().get(name) != value:
             pass
 
@@ -104,12 +104,12 @@ def test_without_a_socket_nothing_is_sent_and_without_a_listener_nothing_fails(
         notifier.beat(None)
         notifier.stopping()
     assert not Path(gone).exists()
-    assert manager.silent(), "nothing reaches a socket that the environment does not name"
+    assert manager.silent(), "no datagram reaches a socket that the environment does not name"
 
 
 def test_a_listener_that_does_not_read_delays_nothing(manager: Manager) -> None:
     notifier = SystemdNotifier({"NOTIFY_SOCKET": manager.address})
-    for _ in range(5000):  # far beyond what a socket keeps (net.unix.max_dgram_qlen)
+    for _ in range(5000):  # far more than a socket can queue (net.unix.max_dgram_qlen)
         notifier.ready("polling")
     assert manager.heard()["READY"] == "1"
 
@@ -127,7 +127,7 @@ def test_the_poller_notifies_well_within_half_of_the_watchdogs_time(
 def test_the_daemon_notifies_systemd_from_start_to_shutdown(
     manager: Manager, poller_process: Callable[..., Process], tmp_path: Path
 ) -> None:
-    """Whatever the database does: it is not there at all."""
+    """The notifications do not depend on the database, which is absent."""
     queries = Path(write_queries(tmp_path, ("one", "SELECT 1 AS n"), ("two", "SELECT 2 AS n"), interval="1h"))
     daemon = poller_process(
         "run",

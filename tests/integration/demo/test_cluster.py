@@ -1,4 +1,4 @@
-"""A primary and a standby come from nothing, behave as a real pair, and leave nothing behind."""
+"""A primary and a standby are created, behave as a real pair, and are removed completely."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def connects(port: int) -> bool:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
-# --- the session's pair -------------------------------------------------------------------------------
+# --- the pair of the session --------------------------------------------------------------------------
 
 
 def test_the_standby_replays_commits_of_the_primary(database: Database) -> None:
@@ -84,7 +84,7 @@ def test_each_database_is_new_and_exists_on_the_standby(database: Database) -> N
     assert database.ask_standby("SELECT current_database()") == [(database.name,)]
 
 
-# --- a pair of the test's own -------------------------------------------------------------------------
+# --- a pair for a single test -------------------------------------------------------------------------
 
 
 def test_servers_come_back_on_their_ports_after_stop_restart_and_kill(own_cluster: Cluster) -> None:
@@ -117,7 +117,7 @@ def test_servers_come_back_on_their_ports_after_stop_restart_and_kill(own_cluste
                 return True
             return False
 
-        assert eventually(over), "a backend that is asked in time may still answer once"
+        assert eventually(over), "a backend that got the query before the shutdown may still answer"
     assert not connects(primary.port)
     primary.start()
     primary.execute("INSERT INTO t VALUES (3)")
@@ -166,7 +166,7 @@ def test_a_file_for_the_server_is_readable_only_by_it(own_cluster: Cluster) -> N
     assert own_cluster.primary.execute(f"SELECT pg_read_file('{path}')") == [("secret\n",)]
 
 
-# --- leaving nothing behind ---------------------------------------------------------------------------
+# --- removal ------------------------------------------------------------------------------------------
 
 
 def shared_memory() -> set[str]:
@@ -275,14 +275,14 @@ def test_ctrl_c_reaches_only_the_owner_which_ends_the_servers(
     """
     process, directory, pids = parent(start_process, pg_bin, then=textwrap.dedent(then))
     process.wait_for_line("sleeping")
-    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: the whole foreground group
+    os.killpg(process.pid, signal.SIGINT)  # a terminal signals the whole foreground group
     process.wait_for_line("still serving")
     process.wait()
     assert all(map(gone, pids))
     assert not directory.exists()
 
 
-# --- where the programs are and who runs them ---------------------------------------------------------
+# --- location and user of the programs ----------------------------------------------------------------
 
 
 def test_a_directory_without_the_programs_is_named(tmp_path: Path) -> None:

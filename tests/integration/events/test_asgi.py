@@ -98,7 +98,7 @@ def litestar() -> Litestar:
 
     @asgi("/mounted", is_mount=True, copy_scope=True)
     async def mounted(scope: LitestarScope, receive: LitestarReceive, send: LitestarSend) -> None:
-        await inner(scope, receive, send)  # type: ignore[arg-type]  # each framework types its own scope
+        await inner(scope, receive, send)  # type: ignore[arg-type]  # each framework has its own type of scope
 
     return Litestar([with_number, plain, plain_post, mounted], logging_config=None)
 
@@ -231,7 +231,7 @@ def test_an_application_without_a_framework_sets_its_route(serve: Serve) -> None
 
 
 def test_the_prefix_of_a_custom_mount_never_comes_from_the_client(serve: Serve) -> None:
-    """It has moved the root path, and its routes cannot be looked at."""
+    """It has changed the root path, and its routes are not accessible."""
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
         prefix, _, _ = scope["path"].removeprefix("/").partition("/")
@@ -260,7 +260,7 @@ def test_an_unexpected_scope_fails_no_request(serve: Serve, caplog: pytest.LogCa
 
 
 class Gate:
-    """Holds up an application, of whatever loop, until a test lets it go on."""
+    """Blocks an application on any event loop until a test continues it."""
 
     def __init__(self) -> None:
         self.reached, self.opened = threading.Event(), threading.Event()
@@ -334,7 +334,7 @@ def test_a_client_that_disconnects_before_the_response_is_counted_as_disconnecte
             await request.body()  # raises ClientDisconnect
         if then == "fails":
             raise RuntimeError("broken")
-        return PlainTextResponse("nobody reads this")
+        return PlainTextResponse("the client does not read this")
 
     served = serve(Starlette(routes=[Route("/slow", slow)]))
     with pytest.raises(httpx.ReadTimeout):
@@ -380,7 +380,7 @@ async def broken(_: Request) -> Response:
 def test_an_exception_is_counted_as_a_single_500_and_reaches_the_server(
     serve: Serve, outermost: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Whether what answers it is inside of the middleware or outside."""
+    """The exception handler may be inside or outside of the middleware."""
 
     def inside(served: Served) -> Starlette:
         middleware = Middleware(
@@ -559,7 +559,7 @@ def test_a_trace_continues_the_trace_of_its_client_only_for_that_request(serve: 
 
 
 def test_trailers_and_files_also_end_a_response(serve: Serve) -> None:
-    """No server at hand sends them, so that the application is run by hand."""
+    """No available server sends them, so the test calls the application directly."""
 
     async def app(_scope: Any, _receive: Any, send: Any) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": [], "trailers": True})
@@ -647,7 +647,7 @@ def open_socket(served: Served, path: str, **arguments: Any) -> ClientConnection
 
 
 def sessions(served: Served) -> tuple[float, int]:
-    """How many are open, and how many have ended."""
+    """Return the number of open and of ended sessions."""
     recorder = served.recorder
     return (
         recorder.total("websocket_active_connections"),

@@ -1,4 +1,4 @@
-"""A server's telemetry is configured from its environment, arrives, survives forks, and ends in time."""
+"""A server's telemetry: configuration from the environment, export, forks and shutdown."""
 
 from __future__ import annotations
 
@@ -36,25 +36,25 @@ QUICK = {
     "OTEL_BLRP_SCHEDULE_DELAY": "50",
     "OTEL_METRIC_EXPORT_INTERVAL": "100",
 }
-"""Milliseconds between two pushes."""
+"""Milliseconds between two exports."""
 PATIENT = {"OBSCURA_SERVER_SHUTDOWN_TIMEOUT_SECS": "120", "OBSCURA_EXPORT_TIMEOUT_SECS": "60"}
-"""So that nothing is given up on a machine that stands still for a while."""
+"""Long timeouts, so that nothing is abandoned on a machine that stalls."""
 
 
 def environment(receiver: Receiver, protocol: str = "grpc") -> dict[str, str]:
-    """What a server is given, and a format that a program can read."""
+    """Return the variables of a server, with a log format for programs."""
     endpoint = receiver.grpc_endpoint if protocol == "grpc" else receiver.http_endpoint
     chosen = {"OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf"} if protocol == "http" else {}
     return {"OBSCURA_OTLP_ENDPOINT": endpoint, "OBSCURA_LOG_FORMAT": "json", **PATIENT, **chosen}
 
 
 def lines(process: Process) -> list[dict[str, Any]]:
-    """Every line of the log; none that is not JSON."""
+    """Return every line of the log; each must be JSON."""
     return [json.loads(line) for line in process.stderr.splitlines()]
 
 
 class Server:
-    """The observed server on uvicorn's own command line."""
+    """The instrumented server, started by uvicorn's command line."""
 
     def __init__(self, start: Start, env: Mapping[str, str], *options: str, command: str = "uvicorn") -> None:
         (port,) = free_ports(1)
@@ -97,7 +97,7 @@ def test_three_signals_arrive_correlated_and_the_last_data_at_sigterm(
         assert client.recv() == "x"
     server.end()
 
-    # Every request is one tree: a root, and what it called.
+    # Every request is a single trace: a root span and its descendants.
     roots = {span.trace_id: span for span in receiver.spans() if span.kind == "server"}
     assert sorted(span.name for span in roots.values()) == [
         "GET",
@@ -112,7 +112,7 @@ def test_three_signals_arrive_correlated_and_the_last_data_at_sigterm(
     assert request_id in [span.attributes["request.id"] for span in roots.values()]
     assert {span.parent_span_id for span in roots.values()} == {""}
 
-    # The last push has everything.
+    # The last export contains everything.
     last = {
         (point.metric, *sorted(point.attributes.values(), key=str)): point.value
         for point in receiver.points()
@@ -126,7 +126,7 @@ def test_three_signals_arrive_correlated_and_the_last_data_at_sigterm(
     (durations,) = {p.value.bounds for p in receiver.points("http_request_duration_seconds")}  # type: ignore[union-attr]
     assert durations[0] == 0.005
 
-    # Every line has its trace and span, uvicorn's too, and each is exported as it was written.
+    # Every line has a trace and a span, also uvicorn's lines, and is exported unchanged.
     written = lines(server.process)
     assert all(
         {"timestamp", "severity", "logger", "message", "trace_id", "span_id"} <= line.keys()
@@ -186,7 +186,7 @@ def test_requests_that_are_not_sampled_are_logged_and_counted(
     httpx.get(f"{server.url}/hello/bob", headers={"traceparent": f"00-{'a' * 32}-{'b' * 16}-01"}, timeout=60)
     server.end()
 
-    # The parent decides where there is one.
+    # The parent decides if there is a parent.
     assert {span.trace_id for span in receiver.spans()} == {"a" * 32}
     assert receiver.points("users_registered_total")[-1].value == 2
     assert {len(line["trace_id"]) for line in lines(server.process) if line["message"] == "greeting"} == {32}
@@ -222,7 +222,7 @@ def test_the_last_interval_arrives_from_uvicorn_without_lifespan(
     assert sum(_registered(receiver).values()) == 8
     assert len(receiver.spans()) == 16
     if not options:
-        # uvicorn ends by the signal, and so it does still.
+        # uvicorn ends by the signal, with telemetry as well.
         assert server.process.wait() == -signal.SIGTERM
 
 
@@ -259,9 +259,9 @@ def _instances(receiver: Receiver) -> set[object]:
 
 
 def _registered(receiver: Receiver) -> dict[object, int]:
-    """The last value of each instance."""
+    """Return the last value of each instance."""
     return {
-        point.resource["service.instance.id"]: int(point.value)  # type: ignore[arg-type]  # a counter's
+        point.resource["service.instance.id"]: int(point.value)  # type: ignore[arg-type]  # the value of a counter
         for point in receiver.points("users_registered_total")
     }
 
@@ -327,7 +327,7 @@ def test_a_fork_during_an_export_loses_nothing_and_duplicates_nothing(
 def test_a_fork_while_the_collector_hangs_ends_and_the_interrupted_export_arrives_later(
     receiver: Receiver, start_process: Start, tmp_path: Path
 ) -> None:
-    """Without a bound on a push, nothing but the fork itself can have ended it."""
+    """The export has no timeout, so only the fork can have ended it."""
     script = """
 import os, threading
 from poller.events.telemetry import configure_telemetry
@@ -361,7 +361,7 @@ flush.join()
 def test_the_end_of_a_process_does_not_wait_for_a_collector_that_hangs(
     receiver: Receiver, start_process: Start
 ) -> None:
-    """A push may take a day here: only the bound of the shutdown can have ended it."""
+    """The timeout of an export is a day, so only the timeout of the shutdown can have ended it."""
     receiver.answer = HANG
     env = environment(receiver) | {"OBSCURA_EXPORT_TIMEOUT_SECS": "86400"}
     server = Server(start_process, env | {"OBSCURA_SERVER_SHUTDOWN_TIMEOUT_SECS": "1"})
@@ -387,7 +387,7 @@ def test_a_failure_and_the_recovery_of_the_collector_are_each_logged_once(
 
     delivery = "poller.events._export.delivery"
     messages = [line["message"] for line in lines(server.process) if line["logger"] == delivery]
-    # On a machine that stands still for long, there may be a second time; but never the same news twice.
+    # On a machine that stalls there may be a second outage, but never the same message twice in a row.
     news = [message.partition(":")[0].partition(" after")[0] for message in messages]
     assert news == (["metrics are not delivered", "metrics are delivered again"] * len(news))[: len(news)]
     assert receiver.spans() == []
@@ -395,7 +395,7 @@ def test_a_failure_and_the_recovery_of_the_collector_are_each_logged_once(
 
 
 def test_a_redirect_is_a_failure_and_not_a_success(start_process: Start) -> None:
-    """OpenTelemetry's exporter for HTTP takes it for one."""
+    """OpenTelemetry's exporter for HTTP treats a redirect as a success."""
     script = """
 import http.server, threading, sys
 class Elsewhere(http.server.BaseHTTPRequestHandler):
@@ -444,7 +444,7 @@ with trace.get_tracer("x").start_as_current_span("main"):
 
 
 def test_a_later_configuration_of_logging_loses_no_line(start_process: Start, tmp_path: Path) -> None:
-    """Litestar configures logging when it is made, uvicorn where it is run by a program."""
+    """Litestar configures logging when an application is created, and uvicorn when a program runs it."""
     script = """
 import logging, logging.config, sys
 from poller.events.telemetry import configure_telemetry
@@ -466,7 +466,7 @@ except ValueError:
     extra = {"client_ip": "203.0.113.7", "kept": "ok"}
     logging.getLogger("mine").exception("of mine %s", "token=abcdef", extra=extra)
 logging.getLogger("other").info("of others")
-logging.getLogger("opentelemetry").info("not wanted")
+logging.getLogger("opentelemetry").info("not exported")
 """
     file = tmp_path / "log"
     process = start_process([sys.executable, "-c", script, str(file)], env={"OBSCURA_LOG_FORMAT": "json"})
@@ -532,7 +532,7 @@ print(sorted(carrier))
 
 
 def test_no_module_loads_the_sdk_or_the_daemons_libraries_when_it_is_imported() -> None:
-    """But for those that say that they do, and that nothing imports before telemetry is configured."""
+    """Except modules that document it, and that are imported only after telemetry is configured."""
     folder = ROOT / "poller" / "events"
     texts = {path: path.read_text(encoding="utf-8") for path in sorted(folder.rglob("*.py"))}
     knowing = {path for path, text in texts.items() if "It knows the SDK" in text}

@@ -1,4 +1,4 @@
-"""Pushing: what a real receiver gets over real sockets, and what the log says when it gets nothing."""
+"""Export of metrics to a real receiver over real sockets, and log records about failures."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ PROTOCOLS = ["grpc", "http/protobuf"]
 
 
 class Log(logging.Handler):
-    """What reaches the log: a handler where the program has its own, at the root.
+    """Log records at the root logger, where the program has its handler.
 
-    Not caplog, which also listens to the loggers that do not propagate; that is what the exporters' do here.
+    caplog would also record loggers that do not propagate, like those of the exporters.
     """
 
     def __init__(self) -> None:
@@ -89,7 +89,7 @@ def endpoint_of(receiver: Receiver, protocol: str) -> Endpoint:
 def gauge(
     push: MetricExporter, name: str, *observed: Observation, unit: str = "{thing}"
 ) -> list[Observation]:
-    """A gauge that shows whatever is in the returned list at the moment of a collection."""
+    """Create a gauge that exports the contents of the returned list at the time of a collection."""
     observations = list(observed)
 
     def observe(_: CallbackOptions) -> list[Observation]:
@@ -102,7 +102,7 @@ def gauge(
 def wait_until(true: Callable[[], object]) -> None:
     deadline = time.monotonic() + 20
     while not true():
-        assert time.monotonic() < deadline, "it did not come to pass"
+        assert time.monotonic() < deadline, "the condition did not become true"
         time.sleep(0.02)
 
 
@@ -153,7 +153,7 @@ def test_headers_and_gzip_come_from_the_standard_variables(
     headers = receiver.requests()[0].headers
     assert headers["authorization"] == "Bearer sesame"
     assert headers["x-tenant"] == "blue"
-    if protocol == "http/protobuf":  # gRPC's server takes the encoding off before anyone can see it
+    if protocol == "http/protobuf":  # gRPC's server removes the encoding before the receiver
         assert headers["content-encoding"] == "gzip"
     assert receiver.points()[0].value == 1
 
@@ -246,7 +246,7 @@ def test_a_thread_that_cannot_be_started_does_not_stop_the_export() -> None:
 
 
 def test_http_without_its_package_names_the_package_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    # None is how Python's import system marks a module that is not to be found.
+    # With None, Python's import system reports the module as missing.
     monkeypatch.setitem(sys.modules, "requests", None)
     with pytest.raises(ConfigError, match=re.escape(install("http"))):
         otlp.build(resolve("http://127.0.0.1:4318", "POLLER_OTLP_ENDPOINT"), 1.0)
@@ -294,7 +294,7 @@ def test_a_credential_provider_is_used_as_opentelemetry_specifies(
     tmp_path: Path,
     protocol: str,
 ) -> None:
-    """An installed package that gives channel credentials, or a session."""
+    """The provider is an installed package that returns channel credentials or a session."""
     module = f"provider_of_{protocol[:4]}"
     (tmp_path / f"{module}.py").write_text(f"import os{_PROVIDERS[protocol]}")
     (tmp_path / f"{module}-1.dist-info").mkdir()
@@ -342,7 +342,7 @@ def test_the_standard_variables_choose_temporality_and_histograms(
 def test_a_connection_cut_while_idle_is_not_logged(
     receiver: Receiver, open_push: Open, log: Log, protocol: str
 ) -> None:
-    """As a load balancer does between two pushes."""
+    """A load balancer does that between two exports."""
     push = open_push(endpoint_of(receiver, protocol))
     gauge(push, "users_total", Observation(3))
     for _ in range(3):
@@ -449,7 +449,7 @@ def test_a_shutdown_ends_while_the_collector_hangs(
     push = open_push(endpoint_of(receiver, protocol), interval=0.05, timeout=600.0)
     gauge(push, "users_total", Observation(3))
     wait_until(receiver.attempts)
-    assert push.shutdown(0.5) is False  # with the request's own bound it would end after the test's
+    assert push.shutdown(0.5) is False  # the timeout of the request exceeds that of the test
     (message,) = [record.getMessage() for record in log.records]
     assert re.fullmatch(r"\d+ requests? not delivered and lost; POLLER_STATE_DIR is not set", message)
     receiver.stop()
@@ -463,7 +463,7 @@ def test_a_shutdown_exports_the_last_values(receiver: Receiver, open_push: Open,
     observations[:] = [Observation(2)]
     assert push.shutdown(60) is True
     assert [point.value for point in receiver.points()] == [1, 2]
-    assert push.shutdown(60) is True  # and does nothing
+    assert push.shutdown(60) is True  # it has no effect
     assert len(receiver.requests()) == 2
 
 
@@ -505,7 +505,7 @@ def test_an_absent_observation_makes_the_series_absent(receiver: Receiver, open_
 
 
 def test_no_series_is_ever_folded_into_an_overflow_point(receiver: Receiver, open_push: Open) -> None:
-    """The SDK counts the attribute sets that an instrument ever had, and from 2000 on invents a number."""
+    """The SDK counts all attribute sets of an instrument, and from 2000 on sums up the others as overflow."""
     push = open_push(endpoint_of(receiver, "grpc"))
     observations = gauge(push, "users_total")
     for cycle in range(3):
@@ -561,7 +561,7 @@ def test_no_failure_writes_a_secret_to_the_log(
     gauge(push, "users_total", Observation(1))
     assert push.flush(60) is False
     receiver.stop()
-    assert push.flush(1) is False  # it is tried again until then
+    assert push.flush(1) is False  # it is retried until then
     messages = log.text
     assert "export failed" in messages
     for secret in ("sesame", "hunter22"):

@@ -1,4 +1,4 @@
-"""Delivery: whatever a collector does, every export arrives in its order, and each loss has a name."""
+"""Delivery: every export arrives in order after every kind of failure, and each loss has a reason."""
 
 from __future__ import annotations
 
@@ -42,22 +42,22 @@ from poller.telemetry import export_metrics as exportmetrics
 from tests.bed.process import eventually
 
 PROTOCOLS = ["grpc", "http/protobuf"]
-SICK = Answer("INTERNAL", 500, "the receiver is configured to be sick")
-STRANGER = Answer("UNAUTHENTICATED", 401, "the receiver was told to know nobody")
+SICK = Answer("INTERNAL", 500, "the receiver is configured to fail")
+STRANGER = Answer("UNAUTHENTICATED", 401, "the receiver is configured to reject every client")
 TOO_LARGE = Answer("RESOURCE_EXHAUSTED", 413, "Received message larger than max (5 vs. 4)")
 
 
 FIRST_PAUSE = 0.05
-"""Seconds are what a collector needs; these tests are about the order of things."""
+"""A collector needs pauses of seconds; these tests are about the order of requests."""
 
 
 class Counting:
-    """A push whose gauge `number` tells how many collections there were: 1, 2, 3, ..."""
+    """An exporter whose gauge `number` is the number of collections: 1, 2, 3, ..."""
 
     def __init__(self, endpoint: Endpoint, folder: Path | None, first: int = 1, **arguments: Any) -> None:
         self.queue = SendingQueue(folder, max_size=2**28, max_age=3600.0)
         described = resource("obscura-poller", f"from-{first}", "1")
-        # A machine that stalls is not to make an answer late.
+        # On a machine that stalls no answer may be late.
         arguments = {"timeout": 60.0, "retry": RetryConfig(FIRST_PAUSE, 60.0), **arguments}
         self.push = MetricExporter(endpoint, described, self.queue, **arguments)
         self.next = first
@@ -70,7 +70,7 @@ class Counting:
         self.next += 1
 
     def collect(self, times: int = 1) -> None:
-        """Push several times without waiting for the delivery."""
+        """Collect several times without waiting for the delivery."""
         for _ in range(times):
             self.push.flush(0)
 
@@ -99,7 +99,7 @@ def endpoint_of(receiver: Receiver, protocol: str) -> Endpoint:
 
 
 def numbers(receiver: Receiver) -> list[int]:
-    """The numbers that were taken, in the order of their coming."""
+    """Return the accepted numbers in the order of their arrival."""
     return [point.value for point in receiver.points("number") if isinstance(point.value, int)]
 
 
@@ -108,7 +108,7 @@ def values(request: ExportMetricsServiceRequest) -> list[object]:
 
 
 def once(received: list[int]) -> list[int]:
-    """Without what came again at once, as it may when the answer to the first was lost."""
+    """Return the numbers without immediate repetitions, which follow the loss of an answer."""
     return [
         number for position, number in enumerate(received) if received[position - 1 : position] != [number]
     ]
@@ -143,7 +143,7 @@ def test_after_every_answer_of_the_collector_all_exports_arrive_in_order(
 def test_an_unreachable_or_hanging_collector_delays_no_collection(
     receiver: Receiver, counting: Open, protocol: str
 ) -> None:
-    """It comes back without having answered; what waited has its own times and goes first."""
+    """It returns without having answered; queued requests have their own times and are sent first."""
     counter = counting(receiver, protocol, interval=0.05)
     receiver.answer = HANG
     receiver.wait_for_attempts(1)
@@ -184,7 +184,7 @@ def test_undelivered_requests_of_the_previous_process_are_sent_first_and_unchang
 def test_the_collector_decides_the_time_of_the_next_attempt(
     receiver: Receiver, counting: Open, protocol: str, dated: bool
 ) -> None:
-    """By RetryInfo, or by Retry-After as a number or as a date."""
+    """It requests a delay with RetryInfo, or with Retry-After as a number or as a date."""
     counter = counting(receiver, protocol)
     receiver.answer_next(Answer("RESOURCE_EXHAUSTED", 429, "not now", retry_after=1, dated=dated))
     assert counter.push.flush(60)
@@ -211,7 +211,7 @@ def test_refused_data_are_dropped_and_delay_nothing(
     counter.collect(4)
     receiver.answer_next(ACCEPT, INVALID, INVALID)
     receiver.start()
-    assert counter.push.flush(60) is True  # what it was about itself is there
+    assert counter.push.flush(60) is True  # this export itself was delivered
     assert numbers(receiver) == [1, 4, 5]
     assert counter.push.delivery.stats.rejected == {"invalid": 2}
     lost = [record for record in caplog.records if "its data points are lost" in record.getMessage()]
@@ -253,7 +253,7 @@ def test_errors_that_an_operator_must_fix_lose_no_data_and_delay_no_flush(
 ) -> None:
     counter = counting(receiver, protocol, interval=3600.0)
     receiver.answer = STRANGER
-    assert counter.push.flush(600) is False  # at once, or the test's own time would be up
+    assert counter.push.flush(600) is False  # at once, otherwise the test would time out
     assert counter.push.flush(600) is False
     receiver.answer = ACCEPT
     assert counter.push.flush(60) is True
@@ -267,19 +267,19 @@ def test_a_request_that_is_too_large_arrives_in_parts(
 ) -> None:
     counter = counting(receiver, protocol)
     counter.series = 10
-    receiver.answer_next(TOO_LARGE, TOO_LARGE)  # the whole, then its first half
+    receiver.answer_next(TOO_LARGE, TOO_LARGE)  # the whole request, then its first half
     assert counter.push.flush(60) is True
     assert [len(received.points()) for received in receiver.requests()] == [3, 2, 3, 2]
     assert [point.attributes["series"] for point in receiver.points()] == list(range(10))
     assert {point.value for point in receiver.points()} == {1}
-    assert counter.push.flush(60) is True  # its size is known now
+    assert counter.push.flush(60) is True  # the limit is known now
     assert len(receiver.attempts()) == 10
 
 
 def test_a_request_above_the_limit_of_a_real_server_arrives_in_parts(
     receiver: Receiver, counting: Open
 ) -> None:
-    """gRPC takes 4 MiB."""
+    """gRPC accepts 4 MiB."""
     counter = counting(receiver, "grpc", request_size=2**30)
 
     def observe(_: CallbackOptions) -> Iterator[Observation]:
@@ -309,7 +309,7 @@ def test_a_single_data_point_that_is_too_large_is_dropped_alone(
 def test_a_request_that_makes_the_collector_fail_is_dropped_after_a_time(
     receiver: Receiver, counting: Open, protocol: str
 ) -> None:
-    """What it took before it takes again, so that the request is at fault, and not the collector."""
+    """The collector accepts an earlier request again, so the request is the cause, not the collector."""
     receiver.answer_by(lambda request: SICK if 3 in values(request) else None)
     counter = counting(receiver, protocol, interval=0.05)
     receiver.wait_for(lambda _: max(numbers(receiver), default=0) >= 8)
@@ -336,7 +336,7 @@ def test_no_request_is_dropped_if_the_collector_fails_for_every_request(
     counter = counting(receiver, protocol, interval=0.05)
     receiver.wait_for(lambda _: numbers(receiver))
     receiver.answer = SICK
-    # The last of them may be what is asked to tell the one from the other.
+    # The last attempt may be the earlier request that tests the collector.
     receiver.wait_for_attempts(len(receiver.attempts()) + 22)
     receiver.answer = ACCEPT
     receiver.wait_for(lambda _: len(numbers(receiver)) >= 5)
@@ -366,7 +366,7 @@ def test_no_request_is_dropped_if_the_collector_fails_for_every_request(
 def test_only_an_otlp_response_says_that_the_data_were_accepted(
     tmp_path: Path, kind: str, content: bytes, accepted: bool
 ) -> None:
-    """The 200 of any other server would discard everything."""
+    """Otherwise the 200 of another server would discard everything."""
 
     class Page(http.server.BaseHTTPRequestHandler):
         def do_POST(self) -> None:
@@ -402,7 +402,7 @@ def test_metrics_report_the_outcome_of_exports(receiver: Receiver, counting: Ope
     assert counter.push.flush(60) is False
     assert counter.push.flush(60) is True
     receiver.stop()
-    counter.collect(3)  # the third tells of the others, as none of them can be delivered meanwhile
+    counter.collect(3)  # the third reports the others, because none is delivered meanwhile
     third = counter.next - 1
     receiver.start()
     assert counter.push.flush(60) is True
@@ -434,7 +434,7 @@ def test_metrics_report_the_outcome_of_exports(receiver: Receiver, counting: Ope
 def test_shutdown_reports_requests_that_could_not_be_stored(
     receiver: Receiver, counting: Open, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    receiver.answer = Answer("UNAUTHENTICATED", 401, "told to know nobody")
+    receiver.answer = Answer("UNAUTHENTICATED", 401, "configured to reject every client")
     folder = tmp_path / "state"
     counter = counting(receiver, "grpc", folder)
     counter.push.flush(60)
@@ -449,7 +449,7 @@ def test_shutdown_reports_requests_that_could_not_be_stored(
 
 
 class Scripted:
-    """A sender that answers as it is told, and remembers what it was sent."""
+    """A sender with scripted answers that records the requests."""
 
     def __init__(self, judge: Callable[[bytes, int], ExportResult]) -> None:
         self._judge = judge
@@ -464,7 +464,7 @@ class Scripted:
         self.rests += 1
 
     def close(self) -> None:
-        """Nothing is open."""
+        """Do nothing; no connection is open."""
 
 
 Deliver = Callable[..., tuple[RetrySender, Scripted]]
@@ -473,7 +473,7 @@ IDLE = 0.3
 
 @pytest.fixture
 def deliver() -> Iterator[Deliver]:
-    """Deliver requests of a point each by a scripted sender."""
+    """Deliver requests with a data point each through a scripted sender."""
     begun: list[tuple[RetrySender, SendingQueue]] = []
 
     def start(
@@ -514,7 +514,7 @@ def test_the_pauses_between_attempts_start_again_after_a_success(
     pauses = [
         seconds for match in matches if match and isinstance(seconds := parse_duration(match[1]), float)
     ]
-    # The first of each outage is a warning without its pause; within an outage each is twice the one before.
+    # The first failure of an outage is a warning without its pause; each pause is twice the previous one.
     first, last = FIRST_PAUSE, FIRST_PAUSE * 2 ** (tries - 2)
     assert max(pauses) >= last / 2 - 0.05
     assert any(pause <= first * 2 + 0.05 for pause in pauses[len(pauses) // 2 :]), pauses
@@ -538,7 +538,7 @@ def test_the_sender_rests_in_a_long_pause_between_two_attempts(deliver: Deliver)
 
 
 def test_a_request_is_suspected_after_the_stated_number_of_refusals(deliver: Deliver) -> None:
-    """Then what was taken before is sent once more, and the request itself a last time."""
+    """Then an earlier accepted request is sent again, and the suspected request a last time."""
 
     def judge(body: bytes, _: int) -> ExportResult:
         return ExportResult("held", "sick") if body == b"bad" else ACCEPTED
@@ -552,7 +552,7 @@ def test_a_request_is_suspected_after_the_stated_number_of_refusals(deliver: Del
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_unavailable_with_a_requested_delay_is_not_retried_at_once(receiver: Receiver, protocol: str) -> None:
-    """Without one it is, once, as a connection at rest may have been cut."""
+    """Without a delay it is retried once, because an idle connection may have been cut."""
     sender = otlp.build(endpoint_of(receiver, protocol), 60.0, {})
     assert sender.send(b"").fate == "taken"
     receiver.answer_next(Answer("UNAVAILABLE", 503, "later", retry_after=7))
@@ -563,7 +563,7 @@ def test_unavailable_with_a_requested_delay_is_not_retried_at_once(receiver: Rec
 
 @pytest.mark.parametrize("rejected", [2**63 - 1, 2**70, 4])
 def test_no_more_points_are_counted_as_rejected_than_were_sent(deliver: Deliver, rejected: int) -> None:
-    """Two such answers overflowed the counter, and with it every later export."""
+    """Two such answers would overflow the counter and fail every later export."""
     retry_sender, sender = deliver(
         lambda *_: ExportResult("taken", "no", rejected=rejected), [b"a", b"b"], points=3
     )
@@ -592,7 +592,7 @@ def test_several_intervals_without_a_delivery_are_detected(receiver: Receiver, c
     now = time.monotonic()
     assert counter.push.silent(now) is None
     assert counter.push.silent(now + 60.0 * SILENT_INTERVALS + 1) is not None
-    assert counting(receiver, "grpc", None).push.silent(now + 1e9) is None, "it exports when it is asked to"
+    assert counting(receiver, "grpc", None).push.silent(now + 1e9) is None, "it exports only on request"
     later = counter.push.silent(now + 1e6)
     assert counter.push.flush(60)
     assert (counter.push.silent(now + 1e6) or 0) < (later or 0)
@@ -604,7 +604,7 @@ def test_the_first_export_is_confirmed_once(
     caplog.set_level(logging.INFO, logger="poller.delivery")
     single = counting(receiver, "grpc", None)
     assert single.push.flush(60)
-    assert caplog.records == [], "its exit code says so"
+    assert caplog.records == [], "the exit code reports the failure"
     counter = counting(receiver, "grpc", interval=3600.0)
     counter.series = 5
     assert counter.push.flush(60)

@@ -1,4 +1,4 @@
-"""One request over HTTP or gRPC: deadline, credentials, proxy, and answers that are out of the ordinary."""
+"""A request over HTTP or gRPC: deadline, credentials, proxy, and unusual answers."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ OK = b"HTTP/1.1 200 OK\r\n"
 
 @pytest.fixture
 def serve() -> Iterator[Serve]:
-    """Run a script on each connection to a port of its own; returns the URL."""
+    """Run a script on each connection to a new port; return the URL."""
     listeners: list[socket.socket] = []
     threads: list[threading.Thread] = []
 
@@ -73,7 +73,7 @@ def serve() -> Iterator[Serve]:
 
 
 def head(connection: socket.socket) -> bytes:
-    """The head of a request; its body is read with it or left."""
+    """Return the head of a request; its body may be read as well."""
     data = b""
     while b"\r\n\r\n" not in data and (more := connection.recv(65536)):
         data += more
@@ -147,7 +147,7 @@ def partial(rejected: int, message: str) -> bytes:
 def test_the_timeout_limits_the_whole_exchange_however_slowly_bytes_arrive(
     serve: Serve, script: Script
 ) -> None:
-    """Each byte comes in time; the fixture sees that the connection is ended."""
+    """Each byte arrives in time; the fixture checks that the connection is closed."""
     connection = sender(serve(script), 0.5)
     for _ in range(2):
         result = connection.send(b"")
@@ -188,7 +188,7 @@ def test_the_timeout_limits_a_hanging_name_resolution_and_a_single_thread_waits_
     assert len(exchanges()) == 1
     released.set()
     assert eventually(lambda: not exchanges())
-    assert receiver.attempts() == [], "what was given up is not sent afterwards"
+    assert receiver.attempts() == [], "an abandoned request is not sent afterwards"
     monkeypatch.setattr(socket, "getaddrinfo", real)
     assert client.send(b"").fate == "taken"
     client.close()
@@ -203,7 +203,7 @@ def test_closing_a_sender_ends_its_current_request(serve: Serve) -> None:
     client.close()
     sending.join(60)
     assert [export_result.fate for export_result in results] == ["later"]
-    assert client.send(b"").fate == "later", "and none begins after that"
+    assert client.send(b"").fate == "later", "no request begins after that"
 
 
 def exchanges() -> list[threading.Thread]:
@@ -235,7 +235,7 @@ def test_an_invalid_body_of_a_success_blocks_nothing(serve: Serve, body: bytes) 
 
 @pytest.mark.parametrize("kind", ["application/json", "application/x-protobuf"])
 def test_a_long_partial_success_is_read_completely(serve: Serve, kind: str) -> None:
-    """Also one that comes in many pieces, as chunks do."""
+    """It may arrive in many chunks."""
     message = "too old, " * 20_000
     body = partial(7, message)
     if kind == "application/json":
@@ -270,7 +270,7 @@ def test_a_success_with_an_unreadable_body_is_delivered_and_logged(serve: Serve,
 
 def test_a_sender_sends_again_after_a_thread_could_not_be_started(serve: Serve) -> None:
     client = sender(serve(answer_with(b"")))
-    threading.stack_size(2**60)  # more than there is of addresses
+    threading.stack_size(2**60)  # more than the address space
     try:
         with pytest.raises(RuntimeError):
             client.send(b"")
@@ -359,7 +359,7 @@ def test_netrc_is_not_read(receiver: Receiver, user: str, environ: dict[str, str
 def test_a_header_that_cannot_be_sent_is_a_configuration_error(
     protocol: Any, headers: str, complaint: str
 ) -> None:
-    """The push would go on without its credentials, or be refused for ever."""
+    """Otherwise the export would be sent without its credentials, or always be refused."""
     endpoint = resolve("http://127.0.0.1:1", "POLLER_OTLP_ENDPOINT", protocol)
     with pytest.raises(ConfigError, match=f"^OTEL_EXPORTER_OTLP_HEADERS: {complaint}") as caught:
         otlp.build(endpoint, 1.0, {"OTEL_EXPORTER_OTLP_HEADERS": headers})
@@ -383,7 +383,7 @@ def test_headers_are_read_as_the_standard_specifies(receiver: Receiver, protocol
 def test_certificates_replaced_in_place_are_read_for_the_next_grpc_connection(
     certificates: Certificates, tmp_path: Path
 ) -> None:
-    """A rotation leaves an old certificate, and for a moment none: neither may need a restart."""
+    """A rotation needs no restart, although a certificate is outdated and its file missing for a moment."""
     pem, key = tmp_path / "client.pem", tmp_path / "client.key"
 
     def show(certificate: Path, private: Path) -> None:
@@ -429,7 +429,7 @@ def test_after_a_rest_a_sender_uses_a_new_channel_with_the_current_certificates(
 
 
 def test_a_grpc_sender_at_rest_has_no_connection_and_no_thread(receiver: Receiver) -> None:
-    """An open one wakes the process several times a second, for nothing between two exports."""
+    """An open channel would wake the process several times a second between two exports."""
     code = f"""
 import os, time
 from poller.otlp import sender as otlp
@@ -493,7 +493,7 @@ def test_no_proxy_is_read_in_lower_and_upper_case(
 ) -> None:
     for name in ("http_proxy", "https_proxy", "HTTP_PROXY"):
         monkeypatch.setenv(name, "http://127.0.0.1:1")
-    # What is set by the poller itself is taken back with it.
+    # The fixture also restores a value that the poller sets.
     monkeypatch.setenv("no_proxy", "")
     monkeypatch.delenv("no_proxy")
     monkeypatch.setenv(variable, hosts)
@@ -506,7 +506,7 @@ def test_no_proxy_is_read_in_lower_and_upper_case(
 
 
 def test_after_a_hang_a_new_channel_opens_its_own_connection(receiver: Receiver, serve: Serve) -> None:
-    """Both old connections lose all that is sent, and that of the other signal is not shared."""
+    """Both old connections lose everything that is sent, and the other signal's connection is not shared."""
     opened: list[socket.socket] = []
     hanging: list[socket.socket] = []
 

@@ -1,4 +1,4 @@
-"""Spans and log records are delivered as metrics are, from memory, and each loss is counted."""
+"""Spans and log records are delivered from memory like metrics, and each loss is counted."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ PROTOCOLS: list[Protocol] = ["grpc", "http/protobuf"]
 SIGNALS: list[Signal] = ["traces", "logs"]
 ITEMS = {"traces": "spans", "logs": "log records"}
 NO_PLACE = Answer("UNIMPLEMENTED", 404, "unknown service")
-SICK = Answer("INTERNAL", 500, "the receiver is configured to be sick")
+SICK = Answer("INTERNAL", 500, "the receiver is configured to fail")
 TOO_LARGE = Answer("RESOURCE_EXHAUSTED", 413, "Received message larger than max (5 vs. 4)")
 PATIENCE = 60.0
 
@@ -50,7 +50,7 @@ def endpoint_of(receiver: Receiver, protocol: Protocol, signal: Signal = "traces
 
 
 def spans(names: Sequence[str]) -> ExportTraceServiceRequest:
-    """Spans of these names, each second one of another scope."""
+    """Return spans of these names; every second span has another scope."""
     request = ExportTraceServiceRequest()
     scopes = request.resource_spans.add().scope_spans
     for number, name in enumerate(names):
@@ -61,7 +61,7 @@ def spans(names: Sequence[str]) -> ExportTraceServiceRequest:
 
 
 def records(bodies: Sequence[str]) -> ExportLogsServiceRequest:
-    """Log records with these bodies, each in a scope of its own."""
+    """Return log records with these bodies, each in its own scope."""
     request = ExportLogsServiceRequest()
     scopes = request.resource_logs.add().scope_logs
     for body in bodies:
@@ -70,7 +70,7 @@ def records(bodies: Sequence[str]) -> ExportLogsServiceRequest:
 
 
 def settle(exporter: SignalExport) -> None:
-    """Wait until nothing waits any more."""
+    """Wait until the queue is empty."""
     exporter.delivery.drain(PATIENCE)
     assert exporter.delivery.queue.empty
 
@@ -79,19 +79,19 @@ ENCODE: dict[Signal, Callable[[Sequence[str]], Any]] = {"traces": spans, "logs":
 
 
 def names(receiver: Receiver, signal: Signal) -> list[str]:
-    """What was taken, in the order of its arrival."""
+    """Return the names of the accepted items, in the order of their arrival."""
     if signal == "traces":
         return [span.name for span in receiver.spans()]
     return [str(record.body) for record in receiver.records()]
 
 
 def sizes(receiver: Receiver, signal: Signal) -> list[int]:
-    """How many items each request had that was taken."""
+    """Return the number of items of each accepted request."""
     return [len(request.spans()) + len(request.records()) for request in receiver.requests(signal)]
 
 
 def answering(*answers: Answer) -> Receiver:
-    """A receiver that gives each of these answers once, and then accepts."""
+    """Return a receiver that gives each of these answers once, and then accepts."""
     remaining = list(answers)
 
     def advance(_: object) -> None:
@@ -104,7 +104,7 @@ def answering(*answers: Answer) -> Receiver:
 
 @pytest.fixture
 def make() -> Iterator[Make]:
-    """Make exports to a receiver, with short pauses; ended with the test."""
+    """Create exporters to a receiver, with short pauses; shut down after the test."""
     exporters: list[SignalExport] = []
 
     def make(
@@ -116,7 +116,7 @@ def make() -> Iterator[Make]:
     ) -> SignalExport:
         endpoint = endpoint_of(receiver, protocol, signal)
         bounds = Limits(retry=RetryConfig(1.0, pause), **limits)
-        # A machine that stalls must not make an answer late.
+        # On a machine that stalls no answer may be late.
         exporters.append(SignalExport(signal, endpoint, PATIENCE, limits=bounds))
         return exporters[-1]
 
@@ -127,7 +127,7 @@ def make() -> Iterator[Make]:
 
 @pytest.fixture
 def take_lines(caplog: pytest.LogCaptureFixture) -> Callable[[], list[str]]:
-    """What was logged since the last call."""
+    """Return the lines that were logged since the last call."""
     caplog.set_level("INFO", logger="poller.delivery")
 
     def take_lines() -> list[str]:
@@ -234,7 +234,7 @@ def test_a_partial_success_is_counted_up_to_the_number_of_items(
 def test_a_request_that_is_too_large_arrives_in_halves(
     make: Make, protocol: Protocol, signal: Signal
 ) -> None:
-    with answering(TOO_LARGE, TOO_LARGE) as receiver:  # the whole, then its first half
+    with answering(TOO_LARGE, TOO_LARGE) as receiver:  # the whole request, then its first half
         exporter = make(receiver, protocol, signal)
         exporter.export(ENCODE[signal], [f"{number}" for number in range(10)])
         settle(exporter)
@@ -249,7 +249,7 @@ def test_a_request_that_is_too_large_arrives_in_halves(
 
 
 def scopes_of(request: Any) -> bool:
-    """Whether every scope of a request has items."""
+    """Return whether every scope of a request has items."""
     if isinstance(request, ExportTraceServiceRequest):
         return all(scope.spans for group in request.resource_spans for scope in group.scope_spans)
     return all(scope.log_records for group in request.resource_logs for scope in group.scope_logs)
@@ -306,10 +306,10 @@ def test_items_above_the_memory_limit_are_dropped_oldest_first_and_counted(
     for number in range(50):
         exporter.export(ENCODE[signal], [f"{number}".ljust(50, ".")])
     assert eventually(lambda: exporter.delivery.queue.dropped[reason] >= 45, PATIENCE)
-    assert exporter.delivery.queue.size <= 250 + 100, "what is being sent is kept as well"
+    assert exporter.delivery.queue.size <= 250 + 100, "the current request is stored as well"
     (line,) = [line for line in take_lines() if "is dropped" in line]
     assert line.startswith(f"WARNING export of {ITEMS[signal]}: what waits for the collector is ")
-    assert "POLLER_SPOOL" not in line, "no setting limits it"
+    assert "POLLER_SPOOL" not in line, "no setting changes the limit"
     if reason == "size":
         receiver.answers = {}
         settle(exporter)
@@ -327,7 +327,7 @@ def test_an_item_that_cannot_be_encoded_is_dropped_alone(
     assert exporter.delivery.stats.rejected == {"unencodable": 1}
     (line,) = take_lines()
     assert line.startswith(f"WARNING 1 of 3 {ITEMS[signal]} are lost: they cannot be encoded: ")
-    assert not exporter.export(ENCODE[signal], ["\ud800"]), "and a batch of nothing else is no request"
+    assert not exporter.export(ENCODE[signal], ["\ud800"]), "a batch without valid items sends no request"
     assert sizes(receiver, signal) == [2]
 
 
@@ -364,7 +364,7 @@ def test_the_metrics_of_exports_distinguish_the_signals(receiver: Receiver, make
 def test_spans_dropped_by_the_sdk_are_counted_if_its_own_metrics_are_on(
     receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its queue can fill only in the moment before they are encoded, whatever the collector does."""
+    """The SDK's queue fills only before spans are encoded, independently of the collector."""
     monkeypatch.setenv("OTEL_PYTHON_SDK_INTERNAL_METRICS_ENABLED", "true")
     monkeypatch.setenv("OTEL_BSP_MAX_QUEUE_SIZE", "10")
     monkeypatch.setenv("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "10")
@@ -385,7 +385,7 @@ def test_spans_dropped_by_the_sdk_are_counted_if_its_own_metrics_are_on(
     assert counts["queue_full"] >= 2000 - len(receiver.spans()) > 0
 
 
-# --- a collector without a place for them
+# --- a collector that does not support the signal
 
 
 @both
@@ -423,12 +423,12 @@ def test_a_collector_of_only_metrics_causes_no_warning_about_spans_enabled_by_de
     with telemetry.tracing.tick([]):
         pass
     telemetry.shutdown(PATIENCE)
-    # The one request is refused for a reason that only an operator can change, so the end does not wait.
+    # Only an operator can fix the reason of the refusal, so shutdown does not wait.
     assert [record.levelname for record in caplog.records] == [level, level]
     assert len(receiver.attempts("traces")) in (1, 2)
 
 
-# --- the end
+# --- shutdown
 
 
 @both
@@ -492,7 +492,7 @@ def test_an_invalid_standard_variable_is_named(
 def test_tls_headers_and_compression_are_those_of_the_signal(
     certificates: Certificates, monkeypatch: pytest.MonkeyPatch, protocol: Protocol
 ) -> None:
-    """The signal's own variables take precedence over those of all; those of metrics do not apply."""
+    """The signal's own variables take precedence over the general ones; those of metrics do not apply."""
     environ = {
         "OTEL_EXPORTER_OTLP_METRICS_HEADERS": "x-for=metrics",
         "OTEL_EXPORTER_OTLP_HEADERS": "x-for=all",

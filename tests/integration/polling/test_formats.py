@@ -1,4 +1,4 @@
-"""Values arrive as they are, however the role, the database or the server would write them."""
+"""Values are correct for all output settings of the role, the database and the server."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ LIMITS = TransactionLimits(1)
 def test_settings_of_the_database_do_not_change_the_text_of_a_value(
     database: Database, digits: str, snapshot: bool
 ) -> None:
-    """The order of day and month stays the operator's: it says what `01/02/2026` in a query means."""
+    """The operator's order of day and month applies, because it defines `01/02/2026` in a query."""
     for name, value in {**SETTINGS, "extra_float_digits": digits}.items():
         database.execute(f"ALTER DATABASE {database.name} SET {name} = {value}")
     with closing(
@@ -69,7 +69,7 @@ def test_settings_of_the_database_change_neither_the_statement_nor_the_counted_r
         "enable_seqscan": "off",
     }.items():
         database.execute(f"ALTER DATABASE {database.name} SET {name} = {value}")
-    # Where a backslash escapes, the rest of the line belongs to the first text.
+    # If a backslash escapes, the rest of the line belongs to the first text.
     sql = r"SELECT '\' AS kind, count(*) AS n FROM gi WHERE a @> ARRAY[1] --'"
     with closing(
         Replica(lambda: database.primary_dsn, connect_timeout=5, limits=TransactionLimits(1))
@@ -98,7 +98,7 @@ SELECT count(*) FILTER (WHERE name = NULL), count(*) FILTER (WHERE ('{a,NULL,b}'
 
 @pytest.fixture
 def ascii_dsn(database: Database) -> Iterator[str]:
-    """A database that takes any bytes for text, with a table whose name and one row are Latin-1."""
+    """A database that accepts any bytes as text, with a table whose name and one row are Latin-1."""
     name = f"{database.name}_ascii"
     database.execute(f"CREATE DATABASE {name} ENCODING 'SQL_ASCII' TEMPLATE template0 LOCALE 'C'")
     dsn = make_conninfo(database.primary_dsn, dbname=name)

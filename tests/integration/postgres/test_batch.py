@@ -1,4 +1,4 @@
-"""One attempt at a tick stays within its budget, estimates what costs too much, and opts out where told."""
+"""A tick stays within its budget, with estimates for expensive queries and queries outside the snapshot."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ pytestmark = pytest.mark.every_version
 
 Make = Callable[..., Replica]
 CHEAP, DEAR = "SELECT -1 AS n", "SELECT x AS n FROM generate_series(10000, 20000) AS a(x)"
-"""The start-up cost of the second is 0, so that only its total cost is above any limit here."""
+"""The start-up cost of DEAR is 0, so that only its total cost is above the limits in these tests."""
 
 
 @pytest.fixture
 def make_replica() -> Iterator[Make]:
-    """Make replicas of a DSN with the arguments of `Replica`; closed at the test's end."""
+    """Create replicas of a DSN with the arguments of `Replica`; close them after the test."""
     replicas: list[Replica] = []
 
     def make(dsn: str, **arguments: Any) -> Replica:
@@ -49,7 +49,7 @@ def replica(database: Database, make_replica: Make) -> Replica:
 
 
 def outcome(answer: Answer) -> tuple[object, str | None]:
-    """What came of a query in a word or value, and why it is an estimate."""
+    """Return the value, error kind or skip reason of an answer, and the reason for an estimate."""
     if answer.skipped is not None:
         return f"skipped({answer.skipped.reason})", answer.estimated
     if answer.error is not None:
@@ -115,7 +115,7 @@ def test_a_cost_that_equals_the_limit_is_not_above_it(database: Database, replic
 
 @pytest.mark.parametrize("snapshot", [True, False])
 def test_the_duration_of_an_estimate_includes_the_timeout_before_it(replica: Replica, snapshot: bool) -> None:
-    """The duty cycle goes by it: that is how long the query kept the server busy."""
+    """The duty cycle uses it, because the server was busy for that long."""
     late = estimated("late", "SELECT 1 AS n FROM pg_sleep(20)", timeout=0.5, snapshot=snapshot)
     (answer,) = replica.fetch([late])
     assert outcome(answer) == (-1, "timeout")
@@ -163,7 +163,7 @@ def test_the_exact_and_the_estimate_see_one_snapshot(database: Database, replica
     assert [outcome(answer) for answer in answers] == [(1, None), (1, "timeout")]
 
 
-# --- a transaction of its own -------------------------------------------------------------------------
+# --- outside the snapshot -----------------------------------------------------------------------------
 
 
 def test_a_query_outside_the_snapshot_sees_newer_rows(database: Database, replica: Replica) -> None:
@@ -220,7 +220,7 @@ def test_a_transaction_outside_the_snapshot_is_also_read_only() -> None:
 def test_a_function_that_disables_the_timeout_during_planning_is_cancelled_by_the_poller(
     database: Database, make_replica: Make
 ) -> None:
-    """PostgreSQL runs what is falsely declared IMMUTABLE between setting the timeout and the query."""
+    """PostgreSQL runs a function falsely declared IMMUTABLE between setting the timeout and the query."""
     database.execute(
         "CREATE FUNCTION unguarded() RETURNS int LANGUAGE plpgsql IMMUTABLE AS "
         "$$BEGIN PERFORM set_config('statement_timeout', '0', false); RETURN 1; END$$"
@@ -229,7 +229,7 @@ def test_a_function_that_disables_the_timeout_during_planning_is_cancelled_by_th
     primary = make_replica(database.primary_dsn)
     answers = primary.fetch([late, a_query("first", "SHOW statement_timeout")])
     assert outcome(answers[0]) == ("timeout", None)
-    assert answers[1].rows is not None, "it is asked again"
+    assert answers[1].rows is not None, "it is run again"
     assert own_failure(to_result(answers[0])), "the circuit breaker counts it"
     assert database.execute(
         "SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND query LIKE '%unguarded() AS n%' "
@@ -237,7 +237,7 @@ def test_a_function_that_disables_the_timeout_during_planning_is_cancelled_by_th
     ) == [(0,)], "it was cancelled"
     (again,) = primary.fetch([a_query("again", "SHOW statement_timeout")])
     assert again.rows is not None
-    assert again.rows.values == [(b"30s",)], "and nothing of it is left"
+    assert again.rows.values == [(b"30s",)], "the changed timeout does not remain"
 
 
 # --- the budget ---------------------------------------------------------------------------------------
@@ -246,8 +246,10 @@ def test_a_function_that_disables_the_timeout_during_planning_is_cancelled_by_th
 def test_the_budget_is_half_of_the_shortest_interval_but_never_less_than_a_timeout() -> None:
     budget = TransactionLimits(1.0).budget
     assert budget([a_query("a", interval=300.0), a_query("b", interval=600.0)]) == 150.0
-    assert budget([a_query("a", interval=20.0, timeout=15.0)]) == 15.5, "and the server's word about it"
-    assert budget([a_query("a", interval=86400.0)]) == 150.0, "however rare it is"
+    assert budget([a_query("a", interval=20.0, timeout=15.0)]) == 15.5, (
+        "15 s and the time for the server's reply"
+    )
+    assert budget([a_query("a", interval=86400.0)]) == 150.0, "the maximum, for any interval"
     assert budget([]) == 0.0
 
 
@@ -261,7 +263,7 @@ def test_a_tick_over_its_budget_ends_and_the_skipped_queries_run_first_in_the_ne
     assert 0 < reached < 7
     assert first == [1] * reached + ["skipped(budget)"] * (7 - reached)
     second = [value for value, _ in ask(replica, *queries)]
-    assert second[reached] == 1, "it was first, though its answer stays in its place"
+    assert second[reached] == 1, "it ran first, although its answer has its place in the order"
     assert second[0] == "skipped(budget)"
     open_transactions = (
         "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'obscura-poller' "
@@ -278,10 +280,10 @@ def test_queries_beyond_the_time_of_a_snapshot_run_in_another_snapshot_of_the_sa
     queries = [a_query(f"q{number}", began, interval=60.0, timeout=0.6) for number in range(6)]
     answers = [value for value, _ in ask(replica, *queries)]
     assert all(isinstance(value, int) for value in answers)
-    assert 1 < len(set(answers)) < 6, "several snapshots, of several queries each"
+    assert 1 < len(set(answers)) < 6, "several snapshots with several queries each"
 
 
-# --- who is asked, and by whom ------------------------------------------------------------------------
+# --- server and role ----------------------------------------------------------------------------------
 
 
 def test_server_information_has_address_role_and_lag(database: Database, make_replica: Make) -> None:
@@ -309,11 +311,11 @@ def test_strict_lists_privileges_beyond_reading_and_accepts_a_reader(
         (answer,) = replica.fetch([a_query("q", "SELECT count(*) AS n FROM t")])
         (again,) = replica.fetch([a_query("q", "SELECT count(*) AS n FROM t")])
         replica.rest(1e9)
-        assert str(again.skipped) == str(answer.skipped), "it is remembered as long as the connection lives"
+        assert str(again.skipped) == str(answer.skipped), "it is remembered while the connection is open"
         return str(answer.skipped).rpartition("read: ")[2] if answer.skipped else None
 
     try:
-        assert refused(database.standby_dsn) == "superuser", "everything else would be true as well"
+        assert refused(database.standby_dsn) == "superuser", "a superuser is named only as a superuser"
         database.execute("REVOKE CREATE ON SCHEMA public FROM public")
         assert refused(dsn) is None
         database.execute(f"GRANT UPDATE (n) ON t TO {role}; GRANT pg_signal_backend TO {role}")
@@ -388,7 +390,7 @@ def test_strict_refuses_every_predefined_role_that_can_do_more_than_read(
         "pg_use_reserved_connections",
     }  # fmt: skip
     roles = {name for (name,) in database.execute("SELECT rolname FROM pg_roles WHERE rolname ^@ 'pg_'")}
-    acting = roles - reading - {"pg_database_owner"}  # which has no members but the owner
+    acting = roles - reading - {"pg_database_owner"}  # only the owner is a member of it
     assert {"pg_signal_backend", "pg_write_all_data"} <= acting
     excess = excess_of(f"GRANT {', '.join(sorted(acting))} TO {{role}}")
     assert excess is not None
@@ -411,9 +413,9 @@ def test_strict_refuses_a_role_that_may_maintain_tables(
 def test_a_hundred_queries_over_a_slow_link_take_five_round_trips_failures_included(
     database: Database, make_replica: Make, make_proxy: Callable[[int], Proxy]
 ) -> None:
-    """Connecting (a refused TLS and the start), the opening, the burst, and the goodbye.
+    """The round trips: a refused TLS request, the start-up, the opening, the burst, and the close.
 
-    Where the machine is so busy that the standby looks late, the lag is looked at once more.
+    On a busy machine the standby may seem to lag, so that the lag is read once more.
     """
     proxy = make_proxy(int(conninfo_to_dict(database.standby_dsn)["port"] or 0))
     proxy.delay_up = proxy.delay_down = 0.02

@@ -1,4 +1,4 @@
-"""Databases in other encodings than UTF-8: every character is right, and one bad byte drops only its row."""
+"""Databases in other encodings than UTF-8: every character is correct, and a bad byte drops only its row."""
 
 from __future__ import annotations
 
@@ -43,14 +43,14 @@ WORDS = {
     "EUC_CN": "北京",
     "EUC_JP": "東京①～",
 }
-"""A text that the encoding has; the last two characters are those that Python's EUC_JP has not."""
+"""A text in the encoding; Python's EUC_JP lacks its last two characters."""
 BAD = {"WIN1252": b"a\x81b", "SQL_ASCII": b"M\xfcnchen", "EUC_CN": b"a\xaa\xa1b", "EUC_JP": b"a\xa9\xa1b"}
-"""A text that the server takes and cannot convert to UTF-8; LATIN1 has none."""
+"""A text that the server accepts and cannot convert to UTF-8; LATIN1 has no such text."""
 
 
 @contextmanager
 def encoded(site: Site, encoding: str) -> Iterator[str]:
-    """The DSN of a database in `encoding`, with a table `t (n int, kind text)`, dropped at the end."""
+    """Yield the DSN of a database in `encoding` with a table `t (n int, kind text)`; drop it at the end."""
     name = f"test_{uuid.uuid4().hex[:12]}"
     with psycopg.connect(site.primary, autocommit=True) as connection:
         statement = "CREATE DATABASE {} ENCODING {} TEMPLATE template0 LC_COLLATE 'C' LC_CTYPE 'C'"
@@ -64,14 +64,14 @@ def encoded(site: Site, encoding: str) -> Iterator[str]:
 
 
 def run(dsn: str, statement: bytes) -> list[tuple[object, ...]]:
-    """Run a statement of raw bytes, which the server takes for text in the database's encoding."""
+    """Run a statement of raw bytes, which the server reads as text in the database's encoding."""
     with psycopg.connect(dsn, autocommit=True, client_encoding="SQL_ASCII") as connection:
         cursor = connection.execute(statement)
         return cursor.fetchall() if cursor.description else []
 
 
 def written(text: str, encoding: str) -> bytes:
-    """What the server is sent for `text`; Python cannot write all of EUC_JP."""
+    """Return `text` in the encoding; Python cannot encode all of EUC_JP."""
     return b"\xc5\xec\xb5\xfe\xad\xa1\xa1\xc1" if encoding == "EUC_JP" else text.encode(CODECS[encoding])
 
 
@@ -92,7 +92,7 @@ def asking(dsn: str) -> closing[Replica]:
 
 
 def converted(database: Database, encoding: str, texts: list[bytes]) -> list[str | None]:
-    """What the server makes of each text alone; None for what it cannot convert."""
+    """Return each text as the server converts it; None if it cannot."""
     with psycopg.connect(database.primary_dsn, autocommit=True) as connection:
         connection.execute(
             "CREATE FUNCTION pg_temp.converted(raw bytea, encoding name) RETURNS text LANGUAGE plpgsql AS "
@@ -246,7 +246,7 @@ def test_a_character_unknown_to_the_database_fails_only_its_query(native: str, s
         if refused := results.get("foreign"):
             assert refused.error is not None
             assert (refused.error.kind, refused.error.sqlstate) == ("rejected", "22P05")
-            assert refused.error.position in (18, None)  # the server says none
+            assert refused.error.position in (18, None)  # the server sends no position
             assert encoding_of(native) in refused.error.message
         if answered := results.get("good"):
             assert [sample.value for sample in answered.samples] == [2], answered.error
@@ -423,7 +423,7 @@ def test_a_pooled_session_is_returned_in_the_encoding_of_the_next_client(
 def test_a_pooler_that_switches_to_a_database_in_another_encoding_changes_no_text(
     site: Site, make_pgbouncer: Callable[..., PgBouncer], encodings: tuple[str, str]
 ) -> None:
-    """The session was told the encoding of the first database, and hears nothing of the second."""
+    """The server reports the encoding of the first database, and the pooler does not report the second."""
     codecs = {**CODECS, "UTF8": "utf-8"}
     rows = [(b"1", "é".encode()), (b"2", "Ã©".encode())]
     queries = [

@@ -1,4 +1,4 @@
-"""Behind PgBouncer a tick works as it does without, and leaves nothing to the next client."""
+"""Through PgBouncer a tick works as on a direct connection, and has no effect on the next client."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ SETTINGS = (
 
 
 def session(dsn: str) -> dict[str, object]:
-    """What a client finds in the session that it is lent."""
+    """Return the state of the pooled session as a client sees it."""
     with psycopg.connect(dsn, autocommit=True, prepare_threshold=None) as connection:
         state: dict[str, object] = {}
         for name in SETTINGS:
@@ -88,7 +88,7 @@ def test_ticks_of_every_kind_work_and_leave_nothing_in_the_pooled_session(
     replica = make_replica(dsn)
     for _ in range(3):
         assert [outcome(answer) for answer in replica.fetch(QUERIES)] == ANSWERS
-        assert session(dsn) == before, "the very same session, as if we had not been there"
+        assert session(dsn) == before, "the same session with the same state"
     idle = "SELECT state FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
     assert database.ask_standby(idle) == [("idle",)]
 
@@ -188,7 +188,7 @@ def test_strict_checks_each_server_that_the_pooler_connects_to(
 def test_no_query_runs_on_a_server_that_was_not_checked(
     database: Database, make_pgbouncer: Pooler, make_replica: Make, admission: Admission
 ) -> None:
-    """The pooler is led from the standby to the primary while the shared transaction runs."""
+    """The pooler switches from the standby to the primary while the shared transaction runs."""
     role = f"reader_{database.name}"
     database.execute(f"CREATE ROLE {role} LOGIN")
     database.replayed()

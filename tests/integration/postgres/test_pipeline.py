@@ -1,4 +1,4 @@
-"""A burst of statements goes down one connection, and each one's answer comes back apart."""
+"""A burst of statements on a connection, with a separate answer for each statement."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def statements(*sql: str, patience: float = 30.0) -> list[Statement]:
 
 
 def outcome(reply: Reply) -> object:
-    """The rows of a reply, or the SQLSTATE of its error."""
+    """Return the rows of a reply, or the SQLSTATE of its error."""
     if reply.error is not None:
         assert reply.rows is None
         return reply.error.sqlstate
@@ -79,7 +79,7 @@ def test_consecutive_pipelines_use_the_same_connection(
 def test_a_hang_is_not_reported_as_an_exhausted_budget(
     database: Database, cancel_token: CancelToken, make_proxy: Callable[[int], Proxy]
 ) -> None:
-    """The budget ends shortly before the patience, and long after the server should have said something."""
+    """The budget ends shortly before the patience, and long after the server should have answered."""
     proxy = make_proxy(int(str(conninfo_to_dict(database.primary_dsn)["port"])))
     with psycopg.connect(proxy.dsn(database.primary_dsn), autocommit=True) as connection:
         proxy.hang()
@@ -129,7 +129,7 @@ def test_a_burst_larger_than_every_buffer_waits_for_a_slow_query_within_its_time
 ) -> None:
     large = f"SELECT length('{'x' * 60_000}')"
     burst = [
-        Statement("SELECT 0", 1.0),  # its patience must not be that of the sending
+        Statement("SELECT 0", 1.0),  # its patience must not limit the sending
         Statement("SELECT pg_sleep(2)", 30.0),
         *[Statement(large, 30.0) for _ in range(400)],
     ]

@@ -22,7 +22,7 @@ from tests.bed.postgres import Database
 pytestmark = pytest.mark.postgres
 
 DATA_SEGMENTS_SENT = 156
-"""The place of tcpi_data_segs_out in Linux's tcp_info."""
+"""Offset of tcpi_data_segs_out in Linux's tcp_info."""
 
 
 @pytest.fixture
@@ -136,7 +136,7 @@ def test_too_few_free_descriptors_are_reported(
 
 @pytest.mark.skipif(not hasattr(socket, "TCP_INFO"), reason="only Linux counts segments")
 def test_a_burst_is_sent_in_full_segments(connection: psycopg.Connection, cancel_token: CancelToken) -> None:
-    """libpq flushes at every Sync, and its socket has TCP_NODELAY: each would be a packet."""
+    """libpq flushes at every Sync, and its socket has TCP_NODELAY: each statement would be a packet."""
     burst = [Statement("SELECT 1", 60.0)] * 500
     with socket.socket(fileno=os.dup(connection.fileno())) as server:
 

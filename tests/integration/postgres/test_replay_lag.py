@@ -1,4 +1,4 @@
-"""Replay lag is right on an idle primary and on a cut link, where both formulas in wide use are wrong."""
+"""Replay lag is correct on an idle primary and on a cut link, unlike both common formulas."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ ZERO_IF_EQUAL = (
 
 @dataclass
 class Site:
-    """A standby that streams through a link of ours, and a meter that looks at it."""
+    """A standby that streams through a link that the tests control, and a meter that reads its lag."""
 
     cluster: Cluster
     link: Proxy
@@ -50,7 +50,7 @@ class Site:
         self.cluster.primary.execute("INSERT INTO things VALUES (0)")
 
     def synced(self) -> Lag:
-        """Wait until all that was committed is replayed and the standby knows that it is."""
+        """Wait until every commit is replayed and the standby reports no lag."""
         self.cluster.wait_replayed()
         assert eventually(lambda: self.look().seconds == 0.0), self.look()
         return self.look()
@@ -84,7 +84,7 @@ def streams(site: Site) -> bool:
 
 @pytest.fixture
 def site(shared: Site) -> Iterator[Site]:
-    """The pair with a fresh meter and everything in working order."""
+    """The pair in working order, with a new meter."""
     shared.meter = LagMeter()
     assert eventually(lambda: streams(shared))
     yield shared
@@ -97,7 +97,7 @@ def site(shared: Site) -> Iterator[Site]:
 
 
 def test_an_idle_primary_means_no_lag(site: Site) -> None:
-    """`now() - pg_last_xact_replay_timestamp()` counts the idleness."""
+    """`now() - pg_last_xact_replay_timestamp()` includes the idle time."""
     site.commit()
     lag = site.synced()
     before = site.naive(SINCE_REPLAY)
@@ -108,7 +108,7 @@ def test_an_idle_primary_means_no_lag(site: Site) -> None:
 
 
 def test_the_lag_of_a_cut_link_counts_from_the_last_synchronous_moment(site: Site) -> None:
-    """`CASE WHEN receive = replay THEN 0` says 0 for ever: what never arrived is not seen to be missing."""
+    """`CASE WHEN receive = replay THEN 0` stays 0, because it ignores WAL that was not received."""
     site.commit()
     site.synced()
     site.link.refuse()
@@ -251,13 +251,15 @@ def receiver(**changes: Any) -> dict[str, Any]:
 def test_a_link_that_drops_everything_counts_as_cut_after_an_unanswered_ping() -> None:
     meter = LagMeter()
     assert read(meter, 0.0).seconds == 0.0
-    assert read(meter, 39.0, receiver=receiver(age=39.0)).seconds == 0.0, "silent, but asked a moment ago"
+    assert read(meter, 39.0, receiver=receiver(age=39.0)).seconds == 0.0, (
+        "silent, but the ping was sent a moment ago"
+    )
     silent = read(meter, 41.0, receiver=receiver(age=41.0))
     assert silent.seconds == pytest.approx(41.0, abs=0.5)
     assert "silent for 41s" in silent.why
 
 
-def test_the_lag_of_a_receiver_that_has_just_connected_is_unknown() -> None:
+def test_a_receiver_that_has_just_connected_does_not_reset_the_lag() -> None:
     meter = LagMeter()
     read(meter, 0.0)
     lag = read(meter, 10.0, receiver=receiver(heard=False, age=0.0))
@@ -269,7 +271,7 @@ def test_wal_that_was_written_but_not_received_counts_as_missing() -> None:
     meter = LagMeter()
     read(meter, 0.0)
     lag = read(meter, 5.0, receiver=receiver(end=2000))
-    assert lag.seconds == pytest.approx(5.2), "since the mark before, the younger witness"
+    assert lag.seconds == pytest.approx(5.2), "since the last look in sync, the newer reference"
     assert lag.why.endswith("since it was last seen in sync")
 
 
@@ -287,7 +289,7 @@ def test_the_lag_of_a_slow_replay_is_measured_by_replayed_marks() -> None:
         read(meter, float(second), received=written, replayed=1000, receiver=receiver(end=written))
     lag = read(meter, 10.0, received=2000, replayed=1500, receiver=receiver(end=2000))
     assert lag.seconds == pytest.approx(10.0 - 4.8), (
-        "what was written at 5 s (less the message's age) is there"
+        "WAL written at 5 s (less the age of the message) is replayed"
     )
 
 
@@ -326,7 +328,7 @@ def test_a_restart_of_the_same_server_discards_no_marks() -> None:
 
 
 def brief(**changes: Any) -> bytes:
-    """What a brief look comes to."""
+    """Return the answer to a brief look."""
     return json.dumps({**IN_SYNC, "system": None, "timeline": None, **changes}).encode()
 
 
@@ -338,7 +340,7 @@ def test_a_brief_look_after_a_full_look_gives_the_same_lag() -> None:
     assert meter.read(brief(), 0.0) == whole
     missing = brief(received=1100, receiver=receiver(end=1100))
     assert meter.covers(missing)
-    assert meter.read(missing, 1.0).seconds == pytest.approx(1.2), "the marks from before are still known"
+    assert meter.read(missing, 1.0).seconds == pytest.approx(1.2), "the earlier marks still apply"
 
 
 @pytest.mark.parametrize(
@@ -351,7 +353,7 @@ def test_a_brief_look_after_a_full_look_gives_the_same_lag() -> None:
     ],
 )
 def test_another_server_process_and_a_missing_receiver_need_a_full_look(change: dict[str, Any]) -> None:
-    """A pooler may lead to another server in the next tick; without a receiver the control file is needed."""
+    """A pooler may switch to another server for the next tick; without a receiver the control file is read."""
     meter = LagMeter()
     read(meter, 0.0)
     assert not meter.covers(brief(**change))
@@ -374,7 +376,7 @@ def test_a_look_is_brief_only_if_it_can_be_enough(change: dict[str, Any], enough
 
 
 def test_an_earlier_timeline_of_the_same_server_discards_no_marks() -> None:
-    """Without a receiver only the control file has it, and that is late."""
+    """Without a receiver only the control file has the timeline, and it is updated late."""
     meter = LagMeter()
     assert read(meter, 0.0, receiver=receiver(timeline=2)).timeline == 2
     lag = read(meter, 5.0, receiver=None, replay_age=None)

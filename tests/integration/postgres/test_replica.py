@@ -1,4 +1,4 @@
-"""The replica answers every question of a tick in one snapshot, harmed by none and harming nobody."""
+"""The replica runs all queries of a tick in a snapshot; a failing query affects no other query."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ NAME = "obscura-poller"
 
 @pytest.fixture
 def make_replica() -> Iterator[Make]:
-    """Make replicas of a DSN, or of a function that returns one; closed at the test's end."""
+    """Create replicas of a DSN, or of a function that returns a DSN; close them after the test."""
     replicas: list[Replica] = []
 
     def make(dsn: str | Callable[[], str], **arguments: Any) -> Replica:
@@ -64,7 +64,7 @@ def queries(*sql: str, **fields: Any) -> list[QueryDefinition]:
 
 
 def outcome(answer: Answer) -> object:
-    """The rows of an answer, the SQLSTATE of its error, or why it was skipped."""
+    """Return the rows of an answer, the SQLSTATE of its error, or the reason why it was skipped."""
     assert [answer.rows, answer.error, answer.skipped].count(None) == 2
     if answer.error is not None:
         return answer.error.sqlstate or answer.error.kind
@@ -82,7 +82,7 @@ def error_of(replica: Replica, sql: str, **fields: Any) -> PollError:
 
 
 def session_of(replica: Replica) -> psycopg.Connection:
-    """The session itself, where that is what is looked at."""
+    """Return the connection, for tests of the session."""
     assert replica.connection.is_open
     return replica.connection.connection()
 
@@ -193,7 +193,7 @@ def test_a_tick_takes_two_round_trips_for_any_number_of_queries(
     replica = make_replica(proxy.dsn(database.standby_dsn))
     ask(replica, "SELECT 1 AS n")
     proxy.reset_counts()
-    # Held back, no answer comes before the whole burst has left, however many writes that takes.
+    # The delay ensures that the whole burst is sent before the first answer, in any number of writes.
     proxy.delay_down = 0.3
     sql = [f"SELECT {n} AS n" for n in range(count)]
     assert ask(replica, *sql) == [[(str(n).encode(),)] for n in range(count)]
@@ -203,7 +203,7 @@ def test_a_tick_takes_two_round_trips_for_any_number_of_queries(
 def test_a_tick_asks_the_server_only_for_facts_that_are_needed_and_unknown(
     database: Database, make_replica: Make, make_proxy: Callable[[int], Proxy]
 ) -> None:
-    """What is sent is counted, in bytes, of the second and third tick of a connection."""
+    """The sent bytes of the second and third tick of a connection are counted."""
     proxy = make_proxy(port(database.standby_dsn))
 
     def sent(**arguments: Any) -> tuple[int, int]:
@@ -227,7 +227,7 @@ def test_a_tick_asks_the_server_only_for_facts_that_are_needed_and_unknown(
 def test_a_privilege_granted_later_is_noticed_on_an_open_connection(
     database: Database, make_replica: Make
 ) -> None:
-    """PostgreSQL lets a GRANT take effect in the sessions that are open."""
+    """In PostgreSQL, a GRANT takes effect in open sessions."""
     role = f"reader_{database.name}"
     database.execute(f"CREATE ROLE {role} LOGIN")
     try:
@@ -266,7 +266,9 @@ def test_a_query_that_takes_too_long_is_cancelled_by_its_own_timeout(replica: Re
     first, second = replica.fetch([quick, slow])
     assert first.error is not None
     assert (first.error.kind, first.error.sqlstate) == ("timeout", "57014")
-    assert second.rows is not None, "its own timeout is the default, and the first one's does not last"
+    assert second.rows is not None, (
+        "its own timeout is the default, and that of the first query does not remain"
+    )
 
 
 def test_a_lock_on_the_primary_fails_only_the_query_that_needs_it(
@@ -410,7 +412,7 @@ def test_options_of_the_user_are_combined_with_those_of_the_poller(
 def test_each_query_has_its_own_duration(replica: Replica) -> None:
     before = time.time()
     first, slow, last = replica.fetch(queries("SELECT 1 AS n", "SELECT pg_sleep(0.5)", "SELECT 2 AS n"))
-    # Taken when answers are read, so that a machine that is busy shifts a part of one to the one before.
+    # Measured when answers are read, so a busy machine may add a part of a duration to the previous query.
     assert first.duration + slow.duration >= 0.5
     assert slow.duration > last.duration
     assert first.at == slow.at == last.at
@@ -485,7 +487,7 @@ def test_a_query_that_ends_the_transaction_does_not_lift_the_limits_of_the_next(
     )
     assert eventually(lambda: all(state == "idle" for state, _ in backends(written, written.primary_dsn)))
     assert untouched(written)
-    assert ask(replica, "SELECT n FROM t") == [[(b"1",)]], "the next tick is in order"
+    assert ask(replica, "SELECT n FROM t") == [[(b"1",)]], "the next tick succeeds"
 
 
 def test_each_query_has_its_own_timeout_independent_of_the_others(replica: Replica) -> None:
@@ -570,7 +572,7 @@ def test_a_tick_of_only_skipped_queries_is_answered(replica: Replica) -> None:
 def test_an_interrupted_burst_is_cancelled_completely_and_leaves_no_backend(
     database: Database, make_replica: Make
 ) -> None:
-    # So that only our cancel ends it.
+    # Only the cancel request can end the query.
     replica = make_replica(database.standby_dsn, limits=TransactionLimits(1.0, connection_check=100.0))
     sleeps = [f"SELECT pg_sleep({n})" for n in (30, 31, 32)]
     answers: list[object] = []
@@ -581,7 +583,7 @@ def test_an_interrupted_burst_is_cancelled_completely_and_leaves_no_backend(
     asking.join()
     assert answers == [[(b"1",)], "cancelled", "cancelled", "cancelled"]
     assert eventually(lambda: backends(database, database.standby_dsn) == [])
-    assert ask(replica, "SELECT 1 AS n") == ["cancelled"], "and nothing is begun any more"
+    assert ask(replica, "SELECT 1 AS n") == ["cancelled"], "no query is started"
     assert backends(database, database.standby_dsn) == []
 
 
@@ -615,7 +617,7 @@ def test_the_server_ends_the_query_of_a_poller_that_was_killed(
     assert eventually(lambda: backends(database, database.standby_dsn) == [], 30.0)
 
 
-# --- the connection's life ----------------------------------------------------------------------------
+# --- reuse and loss of the connection -----------------------------------------------------------------
 
 
 def test_an_open_connection_is_reused_and_rest_closes_it_before_a_long_pause(
@@ -673,7 +675,7 @@ def test_a_backend_terminated_during_a_tick_is_reported_and_the_next_tick_succee
     assert [(answer.error.kind, answer.error.sqlstate) for answer in others if answer.error] == [
         ("unavailable", "57P01")
     ] * 2
-    assert others[1].duration == 0.0, "it never came to its turn"
+    assert others[1].duration == 0.0, "it was not run"
     assert ask(replica, "SELECT 1 AS n") == [[(b"1",)]]
 
 
@@ -740,7 +742,7 @@ def failure(replica: Replica) -> PollError:
 
 
 def no_secret(error: BaseException) -> bool:
-    """Whether the password is in no text of the error, nor in an error that it brings along."""
+    """Return whether neither the error nor an error in its chain contains the password."""
     chain = [error, *filter(None, [error.__cause__, error.__context__])]
     return not any("hunter" in text for e in chain for text in (str(e), repr(e), repr(vars(e))))
 
@@ -757,7 +759,7 @@ def test_a_refused_connection_is_unavailable(make_replica: Make, make_proxy: Cal
 
 
 def test_a_failure_leaves_no_reference_cycle(make_replica: Make, make_proxy: Callable[[int], Proxy]) -> None:
-    """The daemon has it look seldom; an error that leads back to itself holds all that was on its way."""
+    """Python's garbage collector rarely runs in the daemon, so a reference cycle would stay in memory."""
     proxy = make_proxy(1)
     proxy.refuse()
     replica = make_replica(f"postgresql://u@127.0.0.1:{proxy.port}/x")
@@ -814,7 +816,7 @@ def test_a_wrong_password_is_unavailable_and_not_shown(
     assert 'password authentication failed for user "guarded"' in error.message
     assert no_secret(error)
     passwords.reverse()
-    assert ask(replica, "SELECT 1 AS n") == [[(b"1",)]], "the password is asked for at each connect"
+    assert ask(replica, "SELECT 1 AS n") == [[(b"1",)]], "the password is read at each connect"
 
 
 def failure_or_none(replica: Replica) -> PollError | None:

@@ -1,4 +1,4 @@
-"""A session leads to a fit host of several, by the secrets of this moment, and trusts only whom it should."""
+"""A session uses a suitable host of several, current secrets, and only trusted servers."""
 
 from __future__ import annotations
 
@@ -42,13 +42,13 @@ QUERY = a_query("q", "SELECT 1 AS n")
 
 @dataclass
 class Asker:
-    """A replica, and what it has seen."""
+    """A replica, and the servers that it has used."""
 
     replica: Replica
     servers: list[ServerInfo] = field(default_factory=list)
 
     def __call__(self) -> str:
-        """Ask once; say where the answer came from, or what was wrong."""
+        """Run a query; return the role and port of the server, or the error message."""
         (answer,) = self.replica.fetch([QUERY])
         if answer.error is not None:
             return answer.error.message
@@ -66,7 +66,7 @@ Make = Callable[..., Asker]
 
 @pytest.fixture
 def make_asker() -> Iterator[Make]:
-    """Make replicas of a DSN, or of a function that returns one."""
+    """Create replicas of a DSN, or of a function that returns a DSN."""
     askers: list[Asker] = []
 
     def make(dsn: str | Callable[[], str], **arguments: Any) -> Asker:
@@ -89,13 +89,13 @@ def make_asker() -> Iterator[Make]:
 
 
 def hosts(*ports: int, **more: str) -> str:
-    """A keyword string with several hosts."""
+    """Return a keyword string with several hosts."""
     named = {"host": ",".join([LOOPBACK] * len(ports)), "port": ",".join(map(str, ports))}
     return make_conninfo(dbname="postgres", user="postgres", **named, **more)
 
 
 def uri(*ports: int, **more: str) -> str:
-    """A URI with several hosts."""
+    """Return a URI with several hosts."""
     named = "&".join(f"{name}={value}" for name, value in more.items())
     return f"postgresql://postgres@{','.join(f'{LOOPBACK}:{port}' for port in ports)}/postgres?{named}"
 
@@ -164,7 +164,7 @@ def test_the_tick_after_a_failover_uses_another_host_and_the_log_names_it(
         f"polling another server: the primary {LOOPBACK}:{primary} instead of {LOOPBACK}:{standby}"
     ]
     cluster.standby.start()
-    assert ask() == f"standby {standby}", "a second choice is not kept"
+    assert ask() == f"standby {standby}", "a less suitable host is left when possible"
     assert new_messages() == [
         f"polling another server: the standby {LOOPBACK}:{standby} instead of {LOOPBACK}:{primary}"
     ]
@@ -191,7 +191,7 @@ def test_an_open_connection_to_a_promoted_standby_is_replaced_by_a_suitable_host
 
 @dataclass
 class Login:
-    """A role that logs in by password, on a standby that asks for one."""
+    """A role that logs in by password on a standby."""
 
     cluster: Cluster
     dsn: str
@@ -220,7 +220,7 @@ def first(login: Login) -> Login:
 
 
 def answers(ask: Asker) -> bool:
-    """Whether a new connection is let in."""
+    """Return whether a new connection is accepted."""
     ask.replica.rest(1e9)
     return ask().startswith("standby ")
 
@@ -339,7 +339,7 @@ def test_only_the_line_break_is_removed_from_a_password() -> None:
 
 
 def test_an_interrupt_ends_a_slow_password_command(first: Login, make_asker: Make, tmp_path: Path) -> None:
-    """The daemon has to be gone within its grace period, whatever the command does."""
+    """The daemon must end within its grace period, independently of the command."""
     pid = tmp_path / "pid"
     ask = make_asker(first.dsn, password=password_from(f"sh -c 'echo $$ > {pid}; exec sleep 5'"))
     replies: list[str] = []
@@ -373,7 +373,7 @@ def test_the_daemon_ends_within_its_grace_period_while_the_password_command_hang
 
 @pytest.fixture(scope="module")
 def tls_server(certificates: Certificates) -> Iterator[Cluster]:
-    """A pair whose standby speaks TLS, and wants a client's certificate from the role `certified`."""
+    """A pair whose standby supports TLS, and requires a client certificate from the role `certified`."""
     if not DEBIAN.is_dir():  # the PostgreSQL of the wheel has no TLS
         lacking("PostgreSQL 15 of Debian (apt-get install postgresql-15)")
     with Cluster(DEBIAN) as cluster:
@@ -443,7 +443,7 @@ def test_connection_parameters_of_the_user_override_those_of_the_poller(
 
 
 class AbsurdServer:
-    """Asks for 2^31 iterations of SCRAM, as an hour of computing the proof of a password needs."""
+    """Requests 2^31 iterations of SCRAM, which take an hour of computing."""
 
     def __init__(self) -> None:
         self._listener = socket.create_server((LOOPBACK, 0))
@@ -492,7 +492,7 @@ os._exit(0)  # as the daemon ends: a thread of libpq still computes
 
 
 def test_an_excessive_scram_iteration_count_is_abandoned_and_computed_once() -> None:
-    """A process of its own, as nothing but its end stops the thread that computes."""
+    """The test uses a process, because only its end stops the computing thread."""
     server = AbsurdServer()
     done = subprocess.run(
         [sys.executable, "-c", ASK_TWICE, server.dsn], capture_output=True, text=True, timeout=150

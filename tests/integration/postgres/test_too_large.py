@@ -1,4 +1,4 @@
-"""A result that is larger than POLLER_MAX_RESULT_SIZE costs its query, and never the memory for it."""
+"""A result larger than POLLER_MAX_RESULT_SIZE fails its query, without the memory for the whole result."""
 
 from __future__ import annotations
 
@@ -63,9 +63,9 @@ HUGE = {
 def ask(
     dsn: str, sql: str, *, snapshot: bool = True, limit: int | None = None, data_limit: int | None = None
 ) -> tuple[list[str | None], int]:
-    """The errors of three queries, of which `sql` is the second, and how much the peak of memory grew.
+    """Return the errors of three queries, of which `sql` is the second, and the growth of the memory peak.
 
-    In a process of its own, whose peak nothing else has raised. `data_limit` is its RLIMIT_DATA.
+    They run in a new process, so that the peak is theirs. `data_limit` is its RLIMIT_DATA.
     """
     limits = {} if limit is None else {"max_result_bytes": limit}
     arguments = json.dumps([dsn, sql, snapshot, limits, data_limit])
@@ -107,7 +107,7 @@ def test_memory_for_a_huge_message_is_never_allocated_over_tls(tls_server: Serve
 
 
 def test_a_value_that_does_not_fit_the_memory_of_libpq_is_too_large(database: Database) -> None:
-    """Some hosts refuse memory that they do not have; the connection is not at fault."""
+    """Some hosts refuse an allocation; that is not a failure of the connection."""
     errors, _ = ask(database.primary_dsn, HUGE["value"], data_limit=400 * MIB)
     assert errors == [None, "too_large", None]
 
@@ -143,7 +143,7 @@ def test_a_large_result_is_cancelled_while_it_arrives_and_affects_no_other_query
             )
             == [(0,)]
         )
-    ), "nothing of it runs on"
+    ), "no query continues on the server"
 
 
 @pytest.mark.parametrize(
@@ -163,7 +163,7 @@ def test_a_value_that_is_too_large_fails_its_query_in_a_row_and_in_an_error(
 def test_a_result_below_the_limit_is_complete_and_later_results_are_not_counted(
     database: Database,
 ) -> None:
-    """Many results of a burst may be in the buffer at once; each has the limit for itself."""
+    """Many results of a burst may be in the buffer at once; the limit applies to each result."""
     sql = "SELECT repeat('x', 600 * 1024) AS n"
     queries = [a_query(f"q{number}", sql) for number in range(20)]
     with closing(

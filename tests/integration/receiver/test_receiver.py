@@ -1,4 +1,4 @@
-"""The receiver keeps what OpenTelemetry's own exporters send, value for value, and answers as it is told."""
+"""The receiver stores the exact values of OpenTelemetry's own exporters, and gives the configured answers."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ EXPORTERS: dict[str, Callable[..., MetricExporter]] = {"grpc": grpc_exporter, "h
 
 @pytest.fixture
 def send() -> Iterator[Send]:
-    """Export metrics once through a fresh exporter of a protocol; says what the exporter says."""
+    """Export metrics once through a new exporter of a protocol; return its result."""
     exporters: list[MetricExporter] = []
 
     def send(receiver: Receiver, protocol: str, data: MetricsData, **options: Any) -> MetricExportResult:
@@ -98,7 +98,7 @@ def send() -> Iterator[Send]:
 
 @pytest.fixture(scope="module")
 def metrics() -> MetricsData:
-    """One of each instrument that the SDK has, collected once."""
+    """Metrics of each instrument of the SDK, collected once."""
     reader = InMemoryMetricReader()
     provider = MeterProvider([reader], resource=Resource({"service.name": "tested", "answer": 42}))
     meter = provider.get_meter("the scope")
@@ -556,7 +556,7 @@ def test_an_invalid_json_request_is_refused_in_json(receiver: Receiver, body: by
 
 
 def by_hand(receiver: Receiver, head: str, body: bytes) -> bytes:
-    """What is answered to a request that is written byte by byte."""
+    """Return the answer to a request that is written byte by byte."""
     with socket.create_connection(("127.0.0.1", receiver.http_port), 30) as connection:
         lines = ["POST /v1/traces HTTP/1.1", "Host: x", "Content-Type: application/json", "Connection: close"]
         connection.sendall("\r\n".join([*lines, head, "", ""]).encode() + body)
@@ -685,7 +685,7 @@ def test_a_partial_success_uses_the_message_of_each_signal(
 
 
 def trust(protocol: str, certificates: Certificates, client: str | None = None) -> dict[str, Any]:
-    """An exporter's options: the authority to trust, and whose certificate to show."""
+    """Return an exporter's options: the trusted authority and the client certificate."""
     pair = {
         None: None,
         "client": (certificates.client, certificates.client_key),
@@ -743,7 +743,7 @@ def test_a_client_without_tls_fails_and_the_next_is_served(
         assert len(receiver.attempts()) == 1
 
 
-# --- as its own process -------------------------------------------------------------------------------
+# --- as a process -------------------------------------------------------------------------------------
 
 
 def test_as_a_process_it_prints_its_ports_and_each_batch(

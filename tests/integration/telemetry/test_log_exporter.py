@@ -1,4 +1,4 @@
-"""Log records go out as they stand on stderr, whatever they hold, and never about themselves."""
+"""Log records are exported as on stderr, with any contents, except records about their own export."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ logger = logging.getLogger("poller.test")
 
 @pytest.fixture
 def stderr() -> Iterator[io.StringIO]:
-    """The log as the program has it, at every level, written here."""
+    """The log of the program at every level, written to a string."""
     root = logging.getLogger()
     handlers, level = list(root.handlers), root.level
     stream = io.StringIO()
@@ -40,7 +40,7 @@ def stderr() -> Iterator[io.StringIO]:
 
 @pytest.fixture
 def open_log(receiver: Receiver, stderr: io.StringIO, monkeypatch: pytest.MonkeyPatch) -> Iterator[Open]:
-    """Begin to export to the receiver, soon after each record; ended with the test."""
+    """Start an export to the receiver, soon after each record; stop it after the test."""
     del stderr
     monkeypatch.setenv("OTEL_BLRP_SCHEDULE_DELAY", "50")
     opened: list[LogRecords] = []
@@ -56,7 +56,7 @@ def open_log(receiver: Receiver, stderr: io.StringIO, monkeypatch: pytest.Monkey
 
 
 def arrived(receiver: Receiver, exported: LogRecords) -> list[LogRecord]:
-    """All that was logged until now."""
+    """Return everything that has been logged."""
     exported.shutdown(60.0)
     return receiver.records()
 
@@ -97,7 +97,7 @@ def test_fields_have_their_types_and_unsupported_types_become_text(
     }
     exported = open_log()
     (handler,) = [handler for handler in logging.getLogger().handlers if isinstance(handler, Handler)]
-    # Not through the logger: what pytest catches of it has to go from process to process.
+    # Not through the logger, because pytest-xdist could not transfer the captured record.
     handler.handle(logger.makeRecord(logger.name, logging.INFO, "", 0, "half \ud800", (), None, extra=extra))
     logger.info("and the next")
     first, second = arrived(receiver, exported)
@@ -155,7 +155,7 @@ def test_a_record_within_a_span_has_the_ids_of_the_span(receiver: Receiver, open
 def test_records_about_the_export_stay_on_stderr(
     receiver: Receiver, open_log: Open, stderr: io.StringIO
 ) -> None:
-    """A collector that refuses log records must not be sent records about that, and so on."""
+    """A collector that refuses log records must not get records about the refusal."""
     receiver.answer = INVALID
     exported = open_log()
     logger.info("first")
@@ -174,7 +174,7 @@ def test_records_about_the_export_stay_on_stderr(
 def test_only_records_about_the_export_of_metrics_and_spans_are_exported(
     receiver: Receiver, open_log: Open
 ) -> None:
-    """Whatever thread logs it."""
+    """The logging thread does not matter."""
     exported = open_log()
     for signal in ("metrics", "traces", "logs"):
         logging.getLogger(f"poller.delivery.{signal}").warning("export of %s failed", signal)
@@ -187,7 +187,7 @@ def test_only_records_about_the_export_of_metrics_and_spans_are_exported(
 def test_a_failing_export_of_log_records_makes_no_further_requests(
     receiver: Receiver, open_log: Open, stderr: io.StringIO
 ) -> None:
-    """At debug level each try is logged: with a record of each there would be ever more to send."""
+    """At debug level each attempt is logged, and exporting these records would cause further attempts."""
     receiver.answer = UNAVAILABLE
     exported = open_log()
     logger.info("first")

@@ -349,7 +349,7 @@ def test_rows_that_cannot_be_created_are_reported_with_their_place(
 
 
 def mistakes() -> Iterator[tuple[str, str, list[str]]]:
-    """Name of the mistake, the file, and each reported problem without the file's name."""
+    """Yield the name of the mistake, the file, and each reported problem without the file's name."""
     text = Path(__file__).with_name("mistaken_cases.txt").read_text(encoding="utf-8")
     for part in text.split("==== ")[1:]:
         name, _, rest = part.partition("\n")
@@ -616,7 +616,9 @@ def test_junit_has_the_same_results_as_a_terminal(table: Desk) -> None:
     plain = io.StringIO()
     print_case_result(Console(file=plain, width=20, highlight=False), bad)
     assert "\x1b" not in plain.getvalue()
-    assert all(line[:6].strip() in ("failed", "") for line in plain.getvalue().splitlines()), "nothing folds"
+    assert all(line[:6].strip() in ("failed", "") for line in plain.getvalue().splitlines()), (
+        "no line is wrapped"
+    )
     assert (
         summary([good, bad, broken], ["x"])
         == "3 cases: 1 ok, 1 failed, 1 broken (- expected, + actual); without a case: x"

@@ -337,7 +337,7 @@ REPORTED: dict[str, tuple[str, list[str]]] = {
 
 
 def without_numbers(problem: dict[str, Any]) -> str:
-    """One problem as a line, without costs and row estimates, which differ between versions."""
+    """Return a problem as a line, without costs and row estimates, which differ between versions."""
     column = f":{problem['column']}" if problem["rule"] == "rejected" else ""
     message = re.sub(r"(costs?|above_cost:|to find) (?!0\b)\d[\d,]*\b", r"\1 N", problem["message"])
     return f"{problem['level']} {problem['line']}{column} {problem['rule']} {problem['path']}: {message}"

@@ -205,7 +205,7 @@ def test_a_role_with_exactly_the_printed_grants_runs_the_query(
     assert refusal(database, role, sql) is None, script
     if sql in RUNS.values():
         for table in ("users", "orders", '"App"."Select"', '"App".states', "ev", "b.ev", "pg_mine"):
-            # Without USAGE on its schema a table without a schema's name is not even found.
+            # Without USAGE on the schema an unqualified table does not exist.
             assert refusal(database, role, f"SELECT secret FROM {table}") in ("42501", "42P01"), script
 
 
