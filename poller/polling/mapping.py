@@ -20,7 +20,7 @@ from poller.polling.attributes import EnumeratedAttributes
 MOST_REFUSALS_SHOWN = 20
 """Maximum number of rejected rows of one result that are listed; the others are only counted."""
 
-_MOST_BYTES_SHOWN = 400
+_MOST_BYTES_REPORTED = 400
 
 
 @dataclass(slots=True)
@@ -51,7 +51,9 @@ class RowAccounting:
     def refuse(self, metric: str, reason: str, row: Row | None) -> None:
         self.quarantined[reason] += 1
         if row is not None and len(self.refused) < MOST_REFUSALS_SHOWN:
-            texts = (None if raw is None else raw[:_MOST_BYTES_SHOWN].decode(errors="replace") for raw in row)
+            texts = (
+                None if raw is None else raw[:_MOST_BYTES_REPORTED].decode(errors="replace") for raw in row
+            )
             names = (column.name for column in self.columns)
             self.refused.append(RejectedRow(metric, reason, dict(zip(names, texts, strict=True))))
 

@@ -28,7 +28,7 @@ _CANCEL_SECONDS = 2.0
 _LATE = 0.25
 """Seconds after its timeout from which a server that has not reported it counts as hanging."""
 _CANCEL_AGAIN_SECONDS = 0.05
-_ONE_LOOK = Limit(1000)
+_DEFAULT_LIMIT = Limit(1000)
 MAX_RESULT_BYTES = 16 * 2**20
 """Maximum bytes of one statement's answer. At worst it is in memory three times: 48 MiB.
 
@@ -45,7 +45,7 @@ class Statement(NamedTuple):
     sql: str
     patience: float
     """Seconds without an answer after which the server counts as dead; above the server's own timeout."""
-    limit: Limit = _ONE_LOOK
+    limit: Limit = _DEFAULT_LIMIT
     """Rows that are kept; the rest is received, counted and discarded, so that memory stays bounded."""
     timeout: float | None = None
     """The statement_timeout in effect, in seconds, to distinguish the two meanings of SQLSTATE 57014."""

@@ -24,7 +24,7 @@ _READING_ROLES = (
     "pg_use_reserved_connections",
 )  # fmt: skip
 """Predefined roles that only read. Every other one counts, so that a role of a later release does too."""
-_SHOWN = 3
+_MOST_NAMES = 3
 
 
 def excess() -> str:
@@ -113,8 +113,8 @@ CASE WHEN relkind OPERATOR(pg_catalog.=) 'S'::pg_catalog."char"
 def _listed(items: str, column: str) -> str:
     """Return an SQL expression for `items` and the first few names, in one text."""
     sorted_names = f"pg_catalog.array_agg({column}::pg_catalog.text ORDER BY {column})"
-    names = f"pg_catalog.array_to_string(({sorted_names})[1:{_SHOWN}], ', ')"
-    others = f"pg_catalog.count(*) OPERATOR(pg_catalog.-) {_SHOWN}"
+    names = f"pg_catalog.array_to_string(({sorted_names})[1:{_MOST_NAMES}], ', ')"
+    others = f"pg_catalog.count(*) OPERATOR(pg_catalog.-) {_MOST_NAMES}"
     more = (
         f"CASE WHEN {others} OPERATOR(pg_catalog.>) 0 THEN pg_catalog.concat(' and ', {others}, ' more') END"
     )

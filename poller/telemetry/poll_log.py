@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-HOLDS_TOLD_EVERY = 3600.0
+HOLDS_LOGGED_EVERY = 3600.0
 """Seconds between two records about the same delay."""
-MOST_TOLD_APART, MOST_NAMES = 2, 20
-REPEATS_TOLD_EVERY = 3600.0
+MOST_LOGGED_SEPARATELY, MOST_NAMES = 2, 20
+REPEATS_LOGGED_EVERY = 3600.0
 """Seconds between two summaries of an unchanged state."""
 
 Within = Callable[[str], AbstractContextManager[object]]
@@ -39,7 +39,7 @@ class _Trouble:
     def again(self, now: float) -> bool:
         """Count a repetition; return whether a summary is due."""
         self.times += 1
-        due = now - max(self.since, self.summed_up) >= REPEATS_TOLD_EVERY
+        due = now - max(self.since, self.summed_up) >= REPEATS_LOGGED_EVERY
         self.summed_up = now if due else self.summed_up
         return due
 
@@ -52,8 +52,8 @@ class PollLog:
 
     A query's record has the query, the kind of failure, the SQLSTATE, the server's message and a hint. An
     unreachable or refused server makes one record for all queries together, and one at its recovery. An
-    unchanged failure is summed up every REPEATS_TOLD_EVERY seconds. A query that is delayed because of its
-    own history is logged every HOLDS_TOLD_EVERY seconds. With `every_result` each value of a good poll is
+    unchanged failure is summed up every REPEATS_LOGGED_EVERY seconds. A query that is delayed because of its
+    own history is logged every HOLDS_LOGGED_EVERY seconds. With `every_result` each value of a good poll is
     logged, because without a push the log is the only place to see values.
     """
 
@@ -100,7 +100,7 @@ class PollLog:
             elif item.age is not None and name not in self._withheld:
                 self._withheld.add(name)
                 fresh.append(item)
-        if len(fresh) > MOST_TOLD_APART:
+        if len(fresh) > MOST_LOGGED_SEPARATELY:
             names = ", ".join(item.query.name for item in fresh[:MOST_NAMES])
             more = f" and {len(fresh) - MOST_NAMES} more" if len(fresh) > MOST_NAMES else ""
             text = f"no good poll for longer than their max_age, their values are withheld: {names}{more}"
@@ -175,7 +175,7 @@ class PollLog:
     def _log_unreached(self, results: Sequence[PollResult], now: float) -> None:
         left = [result.skipped for result in results if result.skipped and result.skipped.reason == "budget"]
         last = self._holds.get(("", "budget"))
-        if left and (last is None or now - last >= HOLDS_TOLD_EVERY):
+        if left and (last is None or now - last >= HOLDS_LOGGED_EVERY):
             self._holds["", "budget"] = now
             extra = {"poller.reason": "budget", "queries": len(left)}
             logger.warning(
@@ -184,7 +184,7 @@ class PollLog:
 
     def _log_hold(self, name: str, skip: Skip, now: float) -> None:
         last = self._holds.get((name, skip.reason))
-        if last is None or now - last >= HOLDS_TOLD_EVERY:
+        if last is None or now - last >= HOLDS_LOGGED_EVERY:
             self._holds[name, skip.reason] = now
             extra = {"query": name, "poller.reason": skip.reason}
             logger.warning("query %s is polled less often: %s", name, skip.detail, extra=extra)

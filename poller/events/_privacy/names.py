@@ -65,7 +65,7 @@ LAST_LETTERS = frozenset(ending[-2:] for ending in (*_ENDINGS, *_SHORT_ENDINGS, 
 """Last two letters of all these names, which rule out most words quickly."""
 _LOGGED = frozenset({"client", "client_host", "client_port", "peer", "peername", "remote_port"})
 """Common names of log fields that are personal only as the whole name."""
-_KEPT = frozenset({"ws.session_id"})
+_NOT_PERSONAL = frozenset({"ws.session_id"})
 """Attributes that name no client: the server numbers its connections."""
 
 OWN = frozenset(
@@ -127,7 +127,7 @@ def personal_name(name: str, *, outgoing: bool = False) -> bool:
     plain = _spell(name)
     if plain in PEER:
         return not outgoing
-    if plain in OWN or plain in _KEPT:
+    if plain in OWN or plain in _NOT_PERSONAL:
         return False
     if plain in NAMES or plain in _LOGGED or plain.startswith(PREFIXES):
         return True

@@ -28,7 +28,7 @@ _EMPTY = r"(?!\[redacted\](?![^\s\"',;&)\]}])|\*{3}|(?:null|none|nil|undefined)\
 _QUOTE = r"\\?[\"']?"
 _ANY = rf"{_QUOTE}(?:=|\s{{0,2}}:\s{{0,2}}){_QUOTE}{_EMPTY}[^\s\"',;&)\]}}]"
 # `invalid token: signature mismatch` is a sentence; `token: abc` and `token: 5eb, user` are values.
-_ONE_WORD = (
+_SINGLE_WORD = (
     rf"(?:{_QUOTE}={_QUOTE}{_EMPTY}[^\s\"',;&]"
     rf"|\\?[\"']?\s{{0,2}}:\s{{0,2}}\\?[\"']{_EMPTY}[^\"']"
     rf"|\s{{0,2}}:\s{{0,2}}{_EMPTY}(?=[^\s,;]{{0,200}}\d|[^\s,;]{{1,200}}(?:[,;]|$))\S)"
@@ -40,11 +40,11 @@ _TEXTS = (
     ("a session id", rf"(?<![a-z])(?:j|php|asp\.net_)?sess(?:ion)?id{_ANY}"),
     ("a private key", rf"private[_-]?key{_ANY}|-----begin [a-z ]{{0,20}}private key-----"),
     ("a token", rf"(?<![a-z])(?:authorization|cookie){_ANY}"),
-    ("an e-mail address", rf"(?<![a-z])e[_-]?mail(?:[_-]?address)?{_ONE_WORD}"),
-    ("a password", rf"(?:password|passwd|passphrase|(?<![a-z])pwd){_ONE_WORD}"),
+    ("an e-mail address", rf"(?<![a-z])e[_-]?mail(?:[_-]?address)?{_SINGLE_WORD}"),
+    ("a password", rf"(?:password|passwd|passphrase|(?<![a-z])pwd){_SINGLE_WORD}"),
     (
         "a token",
-        rf"(?:token|secret|credentials?|(?:api|access|secret)[_-]?key|(?<![a-z])(?:jwt|ticket|otp)){_ONE_WORD}",
+        rf"(?:token|secret|credentials?|(?:api|access|secret)[_-]?key|(?<![a-z])(?:jwt|ticket|otp)){_SINGLE_WORD}",
     ),
 )
 _NAMED = [(kind, re.compile(pattern, re.IGNORECASE)) for kind, pattern in _TEXTS]

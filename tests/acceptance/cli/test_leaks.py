@@ -213,15 +213,15 @@ _FORGE = """
 import json, os, sys
 import poller.cli.app, poller.cli.poll, poller.cli.settings, rich.console, rich.table
 for line in sys.stdin:
-    told = json.loads(line)
+    call = json.loads(line)
     child = os.fork()
     if child == 0:
         os.environ.clear()
-        os.environ.update(told["env"])
-        os.chdir(told["cwd"])
-        for number, name in enumerate(("/dev/null", told["stdout"], told["stderr"])):
+        os.environ.update(call["env"])
+        os.chdir(call["cwd"])
+        for number, name in enumerate(("/dev/null", call["stdout"], call["stderr"])):
             os.dup2(os.open(name, os.O_RDWR | os.O_CREAT), number)
-        sys.argv = ["poller", *told["arguments"]]
+        sys.argv = ["poller", *call["arguments"]]
         code = 1
         try:
             poller.cli.app.main()
@@ -513,7 +513,7 @@ def test_a_secret_from_an_option_is_not_shown(bed: Bed, case: str) -> None:
     ("added", "says"),
     [
         ("dbname=missing password=Sesame", 'database "missing" does not exist'),
-        ("user=nobody password=Sesame", 'role "nobody" does not exist'),
+        ("user=absent password=Sesame", 'role "absent" does not exist'),
         ("password=x options='-c a.b=Sesame -c statement_timeout=never'", "invalid value for parameter"),
         ("password=Sesame sslmode=require", "SSL"),
         ("password=Sesame sslmode=verify-full sslrootcert=/nowhere/ca.pem", "SSL|ca.pem"),

@@ -309,7 +309,7 @@ def test_a_server_without_a_free_connection(bed: Bed, polled: Polled, spell: Spe
 
 def test_a_role_without_a_free_connection(bed: Bed, spell: Spell) -> None:
     """The role's CONNECTION LIMIT is reached."""
-    with psycopg.connect(bed.dsn, application_name="somebody else"):
+    with psycopg.connect(bed.dsn, application_name="another client"):
         bed.change("CONNECTION LIMIT 1")
         bed.hang_up()
         record = spell.said(GONE)

@@ -178,7 +178,7 @@ def received(receiver: Receiver) -> list[Request]:
 
 
 def it_conforms(receiver: Receiver, generation: GenerationName, folder: Path) -> None:
-    file = folder / "told.json"
+    file = folder / "exported.json"
     file.write_text("".join(recorded(Stream(received(receiver)))), encoding="utf-8")
     # The package for botocore still uses the old name of this attribute.
     former = ("--ignore", "old_convention:http.status_code")

@@ -174,7 +174,7 @@ def test_a_command_reports_every_kind_of_unusable_file(
     environ = {
         variable: str(tmp_path / "f.yaml"),
         "POLLER_OTLP_ENDPOINT": "https://127.0.0.1:9",
-        **({} if "DATABASE" in variable else {"POLLER_DATABASE_URL": "postgresql://nobody@127.0.0.1:9/none"}),
+        **({} if "DATABASE" in variable else {"POLLER_DATABASE_URL": "postgresql://user@127.0.0.1:9/none"}),
     }
     ended, output = run(arguments, environ, tmp_path)
     assert ended == code, output

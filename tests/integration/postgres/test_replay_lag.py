@@ -353,7 +353,7 @@ def test_a_brief_look_after_a_full_look_gives_the_same_lag() -> None:
     ],
 )
 def test_another_server_process_and_a_missing_receiver_need_a_full_look(change: dict[str, Any]) -> None:
-    """A pooler may switch to another server for the next tick; without a receiver the control file is read."""
+    """A pooler may switch to another server; without a receiver the control file is needed."""
     meter = LagMeter()
     read(meter, 0.0)
     assert not meter.covers(brief(**change))

@@ -170,7 +170,7 @@ def test_now_is_constant_and_every_series_is_compared(table: Desk) -> None:
           files: {letters: more.csv}
           rows: {letters: "id,state,expires_at\\n4,sent,infinity\\n"}
           sql: |
-            -- what BEGIN and COMMIT say here is passed over
+            -- what BEGIN and COMMIT say here is ignored
             BEGIN;
             UPDATE letters SET created_at = now() - interval '90.5 s' WHERE state = 'sent';
             COMMIT
