@@ -30,7 +30,7 @@ def poller(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def a_folder(tmp_path: Path, metrics: str) -> Path:
-    """A folder with one query that feeds `metrics`."""
+    """Create a folder with a query that feeds `metrics`."""
     text = f"queries:\n  - name: mine\n    sql: SELECT 1 AS n, 'x' AS kind, 2 AS m\n    metrics:\n{metrics}"
     (tmp_path / "mine.yaml").write_text(text, encoding="utf-8")
     return tmp_path

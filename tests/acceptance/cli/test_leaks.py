@@ -4,7 +4,7 @@ Each part of a planted secret contains the word SESAME, so that the search also 
 line: the planted text, and the expected message, which proves that the intended failure occurred.
 """
 
-# ruff: noqa: E501 - a case is a line of a table, however long
+# ruff: noqa: E501 - a case is a line of a table
 from __future__ import annotations
 
 import base64
@@ -195,7 +195,7 @@ def _take(connection: socket.socket, count: int) -> bytes:
     while len(data) < count:
         more = connection.recv(count - len(data))
         if not more:
-            raise OSError("they hung up")
+            raise OSError("the client closed the connection")
         data += more
     return data
 
@@ -312,8 +312,8 @@ class Bed:
         }
         return surroundings | {name: self.fill(value) for name, value in env.items()}
 
-    def assert_no_secret(self, *processes: Process | Outcome, says: str) -> None:
-        """Assert that the output contains no part of a secret, and that it matches the pattern `says`."""
+    def assert_no_secret(self, *processes: Process | Outcome, message: str) -> None:
+        """Assert that the output contains no part of a secret, and that it matches the pattern `message`."""
         text = "".join(process.stdout + process.stderr for process in processes)
         files = [path for path in self.home.rglob("*") if path.is_file()]
         for written in (
@@ -322,7 +322,7 @@ class Bed:
             "".join(map(str, files)),
         ):
             assert leaks(written, self.secrets) == [], written
-        assert re.search(self.fill(says), text), text
+        assert re.search(self.fill(message), text), text
 
 
 @pytest.fixture
@@ -403,24 +403,24 @@ FORMATS = ("table", "json", "prometheus", "otlp-json")
 @pytest.mark.parametrize("case", CONNECTION_STRINGS)
 def test_no_error_in_a_connection_string_shows_its_secrets(bed: Bed, case: str) -> None:
     """A poll at debug level and `poller settings` are run; the output formats alternate."""
-    conninfo, says = CONNECTION_STRINGS[case]
+    conninfo, message = CONNECTION_STRINGS[case]
     turn = list(CONNECTION_STRINGS).index(case)
     env = {"POLLER_DATABASE_URL": conninfo, "POLLER_LOG_FORMAT": ("text", "json")[turn % 2]}
     polling = bed.do("poll", "--format", FORMATS[turn % 4], env=env)
     settings = bed.do("settings", "--format", ("table", "json")[turn % 2], env=env)
     # Only a connection attempt resolves the host name.
-    code = 2 if says in (ODD, FOREIGN) and case != "no host name" else 1
+    code = 2 if message in (ODD, FOREIGN) and case != "no host name" else 1
     assert (polling.code, settings.code) == (code, 0), f"{polling}{settings}"
-    bed.assert_no_secret(polling, says=says)
-    bed.assert_no_secret(settings, says=r"database_url")
+    bed.assert_no_secret(polling, message=message)
+    bed.assert_no_secret(settings, message=r"database_url")
 
 
 @pytest.mark.parametrize("case", ["refused", "unescaped @", "bad escape", "repeated", "repeated options"])
 @pytest.mark.parametrize("command", ["doctor", "run"])
 def test_doctor_and_daemon_show_no_connection_string(bed: Bed, command: str, case: str) -> None:
-    conninfo, says = CONNECTION_STRINGS[case]
+    conninfo, message = CONNECTION_STRINGS[case]
     process = bed.run(command, env={"POLLER_DATABASE_URL": conninfo, "POLLER_LOG_FORMAT": "json"})
-    if command == "run" and says == ODD:
+    if command == "run" and message == ODD:
         assert process.wait() == 2
     elif command == "run":
         process.wait_for_line("unavailable")
@@ -430,7 +430,7 @@ def test_doctor_and_daemon_show_no_connection_string(bed: Bed, command: str, cas
         assert process.wait() == 0
     else:
         assert process.wait() == 1
-    bed.assert_no_secret(process, says=says)
+    bed.assert_no_secret(process, message=message)
 
 
 def test_the_echo_server_received_the_secrets(bed: Bed) -> None:
@@ -440,7 +440,7 @@ def test_the_echo_server_received_the_secrets(bed: Bed) -> None:
     process = bed.do("poll", env=env)
     assert process.code == 1
     assert any('Sesame "it\'s"?' in heard for heard in bed.echo.heard)
-    bed.assert_no_secret(process, says=r"\*\*\* is wrong")
+    bed.assert_no_secret(process, message=r"\*\*\* is wrong")
 
 
 _PRINT = '<python> -c "print(bytes([83,101,115,97,109,101,49,50]).decode())"'
@@ -473,7 +473,7 @@ SURROUNDINGS: dict[str, tuple[dict[str, str], str]] = {
 
 @pytest.mark.parametrize("case", SURROUNDINGS)
 def test_no_other_source_of_a_password_shows_it(bed: Bed, case: str) -> None:
-    env, says = SURROUNDINGS[case]
+    env, message = SURROUNDINGS[case]
     passfile = bed.plants / "passfile"
     passfile.write_text("*:*:*:*:Sesame in a file\n")
     passfile.chmod(0o600)
@@ -487,13 +487,13 @@ def test_no_other_source_of_a_password_shows_it(bed: Bed, case: str) -> None:
     polling = bed.do("poll", "--format", FORMATS[turn % 4], env=env)
     settings = bed.do("settings", env=env)
     assert (polling.code in (1, 2), settings.code in (0, 2)) == (True, True), f"{polling}{settings}"
-    bed.assert_no_secret(polling, says=says)
-    bed.assert_no_secret(settings, says="")
+    bed.assert_no_secret(polling, message=message)
+    bed.assert_no_secret(settings, message="")
 
 
 @pytest.mark.parametrize("case", ["unescaped @", "repeated", "nothing of it"])
 def test_a_secret_from_an_option_is_not_shown(bed: Bed, case: str) -> None:
-    conninfo, says = CONNECTION_STRINGS[case]
+    conninfo, message = CONNECTION_STRINGS[case]
     options = [
         "--database-url",
         bed.fill(conninfo),
@@ -503,14 +503,14 @@ def test_a_secret_from_an_option_is_not_shown(bed: Bed, case: str) -> None:
     options += ["--otlp-protocol", "http/protobuf"]
     polling = bed.do("poll", "--push", *options, env={})
     settings = bed.do("settings", *options, "--password-command", "get Sesame", env={})
-    assert (polling.code, settings.code) == (2 if says == ODD else 1, 0), f"{polling}{settings}"
-    bed.assert_no_secret(polling, says=says)
-    bed.assert_no_secret(settings, says="option --database-url")
+    assert (polling.code, settings.code) == (2 if message == ODD else 1, 0), f"{polling}{settings}"
+    bed.assert_no_secret(polling, message=message)
+    bed.assert_no_secret(settings, message="option --database-url")
 
 
 @pytest.mark.postgres
 @pytest.mark.parametrize(
-    ("added", "says"),
+    ("added", "message"),
     [
         ("dbname=missing password=Sesame", 'database "missing" does not exist'),
         ("user=absent password=Sesame", 'role "absent" does not exist'),
@@ -521,14 +521,14 @@ def test_a_secret_from_an_option_is_not_shown(bed: Bed, case: str) -> None:
     ],
 )
 def test_a_refusal_by_a_real_server_shows_no_secret(
-    bed: Bed, database: Database, added: str, says: str
+    bed: Bed, database: Database, added: str, message: str
 ) -> None:
     from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
     conninfo = make_conninfo(database.standby_dsn, **conninfo_to_dict(added))
     process = bed.do("poll", "--format", "json", env={"POLLER_DATABASE_URL": conninfo})
     assert process.code == 1, process
-    bed.assert_no_secret(process, says=says)
+    bed.assert_no_secret(process, message=message)
 
 
 # --- collectors
@@ -584,7 +584,7 @@ COLLECTORS: dict[str, tuple[dict[str, str], str]] = {
 
 @pytest.mark.parametrize("case", COLLECTORS)
 def test_no_answer_of_a_collector_shows_a_credential(bed: Bed, case: str) -> None:
-    env, says = COLLECTORS[case]
+    env, message = COLLECTORS[case]
     (bed.plants / "key").write_text(_KEY)
     bed.secrets["me"] = "it's Sesame"
     turn = list(COLLECTORS).index(case)
@@ -596,8 +596,8 @@ def test_no_answer_of_a_collector_shows_a_credential(bed: Bed, case: str) -> Non
     polling = bed.do("poll", "--push", "--format", FORMATS[turn % 4], env=env)
     settings = bed.do("settings", "--format", ("table", "json")[turn % 2], env=env)
     assert (polling.code in (1, 2), settings.code in (0, 2)) == (True, True), f"{polling}{settings}"
-    bed.assert_no_secret(polling, says=says)
-    bed.assert_no_secret(settings, says="")
+    bed.assert_no_secret(polling, message=message)
+    bed.assert_no_secret(settings, message="")
 
 
 @pytest.mark.parametrize("case", ["gRPC 16", "HTTP 401", "HTTP 307", "HTTP refused", "key for its file"])
@@ -607,7 +607,7 @@ def test_doctor_shows_no_credential_for_a_collector(bed: Bed, case: str) -> None
     env = {"POLLER_DATABASE_URL": f"postgresql://me:Sesame@{HERE}/db", **COLLECTORS[case][0]}
     process = bed.run("doctor", "--format", "json", env=env)
     assert process.wait() == 1, process
-    bed.assert_no_secret(process, says='"check": "collector"')
+    bed.assert_no_secret(process, message='"check": "collector"')
 
 
 @pytest.mark.postgres
@@ -645,13 +645,13 @@ def test_exported_data_contain_no_secret(
     for received in requests:
         assert leaks(str(received.request), {}) == []
     assert leaks(line, {}) == []
-    bed.assert_no_secret(process, says="stopped")
+    bed.assert_no_secret(process, message="stopped")
 
 
 def test_a_blank_in_the_secret_of_an_option_does_not_show_the_rest(bed: Bed) -> None:
     settings = bed.do("settings", "--database-url", "host=x", "password=Sesame", env={})
     assert settings.code == 2
-    bed.assert_no_secret(settings, says="unexpected")
+    bed.assert_no_secret(settings, message="unexpected")
 
 
 @pytest.mark.postgres
@@ -669,7 +669,7 @@ def test_a_query_error_shows_no_secret_from_the_connection_options(
     }
     poll = bed.do("poll", "--format", form, env=env)
     assert poll.code == 1
-    bed.assert_no_secret(poll, says="invalid input syntax")
+    bed.assert_no_secret(poll, message="invalid input syntax")
 
 
 def test_a_password_that_is_short_or_the_user_name_leaves_the_log_readable(start_process: Start) -> None:
@@ -735,7 +735,7 @@ def test_libraries_that_log_everything_log_no_secret(bed: Bed, start_process: St
     assert process.wait(60) == 0, process
     assert process.stdout.count("PollError(") == len(strings)
     assert process.stdout.count("False ") == len(endpoints)
-    bed.assert_no_secret(process, says="DEBUG:urllib3")
+    bed.assert_no_secret(process, message="DEBUG:urllib3")
 
 
 _DEFECTS = {
@@ -777,7 +777,7 @@ def test_an_unexpected_exception_shows_no_secret(
     env = {"POLLER_DATABASE_URL": "postgresql://me:Sesame%27s@h/db", "PGPASSWORD": "Sesame's"}
     process = start_process([sys.executable, "-c", code], env=env)
     process.wait()
-    bed.assert_no_secret(process, says=r"me:\*\*\*@h/db")
+    bed.assert_no_secret(process, message=r"me:\*\*\*@h/db")
 
 
 def test_a_terminal_shows_no_secret() -> None:

@@ -98,7 +98,7 @@ def test_limits_of_the_role_that_the_poller_overrides(limited: Cluster, spell: S
 def test_a_transaction_timeout_of_the_role(limited: Cluster, spell: Spell) -> None:
     """It counts from BEGIN and cannot be changed in the transaction; earlier answers are stored."""
     if limited.standby.execute("SELECT current_setting('server_version_num')::int < 170000") == [(True,)]:
-        pytest.skip("transaction_timeout came with PostgreSQL 17")
+        pytest.skip("PostgreSQL has transaction_timeout from version 17 on")
     with role(limited, "transaction_timeout = '300ms'"):
         record = spell.said("^query nap failed: terminating connection due to transaction timeout")
         assert record["db.response.status_code"] == "25P04"

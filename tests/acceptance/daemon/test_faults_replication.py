@@ -48,7 +48,7 @@ class Bed:
 @pytest.fixture(scope="module")
 def bed(request: pytest.FixtureRequest, pg_bin: Path | None) -> Iterator[Bed]:
     if request.config.getoption("--test-dsn"):
-        pytest.skip("cuts and promotes, which it does not do to the servers of --test-dsn")
+        pytest.skip("it would cut and promote the servers of --test-dsn")
     with Cluster(pg_bin) as cluster, Proxy(cluster.primary.port) as link:
         cluster.primary.execute(THINGS)
         cluster.wait_replayed()

@@ -39,14 +39,14 @@ class Bed:
     def fill(self) -> None:
         self.primary.execute("CREATE ROLE poller LOGIN PASSWORD 'right'; CREATE ROLE crowd LOGIN")
         self.make_database()
-        self.let_in("scram-sha-256")
+        self.require_authentication("scram-sha-256")
 
     def make_database(self) -> None:
         self.primary.execute("CREATE DATABASE polled")
         self.primary.execute(f"{THINGS}; GRANT SELECT ON things TO poller", "polled")
         self.cluster.wait_replayed(30)
 
-    def let_in(self, method: str) -> None:
+    def require_authentication(self, method: str) -> None:
         """Require this authentication method from the poller's role at the next connect."""
         rules = f"host all poller 127.0.0.1/32 {method}\nhost all all 127.0.0.1/32 trust\n"
         self.standby.add_file("pg_hba.conf", f"{rules}host replication all 127.0.0.1/32 trust\n".encode())
@@ -59,7 +59,7 @@ class Bed:
         self.primary.execute(f"ALTER ROLE poller {sql}")
         self.cluster.wait_replayed()
 
-    def hang_up(self) -> None:
+    def disconnect(self) -> None:
         """End the poller's connection between two ticks, so that no query loses its answer by that."""
         ended = "count(CASE WHEN state = 'idle' THEN pg_terminate_backend(pid, 10000) END)"
         look = f"SELECT {ended}, count(*) FROM pg_stat_activity WHERE application_name = '{NAME}'"
@@ -89,7 +89,7 @@ class Bed:
 @pytest.fixture(scope="module")
 def bed(request: pytest.FixtureRequest, pg_bin: Path | None) -> Iterator[Bed]:
     if request.config.getoption("--test-dsn"):
-        pytest.skip("stops servers, which it does not do to the one of --test-dsn")
+        pytest.skip("it would stop the server of --test-dsn")
     gate = "while test ! -e ../archive-answers; do sleep 0.05; done; false"
     with Cluster(
         pg_bin,
@@ -155,7 +155,7 @@ def test_a_backend_terminated_between_two_ticks_loses_no_result(
     bed: Bed, polled: Polled, spell: Spell
 ) -> None:
     assert eventually(lambda: len(polled.watch.now()) == 1)
-    bed.hang_up()
+    bed.disconnect()
     spell.healed()
     spell.recovered()
     assert {key[1] for key in spell.more()} == {"ok"}
@@ -253,7 +253,7 @@ def test_a_database_is_dropped_and_created_again(bed: Bed, polled: Polled, spell
 def test_a_password_is_changed(bed: Bed, polled: Polled, spell: Spell) -> None:
     bed.change("PASSWORD 'other'")
     try:
-        bed.hang_up()
+        bed.disconnect()
         record = spell.said(GONE)
         assert 'password authentication failed for user "poller"' in record["message"]
         spell.withheld()
@@ -265,14 +265,14 @@ def test_a_password_is_changed(bed: Bed, polled: Polled, spell: Spell) -> None:
 
 
 def test_a_role_is_rejected_by_pg_hba(bed: Bed, spell: Spell) -> None:
-    bed.let_in("reject")
+    bed.require_authentication("reject")
     try:
-        bed.hang_up()
+        bed.disconnect()
         record = spell.said(GONE)
         assert 'pg_hba.conf rejects connection for host "127.0.0.1", user "poller"' in record["message"]
         spell.withheld()
     finally:
-        bed.let_in("scram-sha-256")
+        bed.require_authentication("scram-sha-256")
     spell.healed()
     spell.recovered(GONE, ends=[BACK])
 
@@ -283,7 +283,7 @@ def test_a_server_without_a_free_connection(bed: Bed, polled: Polled, spell: Spe
 
         def full() -> bool:
             """Use every free connection slot, including the poller's."""
-            bed.hang_up()
+            bed.disconnect()
             crowd()
             # The slot is free only after the backend has exited.
             return not polled.watch.now() and crowd() == 0
@@ -311,7 +311,7 @@ def test_a_role_without_a_free_connection(bed: Bed, spell: Spell) -> None:
     """The role's CONNECTION LIMIT is reached."""
     with psycopg.connect(bed.dsn, application_name="another client"):
         bed.change("CONNECTION LIMIT 1")
-        bed.hang_up()
+        bed.disconnect()
         record = spell.said(GONE)
         assert 'too many connections for role "poller"' in record["message"]
         spell.withheld()

@@ -42,7 +42,7 @@ def health(file: Path, *arguments: str) -> tuple[int, str]:
     return done.returncode, (done.stdout + done.stderr).strip()
 
 
-def says(file: Path, code: int, *words: str, arguments: Sequence[str] = ()) -> bool:
+def reports(file: Path, code: int, *words: str, arguments: Sequence[str] = ()) -> bool:
     """Wait until `poller health` returns this code and these words."""
 
     def look() -> bool:
@@ -53,7 +53,7 @@ def says(file: Path, code: int, *words: str, arguments: Sequence[str] = ()) -> b
 
 
 @pytest.fixture
-def lonely(poller_process: Start, tmp_path: Path) -> Process:
+def isolated(poller_process: Start, tmp_path: Path) -> Process:
     """A daemon without a database and without a collector."""
     database, collector = free_ports(2)
     return poller_process(
@@ -83,19 +83,21 @@ def test_a_collector_that_stops_answering_is_reported_before_the_timeout(
             "POLLER_QUERIES": write_queries(tmp_path, ("a", "SELECT 1 AS n")),
         },
     )
-    assert says(process.health_file, 0, "export ok")
+    assert reports(process.health_file, 0, "export ok")
     receiver.answer = HANG
-    assert says(process.health_file, 0, "alive", "export failing (nothing delivered for ")
+    assert reports(process.health_file, 0, "alive", "export failing (nothing delivered for ")
 
 
 def test_without_database_and_collector_the_daemon_is_alive_and_ready_and_reports_the_failures(
-    lonely: Process,
+    isolated: Process,
 ) -> None:
-    lonely.wait_for_line("replica unavailable")
-    lonely.wait_for_line("export failed")
-    assert says(lonely.health_file, 0, "ready: process", "1 failed", "export failing", arguments=["--ready"])
-    code, output = health(lonely.health_file)
-    assert (code, output.startswith(f"alive: process {lonely.pid} (instance ")) == (0, True)
+    isolated.wait_for_line("replica unavailable")
+    isolated.wait_for_line("export failed")
+    assert reports(
+        isolated.health_file, 0, "ready: process", "1 failed", "export failing", arguments=["--ready"]
+    )
+    code, output = health(isolated.health_file)
+    assert (code, output.startswith(f"alive: process {isolated.pid} (instance ")) == (0, True)
 
 
 @pytest.mark.postgres
@@ -103,7 +105,7 @@ def test_json_contains_the_whole_heartbeat(database: Database, poller_process: S
     file = write_queries(tmp_path, ("a", "SELECT 1 AS n"), ("b", "SELECT 1/0 AS n"))
     env = {"POLLER_DATABASE_URL": database.standby_dsn, "POLLER_QUERIES": file}
     process = poller_process("run", env=env)
-    assert says(process.health_file, 0, "1 failed, 1 ok", arguments=["--ready"])
+    assert reports(process.health_file, 0, "1 failed, 1 ok", arguments=["--ready"])
     code, output = health(process.health_file, "--format", "json", "--live")
     report = json.loads(output)
     heartbeat = report["heartbeat"]
@@ -113,39 +115,39 @@ def test_json_contains_the_whole_heartbeat(database: Database, poller_process: S
     assert (heartbeat["stuck"], heartbeat["ready"], heartbeat["export"]) == (None, True, None)
     Path(file).write_text("queries: [")
     process.send(signal.SIGHUP)
-    assert says(process.health_file, 0, "query files refused (1 problem)", arguments=["--ready"])
+    assert reports(process.health_file, 0, "query files refused (1 problem)", arguments=["--ready"])
 
 
-def test_a_stopped_daemon_counts_as_hung_until_it_continues(lonely: Process) -> None:
-    assert says(lonely.health_file, 0)
-    lonely.send(signal.SIGSTOP)
-    assert says(
-        lonely.health_file,
+def test_a_stopped_daemon_counts_as_hung_until_it_continues(isolated: Process) -> None:
+    assert reports(isolated.health_file, 0)
+    isolated.send(signal.SIGSTOP)
+    assert reports(
+        isolated.health_file,
         1,
-        f"not alive: process {lonely.pid} hangs or cannot write its heartbeat: the last one",
+        f"not alive: process {isolated.pid} hangs or cannot write its heartbeat: the last one",
         arguments=["--max-age", "1s"],
     )
-    lonely.send(signal.SIGCONT)
-    assert says(lonely.health_file, 0)
+    isolated.send(signal.SIGCONT)
+    assert reports(isolated.health_file, 0)
 
 
-def test_a_killed_daemon_is_reported_as_gone(lonely: Process) -> None:
-    assert says(lonely.health_file, 0)
-    lonely.send(signal.SIGKILL)
-    lonely.wait()
-    code, output = health(lonely.health_file)
+def test_a_killed_daemon_is_reported_as_gone(isolated: Process) -> None:
+    assert reports(isolated.health_file, 0)
+    isolated.send(signal.SIGKILL)
+    isolated.wait()
+    code, output = health(isolated.health_file)
     assert code == 1
-    assert output.startswith(f"not alive: process {lonely.pid} is gone, its last heartbeat was ")
+    assert output.startswith(f"not alive: process {isolated.pid} is gone, its last heartbeat was ")
 
 
-def test_an_ordered_shutdown_removes_the_heartbeat(lonely: Process) -> None:
-    assert says(lonely.health_file, 0)
-    lonely.send(signal.SIGTERM)
-    assert lonely.wait() == 0
-    assert not lonely.health_file.exists()
-    code, output = health(lonely.health_file, "--ready")
+def test_an_ordered_shutdown_removes_the_heartbeat(isolated: Process) -> None:
+    assert reports(isolated.health_file, 0)
+    isolated.send(signal.SIGTERM)
+    assert isolated.wait() == 0
+    assert not isolated.health_file.exists()
+    code, output = health(isolated.health_file, "--ready")
     assert code == 1
-    assert output.startswith(f"not ready: no heartbeat at {lonely.health_file}: is a poller running")
+    assert output.startswith(f"not ready: no heartbeat at {isolated.health_file}: is a poller running")
 
 
 @pytest.fixture
@@ -172,9 +174,9 @@ def test_a_deadlocked_worker_is_reported_with_its_tick(gate: threading.Lock, tmp
     daemon.start()
     watchdog_thread.start()
     try:
-        assert says(file, 1, f"process {os.getpid()} hangs: tick default/1s runs for")
+        assert reports(file, 1, f"process {os.getpid()} hangs: tick default/1s runs for")
         gate.release()
-        assert says(file, 0)
+        assert reports(file, 0)
     finally:
         watchdog_thread.stop()
         daemon.stop(lambda: None, 30.0)

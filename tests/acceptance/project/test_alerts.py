@@ -32,7 +32,7 @@ DECLARED = [
     {
         "below": 10,
         "for": 0,
-        "summary": "Hardly anybody is left: {{ $value }}",
+        "summary": "Few users remain: {{ $value }}",
         "runbook": "https://wiki.example/u",
     },
     {"of": "daily_growth", "above": 500, "for": "1h"},
@@ -303,7 +303,7 @@ FIRE = [
         "UsersTotalBelow",
         "warning",
         [steady("users_total", POLLER, 9)],
-        "Hardly anybody is left: 9",
+        "Few users remain: 9",
         runbook="https://wiki.example/u",
         at=0,
     ),
@@ -366,7 +366,7 @@ FIRE = [
 HEALTHY = [
     SERIES,
     series("poller_query_last_success_seconds", QUERY, "0+60x120"),
-    series("poller_query_series", {**QUERY, "instance": "b"}, "_x60 300+0x120"),  # one more, later
+    series("poller_query_series", {**QUERY, "instance": "b"}, "_x60 300+0x120"),  # another instance, later
     # Stale until its first poll.
     series("poller_query_state", {**QUERY, "poller_state": "stale"}, "1 0 _x120"),
     # Failed twice in a row, then recovered.

@@ -12,7 +12,7 @@ from tests.benchmarks.__main__ import OURS, measure
 from tests.benchmarks.results import Results
 
 
-@pytest.mark.timeout(600)  # it starts a dozen processes, one after the other
+@pytest.mark.timeout(600)  # it starts a dozen processes in sequence
 def test_every_figure_is_produced_without_the_peers() -> None:
     """Missing peers are skipped, because a test must not download them."""
     results = Results()

@@ -59,7 +59,7 @@ def test_grafana_and_prometheus_read_the_mounted_files() -> None:
     assert mounts[provider["options"]["path"]] == "./grafana"
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="its scripts are for containers, and so for Linux")
+@pytest.mark.skipif(sys.platform != "linux", reason="its scripts run in Linux containers")
 def test_the_servers_are_set_up_and_polled(
     pg_bin: Path | None, receiver: Receiver, start_process: Callable[..., Process], tmp_path: Path
 ) -> None:

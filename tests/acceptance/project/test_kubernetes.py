@@ -121,15 +121,15 @@ def test_every_object_that_the_poller_refers_to_exists(manifests: list[Manifest]
     assert settings.instance == environment["POLLER_INSTANCE"]
     queries = named["ConfigMap", volumes[mounts["/etc/poller/queries"]]["configMap"]["name"]]
     assert queries["data"]
-    assert {name: behind_its_schema(text) for name, text in queries["data"].items()} == {
-        f.name: behind_its_schema(f.read_text(encoding="utf-8")) for f in files_of(ROOT / "queries")
+    assert {name: without_schema_line(text) for name, text in queries["data"].items()} == {
+        f.name: without_schema_line(f.read_text(encoding="utf-8")) for f in files_of(ROOT / "queries")
     }
     for volume in volumes.values():
         if claim := volume.get("persistentVolumeClaim"):
             assert ("PersistentVolumeClaim", claim["claimName"]) in named
 
 
-def behind_its_schema(text: str) -> str:
+def without_schema_line(text: str) -> str:
     """Return a query file without its first line, because the path to the schema differs between folders."""
     first, _, rest = text.partition("\n")
     assert first.startswith("# yaml-language-server: $schema=")

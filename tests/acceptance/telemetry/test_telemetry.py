@@ -113,8 +113,10 @@ def test_a_tick_arrives_as_a_single_trace_and_its_log_records_refer_to_it(
     assert tick.resource["service.name"] == "obscura-poller"
     assert tick.resource["service.instance.id"] == "test"
     assert line["span_id"] == children["divided"].span_id
-    sighted = next(entry for entry in lines(process) if entry["message"].startswith("polling the standby"))
-    assert sighted["span_id"] in {span.span_id for span in receiver.spans(TICK)}
+    server_line = next(
+        entry for entry in lines(process) if entry["message"].startswith("polling the standby")
+    )
+    assert server_line["span_id"] in {span.span_id for span in receiver.spans(TICK)}
     assert {received.protocol for received in receiver.requests("traces")} == {protocol}
     assert receiver.wait_until(
         lambda: exemplars(receiver) & {(span.trace_id, span.span_id) for span in receiver.spans("good")},

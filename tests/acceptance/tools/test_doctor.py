@@ -424,7 +424,7 @@ def test_tls_is_reported_with_its_version_and_cipher(
     certificates: Certificates, poller_process: Start, request: pytest.FixtureRequest
 ) -> None:
     if request.config.getoption("--test-dsn"):
-        pytest.skip("this test makes a server of its own")
+        pytest.skip("this test creates its own server")
     if not DEBIAN.is_dir():  # the PostgreSQL of the wheel has no TLS
         lacking("PostgreSQL 15 of Debian (apt-get install postgresql-15)")
     with Cluster(DEBIAN) as cluster:
@@ -499,7 +499,7 @@ def test_every_query_runs_once_and_its_result_is_reported(
         metric = {"name": name, "unit": "{row}", "description": name, "value_column": "n"}
         return {"name": name, "sql": sql, "metrics": [metric], **more}
 
-    dear = "SELECT count(*) AS n FROM generate_series(1, 100000)"
+    expensive = "SELECT count(*) AS n FROM generate_series(1, 100000)"
     queries = [
         query("good", "SELECT count(id) AS n FROM users"),
         query("bad", "SELECT nothing AS n FROM users"),
@@ -510,7 +510,7 @@ def test_every_query_runs_once_and_its_result_is_reported(
         query("null", "SELECT NULL::int AS n"),
         query("nan", "SELECT 'NaN'::float8 AS n"),
         query("text", "SELECT 'x'::text AS n"),
-        query("dear", dear, estimate={"sql": "SELECT 7 AS n", "above_cost": 1}),
+        query("expensive", expensive, estimate={"sql": "SELECT 7 AS n", "above_cost": 1}),
     ]
     (tmp_path / "queries.yaml").write_text(json.dumps({"queries": queries}))
     try:
@@ -534,7 +534,7 @@ def test_every_query_runs_once_and_its_result_is_reported(
         "null": "ok",
         "nan": "warn",
         "text": "fail",
-        "dear": "ok",
+        "expensive": "ok",
     }
     good = by_name["good"]["facts"]
     assert good["cost"] > 0
@@ -551,8 +551,8 @@ def test_every_query_runs_once_and_its_result_is_reported(
     assert "rows dropped: 1 " in by_name["null"]["detail"]
     assert by_name["nan"]["advice"] == "check the rows: poller poll --query nan -v"
     assert by_name["text"]["facts"]["error"] == "mismatch"
-    assert "by its estimate (cost above 1)" in by_name["dear"]["detail"]
-    assert by_name["dear"]["facts"]["cost"] > 1
+    assert "by its estimate (cost above 1)" in by_name["expensive"]["detail"]
+    assert by_name["expensive"]["facts"]["cost"] > 1
     assert checks["role"]["detail"] == "reader_of_nothing may only read"
     assert checks["connections"]["detail"] == "1 in use, the role has no limit"
 

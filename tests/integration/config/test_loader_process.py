@@ -148,13 +148,13 @@ def test_a_defect_in_the_child_ends_both_and_is_reported_once_without_a_secret(
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 0)])
-@pytest.mark.parametrize("whom", ["group", "daemon"])
+@pytest.mark.parametrize("target", ["group", "daemon"])
 def test_a_signal_while_the_child_reads_ends_both_without_output(
-    daemon: Start, number: signal.Signals, code: int, whom: str
+    daemon: Start, number: signal.Signals, code: int, target: str
 ) -> None:
     process = daemon(child=HANGS)
     child = int(process.wait_for_line(r"child (\d+)")[1])
-    (os.killpg if whom == "group" else os.kill)(process.pid, number)
+    (os.killpg if target == "group" else os.kill)(process.pid, number)
     assert process.wait() == code
     assert process.stderr == ""
     assert eventually(lambda: gone(child))

@@ -54,7 +54,7 @@ def test_the_daemon_reaps_adopted_orphans(start_process: Start, tmp_path: Path) 
     assert daemon.running
 
 
-@pytest.mark.skipif(os.getuid() != 0, reason="only root can make a process namespace")
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can create a process namespace")
 @pytest.mark.parametrize("moment", ["early", "later"])
 def test_a_daemon_that_is_process_1_reaps_orphans_and_ends_in_order(
     start_process: Start, tmp_path: Path, moment: str

@@ -24,20 +24,20 @@ class Manager:
     socket: socket.socket
     address: str
 
-    def heard(self) -> dict[str, str]:
+    def receive(self) -> dict[str, str]:
         """Wait for the next datagram and return it."""
         lines = self.socket.recv(65536).decode().split("\n")
         return {name: value for name, _, value in (line.partition("=") for line in lines)}
 
-    def heard_but_beats(self) -> dict[str, str]:
+    def receive_other(self) -> dict[str, str]:
         """Return the next datagram that is not a watchdog notification."""
-        while (message := self.heard()) == {"WATCHDOG": "1"}:
+        while (message := self.receive()) == {"WATCHDOG": "1"}:
             pass
         return message
 
-    def hears(self, name: str, value: str) -> None:
+    def expect(self, name: str, value: str) -> None:
         """Wait for a datagram with this variable."""
-        while self.heard().get(name) != value:
+        while self.receive().get(name) != value:
             pass
 
     def silent(self) -> bool:
@@ -65,12 +65,12 @@ def test_start_reload_and_shutdown_are_notified(manager: Manager) -> None:
     notifier.ready("polling 4 queries")
     notifier.reloading()
     notifier.stopping()
-    assert manager.heard() == {"READY": "1", "STATUS": "polling 4 queries"}
-    reloading = manager.heard()
+    assert manager.receive() == {"READY": "1", "STATUS": "polling 4 queries"}
+    reloading = manager.receive()
     assert reloading.pop("RELOADING") == "1"
     assert int(reloading.pop("MONOTONIC_USEC")) > 0
     assert reloading == {}
-    assert manager.heard() == {"STOPPING": "1", "STATUS": "stopping"}
+    assert manager.receive() == {"STOPPING": "1", "STATUS": "stopping"}
 
 
 def test_the_watchdog_is_notified_only_while_the_poller_makes_progress(manager: Manager) -> None:
@@ -78,8 +78,8 @@ def test_the_watchdog_is_notified_only_while_the_poller_makes_progress(manager: 
     notifier.beat(None)
     notifier.beat("tick 5m runs since\n1000s")
     assert notifier.watchdog_seconds == 60
-    assert manager.heard() == {"WATCHDOG": "1"}
-    assert manager.heard() == {"STATUS": "hangs: tick 5m runs since 1000s"}
+    assert manager.receive() == {"WATCHDOG": "1"}
+    assert manager.receive() == {"STATUS": "hangs: tick 5m runs since 1000s"}
     assert manager.silent()
 
 
@@ -111,7 +111,7 @@ def test_a_listener_that_does_not_read_delays_nothing(manager: Manager) -> None:
     notifier = SystemdNotifier({"NOTIFY_SOCKET": manager.address})
     for _ in range(5000):  # far more than a socket can queue (net.unix.max_dgram_qlen)
         notifier.ready("polling")
-    assert manager.heard()["READY"] == "1"
+    assert manager.receive()["READY"] == "1"
 
 
 @pytest.mark.parametrize(
@@ -140,19 +140,19 @@ def test_the_daemon_notifies_systemd_from_start_to_shutdown(
             "POLLER_HEALTH_FILE": str(tmp_path / "heartbeat"),
         },
     )
-    manager.hears("STATUS", "polling 2 queries")
-    manager.hears("WATCHDOG", "1")
+    manager.expect("STATUS", "polling 2 queries")
+    manager.expect("WATCHDOG", "1")
     write_queries(tmp_path, ("one", "SELECT 1 AS n"), interval="1h")
     daemon.send(signal.SIGHUP)
-    manager.hears("RELOADING", "1")
-    assert manager.heard_but_beats() == {"READY": "1", "STATUS": "polling 1 query"}
+    manager.expect("RELOADING", "1")
+    assert manager.receive_other() == {"READY": "1", "STATUS": "polling 1 query"}
     queries.write_text("queries: nonsense")
     daemon.send(signal.SIGHUP)
-    manager.hears("RELOADING", "1")
-    assert manager.heard_but_beats() == {"READY": "1", "STATUS": "polling 1 query, changed files refused"}
-    manager.hears("WATCHDOG", "1")
+    manager.expect("RELOADING", "1")
+    assert manager.receive_other() == {"READY": "1", "STATUS": "polling 1 query, changed files refused"}
+    manager.expect("WATCHDOG", "1")
     daemon.send(signal.SIGTERM)
-    manager.hears("STOPPING", "1")
+    manager.expect("STOPPING", "1")
     assert daemon.wait() == 0, daemon
 
 

@@ -328,7 +328,7 @@ def test_the_directory_is_short_enough_for_a_socket_and_within_reach(
         directory.rmdir()
 
 
-@pytest.mark.skipif(not AS_ROOT, reason="only root has to choose another user")
+@pytest.mark.skipif(not AS_ROOT, reason="only root must choose another user")
 def test_root_chooses_a_user_that_exists_and_is_not_root() -> None:
     account = Account.choose()
     assert pwd.getpwuid(account.uid).pw_name in ("postgres", "nobody")

@@ -107,7 +107,7 @@ def values(request: ExportMetricsServiceRequest) -> list[object]:
     return [point.value for point in points_of(request) if point.metric == "number"]
 
 
-def once(received: list[int]) -> list[int]:
+def without_repetitions(received: list[int]) -> list[int]:
     """Return the numbers without immediate repetitions, which follow the loss of an answer."""
     return [
         number for position, number in enumerate(received) if received[position - 1 : position] != [number]
@@ -134,7 +134,7 @@ def test_after_every_answer_of_the_collector_all_exports_arrive_in_order(
     receiver.answer_next(*answers)
     receiver.wait_for_attempts(len(receiver.attempts()) + len(answers) + 2)
     assert counter.push.shutdown(60)
-    assert once(numbers(receiver)) == list(range(1, counter.next))
+    assert without_repetitions(numbers(receiver)) == list(range(1, counter.next))
     times = [point.time_unix_nano for point in receiver.points("number")]
     assert times == sorted(times)
 
@@ -155,7 +155,7 @@ def test_an_unreachable_or_hanging_collector_delays_no_collection(
     receiver.start()
     receiver.wait_for(lambda _: len(numbers(receiver)) >= waiting + 8)
     assert counter.push.shutdown(60)
-    assert once(numbers(receiver)) == list(range(1, counter.next))
+    assert without_repetitions(numbers(receiver)) == list(range(1, counter.next))
     times = [point.time_unix_nano for point in receiver.points("number")]
     assert times == sorted(times)
     assert len(set(times)) == counter.next - 1
@@ -314,7 +314,7 @@ def test_a_request_that_makes_the_collector_fail_is_dropped_after_a_time(
     counter = counting(receiver, protocol, interval=0.05)
     receiver.wait_for(lambda _: max(numbers(receiver), default=0) >= 8)
     assert counter.push.shutdown(60)
-    assert once(numbers(receiver)) == [1, 2, *range(4, counter.next)]
+    assert without_repetitions(numbers(receiver)) == [1, 2, *range(4, counter.next)]
     assert counter.push.delivery.stats.rejected == {"poison": 1}
 
 
@@ -325,7 +325,7 @@ def test_the_first_request_of_a_process_that_makes_the_collector_fail_is_dropped
     counter = counting(receiver, "grpc", interval=0.05)
     receiver.wait_for(lambda _: max(numbers(receiver), default=0) >= 8)
     assert counter.push.shutdown(60)
-    assert once(numbers(receiver)) == list(range(2, counter.next))
+    assert without_repetitions(numbers(receiver)) == list(range(2, counter.next))
     assert counter.push.delivery.stats.rejected == {"poison": 1}
 
 
@@ -341,7 +341,7 @@ def test_no_request_is_dropped_if_the_collector_fails_for_every_request(
     receiver.answer = ACCEPT
     receiver.wait_for(lambda _: len(numbers(receiver)) >= 5)
     assert counter.push.shutdown(60)
-    assert once(numbers(receiver)) == list(range(1, counter.next))
+    assert without_repetitions(numbers(receiver)) == list(range(1, counter.next))
     assert not counter.push.delivery.stats.rejected
 
 

@@ -22,8 +22,8 @@ from tests.bed.proxy import Proxy
 pytestmark = pytest.mark.every_version
 
 Make = Callable[..., Replica]
-CHEAP, DEAR = "SELECT -1 AS n", "SELECT x AS n FROM generate_series(10000, 20000) AS a(x)"
-"""The start-up cost of DEAR is 0, so that only its total cost is above the limits in these tests."""
+CHEAP, EXPENSIVE = "SELECT -1 AS n", "SELECT x AS n FROM generate_series(10000, 20000) AS a(x)"
+"""The start-up cost of EXPENSIVE is 0, so that only its total cost is above the limits in these tests."""
 
 
 @pytest.fixture
@@ -82,9 +82,9 @@ def estimated(
 def test_the_planners_cost_decides_between_a_query_and_its_estimate(replica: Replica, snapshot: bool) -> None:
     assert ask(
         replica,
-        estimated("cheap", DEAR, 1e6, snapshot=snapshot),
-        estimated("dear", DEAR, 1.0, snapshot=snapshot),
-        a_query("plain", DEAR),
+        estimated("cheap", EXPENSIVE, 1e6, snapshot=snapshot),
+        estimated("expensive", EXPENSIVE, 1.0, snapshot=snapshot),
+        a_query("plain", EXPENSIVE),
     ) == [(10000, None), (-1, "cost"), (10000, None)]
 
 
@@ -104,10 +104,12 @@ def test_an_estimate_answers_after_a_timeout_without_affecting_other_queries(
 
 
 def test_a_cost_that_equals_the_limit_is_not_above_it(database: Database, replica: Replica) -> None:
-    ((plan,),) = database.execute(f"EXPLAIN (FORMAT JSON) {DEAR}")
+    ((plan,),) = database.execute(f"EXPLAIN (FORMAT JSON) {EXPENSIVE}")
     total = plan[0]["Plan"]["Total Cost"]
     assert plan[0]["Plan"]["Startup Cost"] < 1.0 < total
-    assert ask(replica, estimated("equal", DEAR, total), estimated("above", DEAR, total - 0.01)) == [
+    assert ask(
+        replica, estimated("equal", EXPENSIVE, total), estimated("above", EXPENSIVE, total - 0.01)
+    ) == [
         (10000, None),
         (-1, "cost"),
     ]
@@ -141,7 +143,7 @@ def test_a_postponed_query_is_answered_by_its_estimate(
 ) -> None:
     admission = Admission("false", hold=lambda *_: Skip(reason, "wait"))
     replica = make_replica(database.standby_dsn, admission=admission)
-    assert ask(replica, estimated("guessed", DEAR), a_query("held", DEAR)) == [
+    assert ask(replica, estimated("guessed", EXPENSIVE), a_query("held", EXPENSIVE)) == [
         (-1, reason),
         (f"skipped({reason})", None),
     ]
@@ -404,7 +406,7 @@ def test_strict_refuses_a_role_that_may_maintain_tables(
 ) -> None:
     """PostgreSQL 17 and later have this privilege; it locks and rewrites tables."""
     if database.execute("SELECT current_setting('server_version_num')::int")[0][0] < 170000:
-        pytest.skip("there is no such privilege before PostgreSQL 17")
+        pytest.skip("PostgreSQL has this privilege from version 17 on")
     assert excess_of("GRANT MAINTAIN ON t TO {role}" if granted else "SELECT") == (
         "may change t" if granted else None
     )

@@ -59,7 +59,7 @@ class Site:
 @pytest.fixture(scope="module")
 def shared(request: pytest.FixtureRequest, pg_bin: Path | None) -> Iterator[Site]:
     if request.config.getoption("--test-dsn"):
-        pytest.skip("cuts links, which it does not do to the servers of --test-dsn")
+        pytest.skip("it would cut the link of the servers of --test-dsn")
     with Cluster(pg_bin) as cluster, Proxy(cluster.primary.port) as link:
         cluster.primary.execute(
             "CREATE TABLE things (n int); CREATE ROLE plain LOGIN; CREATE ROLE watcher LOGIN"

@@ -162,7 +162,7 @@ def test_values_that_are_not_numbers_are_none(replica: Replica, sql: str, reason
 def test_an_infinite_numeric_is_none(database: Database, replica: Replica) -> None:
     ((version,),) = database.execute("SHOW server_version_num")
     if int(version) < 140000:
-        pytest.skip("numeric has infinity from PostgreSQL 14 on")
+        pytest.skip("numeric has infinity from version 14 on")
     assert value(replica, "SELECT 'Infinity'::numeric AS n") == (None, {"infinite": 1})
 
 
@@ -182,7 +182,7 @@ def test_rows_beyond_max_series_are_counted_and_discarded(replica: Replica) -> N
     assert answer.rows.beyond == 499_990
 
 
-# --- one tick -----------------------------------------------------------------------------------------
+# --- a tick -------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("count", [1, 3, 200])

@@ -137,7 +137,7 @@ def test_a_first_host_that_is_down_or_hangs_loses_no_answer(
     )
     assert ask() == f"standby {cluster.standby.port}"
     if fault == "hang":
-        assert proxy.connections == 1, "it was tried"
+        assert proxy.connections == 1, "the first host was tried"
 
 
 def test_the_tick_after_a_failover_uses_another_host_and_the_log_names_it(
@@ -442,7 +442,7 @@ def test_connection_parameters_of_the_user_override_those_of_the_poller(
     assert names == [("mine",)]
 
 
-class AbsurdServer:
+class ScramServer:
     """Requests 2^31 iterations of SCRAM, which take an hour of computing."""
 
     def __init__(self) -> None:
@@ -493,7 +493,7 @@ os._exit(0)  # as the daemon ends: a thread of libpq still computes
 
 def test_an_excessive_scram_iteration_count_is_abandoned_and_computed_once() -> None:
     """The test uses a process, because only its end stops the computing thread."""
-    server = AbsurdServer()
+    server = ScramServer()
     done = subprocess.run(
         [sys.executable, "-c", ASK_TWICE, server.dsn], capture_output=True, text=True, timeout=150
     )

@@ -156,7 +156,7 @@ SERVER_DECIDES = {
     ),
     "an odd name": 'SELECT count(u."$$") AS n FROM odd u',
 }
-"""Every column of a table is granted if the server finds that one of the names is no column of it."""
+"""Every column of a table is granted if the server finds that a name is not a column of the table."""
 
 
 @pytest.fixture

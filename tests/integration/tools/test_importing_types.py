@@ -344,7 +344,7 @@ def test_an_imported_value_is_the_original_value_or_reported(
         imported = _imported(folder, "postgres_exporter", sql)
 
         if not imported.drafts:
-            assert not expected, f"{kind} was not kept: {sql}"
+            assert not expected, f"{kind} is not in the imported query: {sql}"
             assert imported.losses.counts[0] > 0
             return
         (query,) = (draft.data() for draft in imported.drafts)
