@@ -60,7 +60,7 @@ class Bed:
         self.cluster.wait_replayed()
 
     def disconnect(self) -> None:
-        """End the poller's connection between two ticks, so that no query loses its answer by that."""
+        """End the poller's connection between two ticks, so that no query loses its answer."""
         ended = "count(CASE WHEN state = 'idle' THEN pg_terminate_backend(pid, 10000) END)"
         look = f"SELECT {ended}, count(*) FROM pg_stat_activity WHERE application_name = '{NAME}'"
 

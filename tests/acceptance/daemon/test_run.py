@@ -407,7 +407,7 @@ def test_without_an_endpoint_results_are_logged(server: MessagingServer, poller_
 def test_the_variables_of_the_design_document_are_accepted(
     server: MessagingServer, receiver: Receiver, poller_process: Start
 ) -> None:
-    """Only OBSCURA_OTLP_ENDPOINT is set; the protocol variable selects HTTP, not the port."""
+    """The endpoint is in OBSCURA_OTLP_ENDPOINT; the protocol variable selects HTTP, not the port."""
     poller_process(
         "run",
         env={

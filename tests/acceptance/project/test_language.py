@@ -35,7 +35,7 @@ _UNCHECKED = ("tests/acceptance/project/test_language.py", "tests/integration/po
 _NAMES = {
     "told", "one", "what", "found", "shown", "spoken", "kept", "anew", "whoever", "nobody", "beside"
 }  # fmt: skip
-"""Words that name no thing, so that no variable, parameter, function or class has them in its name."""
+"""Words that no name of a variable, parameter, function or class may contain, because they name no thing."""
 _ALLOWED_NAMES = {"one_line", "SHOWN_BYTES", "MOST_REFUSALS_SHOWN"}
 
 
