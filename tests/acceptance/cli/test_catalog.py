@@ -1,4 +1,4 @@
-"""`poller catalog` tells the one complete catalogue, in three forms and under any name."""
+"""`poller catalog` prints the complete catalogue in three formats, for any namespace."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def poller(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def a_folder(tmp_path: Path, metrics: str) -> Path:
-    """A folder with one query that feeds `metrics`."""
+    """Create a folder with a query that feeds `metrics`."""
     text = f"queries:\n  - name: mine\n    sql: SELECT 1 AS n, 'x' AS kind, 2 AS m\n    metrics:\n{metrics}"
     (tmp_path / "mine.yaml").write_text(text, encoding="utf-8")
     return tmp_path
@@ -45,13 +45,13 @@ def test_the_table_of_the_documentation_is_the_output_of_poller_catalog() -> Non
     assert table() == poller().stdout.strip()
 
 
-def test_json_has_everything_that_is_declared() -> None:
+def test_json_contains_every_declared_metric() -> None:
     done = poller("--format", "json")
     assert done.returncode == 0, done.stderr
-    told = json.loads(done.stdout)
-    by_name = {one["name"]: one for one in told["metrics"]}
+    report = json.loads(done.stdout)
+    by_name = {metric["name"]: metric for metric in report["metrics"]}
 
-    assert told["generation"] == "document"
+    assert report["generation"] == "document"
     assert set(by_name) == STATE | {metric.name for metric in declared().values()}
     assert by_name["users_total"]["source"] == "query users"
     assert by_name["users_total"]["status"] == "polled"
@@ -81,10 +81,10 @@ def test_json_has_everything_that_is_declared() -> None:
         (["--queries", "shipped:extended"], {"devices_total", "users_total"}),
     ],
 )
-def test_gauges_and_events_have_one_namespace(arguments: list[str], names: set[str]) -> None:
+def test_gauges_and_events_share_a_namespace(arguments: list[str], names: set[str]) -> None:
     done = poller("--format", "json", *arguments)
     assert done.returncode == 0, done.stderr
-    assert names <= {one["name"] for one in json.loads(done.stdout)["metrics"]}
+    assert names <= {metric["name"] for metric in json.loads(done.stdout)["metrics"]}
 
 
 def test_gauges_of_several_definitions_are_one_metric_with_all_their_attributes(tmp_path: Path) -> None:
@@ -113,12 +113,12 @@ def test_a_gauge_may_not_have_an_events_name(tmp_path: Path, name: str) -> None:
     with pytest.raises(ConfigError) as refused:
         all_metrics(load([folder], Defaults(300, 30, 1000)), declared())
     assert [str(problem) for problem in refused.value.problems] == [
-        f"query mine: {told}: has the name of the event {event}; rename it, or set another POLLER_NAMESPACE"
-        for told, event in [(name, "messages_sent_total"), ("http_requests_total", "http_requests_total")]
+        f"query mine: {metric}: has the name of the event {event}; rename it, or set another POLLER_NAMESPACE"
+        for metric, event in [(name, "messages_sent_total"), ("http_requests_total", "http_requests_total")]
     ]
 
 
-def test_wrong_query_files_are_told_as_everywhere(tmp_path: Path) -> None:
+def test_invalid_query_files_are_reported_with_exit_code_2(tmp_path: Path) -> None:
     done = poller("--queries", str(a_folder(tmp_path, a_metric("Bad"))))
     assert done.returncode == 2
     assert "'Bad' is not a metric name" in done.stderr
@@ -132,7 +132,7 @@ STABILITIES = {"stable", "development", "alpha", "beta", "release_candidate"}
 
 
 @pytest.mark.parametrize("generation", ["document", "v0.9.4"])
-def test_weavers_registry_is_sound(generation: GenerationName) -> None:
+def test_the_registry_for_weaver_is_valid(generation: GenerationName) -> None:
     """The rules of semconv-syntax.md, version 1; both files also pass Weaver's own JSON schema."""
     metrics = all_metrics(load(resolve("shipped:extended"), Defaults(300, 30, 1000)), declared(generation))
     groups: list[dict[str, Any]] = yaml.safe_load(to_weaver(metrics))["groups"]
@@ -177,7 +177,7 @@ def check_definition(attribute: dict[str, Any]) -> None:
         assert member["stability"] in STABILITIES
 
 
-def test_weavers_registry_tells_values_boundaries_and_what_prometheus_makes_of_a_name() -> None:
+def test_the_registry_for_weaver_has_values_boundaries_and_prometheus_names() -> None:
     done = poller("--format", "weaver")
     assert done.returncode == 0, done.stderr
     groups = {group["id"]: group for group in yaml.safe_load(done.stdout)["groups"]}
@@ -196,7 +196,7 @@ def test_weavers_registry_tells_values_boundaries_and_what_prometheus_makes_of_a
     assert "Tunes WsConfig" in groups["metric.websocket_ack_batch_size"]["note"]
 
 
-def test_a_pipe_in_a_description_makes_no_cell_of_its_own(tmp_path: Path) -> None:
+def test_a_pipe_in_a_description_does_not_start_a_new_cell(tmp_path: Path) -> None:
     metrics = all_metrics(load([a_folder(tmp_path, a_metric("things"))], Defaults(300, 30, 1000)), declared())
     row = to_markdown(metrics).splitlines()[2]
     assert row == "| `things` | gauge, `{thing}` | - | Mine \\| yours. | query mine | polled |"

@@ -1,4 +1,4 @@
-"""The command line as a process: what it loads, what it prints, how it ends."""
+"""The command line as a process: imported modules, output and exit codes."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_help_lists_every_command_and_loads_no_heavy_library() -> None:
         assert f"  {name} " in done.stdout
 
 
-def test_the_help_of_a_command_has_one_option_per_setting_with_its_variable() -> None:
+def test_the_help_of_a_command_lists_an_option_and_a_variable_for_each_setting() -> None:
     done = poller("settings", "--help-settings", COLUMNS="400", TERMINAL_WIDTH="400")
     assert done.returncode == 0
     printed = " ".join(done.stdout.split())
@@ -61,13 +61,13 @@ def test_an_unknown_command_or_option_is_a_usage_error() -> None:
         assert "Traceback" not in done.stderr
 
 
-def test_the_version_is_told() -> None:
+def test_the_version_is_printed() -> None:
     done = poller("--version")
     assert done.returncode == 0
     assert done.stdout.startswith("poller ")
 
 
-def test_a_wrong_configuration_is_told_whole_one_problem_a_line_and_ends_with_2() -> None:
+def test_an_invalid_configuration_prints_each_problem_on_a_line_and_exits_with_2() -> None:
     done = poller("settings", "--timeout", "never", POLLER_INTERVAL="soon")
     assert done.returncode == 2
     assert done.stdout == ""
@@ -77,7 +77,7 @@ def test_a_wrong_configuration_is_told_whole_one_problem_a_line_and_ends_with_2(
     ]
 
 
-def test_check_takes_the_names_of_the_packaged_folders_and_those_of_others() -> None:
+def test_check_accepts_packaged_folder_names_and_paths() -> None:
     whole = poller("check", POLLER_QUERIES="shipped:extended")
     assert (whole.returncode, whole.stderr) == (0, "")
     assert poller("check", "shipped", "extended").stdout == whole.stdout
@@ -86,7 +86,7 @@ def test_check_takes_the_names_of_the_packaged_folders_and_those_of_others() -> 
     assert wrong.stderr.startswith("nowhere: does not exist")
 
 
-def test_settings_are_a_plain_table_in_a_pipe() -> None:
+def test_settings_in_a_pipe_are_a_plain_table() -> None:
     done = poller(
         "settings",
         "--interval",
@@ -104,13 +104,13 @@ def test_settings_are_a_plain_table_in_a_pipe() -> None:
     assert "s3cret" not in done.stdout + done.stderr
 
 
-def test_settings_are_json_for_programs() -> None:
+def test_settings_can_be_printed_as_json() -> None:
     done = poller("settings", "--format", "json", POLLER_OTLP_ENDPOINT="http://u:s3cret@c:4318")
-    told = {one["setting"]: one for one in json.loads(done.stdout)}
-    assert told["otlp_endpoint"]["value"] == "http://***@c:4318"
-    assert told["otlp_endpoint"]["source"] == "variable POLLER_OTLP_ENDPOINT"
-    assert told["interval"]["variables"] == ["POLLER_INTERVAL"]
-    assert told["database_url"]["value"] is None
+    settings = {setting["setting"]: setting for setting in json.loads(done.stdout)}
+    assert settings["otlp_endpoint"]["value"] == "http://***@c:4318"
+    assert settings["otlp_endpoint"]["source"] == "variable POLLER_OTLP_ENDPOINT"
+    assert settings["interval"]["variables"] == ["POLLER_INTERVAL"]
+    assert settings["database_url"]["value"] is None
 
 
 def test_a_misspelt_variable_is_logged() -> None:
@@ -120,14 +120,14 @@ def test_a_misspelt_variable_is_logged() -> None:
 
 
 @pytest.mark.parametrize("arguments", [["settings"], ["check"], ["--help"], ["settings", "--format", "json"]])
-def test_a_stdout_that_takes_no_more_is_one_line_and_exit_code_1(arguments: list[str]) -> None:
+def test_an_error_on_stdout_is_a_single_line_and_exit_code_1(arguments: list[str]) -> None:
     command = shlex.join([sys.executable, "-m", "poller", *arguments])
     for redirection, why in ((">/dev/full", "No space left on device"), (">&-", "Bad file descriptor")):
         done = subprocess.run(["sh", "-c", f"{command} {redirection}"], capture_output=True, text=True)
         assert (done.returncode, done.stderr) == (1, f"the output cannot be written: {why}\n")
 
 
-def test_a_reader_that_leaves_is_not_bothered_with_words() -> None:
+def test_a_reader_that_closes_the_pipe_causes_no_message() -> None:
     read, write = os.pipe()
     os.close(read)
     done = subprocess.run(
@@ -137,7 +137,7 @@ def test_a_reader_that_leaves_is_not_bothered_with_words() -> None:
     assert (done.returncode, done.stderr) == (1, "")
 
 
-def test_a_stderr_that_is_closed_stops_nothing() -> None:
+def test_a_closed_stderr_stops_nothing() -> None:
     command = shlex.join([sys.executable, "-m", "poller", "settings"])
     done = subprocess.run(
         ["sh", "-c", f"{command} 2>&- <&-"],
@@ -149,14 +149,14 @@ def test_a_stderr_that_is_closed_stops_nothing() -> None:
     assert "lock_timeout" in done.stdout
 
 
-def test_a_stdin_that_is_closed_is_no_terminal() -> None:
+def test_a_closed_stdin_is_not_a_terminal() -> None:
     command = shlex.join([sys.executable, "-m", "poller", "try"])
     done = subprocess.run(["sh", "-c", f"{command} <&-"], capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == "SQL: contains no statement; write one SELECT, WITH, VALUES or TABLE\n"
 
 
-def test_programs_are_told_in_utf_8_whatever_the_locale_says(tmp_path: Path) -> None:
+def test_output_for_programs_is_utf_8_in_every_locale(tmp_path: Path) -> None:
     (tmp_path / "é.yaml").write_text("queries: []")
     done = subprocess.run(
         [sys.executable, "-m", "poller", "check", "é.yaml", "--format", "github"],
@@ -169,23 +169,23 @@ def test_programs_are_told_in_utf_8_whatever_the_locale_says(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("no_color", ["", "1"])
-def test_a_terminal_gets_colour_unless_it_is_refused(no_color: str) -> None:
+def test_a_terminal_gets_colour_unless_it_is_disabled(no_color: str) -> None:
     main, child = pty.openpty()
     environ = {**os.environ, "TERM": "xterm-256color", "COLUMNS": "200", "NO_COLOR": no_color}
     process = subprocess.Popen(
         [sys.executable, "-m", "poller", "settings"], env=environ, stdin=child, stdout=child, stderr=child
     )
     os.close(child)
-    shown = b""
+    output = b""
     while True:
         try:
             read = os.read(main, 65536)
-        except OSError:  # Linux's way to say that the other side is closed
+        except OSError:  # raised on Linux when the other side is closed
             break
-        shown += read
+        output += read
         if not read:
             break
     os.close(main)
     assert process.wait(30) == 0
-    assert b"lock_timeout" in shown
-    assert (b"\x1b[36m" in shown) is (no_color == "")
+    assert b"lock_timeout" in output
+    assert (b"\x1b[36m" in output) is (no_color == "")

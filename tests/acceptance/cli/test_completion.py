@@ -1,4 +1,4 @@
-"""Tab in a shell: commands, options, names of queries, words of settings; quick, for somebody waits."""
+"""Shell completion of commands, options, query names and values of settings, without slow imports."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ COMPLETED = {
     "poller new --aggregate o": ["oldest-age"],
     "poller nothing --x": [],
 }
-"""What is typed, and what is offered; where that is nothing, bash offers files."""
+"""Typed words, and the words that are offered. If there are none, bash offers files."""
 QUICK = (
     "run", "poll", "try", "new", "check", "schema", "test", "import", "grants", "doctor", "catalog",
     "conform", "health", "dashboard", "alerts", "watch", "demo", "settings",
@@ -32,7 +32,7 @@ QUICK = (
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A working directory with a file of queries that has a mistake, and `poller` on the path."""
+    """A working directory with an invalid query file, and `poller` on the path."""
     (tmp_path / "bin").mkdir()
     program = tmp_path / "bin" / "poller"
     program.write_text(f"#!{sys.executable}\nfrom poller.cli.main import main\nmain()\n")
@@ -45,8 +45,8 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_bash_is_offered_what_fits(folder: Path) -> None:
-    """By the script that `poller --show-completion` prints, in a bash process."""
+def test_bash_completion_offers_matching_words(folder: Path) -> None:
+    """A bash process runs the script that `poller --show-completion` prints."""
     bash = shutil.which("bash")
     assert bash
     script = ['eval "$(_POLLER_COMPLETE=source_bash poller)"', "complete -p poller"]
@@ -68,7 +68,7 @@ def test_bash_is_offered_what_fits(folder: Path) -> None:
     assert dict(zip(COMPLETED, [line[2:].split() for line in offered], strict=True)) == COMPLETED
 
 
-def test_whoever_presses_tab_waits_for_no_sdk_and_no_driver() -> None:
+def test_completion_imports_neither_the_sdk_nor_the_driver() -> None:
     code = (
         "import sys, typer.main\n"
         "from poller.cli.app import app\n"
@@ -84,22 +84,22 @@ def test_whoever_presses_tab_waits_for_no_sdk_and_no_driver() -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_health_is_completed_with_the_options_that_it_has() -> None:
-    """Which are declared once more for the command line, as a probe loads none of it."""
+def test_completion_of_health_offers_its_options() -> None:
+    """`health` declares its options a second time, because a probe does not load the command line."""
     environ = {**os.environ, "COMP_WORDS": "poller health --", "COMP_CWORD": "2"}
     code = "import sys; sys.argv = ['poller']; from poller.cli.main import main; main()"
     done = subprocess.run(
         [sys.executable, "-c", code],
         env={**environ, "_POLLER_COMPLETE": "complete_bash"}, capture_output=True, text=True,
     )  # fmt: skip
-    told = subprocess.run([sys.executable, "-m", "poller", "health", "-h"], capture_output=True, text=True)
-    declared = set(re.findall(r"--[a-z-]+", told.stdout))
+    usage = subprocess.run([sys.executable, "-m", "poller", "health", "-h"], capture_output=True, text=True)
+    declared = set(re.findall(r"--[a-z-]+", usage.stdout))
 
     assert set(done.stdout.split()) == declared | {"--help"} == declared
 
 
-def test_words_that_fit_are_offered_and_no_others() -> None:
+def test_only_matching_words_are_offered() -> None:
     assert values("log_format", ("text", "json"))("j") == ["json"]
     assert values("interval", ())("5") == []
     assert values("queries", ())("ext") == folders("ext") == ["extended"]
-    assert folders("") == [], "the shell's own files are more likely"
+    assert folders("") == [], "the shell offers files"

@@ -1,10 +1,10 @@
-"""Nothing leaks: secrets are planted everywhere, everything fails, and no word of them is found anywhere.
+"""No secret leaks: secrets are in every setting, every operation fails, and no output contains a secret.
 
-Every planted secret holds the word SESAME in each of its parts, so that a part gives the whole away. A case
-is one line: what is planted, and what must be said, which proves that the failure meant has come about.
+Each part of a planted secret contains the word SESAME, so that the search also finds a part. A case is a
+line: the planted text, and the expected message, which proves that the intended failure occurred.
 """
 
-# ruff: noqa: E501 - a case is a line of a table, however long
+# ruff: noqa: E501 - a case is a line of a table
 from __future__ import annotations
 
 import base64
@@ -47,11 +47,11 @@ MARK = "sesame"
 
 
 def leaks(text: str, secrets: Mapping[str, str]) -> list[str]:
-    """Every form in which one of `secrets` (by user) or its mark stands in `text`."""
-    found = [MARK] if MARK in text.lower() else []
+    """Return every form of one of `secrets` (by user) or of the mark that occurs in `text`."""
+    leaked = [MARK] if MARK in text.lower() else []
     for user, secret in secrets.items():
-        found += [form for form in forms(user, secret) if form in text]
-    return found
+        leaked += [form for form in forms(user, secret) if form in text]
+    return leaked
 
 
 def forms(user: str, secret: str) -> set[str]:
@@ -75,7 +75,7 @@ def forms(user: str, secret: str) -> set[str]:
     ],
 )
 def test_the_search_finds_a_secret_in_every_form(written: str) -> None:
-    """With a secret that has no mark, so that the forms themselves are what finds it."""
+    """The secret has no mark, so that only the search for its forms can find it."""
     secret = "pa ss'w\\ord/é@1?"
     text = written.format(
         secret,
@@ -89,11 +89,11 @@ def test_the_search_finds_a_secret_in_every_form(written: str) -> None:
     assert leaks("password=*** user=me", {"me": secret}) == []
 
 
-# --- who repeats what it is told
+# --- servers that repeat their input
 
 
 class Echo:
-    """Servers on 127.0.0.1 that refuse everybody and quote in every field what they were told."""
+    """Servers on 127.0.0.1 that refuse every client and repeat its input in every field."""
 
     def __init__(self) -> None:
         self.heard: list[str] = []
@@ -118,7 +118,7 @@ class Echo:
         thread = threading.Thread(target=server.serve_forever, args=(0.02,))
         thread.start()
         self.__dict__.setdefault("_servers", []).append((server, thread))
-        port: int = server.server_address[1]  # type: ignore[assignment,index]  # of TCP it is a pair
+        port: int = server.server_address[1]  # type: ignore[assignment,index]  # a pair for TCP
         return port
 
     def _serve(self, speak: Callable[[socket.socket], None]) -> int:
@@ -131,7 +131,7 @@ class Echo:
         return self._start(server)
 
     def _speak_postgres(self, connection: socket.socket) -> None:
-        """Ask for the password in plain text, and repeat it (protocol 3.0, "Message Formats")."""
+        """Request the password in plain text, and repeat it (protocol 3.0, "Message Formats")."""
         while True:
             (length,) = struct.unpack("!i", _take(connection, 4))
             startup = _take(connection, length - 4)
@@ -142,12 +142,12 @@ class Echo:
         _take(connection, 1)
         (length,) = struct.unpack("!i", _take(connection, 4))
         password = _take(connection, length - 4).rstrip(b"\0").decode()
-        told = startup[4:].replace(b"\0", b" ").decode()
-        self.heard.append(f"{told} {password}")
+        parameters = startup[4:].replace(b"\0", b" ").decode()
+        self.heard.append(f"{parameters} {password}")
         encoded = base64.b64encode(password.encode()).decode()
-        text = f"{password} is wrong, as are {encoded} {quote(password)} {password!r} {told}"
+        text = f"{password} is wrong, as are {encoded} {quote(password)} {password!r} {parameters}"
         fields = [b"SFATAL", b"VFATAL", b"C28P01", *(kind + text.encode() for kind in (b"M", b"D", b"H"))]
-        body = b"".join(one + b"\0" for one in fields) + b"\0"
+        body = b"".join(part + b"\0" for part in fields) + b"\0"
         connection.sendall(b"E" + struct.pack("!i", len(body) + 4) + body)
 
     def _serve_http(self, kind: str) -> int:
@@ -156,14 +156,16 @@ class Echo:
         class Handler(http.server.BaseHTTPRequestHandler):
             def do_POST(self) -> None:
                 self.rfile.read(int(self.headers["Content-Length"]))
-                told = f"{self.path} {' '.join(f'{name}: {value}' for name, value in self.headers.items())}"
-                echo.heard.append(told)
-                body = json.dumps({"error": told, "again": repr(told)})
+                request = (
+                    f"{self.path} {' '.join(f'{name}: {value}' for name, value in self.headers.items())}"
+                )
+                echo.heard.append(request)
+                body = json.dumps({"error": request, "again": repr(request)})
                 head = [
-                    f"HTTP/1.0 {kind if kind.isdigit() else 403} {told}",
-                    f"Location: /elsewhere?{quote(told)}",
+                    f"HTTP/1.0 {kind if kind.isdigit() else 403} {request}",
+                    f"Location: /elsewhere?{quote(request)}",
                     f"Content-Length: {len(body)}",
-                    *([] if kind.isdigit() else [told]),  # a line that is no header, which urllib3 logs
+                    *([] if kind.isdigit() else [request]),  # urllib3 logs a line that is not a header
                 ]
                 self.wfile.write("\r\n".join([*head, "", body]).encode())
 
@@ -178,24 +180,24 @@ class _Handler(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc ships no t
         self._heard = heard
 
     def service(self, details: Any) -> Any:
-        told = " ".join(f"{name}={value}" for name, value in details.invocation_metadata)
-        self._heard.append(told)
+        metadata = " ".join(f"{name}={value}" for name, value in details.invocation_metadata)
+        self._heard.append(metadata)
 
         def refuse(_: bytes, context: Any) -> bytes:
-            context.abort(grpc.StatusCode.UNAUTHENTICATED, f"not with {told} {quote(told)}")
+            context.abort(grpc.StatusCode.UNAUTHENTICATED, f"not with {metadata} {quote(metadata)}")
             raise AssertionError("abort raises")
 
         return grpc.unary_unary_rpc_method_handler(refuse)
 
 
 def _take(connection: socket.socket, count: int) -> bytes:
-    taken = b""
-    while len(taken) < count:
-        more = connection.recv(count - len(taken))
+    data = b""
+    while len(data) < count:
+        more = connection.recv(count - len(data))
         if not more:
-            raise OSError("they hung up")
-        taken += more
-    return taken
+            raise OSError("the client closed the connection")
+        data += more
+    return data
 
 
 @pytest.fixture(scope="module")
@@ -211,15 +213,15 @@ _FORGE = """
 import json, os, sys
 import poller.cli.app, poller.cli.poll, poller.cli.settings, rich.console, rich.table
 for line in sys.stdin:
-    told = json.loads(line)
+    call = json.loads(line)
     child = os.fork()
     if child == 0:
         os.environ.clear()
-        os.environ.update(told["env"])
-        os.chdir(told["cwd"])
-        for number, name in enumerate(("/dev/null", told["stdout"], told["stderr"])):
+        os.environ.update(call["env"])
+        os.chdir(call["cwd"])
+        for number, name in enumerate(("/dev/null", call["stdout"], call["stderr"])):
             os.dup2(os.open(name, os.O_RDWR | os.O_CREAT), number)
-        sys.argv = ["poller", *told["arguments"]]
+        sys.argv = ["poller", *call["arguments"]]
         code = 1
         try:
             poller.cli.app.main()
@@ -235,7 +237,7 @@ for line in sys.stdin:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What one command came to."""
+    """Exit code and output of a command."""
 
     code: int
     stdout: str
@@ -243,7 +245,7 @@ class Outcome:
 
 
 class Forge:
-    """Runs commands as processes that are forked after the imports, which are most of what a command costs."""
+    """Runs commands in processes forked after the imports, because imports take most of the time of a command."""
 
     def __init__(self) -> None:
         self._process = subprocess.Popen(
@@ -254,9 +256,9 @@ class Forge:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         written = [outputs / f"{name} {uuid.uuid4()}" for name in ("stdout", "stderr")]
-        told = {"arguments": arguments, "env": {**os.environ, **env}, "cwd": str(cwd)}
-        told |= {"stdout": str(written[0]), "stderr": str(written[1])}
-        self._process.stdin.write(json.dumps(told) + "\n")
+        call = {"arguments": arguments, "env": {**os.environ, **env}, "cwd": str(cwd)}
+        call |= {"stdout": str(written[0]), "stderr": str(written[1])}
+        self._process.stdin.write(json.dumps(call) + "\n")
         self._process.stdin.flush()
         code = int(self._process.stdout.readline())
         return Outcome(code, *(path.read_text(errors="replace") for path in written))
@@ -274,7 +276,7 @@ def forge() -> Iterator[Forge]:
 
 @dataclass
 class Bed:
-    """Where the processes run: every file that they write is below `home`."""
+    """Environment of the processes: every file that they write is below `home`."""
 
     home: Path
     plants: Path
@@ -283,7 +285,7 @@ class Bed:
     echo: Echo
     places: dict[str, str]
     secrets: dict[str, str] = field(default_factory=dict)
-    """Planted ones by their user, beside those that only have the mark."""
+    """Planted secrets without the mark, by user."""
 
     def fill(self, text: str) -> str:
         for name, value in self.places.items():
@@ -291,12 +293,12 @@ class Bed:
         return text
 
     def run(self, *arguments: str, env: Mapping[str, str]) -> Process:
-        """Start `poller ARGUMENTS...` in a home of its own; the values of `env` are filled in."""
+        """Start `poller ARGUMENTS...` in `home`, and replace the placeholders in the values of `env`."""
         process: Process = self.start(*arguments, env=self._surroundings(env), cwd=self.home)
         return process
 
     def do(self, *arguments: str, env: Mapping[str, str]) -> Outcome:
-        """Run `poller ARGUMENTS...` likewise to its end, `poll` or `settings`."""
+        """Run `poller ARGUMENTS...` (`poll` or `settings`) in the same way, and wait until it ends."""
         return self.forge.run(arguments, self._surroundings(env), self.home, self.plants)
 
     def _surroundings(self, env: Mapping[str, str]) -> dict[str, str]:
@@ -310,13 +312,17 @@ class Bed:
         }
         return surroundings | {name: self.fill(value) for name, value in env.items()}
 
-    def assert_kept(self, *processes: Process | Outcome, says: str) -> None:
-        """Nothing of a secret in what they wrote, and `says` (a pattern) in it."""
+    def assert_no_secret(self, *processes: Process | Outcome, message: str) -> None:
+        """Assert that the output contains no part of a secret, and that it matches the pattern `message`."""
         text = "".join(process.stdout + process.stderr for process in processes)
         files = [path for path in self.home.rglob("*") if path.is_file()]
-        for told in (text, *(path.read_text(errors="replace") for path in files), "".join(map(str, files))):
-            assert leaks(told, self.secrets) == [], told
-        assert re.search(self.fill(says), text), text
+        for written in (
+            text,
+            *(path.read_text(errors="replace") for path in files),
+            "".join(map(str, files)),
+        ):
+            assert leaks(written, self.secrets) == [], written
+        assert re.search(self.fill(message), text), text
 
 
 @pytest.fixture
@@ -389,32 +395,32 @@ CONNECTION_STRINGS = {
     "repeated options": ("host=127.0.0.1 port=<echo> user=me password=x options='-c a.b=Sesame'", "is wrong"),
     "no such encoding": ("postgresql://me:Sesame\udcff@127.0.0.1/db", ODD),
 }  # fmt: skip
-"""What is planted, and what is said; <closed> and the like are ports of the bed."""
+"""Planted connection string and expected message; <closed> and similar names are ports of the bed."""
 
 FORMATS = ("table", "json", "prometheus", "otlp-json")
 
 
 @pytest.mark.parametrize("case", CONNECTION_STRINGS)
-def test_a_connection_string_is_not_shown_whatever_is_wrong_with_it(bed: Bed, case: str) -> None:
-    """By a poll, at debug level, and by `poller settings`; formats take turns."""
-    conninfo, says = CONNECTION_STRINGS[case]
+def test_no_error_in_a_connection_string_shows_its_secrets(bed: Bed, case: str) -> None:
+    """A poll at debug level and `poller settings` are run; the output formats alternate."""
+    conninfo, message = CONNECTION_STRINGS[case]
     turn = list(CONNECTION_STRINGS).index(case)
     env = {"POLLER_DATABASE_URL": conninfo, "POLLER_LOG_FORMAT": ("text", "json")[turn % 2]}
     polling = bed.do("poll", "--format", FORMATS[turn % 4], env=env)
-    told = bed.do("settings", "--format", ("table", "json")[turn % 2], env=env)
-    # What only the resolver of host names finds out is found out at a connect.
-    code = 2 if says in (ODD, FOREIGN) and case != "no host name" else 1
-    assert (polling.code, told.code) == (code, 0), f"{polling}{told}"
-    bed.assert_kept(polling, says=says)
-    bed.assert_kept(told, says=r"database_url")
+    settings = bed.do("settings", "--format", ("table", "json")[turn % 2], env=env)
+    # Only a connection attempt resolves the host name.
+    code = 2 if message in (ODD, FOREIGN) and case != "no host name" else 1
+    assert (polling.code, settings.code) == (code, 0), f"{polling}{settings}"
+    bed.assert_no_secret(polling, message=message)
+    bed.assert_no_secret(settings, message=r"database_url")
 
 
 @pytest.mark.parametrize("case", ["refused", "unescaped @", "bad escape", "repeated", "repeated options"])
 @pytest.mark.parametrize("command", ["doctor", "run"])
 def test_doctor_and_daemon_show_no_connection_string(bed: Bed, command: str, case: str) -> None:
-    conninfo, says = CONNECTION_STRINGS[case]
+    conninfo, message = CONNECTION_STRINGS[case]
     process = bed.run(command, env={"POLLER_DATABASE_URL": conninfo, "POLLER_LOG_FORMAT": "json"})
-    if command == "run" and says == ODD:
+    if command == "run" and message == ODD:
         assert process.wait() == 2
     elif command == "run":
         process.wait_for_line("unavailable")
@@ -424,17 +430,17 @@ def test_doctor_and_daemon_show_no_connection_string(bed: Bed, command: str, cas
         assert process.wait() == 0
     else:
         assert process.wait() == 1
-    bed.assert_kept(process, says=says)
+    bed.assert_no_secret(process, message=message)
 
 
-def test_the_echo_has_heard_what_must_not_be_shown(bed: Bed) -> None:
-    """Or the cases with it would prove nothing."""
+def test_the_echo_server_received_the_secrets(bed: Bed) -> None:
+    """Otherwise the cases with the echo server would prove nothing."""
     bed.secrets["me"] = 'Sesame "it\'s"?'
     env = {"POLLER_DATABASE_URL": CONNECTION_STRINGS["repeated"][0]}
     process = bed.do("poll", env=env)
     assert process.code == 1
     assert any('Sesame "it\'s"?' in heard for heard in bed.echo.heard)
-    bed.assert_kept(process, says=r"\*\*\* is wrong")
+    bed.assert_no_secret(process, message=r"\*\*\* is wrong")
 
 
 _PRINT = '<python> -c "print(bytes([83,101,115,97,109,101,49,50]).decode())"'
@@ -466,8 +472,8 @@ SURROUNDINGS: dict[str, tuple[dict[str, str], str]] = {
 
 
 @pytest.mark.parametrize("case", SURROUNDINGS)
-def test_no_other_way_to_give_a_password_shows_it(bed: Bed, case: str) -> None:
-    env, says = SURROUNDINGS[case]
+def test_no_other_source_of_a_password_shows_it(bed: Bed, case: str) -> None:
+    env, message = SURROUNDINGS[case]
     passfile = bed.plants / "passfile"
     passfile.write_text("*:*:*:*:Sesame in a file\n")
     passfile.chmod(0o600)
@@ -479,15 +485,15 @@ def test_no_other_way_to_give_a_password_shows_it(bed: Bed, case: str) -> None:
     (bed.plants / "null").write_bytes(bed.fill(f"postgresql://me:Sesame\0Sesame@{HERE}/db").encode())
     turn = list(SURROUNDINGS).index(case)
     polling = bed.do("poll", "--format", FORMATS[turn % 4], env=env)
-    told = bed.do("settings", env=env)
-    assert (polling.code in (1, 2), told.code in (0, 2)) == (True, True), f"{polling}{told}"
-    bed.assert_kept(polling, says=says)
-    bed.assert_kept(told, says="")
+    settings = bed.do("settings", env=env)
+    assert (polling.code in (1, 2), settings.code in (0, 2)) == (True, True), f"{polling}{settings}"
+    bed.assert_no_secret(polling, message=message)
+    bed.assert_no_secret(settings, message="")
 
 
 @pytest.mark.parametrize("case", ["unescaped @", "repeated", "nothing of it"])
-def test_a_secret_that_came_as_an_option_is_no_more_shown(bed: Bed, case: str) -> None:
-    conninfo, says = CONNECTION_STRINGS[case]
+def test_a_secret_from_an_option_is_not_shown(bed: Bed, case: str) -> None:
+    conninfo, message = CONNECTION_STRINGS[case]
     options = [
         "--database-url",
         bed.fill(conninfo),
@@ -496,38 +502,40 @@ def test_a_secret_that_came_as_an_option_is_no_more_shown(bed: Bed, case: str) -
     ]
     options += ["--otlp-protocol", "http/protobuf"]
     polling = bed.do("poll", "--push", *options, env={})
-    told = bed.do("settings", *options, "--password-command", "get Sesame", env={})
-    assert (polling.code, told.code) == (2 if says == ODD else 1, 0), f"{polling}{told}"
-    bed.assert_kept(polling, says=says)
-    bed.assert_kept(told, says="option --database-url")
+    settings = bed.do("settings", *options, "--password-command", "get Sesame", env={})
+    assert (polling.code, settings.code) == (2 if message == ODD else 1, 0), f"{polling}{settings}"
+    bed.assert_no_secret(polling, message=message)
+    bed.assert_no_secret(settings, message="option --database-url")
 
 
 @pytest.mark.postgres
 @pytest.mark.parametrize(
-    ("added", "says"),
+    ("added", "message"),
     [
         ("dbname=missing password=Sesame", 'database "missing" does not exist'),
-        ("user=nobody password=Sesame", 'role "nobody" does not exist'),
+        ("user=absent password=Sesame", 'role "absent" does not exist'),
         ("password=x options='-c a.b=Sesame -c statement_timeout=never'", "invalid value for parameter"),
         ("password=Sesame sslmode=require", "SSL"),
         ("password=Sesame sslmode=verify-full sslrootcert=/nowhere/ca.pem", "SSL|ca.pem"),
         ("password=Sesame target_session_attrs=primary", "standby|read-only|recovery"),
     ],
 )
-def test_a_real_server_s_refusal_shows_no_secret(bed: Bed, database: Database, added: str, says: str) -> None:
+def test_a_refusal_by_a_real_server_shows_no_secret(
+    bed: Bed, database: Database, added: str, message: str
+) -> None:
     from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
     conninfo = make_conninfo(database.standby_dsn, **conninfo_to_dict(added))
     process = bed.do("poll", "--format", "json", env={"POLLER_DATABASE_URL": conninfo})
     assert process.code == 1, process
-    bed.assert_kept(process, says=says)
+    bed.assert_no_secret(process, message=message)
 
 
 # --- collectors
 
 _HEADERS = "authorization=Bearer%20Sesame%2F%20Sesame,api-key=Sesame%27s"
 _AWAY = "UNAVAILABLE|DEADLINE_EXCEEDED"
-"""A busy machine may not come to know within the second that such an export has."""
+"""On a busy machine the timeout of a second may expire before the failure is known."""
 _KEY = "-----BEGIN PRIVATE KEY-----\nSesame\n-----END PRIVATE KEY-----\n"
 COLLECTORS: dict[str, tuple[dict[str, str], str]] = {
     "gRPC 16": ({"POLLER_OTLP_ENDPOINT": "http://127.0.0.1:<grpc>", "OTEL_EXPORTER_OTLP_HEADERS": _HEADERS, "POLLER_EXPORT_TIMEOUT": "30s"}, "UNAUTHENTICATED"),
@@ -575,8 +583,8 @@ COLLECTORS: dict[str, tuple[dict[str, str], str]] = {
 
 
 @pytest.mark.parametrize("case", COLLECTORS)
-def test_no_credential_for_a_collector_is_shown_whatever_it_says(bed: Bed, case: str) -> None:
-    env, says = COLLECTORS[case]
+def test_no_answer_of_a_collector_shows_a_credential(bed: Bed, case: str) -> None:
+    env, message = COLLECTORS[case]
     (bed.plants / "key").write_text(_KEY)
     bed.secrets["me"] = "it's Sesame"
     turn = list(COLLECTORS).index(case)
@@ -586,10 +594,10 @@ def test_no_credential_for_a_collector_is_shown_whatever_it_says(bed: Bed, case:
         **env,
     }
     polling = bed.do("poll", "--push", "--format", FORMATS[turn % 4], env=env)
-    told = bed.do("settings", "--format", ("table", "json")[turn % 2], env=env)
-    assert (polling.code in (1, 2), told.code in (0, 2)) == (True, True), f"{polling}{told}"
-    bed.assert_kept(polling, says=says)
-    bed.assert_kept(told, says="")
+    settings = bed.do("settings", "--format", ("table", "json")[turn % 2], env=env)
+    assert (polling.code in (1, 2), settings.code in (0, 2)) == (True, True), f"{polling}{settings}"
+    bed.assert_no_secret(polling, message=message)
+    bed.assert_no_secret(settings, message="")
 
 
 @pytest.mark.parametrize("case", ["gRPC 16", "HTTP 401", "HTTP 307", "HTTP refused", "key for its file"])
@@ -599,15 +607,15 @@ def test_doctor_shows_no_credential_for_a_collector(bed: Bed, case: str) -> None
     env = {"POLLER_DATABASE_URL": f"postgresql://me:Sesame@{HERE}/db", **COLLECTORS[case][0]}
     process = bed.run("doctor", "--format", "json", env=env)
     assert process.wait() == 1, process
-    bed.assert_kept(process, says='"check": "collector"')
+    bed.assert_no_secret(process, message='"check": "collector"')
 
 
 @pytest.mark.postgres
 @pytest.mark.parametrize("protocol", ["grpc", "http/protobuf"])
-def test_nothing_that_is_pushed_holds_a_secret(
+def test_exported_data_contain_no_secret(
     bed: Bed, database: Database, receiver: Receiver, protocol: str
 ) -> None:
-    """A good run with everything set and traced: neither attributes nor resource nor its log show it."""
+    """In a successful run with all settings and traces, attributes, resource and log contain no secret."""
     env = {
         "POLLER_DATABASE_URL": database.standby_dsn.replace("@", ":Sesame@") + "?options=-c%20a.b%3DSesame"
         if "://" in database.standby_dsn
@@ -620,7 +628,9 @@ def test_nothing_that_is_pushed_holds_a_secret(
         "POLLER_OTLP_PROTOCOL": protocol,
         "OTEL_EXPORTER_OTLP_HEADERS": _HEADERS,
         "POLLER_EXPORT_INTERVAL": "1s",
-        "POLLER_STATE_DIR": str(bed.home / "state"),  # below `home`, so that what is kept is searched too
+        "POLLER_STATE_DIR": str(
+            bed.home / "state"
+        ),  # below `home`, so that stored exports are searched as well
         "GRPC_VERBOSITY": "debug",
         "GRPC_TRACE": "http,call_error,api",
     }
@@ -631,22 +641,22 @@ def test_nothing_that_is_pushed_holds_a_secret(
     process.send(signal.SIGTERM)
     assert process.wait() == 0, process
     requests = receiver.requests()
-    assert any(MARK in str(received.headers).lower() for received in requests)  # that is where it belongs
+    assert any(MARK in str(received.headers).lower() for received in requests)  # the header has to contain it
     for received in requests:
         assert leaks(str(received.request), {}) == []
     assert leaks(line, {}) == []
-    bed.assert_kept(process, says="stopped")
+    bed.assert_no_secret(process, message="stopped")
 
 
-def test_a_blank_in_an_option_s_secret_does_not_show_the_rest(bed: Bed) -> None:
-    told = bed.do("settings", "--database-url", "host=x", "password=Sesame", env={})
-    assert told.code == 2
-    bed.assert_kept(told, says="unexpected")
+def test_a_blank_in_the_secret_of_an_option_does_not_show_the_rest(bed: Bed) -> None:
+    settings = bed.do("settings", "--database-url", "host=x", "password=Sesame", env={})
+    assert settings.code == 2
+    bed.assert_no_secret(settings, message="unexpected")
 
 
 @pytest.mark.postgres
 @pytest.mark.parametrize("form", ["table", "json"])
-def test_a_query_s_error_shows_no_secret_of_the_options(
+def test_a_query_error_shows_no_secret_from_the_connection_options(
     bed: Bed, database: Database, form: str, tmp_path: Path
 ) -> None:
     from psycopg.conninfo import make_conninfo
@@ -657,13 +667,13 @@ def test_a_query_s_error_shows_no_secret_of_the_options(
         "POLLER_DATABASE_URL": make_conninfo(database.standby_dsn, options="-c a.b=Sesame"),
         "POLLER_QUERIES": write_queries(tmp_path / "asking", ("asking", sql), interval="5s"),
     }
-    told = bed.do("poll", "--format", form, env=env)
-    assert told.code == 1
-    bed.assert_kept(told, says="invalid input syntax")
+    poll = bed.do("poll", "--format", form, env=env)
+    assert poll.code == 1
+    bed.assert_no_secret(poll, message="invalid input syntax")
 
 
-def test_a_password_that_everybody_sees_leaves_the_log_readable(start_process: Start) -> None:
-    """One that equals the user's name hides nothing, and a short one is looked for as a word."""
+def test_a_password_that_is_short_or_the_user_name_leaves_the_log_readable(start_process: Start) -> None:
+    """A password that equals the user name is not masked, and a short password is masked only as a whole word."""
     code = (
         "from poller.model.redaction import learn_conninfo, redact; "
         "learn_conninfo('postgresql://postgres:postgres@h/postgres'); learn_conninfo('host=h password=poll'); "
@@ -676,7 +686,7 @@ def test_a_password_that_everybody_sees_leaves_the_log_readable(start_process: S
     )
 
 
-# --- as a library, and where we are wrong ourselves
+# --- use as a library, and unexpected exceptions
 
 _LIBRARY = """
 import logging, sys
@@ -708,8 +718,8 @@ for where in sys.argv[1:]:
 """
 
 
-def test_a_program_of_others_that_logs_everything_hears_no_secret(bed: Bed, start_process: Start) -> None:
-    """Without our own log, so that what libraries write is what is seen."""
+def test_libraries_that_log_everything_log_no_secret(bed: Bed, start_process: Start) -> None:
+    """The poller's logging is not configured, so that the output of the libraries is not masked."""
     strings = [bed.fill(conninfo) for conninfo, _ in CONNECTION_STRINGS.values() if "\udcff" not in conninfo]
     listed = bed.plants / "strings"
     listed.write_text("\0".join(strings))
@@ -725,7 +735,7 @@ def test_a_program_of_others_that_logs_everything_hears_no_secret(bed: Bed, star
     assert process.wait(60) == 0, process
     assert process.stdout.count("PollError(") == len(strings)
     assert process.stdout.count("False ") == len(endpoints)
-    bed.assert_kept(process, says="DEBUG:urllib3")
+    bed.assert_no_secret(process, message="DEBUG:urllib3")
 
 
 _DEFECTS = {
@@ -757,7 +767,9 @@ logging.getLogger("other").warning("%s", url, extra={"url": url, "of": {"url": u
 
 @pytest.mark.parametrize("form", ["text", "json"])
 @pytest.mark.parametrize("case", _DEFECTS)
-def test_a_defect_of_ours_shows_no_secret(bed: Bed, start_process: Start, case: str, form: str) -> None:
+def test_an_unexpected_exception_shows_no_secret(
+    bed: Bed, start_process: Start, case: str, form: str
+) -> None:
     code = (
         "import os; from poller.telemetry import logging as logs; "
         f"logs.configure({form!r}, 'debug'); url = os.environ['POLLER_DATABASE_URL']\n{_DEFECTS[case]}"
@@ -765,11 +777,11 @@ def test_a_defect_of_ours_shows_no_secret(bed: Bed, start_process: Start, case: 
     env = {"POLLER_DATABASE_URL": "postgresql://me:Sesame%27s@h/db", "PGPASSWORD": "Sesame's"}
     process = start_process([sys.executable, "-c", code], env=env)
     process.wait()
-    bed.assert_kept(process, says=r"me:\*\*\*@h/db")
+    bed.assert_no_secret(process, message=r"me:\*\*\*@h/db")
 
 
 def test_a_terminal_shows_no_secret() -> None:
-    """`poller settings` draws a table of its own there."""
+    """On a terminal, `poller settings` draws another table."""
     master, terminal = pty.openpty()
     env = {
         **os.environ,
@@ -779,15 +791,15 @@ def test_a_terminal_shows_no_secret() -> None:
         "POLLER_PASSWORD_COMMAND": "get Sesame",
         "POLLER_OTLP_ENDPOINT": "http://me:Sesame@c:4318/?key=Sesame",
     }
-    told = b""
+    output = b""
     with subprocess.Popen(
         [sys.executable, "-m", "poller", "settings"], stdout=terminal, stderr=terminal, env=env
     ) as process:
         os.close(terminal)
-        with contextlib.suppress(OSError):  # Linux says so when the last writer has closed its end
+        with contextlib.suppress(OSError):  # raised on Linux when the last writer has closed its end
             while read := os.read(master, 65536):
-                told += read
+                output += read
         process.wait(30)
     os.close(master)
-    assert leaks(told.decode(), {}) == []
-    assert "database_url" in told.decode()
+    assert leaks(output.decode(), {}) == []
+    assert "database_url" in output.decode()

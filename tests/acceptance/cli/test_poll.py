@@ -1,4 +1,4 @@
-"""The one-shot poll: its table, its formats, its exit codes, its silence."""
+"""`poller poll`: table, formats, exit codes and diagnostics."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Start = Callable[..., Process]
 
 @pytest.mark.postgres
 def test_table_has_a_line_per_series(server: MessagingServer, poller_process: Start) -> None:
-    """Piped, it is plain: no colour, no box, every series on one line, nothing but the result on stdout."""
+    """In a pipe the table has no colour and no box, a series is a line, and stdout has only the result."""
     process = poller_process("poll", env={"POLLER_DATABASE_URL": server.standby_dsn})
     code = process.wait()
     lines = [line.split() for line in process.stdout.splitlines()]
@@ -46,7 +46,9 @@ def test_table_has_a_line_per_series(server: MessagingServer, poller_process: St
 
 
 @pytest.mark.postgres
-def test_skipped_queries_say_why_and_fail_nothing(server: MessagingServer, poller_process: Start) -> None:
+def test_skipped_queries_show_the_reason_and_fail_nothing(
+    server: MessagingServer, poller_process: Start
+) -> None:
     server.execute("ALTER TABLE attachments DROP COLUMN size_bytes")
     server.replayed()
     process = poller_process("poll", env={"POLLER_DATABASE_URL": server.standby_dsn})
@@ -57,7 +59,7 @@ def test_skipped_queries_say_why_and_fail_nothing(server: MessagingServer, polle
 
 
 @pytest.mark.postgres
-def test_failed_query_is_exit_code_1_and_the_others_are_there(
+def test_a_failed_query_is_exit_code_1_and_the_other_results_are_printed(
     server: MessagingServer, poller_process: Start, tmp_path: Path
 ) -> None:
     queries = write_queries(
@@ -89,10 +91,10 @@ def test_failed_query_is_exit_code_1_and_the_others_are_there(
         ("SELECT 1 AS n FROM users WHERE false", 0, "ok"),
     ],
 )
-def test_rows_of_which_not_one_fits_are_exit_code_1(
+def test_a_result_without_a_valid_row_is_exit_code_1(
     server: MessagingServer, poller_process: Start, tmp_path: Path, sql: str, code: int, state: str
 ) -> None:
-    """Rows that are not there, and a NULL that is left out on demand, are no failure."""
+    """An empty result, and a NULL that the query declares as omitted, are not failures."""
     queries = write_queries(tmp_path, ("q", sql))
     process = poller_process("poll", "--queries", queries, env={"POLLER_DATABASE_URL": server.standby_dsn})
 
@@ -100,7 +102,7 @@ def test_rows_of_which_not_one_fits_are_exit_code_1(
     assert process.stdout.splitlines()[1].rstrip().split("  ")[-1] == state
 
 
-def test_database_that_is_not_there_is_exit_code_1(poller_process: Start) -> None:
+def test_an_unreachable_database_is_exit_code_1(poller_process: Start) -> None:
     (closed_port,) = free_ports(1)
     process = poller_process(
         "poll", env={"POLLER_DATABASE_URL": f"postgresql://someone:sekret@127.0.0.1:{closed_port}/none"}
@@ -110,11 +112,11 @@ def test_database_that_is_not_there_is_exit_code_1(poller_process: Start) -> Non
     assert code == 1, process
     assert "failed(unavailable)" in process.stdout
     assert process.stderr.count("replica unavailable") == 1
-    assert "refused. Is the server running" in process.stderr, "of libpq's two lines"
+    assert "refused. Is the server running" in process.stderr, "libpq's message has two lines"
     assert "sekret" not in process.stdout + process.stderr
 
 
-def test_no_database_named_is_exit_code_2(poller_process: Start) -> None:
+def test_a_missing_database_url_is_exit_code_2(poller_process: Start) -> None:
     process = poller_process("poll")
     code = process.wait()
 
@@ -142,7 +144,7 @@ def test_queries_are_chosen_by_name_and_glob(
     assert [line.split()[0] for line in process.stdout.splitlines()[1:]] == polled
 
 
-def test_unknown_query_is_exit_code_2_with_a_suggestion(poller_process: Start) -> None:
+def test_an_unknown_query_is_exit_code_2_with_a_suggestion(poller_process: Start) -> None:
     process = poller_process("poll", "--query", "user", env={"POLLER_DATABASE_URL": "dbname=x"})
     code = process.wait()
 
@@ -151,7 +153,7 @@ def test_unknown_query_is_exit_code_2_with_a_suggestion(poller_process: Start) -
 
 
 @pytest.mark.postgres
-def test_prometheus_format_is_what_prometheus_would_store(
+def test_the_prometheus_format_equals_the_stored_series(
     server: MessagingServer, poller_process: Start
 ) -> None:
     process = poller_process(
@@ -165,9 +167,7 @@ def test_prometheus_format_is_what_prometheus_would_store(
 
 
 @pytest.mark.postgres
-def test_otlp_json_is_a_request_that_a_collector_reads(
-    server: MessagingServer, poller_process: Start
-) -> None:
+def test_otlp_json_is_a_valid_export_request(server: MessagingServer, poller_process: Start) -> None:
     from google.protobuf.json_format import Parse
     from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 
@@ -176,11 +176,11 @@ def test_otlp_json_is_a_request_that_a_collector_reads(
     process = poller_process("poll", "--format", "otlp-json", env={"POLLER_DATABASE_URL": server.standby_dsn})
     assert process.wait() == 0, process
     request = Parse(process.stdout, ExportMetricsServiceRequest())
-    told = {point.metric: point for point in points_of(request)}
+    by_metric = {point.metric: point for point in points_of(request)}
 
-    assert told["users_total"].value == 37
-    assert told["users_total"].unit == "{user}"
-    assert told["attachments_total_bytes"].value == 15120
+    assert by_metric["users_total"].value == 37
+    assert by_metric["users_total"].unit == "{user}"
+    assert by_metric["attachments_total_bytes"].value == 15120
 
 
 @pytest.mark.postgres
@@ -198,10 +198,10 @@ def test_push_delivers_each_value_once(
 
 
 @pytest.mark.postgres
-def test_push_that_is_refused_is_exit_code_1(
+def test_a_refused_push_is_exit_code_1(
     server: MessagingServer, receiver: Receiver, poller_process: Start
 ) -> None:
-    """The values are printed all the same."""
+    """The values are printed nevertheless."""
     receiver.answer = INVALID
     process = poller_process(
         "poll",
@@ -215,7 +215,7 @@ def test_push_that_is_refused_is_exit_code_1(
 
 
 @pytest.mark.postgres
-def test_push_delivers_though_stdout_takes_no_more(server: MessagingServer, receiver: Receiver) -> None:
+def test_push_delivers_even_if_stdout_fails(server: MessagingServer, receiver: Receiver) -> None:
     command = shlex.join([sys.executable, "-m", "poller", "poll", "--push", "--format", "json"])
     done = subprocess.run(
         ["sh", "-c", f"{command} >/dev/full"],
@@ -233,7 +233,7 @@ def test_push_delivers_though_stdout_takes_no_more(server: MessagingServer, rece
 
 
 @pytest.mark.postgres
-def test_a_push_of_which_a_part_is_rejected_is_exit_code_1(
+def test_a_partly_rejected_push_is_exit_code_1(
     server: MessagingServer, receiver: Receiver, poller_process: Start
 ) -> None:
     receiver.answer = partial(1, "too old")
@@ -248,7 +248,7 @@ def test_a_push_of_which_a_part_is_rejected_is_exit_code_1(
 
 
 @pytest.mark.postgres
-def test_a_push_that_nobody_takes_is_exit_code_1_and_delivered_by_the_next(
+def test_an_undelivered_push_is_exit_code_1_and_the_next_push_delivers_it(
     server: MessagingServer, receiver: Receiver, poller_process: Start, tmp_path: Path
 ) -> None:
     env = {
@@ -281,7 +281,7 @@ def test_the_first_signal_ends_the_wait_for_a_collector_that_hangs(
     protocol: str,
     number: signal.Signals,
 ) -> None:
-    """However long the timeout; what is polled is kept."""
+    """The length of the timeout does not matter, and the polled values are stored."""
     receiver.answer = HANG
     env = {
         "POLLER_DATABASE_URL": f"{server.standby_dsn}\n",
@@ -297,8 +297,8 @@ def test_the_first_signal_ends_the_wait_for_a_collector_that_hangs(
     assert "1 request not delivered; kept in" in process.stderr
 
 
-def test_a_header_that_is_not_understood_is_exit_code_2(poller_process: Start) -> None:
-    """The push would go on without its credentials."""
+def test_an_invalid_header_is_exit_code_2(poller_process: Start) -> None:
+    """Otherwise the push would be sent without its credentials."""
     env = {
         "POLLER_DATABASE_URL": "dbname=x",
         "POLLER_OTLP_ENDPOINT": "http://127.0.0.1:1",
@@ -314,10 +314,10 @@ def test_a_header_that_is_not_understood_is_exit_code_2(poller_process: Start) -
 
 
 @pytest.mark.postgres
-def test_a_push_beside_the_daemon_says_that_it_keeps_nothing_and_works(
+def test_a_push_next_to_a_daemon_warns_that_it_stores_nothing_and_delivers(
     server: MessagingServer, receiver: Receiver, poller_process: Start, tmp_path: Path
 ) -> None:
-    """And a second daemon is refused."""
+    """A second daemon is refused."""
     env = {
         "POLLER_DATABASE_URL": server.standby_dsn,
         "POLLER_OTLP_ENDPOINT": receiver.grpc_endpoint,
@@ -346,15 +346,15 @@ def test_push_without_an_endpoint_is_exit_code_2(poller_process: Start) -> None:
 
 @pytest.mark.postgres
 @pytest.mark.parametrize("no_color", [False, True])
-def test_terminal_gets_colour_unless_told_not_to(server: MessagingServer, no_color: bool) -> None:
-    told = on_terminal(["poll", "--query", "users"], server, {"NO_COLOR": "1"} if no_color else {})
+def test_a_terminal_gets_colour_unless_it_is_disabled(server: MessagingServer, no_color: bool) -> None:
+    output = on_terminal(["poll", "--query", "users"], server, {"NO_COLOR": "1"} if no_color else {})
 
-    assert "users_total" in told
-    assert ("\x1b[32m" in told) is not no_color
+    assert "users_total" in output
+    assert ("\x1b[32m" in output) is not no_color
 
 
 @pytest.mark.postgres
-def test_terminal_sees_which_query_runs(server: MessagingServer, tmp_path: Path) -> None:
+def test_a_terminal_shows_the_running_query(server: MessagingServer, tmp_path: Path) -> None:
     queries = write_queries(
         tmp_path,
         ("first", "SELECT 1 AS n FROM pg_sleep(1)"),
@@ -362,14 +362,14 @@ def test_terminal_sees_which_query_runs(server: MessagingServer, tmp_path: Path)
         interval="30s",
         timeout="30s",
     )
-    told = on_terminal(["poll", "--queries", queries], server, {})
+    output = on_terminal(["poll", "--queries", queries], server, {})
 
-    assert "0/2 done; running first for 0." in told
-    assert "then second" in told
+    assert "0/2 done; running first for 0." in output
+    assert "then second" in output
 
 
 def on_terminal(arguments: list[str], server: Database, env: dict[str, str]) -> str:
-    """Everything `poller ARGUMENTS` writes to a terminal of its own."""
+    """Return all output of `poller ARGUMENTS` on a terminal."""
     master, terminal = pty.openpty()
     with subprocess.Popen(
         [sys.executable, "-m", "poller", *arguments],
@@ -385,27 +385,27 @@ def on_terminal(arguments: list[str], server: Database, env: dict[str, str]) -> 
         },
     ) as process:
         os.close(terminal)
-        told = b""
+        output = b""
         while True:
             try:
                 read = os.read(master, 65536)
-            except OSError:  # Linux says so when the last writer has closed its end
+            except OSError:  # raised on Linux when the last writer has closed its end
                 break
             if not read:
                 break
-            told += read
+            output += read
         process.wait(30)
     os.close(master)
-    return told.decode()
+    return output.decode()
 
 
 @pytest.mark.postgres
-def test_a_series_that_two_queries_feed_is_withheld_from_both_as_the_daemon_does(
+def test_a_series_fed_by_two_queries_is_omitted_from_both_as_in_the_daemon(
     database: Database, poller_process: Start, receiver: Receiver, tmp_path: Path
 ) -> None:
-    """In one tick and in two: it must not matter which of them is polled first."""
+    """The queries are in a single tick and in two ticks: their order must not matter."""
     metric = {"name": "shared", "unit": "{row}", "description": "Shared.", "value_column": "n"}
-    told = [
+    definitions = [
         {
             "name": name,
             "group": group,
@@ -417,7 +417,7 @@ def test_a_series_that_two_queries_feed_is_withheld_from_both_as_the_daemon_does
         for name, group in (("a", "x"), ("b", "y"), ("c", "y"))
     ]
     file = tmp_path / "queries.yaml"
-    file.write_text(json.dumps({"queries": told}))
+    file.write_text(json.dumps({"queries": definitions}))
     env = {
         "POLLER_DATABASE_URL": database.primary_dsn,
         "POLLER_QUERIES": str(file),
@@ -428,8 +428,8 @@ def test_a_series_that_two_queries_feed_is_withheld_from_both_as_the_daemon_does
     assert poll.wait() == 0, poll
     queries = json.loads(poll.stdout)["queries"]
     assert {
-        one["query"]: ([sample["attributes"]["kind"] for sample in one["samples"]], one["quarantined"])
-        for one in queries
+        query["query"]: ([sample["attributes"]["kind"] for sample in query["samples"]], query["quarantined"])
+        for query in queries
     } == {name: ([name], {"duplicate": 1}) for name in "abc"}
     assert {point.attributes["kind"] for point in receiver.points("shared")} == set("abc")
     receiver.clear()
@@ -441,7 +441,7 @@ def test_a_series_that_two_queries_feed_is_withheld_from_both_as_the_daemon_does
 
 
 def _counted_duplicates(points: Iterable[Point]) -> set[str]:
-    """The queries that lost data points as duplicates."""
+    """Return the queries whose data points were rejected as duplicates."""
     return {
         str(point.attributes["poller.query.name"])
         for point in points

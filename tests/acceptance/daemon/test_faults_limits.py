@@ -1,4 +1,4 @@
-"""Whatever limits a server sets, the poller keeps within them, or says which of them ended its query."""
+"""The poller respects every limit that a server sets, or logs which limit ended its query."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.every_version
 SORT = "SELECT count(*) AS n FROM (SELECT g FROM generate_series(1, 50000) g ORDER BY g DESC OFFSET 0) t"
 QUERIES = {**USUAL, "sorted": SORT}
 HOLDING = {
-    # It keeps its lock on the table for as long as a tick may take.
+    # The query holds its lock on the table until the tick ends.
     "things": "SELECT count(*) AS n FROM things, pg_sleep(0.25)",
     "brief": USUAL["brief"],
     "pace": USUAL["pace"],
@@ -28,7 +28,7 @@ LESS_OFTEN = "^query things is polled less often"
 
 @pytest.fixture(scope="module")
 def limited(cluster: Cluster) -> Iterator[Cluster]:
-    """The session's servers, with a database and a role that may be given limits."""
+    """The session's servers, with a database and a role whose limits the tests change."""
     cluster.primary.execute("CREATE ROLE limited LOGIN")
     cluster.primary.execute("CREATE DATABASE limited")
     cluster.primary.execute(f"{THINGS}; GRANT SELECT ON things TO limited", "limited")
@@ -40,7 +40,7 @@ def limited(cluster: Cluster) -> Iterator[Cluster]:
 
 @pytest.fixture(scope="module")
 def polled(limited: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Polled]:
-    """One daemon on the standby for all of them."""
+    """A daemon on the standby for all tests."""
     dsn = limited.standby.dsn("limited", user="limited") + "?application_name=limited"
     watched = [limited.primary.dsn(), limited.standby.dsn()]
     folder = tmp_path_factory.mktemp("queries")
@@ -55,22 +55,24 @@ def spell(polled: Polled) -> Spell:
 
 @contextmanager
 def role(cluster: Cluster, *limits: str) -> Iterator[None]:
-    """Set limits for the role, from its next connection on, which is now; and take them away again."""
+    """Set limits for the role, reconnect so that they apply, and reset them at the end."""
     try:
         for limit in limits:
             cluster.primary.execute(f"ALTER ROLE limited SET {limit}")
-        _connect_anew(cluster)
+        _reconnect(cluster)
         yield
     finally:
         cluster.primary.execute("ALTER ROLE limited RESET ALL")
-        _connect_anew(cluster)
+        _reconnect(cluster)
 
 
-def _connect_anew(cluster: Cluster) -> None:
+def _reconnect(cluster: Cluster) -> None:
     cluster.wait_replayed()
-    # Between two ticks, so that it costs no query its answer.
-    ours = "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE application_name = 'limited'"
-    assert eventually(lambda: cluster.standby.execute(f"{ours} AND state = 'idle'") == [(True,)])
+    # Terminate the connection between two ticks, so that no query loses its answer.
+    terminate = (
+        "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE application_name = 'limited'"
+    )
+    assert eventually(lambda: cluster.standby.execute(f"{terminate} AND state = 'idle'") == [(True,)])
 
 
 @pytest.mark.parametrize(
@@ -84,8 +86,9 @@ def _connect_anew(cluster: Cluster) -> None:
         "default_transaction_deferrable = on",
     ],
 )
-def test_a_limit_of_the_role_that_ours_take_the_place_of(limited: Cluster, spell: Spell, limit: str) -> None:
-    """Ours are set in each transaction, so that the role's own are no fault; work_mem only makes it slow."""
+def test_limits_of_the_role_that_the_poller_overrides(limited: Cluster, spell: Spell, limit: str) -> None:
+    """The poller sets its limits in each transaction, so the role's limits cause no failure; work_mem makes
+    queries slow."""
     with role(limited, limit):
         spell.counted("pace", "ok", times=3)
     spell.recovered()
@@ -93,25 +96,25 @@ def test_a_limit_of_the_role_that_ours_take_the_place_of(limited: Cluster, spell
 
 
 def test_a_transaction_timeout_of_the_role(limited: Cluster, spell: Spell) -> None:
-    """It counts from BEGIN and nothing can put it off: what has been answered by then is kept."""
+    """It counts from BEGIN and cannot be changed in the transaction; earlier answers are stored."""
     if limited.standby.execute("SELECT current_setting('server_version_num')::int < 170000") == [(True,)]:
-        pytest.skip("transaction_timeout came with PostgreSQL 17")
+        pytest.skip("PostgreSQL has transaction_timeout from version 17 on")
     with role(limited, "transaction_timeout = '300ms'"):
-        said = spell.said("^query nap failed: terminating connection due to transaction timeout")
-        assert said["db.response.status_code"] == "25P04"
+        record = spell.said("^query nap failed: terminating connection due to transaction timeout")
+        assert record["db.response.status_code"] == "25P04"
         spell.counted("nap", "failed", "timeout", "25P04")
         spell.counted("things", "ok")
-    # Those behind it share its fate, and the breaker may hold one back once.
+    # The queries after it fail as well, and the circuit breaker may postpone a query once.
     spell.recovered(
         "^query nap failed", besides="query (brief|pace|sorted)|^query nap (is|recovered)", late=2
     )
 
 
-def test_a_temporary_file_that_would_be_too_large(limited: Cluster, polled: Polled, spell: Spell) -> None:
-    """temp_file_limit: the query that needs it fails by 53400, and no other."""
+def test_a_temporary_file_above_the_limit(limited: Cluster, polled: Polled, spell: Spell) -> None:
+    """temp_file_limit: only the query that needs a larger file fails, with 53400."""
     with role(limited, "work_mem = '64kB'", "temp_file_limit = '256kB'"):
-        said = spell.said("^query sorted failed: temporary file size exceeds")
-        assert said["db.response.status_code"] == "53400"
+        record = spell.said("^query sorted failed: temporary file size exceeds")
+        assert record["db.response.status_code"] == "53400"
         spell.counted("sorted", "failed", "rejected", "53400")
         spell.counted("pace", "ok", times=2)
         assert polled.value("sorted") == 50000, "the last good value"
@@ -119,15 +122,15 @@ def test_a_temporary_file_that_would_be_too_large(limited: Cluster, polled: Poll
     assert {key[0] for key in spell.more() if key[1] != "ok"} == {"sorted"}
 
 
-def test_a_lock_that_replay_holds(limited: Cluster, polled: Polled, spell: Spell) -> None:
-    """An ACCESS EXCLUSIVE lock of the primary: our lock_timeout ends the wait of the query that needs it."""
+def test_a_lock_held_by_replay(limited: Cluster, polled: Polled, spell: Spell) -> None:
+    """An ACCESS EXCLUSIVE lock of the primary: lock_timeout ends the wait of the query."""
     with psycopg.connect(limited.primary.dsn("limited")) as holder:
         holder.execute("LOCK TABLE things IN ACCESS EXCLUSIVE MODE")
-        # Replay takes the lock when its record is flushed with another's commit.
+        # Replay acquires the lock when a commit flushes the lock's WAL record.
         limited.primary.execute("SELECT txid_current()")
-        said = spell.said("^query things failed: canceling statement due to lock timeout")
-        assert said["db.response.status_code"] == "55P03"
-        assert "POLLER_LOCK_TIMEOUT" in said["hint"]
+        record = spell.said("^query things failed: canceling statement due to lock timeout")
+        assert record["db.response.status_code"] == "55P03"
+        assert "POLLER_LOCK_TIMEOUT" in record["hint"]
         spell.counted("things", "failed", "timeout", "55P03")
         spell.counted("pace", "ok", times=2)
         assert polled.value("things") == 3
@@ -136,7 +139,7 @@ def test_a_lock_that_replay_holds(limited: Cluster, polled: Polled, spell: Spell
 
 @pytest.fixture(scope="module")
 def on_primary(limited: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Polled]:
-    """A daemon on the primary, by the operator's leave."""
+    """A daemon on the primary, which its settings allow."""
     dsn = limited.primary.dsn("limited", user="limited") + "?application_name=direct"
     watched = [limited.primary.dsn(), limited.standby.dsn()]
     folder = tmp_path_factory.mktemp("queries")
@@ -147,25 +150,27 @@ def on_primary(limited: Cluster, tmp_path_factory: pytest.TempPathFactory) -> It
 
 
 def test_a_lock_queue_on_a_primary(limited: Cluster, on_primary: Polled) -> None:
-    """We wait in it for no longer than our lock_timeout, and then stand in nobody's way."""
+    """The poller waits in the queue for lock_timeout at most, and then blocks no other session."""
     spell = Spell(on_primary)
     dsn = limited.primary.dsn("limited")
     with psycopg.connect(dsn) as holder, psycopg.connect(dsn) as second:
         second.execute("SELECT 1")
         holder.execute("LOCK TABLE things IN ACCESS EXCLUSIVE MODE")
         spell.said("^query things failed: canceling statement due to lock timeout")
-        # Behind us in the queue when we wait, or before us: alone with the holder in a moment either way.
+        # It queues after or before the poller's query; in both cases soon only the holder blocks it.
         second.pgconn.send_query(b"LOCK TABLE things IN ACCESS EXCLUSIVE MODE")
         blocking = f"SELECT pg_blocking_pids({second.info.backend_pid})"
         assert eventually(lambda: limited.primary.execute(blocking) == [([holder.info.backend_pid],)])
         holder.rollback()
-        assert eventually(lambda: limited.primary.execute(blocking) == [([],)]), "the next one has it"
+        assert eventually(lambda: limited.primary.execute(blocking) == [([],)]), (
+            "the next session has the lock"
+        )
         second.pgconn.finish()
     spell.recovered("^query things failed", ends=["^query things recovered"], besides=LESS_OFTEN)
 
 
-def test_a_migration_waits_for_us_no_longer_than_our_budget(limited: Cluster, on_primary: Polled) -> None:
-    """Who wants the table for itself, and all who then wait behind, get it when our transaction ends."""
+def test_a_migration_waits_no_longer_than_the_budget_of_a_tick(limited: Cluster, on_primary: Polled) -> None:
+    """Sessions that wait for the table get it when the poller's transaction ends."""
     spell = Spell(on_primary)
     longest = round((BUDGET_SECONDS + TransactionLimits(1.0).patience) * 1000)
     for _ in range(3):

@@ -1,4 +1,4 @@
-"""Whatever happens to the network, a tick ends, it is said once, and the next one finds back."""
+"""After every fault of the network the tick ends, the fault is logged once, and a later tick recovers."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from tests.bed.proxy import Proxy
 
 GONE = "^replica unavailable, polls will be tried again: "
 BACK = "^replica available again after "
-LEFT_OUT = "^tick default/1s skipped: the previous one is still running"
+SKIPPED_TICK = "^tick default/1s skipped: the previous one is still running"
 
 
 @pytest.fixture(scope="module")
 def proxy(cluster: Cluster) -> Iterator[Proxy]:
-    """Between the poller and a standby that has what it polls."""
+    """A proxy between the poller and a standby with the polled tables."""
     cluster.primary.execute("CREATE DATABASE networked")
     cluster.primary.execute(THINGS, "networked")
     cluster.wait_replayed(30)
@@ -29,7 +29,7 @@ def proxy(cluster: Cluster) -> Iterator[Proxy]:
 
 @pytest.fixture(scope="module")
 def polled(proxy: Proxy, cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Polled]:
-    """One daemon for all of them; the name tells it from those of other tests on the same servers."""
+    """A daemon for all tests; its name distinguishes it from daemons of other tests on the same servers."""
     dsn = proxy.dsn(cluster.standby.dsn("networked") + "?application_name=networked")
     watched = [cluster.primary.dsn(), cluster.standby.dsn()]
     with polling(tmp_path_factory.mktemp("queries"), dsn, watched, name="networked") as polled:
@@ -43,7 +43,7 @@ def spell(polled: Polled, proxy: Proxy) -> Iterator[Spell]:
     proxy.delay_up = proxy.delay_down = 0.0
 
 
-def test_a_server_that_refuses(proxy: Proxy, polled: Polled, spell: Spell) -> None:
+def test_a_server_that_refuses_connections(proxy: Proxy, polled: Polled, spell: Spell) -> None:
     polled.after_tick()
     proxy.refuse()
     assert "Connection refused" in spell.said(GONE)["message"]
@@ -62,13 +62,11 @@ def test_a_server_that_accepts_and_never_answers(proxy: Proxy, polled: Polled, s
     spell.withheld()
     proxy.resume()
     spell.healed()
-    spell.recovered(LEFT_OUT, GONE, ends=[BACK])
+    spell.recovered(SKIPPED_TICK, GONE, ends=[BACK])
 
 
-def test_a_connection_that_is_cut_in_the_middle_of_a_result(
-    proxy: Proxy, polled: Polled, spell: Spell
-) -> None:
-    """What came in whole before is kept; half a result is none."""
+def test_a_connection_cut_in_the_middle_of_a_result(proxy: Proxy, polled: Polled, spell: Spell) -> None:
+    """Results that arrived completely before are stored; an incomplete result is discarded."""
     polled.napping()
     proxy.cut_after(10)
     spell.said(GONE)
@@ -78,21 +76,21 @@ def test_a_connection_that_is_cut_in_the_middle_of_a_result(
     assert failed == {"nap": 1, "brief": 1, "pace": 1}
 
 
-def test_a_network_that_swallows_everything_while_a_query_runs(
+def test_a_network_that_drops_everything_while_a_query_runs(
     proxy: Proxy, polled: Polled, spell: Spell
 ) -> None:
-    """The tick ends when its query's own timeout has passed unanswered; the server ends what is left."""
+    """The tick ends after the timeout of its query; the server ends the session."""
     polled.napping()
     proxy.hang()
     spell.said(GONE)
     spell.withheld()
     proxy.resume()
     spell.healed()
-    # The server cannot know that the old connection is dead before the network says so.
-    spell.recovered(LEFT_OUT, GONE, ends=[BACK], connections=2)
+    # The server keeps the old connection until the network reports the failure.
+    spell.recovered(SKIPPED_TICK, GONE, ends=[BACK], connections=2)
 
 
-def test_a_network_that_swallows_everything_between_two_ticks(
+def test_a_network_that_drops_everything_between_two_ticks(
     proxy: Proxy, polled: Polled, spell: Spell
 ) -> None:
     polled.after_tick()
@@ -101,11 +99,11 @@ def test_a_network_that_swallows_everything_between_two_ticks(
     spell.said(GONE)
     proxy.resume()
     spell.healed()
-    spell.recovered(LEFT_OUT, GONE, ends=[BACK], connections=2)
+    spell.recovered(SKIPPED_TICK, GONE, ends=[BACK], connections=2)
 
 
-def test_a_slow_network_is_no_fault(proxy: Proxy, spell: Spell) -> None:
-    """50 ms each way: every poll is good, and the server's timeouts do not count the way."""
+def test_a_slow_network_is_not_a_fault(proxy: Proxy, spell: Spell) -> None:
+    """A delay of 50 ms in each direction fails no poll; the server's timeouts do not include the delay."""
     proxy.delay_up = proxy.delay_down = 0.05
     spell.counted("pace", "ok", times=3)
     spell.recovered()

@@ -1,4 +1,4 @@
-"""Whatever happens between primary and standby, the poller tells old data from new and follows the roles."""
+"""The poller detects outdated data and follows role changes after every fault between primary and standby."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ ROLES = {"of_standby": {"requires": {"role": "standby"}}, "of_primary": {"requir
 
 
 class Bed:
-    """A primary, a standby, and the link between them in our hands."""
+    """A primary, a standby, and a link between them that the tests control."""
 
     def __init__(self, cluster: Cluster, link: Proxy) -> None:
         self.cluster = cluster
         self.link = link
 
     def lengthen(self) -> None:
-        """Commit something on the primary that the standby has not yet."""
+        """Commit a row on the primary that the standby does not have yet."""
         self.cluster.primary.execute("INSERT INTO things VALUES (0)")
 
     def follow(self, port: int) -> None:
@@ -38,8 +38,8 @@ class Bed:
         standby = self.cluster.standby
         ((before,),) = standby.execute("SHOW primary_conninfo")
         parts = [part for part in before.split() if not part.startswith("port=")]
-        told = " ".join([*parts, f"port={port}"]).replace("'", "''")
-        standby.execute(f"ALTER SYSTEM SET primary_conninfo = '{told}'")
+        conninfo = " ".join([*parts, f"port={port}"]).replace("'", "''")
+        standby.execute(f"ALTER SYSTEM SET primary_conninfo = '{conninfo}'")
         standby.execute("SELECT pg_reload_conf()")
         streams = "SELECT count(*) FROM pg_stat_wal_receiver WHERE status = 'streaming' AND sender_port = "
         assert eventually(lambda: standby.execute(f"{streams}{port}") == [(1,)])
@@ -48,7 +48,7 @@ class Bed:
 @pytest.fixture(scope="module")
 def bed(request: pytest.FixtureRequest, pg_bin: Path | None) -> Iterator[Bed]:
     if request.config.getoption("--test-dsn"):
-        pytest.skip("cuts and promotes, which it does not do to the servers of --test-dsn")
+        pytest.skip("it would cut and promote the servers of --test-dsn")
     with Cluster(pg_bin) as cluster, Proxy(cluster.primary.port) as link:
         cluster.primary.execute(THINGS)
         cluster.wait_replayed()
@@ -67,8 +67,8 @@ def polled(bed: Bed, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Polle
         yield polled
 
 
-def test_replay_that_is_paused(bed: Bed, polled: Polled) -> None:
-    """While nothing is missing all goes on; once something is, the lag grows and polls are skipped."""
+def test_replay_is_paused(bed: Bed, polled: Polled) -> None:
+    """Polls continue while no WAL is missing; after that the lag grows and polls are skipped."""
     spell = Spell(polled)
     count = polled.value("things")
     bed.cluster.standby.execute("SELECT pg_wal_replay_pause()")
@@ -88,8 +88,8 @@ def test_replay_that_is_paused(bed: Bed, polled: Polled) -> None:
     assert eventually(lambda: polled.value("things") == count + 1)
 
 
-def test_a_link_to_the_primary_that_is_cut(bed: Bed, polled: Polled) -> None:
-    """Lag grows from the cut on, though nothing is there to replay: what is missing cannot be seen."""
+def test_the_link_to_the_primary_is_cut(bed: Bed, polled: Polled) -> None:
+    """The lag grows after the cut, although the standby has nothing to replay: it cannot see missing WAL."""
     spell = Spell(polled)
     count = polled.value("things")
     bed.link.refuse()
@@ -107,9 +107,9 @@ def test_a_link_to_the_primary_that_is_cut(bed: Bed, polled: Polled) -> None:
     assert eventually(lambda: polled.value("things") == count + 1)
 
 
-def test_a_standby_that_is_promoted(own_cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> None:
-    """`requires.role` follows without a restart; POLLER_REQUIRE_STANDBY=true refuses from then on, `warn`
-    says so once."""
+def test_a_standby_is_promoted(own_cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """`requires.role` follows without a restart; POLLER_REQUIRE_STANDBY=true then refuses the server, and
+    `warn` logs a warning once."""
     own_cluster.primary.execute(THINGS)
     own_cluster.wait_replayed()
     servers = [own_cluster.primary.dsn(), own_cluster.standby.dsn()]
@@ -151,8 +151,8 @@ def test_a_standby_that_is_promoted(own_cluster: Cluster, tmp_path_factory: pyte
             (refuses, ["of_primary skipped", "is a primary now", "polls skipped: this server is a primary"]),
         ):
             warned = [r["message"] for r in polled.records() if r["severity"] == "WARNING"]
-            said = [message for message in warned if WITHHELD not in message]
-            assert len(said) == len(loud), said
-            assert all(any(part in one for one in said) for part in loud), said
+            messages = [message for message in warned if WITHHELD not in message]
+            assert len(messages) == len(loud), messages
+            assert all(any(part in message for message in messages) for part in loud), messages
             assert polled.watch.most == 1
             assert "Traceback" not in polled.process.stderr

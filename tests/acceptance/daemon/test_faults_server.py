@@ -1,4 +1,4 @@
-"""Whatever happens to the server, the poller keeps to one connection, says so once and comes back."""
+"""After every fault of the server the poller uses a single connection, logs the fault once and recovers."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ pytestmark = pytest.mark.every_version
 
 GONE = "^replica unavailable, polls will be tried again: "
 BACK = "^replica available again after "
-LEFT_OUT = "^tick default/1s skipped: the previous one is still running"
+SKIPPED_TICK = "^tick default/1s skipped: the previous one is still running"
 
 
 class Bed:
-    """A primary and a standby that stop and start, and an ordinary role to poll as."""
+    """A primary and a standby that tests stop and start, and an ordinary role for the poller."""
 
     def __init__(self, cluster: Cluster) -> None:
         self.cluster = cluster
@@ -39,28 +39,28 @@ class Bed:
     def fill(self) -> None:
         self.primary.execute("CREATE ROLE poller LOGIN PASSWORD 'right'; CREATE ROLE crowd LOGIN")
         self.make_database()
-        self.let_in("scram-sha-256")
+        self.require_authentication("scram-sha-256")
 
     def make_database(self) -> None:
         self.primary.execute("CREATE DATABASE polled")
         self.primary.execute(f"{THINGS}; GRANT SELECT ON things TO poller", "polled")
         self.cluster.wait_replayed(30)
 
-    def let_in(self, method: str) -> None:
-        """Ask the poller's role for this at the next connect."""
+    def require_authentication(self, method: str) -> None:
+        """Require this authentication method from the poller's role at the next connect."""
         rules = f"host all poller 127.0.0.1/32 {method}\nhost all all 127.0.0.1/32 trust\n"
         self.standby.add_file("pg_hba.conf", f"{rules}host replication all 127.0.0.1/32 trust\n".encode())
         self.standby.execute("SELECT pg_reload_conf()")
-        asked = "SELECT auth_method FROM pg_hba_file_rules WHERE user_name = '{poller}'"
-        assert self.standby.execute(asked) == [(method,)]
+        loaded = "SELECT auth_method FROM pg_hba_file_rules WHERE user_name = '{poller}'"
+        assert self.standby.execute(loaded) == [(method,)]
 
     def change(self, sql: str) -> None:
         """Change the role, on the standby as well."""
         self.primary.execute(f"ALTER ROLE poller {sql}")
         self.cluster.wait_replayed()
 
-    def hang_up(self) -> None:
-        """End the poller's connection between two ticks, so that no query loses its answer by that."""
+    def disconnect(self) -> None:
+        """End the poller's connection between two ticks, so that no query loses its answer."""
         ended = "count(CASE WHEN state = 'idle' THEN pg_terminate_backend(pid, 10000) END)"
         look = f"SELECT {ended}, count(*) FROM pg_stat_activity WHERE application_name = '{NAME}'"
 
@@ -71,14 +71,14 @@ class Bed:
         assert eventually(done)
 
     def restore(self) -> None:
-        """Make the servers answer again after a test that failed, so that the next ones can be judged."""
+        """Make the servers answer again after a failed test, so that it does not affect the next tests."""
         self.gate.touch()
         if self.refusal():
             self.standby.restart("immediate")
         self.change("CONNECTION LIMIT -1")
 
     def refusal(self) -> str:
-        """What the standby says to a new connection; empty where it lets it in."""
+        """Return the standby's error for a new connection; empty if it accepts the connection."""
         try:
             self.standby.execute("SELECT 1")
         except psycopg.OperationalError as error:
@@ -89,7 +89,7 @@ class Bed:
 @pytest.fixture(scope="module")
 def bed(request: pytest.FixtureRequest, pg_bin: Path | None) -> Iterator[Bed]:
     if request.config.getoption("--test-dsn"):
-        pytest.skip("stops servers, which it does not do to the one of --test-dsn")
+        pytest.skip("it would stop the server of --test-dsn")
     gate = "while test ! -e ../archive-answers; do sleep 0.05; done; false"
     with Cluster(
         pg_bin,
@@ -106,7 +106,7 @@ def bed(request: pytest.FixtureRequest, pg_bin: Path | None) -> Iterator[Bed]:
 
 @pytest.fixture(scope="module")
 def polled(bed: Bed, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Polled]:
-    """One daemon for all of them: what it goes through in one test must not show in the next."""
+    """A daemon for all tests: a fault in a test must not affect the next test."""
     watched = [bed.primary.dsn(), bed.standby.dsn()]
     with polling(tmp_path_factory.mktemp("queries"), bed.dsn, watched) as polled:
         yield polled
@@ -114,12 +114,12 @@ def polled(bed: Bed, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Polle
 
 @pytest.fixture
 def spell(bed: Bed, polled: Polled) -> Iterator[Spell]:
-    """Begins when all is well."""
+    """Starts when every query succeeds."""
     yield Spell(polled)
     bed.restore()
 
 
-def test_a_standby_that_stops_and_starts(bed: Bed, spell: Spell) -> None:
+def test_a_standby_stops_and_starts(bed: Bed, spell: Spell) -> None:
     bed.standby.stop()
     spell.said(GONE)
     spell.counted("pace", "failed", "unavailable", times=2)
@@ -130,53 +130,49 @@ def test_a_standby_that_stops_and_starts(bed: Bed, spell: Spell) -> None:
 
 
 @pytest.mark.parametrize("mode", ["fast", "immediate"])
-def test_a_standby_that_is_restarted_under_a_running_query(
-    bed: Bed, polled: Polled, spell: Spell, mode: Any
-) -> None:
+def test_a_standby_restarts_while_a_query_runs(bed: Bed, polled: Polled, spell: Spell, mode: Any) -> None:
     polled.napping()
     bed.standby.restart(mode)
     spell.healed()
-    # An immediate shutdown says its 57P02 as a warning and then hangs up.
+    # An immediate shutdown sends 57P02 as a warning and closes the connection.
     spell.counted("pace", "failed", "unavailable", *(["57P01"] if mode == "fast" else []))
     spell.recovered(GONE, ends=[BACK])
 
 
-def test_a_backend_that_is_terminated_under_a_running_query(polled: Polled, spell: Spell) -> None:
-    """Costs what had not been answered in that tick, and no more."""
+def test_a_backend_is_terminated_while_a_query_runs(polled: Polled, spell: Spell) -> None:
+    """Only the queries that were not answered in that tick fail."""
     os.kill(polled.napping(), signal.SIGTERM)
     spell.healed()
-    said = spell.said(GONE)
-    assert said["db.response.status_code"] == "57P01"
+    record = spell.said(GONE)
+    assert record["db.response.status_code"] == "57P01"
     spell.recovered(GONE, ends=[BACK])
     for query in ("nap", "brief", "pace"):
         assert spell.more()[query, "failed", "unavailable", "57P01"] == 1
     assert not [key for key in spell.more() if key[:2] == ("things", "failed")]
 
 
-def test_a_backend_that_is_terminated_between_two_ticks_costs_nothing(
+def test_a_backend_terminated_between_two_ticks_loses_no_result(
     bed: Bed, polled: Polled, spell: Spell
 ) -> None:
     assert eventually(lambda: len(polled.watch.now()) == 1)
-    bed.hang_up()
+    bed.disconnect()
     spell.healed()
     spell.recovered()
     assert {key[1] for key in spell.more()} == {"ok"}
 
 
-def test_a_query_that_somebody_cancels(polled: Polled, spell: Spell) -> None:
-    """Costs itself, and is not taken for a timeout of ours."""
+def test_a_query_is_cancelled_by_an_operator(polled: Polled, spell: Spell) -> None:
+    """Only that query fails, and the failure is not reported as a timeout."""
     os.kill(polled.napping(), signal.SIGINT)
     spell.healed()
-    said = spell.said("^query nap failed: canceling statement due to user request")
-    assert said["db.response.status_code"] == "57014"
+    record = spell.said("^query nap failed: canceling statement due to user request")
+    assert record["db.response.status_code"] == "57014"
     spell.recovered("^query nap failed", ends=["^query nap recovered"])
     assert {key for key in spell.more() if key[1] != "ok"} == {("nap", "failed", "cancelled", "57014")}
 
 
-def test_a_backend_that_is_killed_takes_all_of_the_server_with_it(
-    bed: Bed, polled: Polled, spell: Spell
-) -> None:
-    """SIGKILL of one backend: the postmaster restarts every process, through a recovery."""
+def test_a_killed_backend_makes_the_server_restart(bed: Bed, polled: Polled, spell: Spell) -> None:
+    """After SIGKILL of a backend the postmaster restarts every process, with a recovery."""
     os.kill(polled.napping(), signal.SIGKILL)
     spell.said(GONE)
     assert eventually(lambda: not bed.refusal())
@@ -185,8 +181,8 @@ def test_a_backend_that_is_killed_takes_all_of_the_server_with_it(
     spell.recovered(GONE, ends=[BACK])
 
 
-def test_a_server_that_is_starting_up(bed: Bed, spell: Spell) -> None:
-    """It refuses until recovery has come to a consistent state."""
+def test_a_server_is_starting_up(bed: Bed, spell: Spell) -> None:
+    """The server refuses connections until recovery reaches a consistent state."""
     bed.standby.stop()
     bed.gate.unlink()
     starting = threading.Thread(target=bed.standby.start)
@@ -203,10 +199,12 @@ def test_a_server_that_is_starting_up(bed: Bed, spell: Spell) -> None:
     spell.recovered(GONE, ends=[BACK])
 
 
-def test_a_server_that_shuts_down_as_soon_as_all_have_left(bed: Bed, polled: Polled, spell: Spell) -> None:
-    """A connection that is kept is of use to its end; a new one is refused."""
+def test_a_server_shuts_down_when_its_clients_have_disconnected(
+    bed: Bed, polled: Polled, spell: Spell
+) -> None:
+    """An open connection works until the shutdown; a new connection is refused."""
     os.kill(bed.standby.pid, signal.SIGTERM)
-    # The watch's own connection keeps the server from its end.
+    # The watch's connection delays the end of the shutdown.
     assert eventually(lambda: "the database system is shutting down" in bed.refusal())
     spell.counted("pace", "ok", times=2)
     assert not [key for key in spell.more() if key[1] != "ok"]
@@ -218,46 +216,46 @@ def test_a_server_that_shuts_down_as_soon_as_all_have_left(bed: Bed, polled: Pol
     spell.recovered(GONE, ends=[BACK])
 
 
-def test_a_server_whose_postmaster_is_frozen(bed: Bed, polled: Polled, spell: Spell) -> None:
-    """The kernel accepts for it, and nobody answers: an attempt ends by POLLER_CONNECT_TIMEOUT."""
+def test_the_postmaster_is_frozen(bed: Bed, polled: Polled, spell: Spell) -> None:
+    """The kernel accepts connections and no process answers: POLLER_CONNECT_TIMEOUT ends an attempt."""
     postmaster = bed.standby.pid
-    ours = polled.after_tick()
+    backend = polled.after_tick()
     os.kill(postmaster, signal.SIGSTOP)
     try:
-        os.kill(ours, signal.SIGTERM)
-        said = spell.said(GONE)
-        assert "timeout expired" in said["message"]
+        os.kill(backend, signal.SIGTERM)
+        record = spell.said(GONE)
+        assert "timeout expired" in record["message"]
         spell.withheld()
     finally:
         os.kill(postmaster, signal.SIGCONT)
     spell.healed()
-    spell.recovered(LEFT_OUT, GONE, ends=[BACK])
+    spell.recovered(SKIPPED_TICK, GONE, ends=[BACK])
 
 
-def test_a_database_that_is_dropped_and_made_again(bed: Bed, polled: Polled, spell: Spell) -> None:
+def test_a_database_is_dropped_and_created_again(bed: Bed, polled: Polled, spell: Spell) -> None:
     polled.after_tick()
     try:
         bed.primary.execute("DROP DATABASE polled WITH (FORCE)")
         bed.cluster.wait_replayed(30)
-        said = spell.said(GONE)
+        record = spell.said(GONE)
         # PostgreSQL first marks the database as invalid, then removes its files, which takes time.
         expected = 'database "polled" does not exist|cannot connect to invalid database "polled"'
-        assert re.search(expected, said["message"])
+        assert re.search(expected, record["message"])
         spell.withheld()
     finally:
         bed.make_database()
     spell.healed()
-    # Where the machine is slow the drop is replayed into the next tick, and ends it as a conflict.
+    # On a slow machine the drop is replayed during the next tick, and ends it with a conflict.
     conflict = r"conflict with recovery|^query \w+ recovered"
     spell.recovered(GONE, ends=[BACK], besides=conflict, late=2)
 
 
-def test_a_password_that_is_changed(bed: Bed, polled: Polled, spell: Spell) -> None:
+def test_a_password_is_changed(bed: Bed, polled: Polled, spell: Spell) -> None:
     bed.change("PASSWORD 'other'")
     try:
-        bed.hang_up()
-        said = spell.said(GONE)
-        assert 'password authentication failed for user "poller"' in said["message"]
+        bed.disconnect()
+        record = spell.said(GONE)
+        assert 'password authentication failed for user "poller"' in record["message"]
         spell.withheld()
     finally:
         bed.change("PASSWORD 'right'")
@@ -266,42 +264,44 @@ def test_a_password_that_is_changed(bed: Bed, polled: Polled, spell: Spell) -> N
     assert "right" not in polled.process.stderr
 
 
-def test_a_role_that_pg_hba_rejects(bed: Bed, spell: Spell) -> None:
-    bed.let_in("reject")
+def test_a_role_is_rejected_by_pg_hba(bed: Bed, spell: Spell) -> None:
+    bed.require_authentication("reject")
     try:
-        bed.hang_up()
-        said = spell.said(GONE)
-        assert 'pg_hba.conf rejects connection for host "127.0.0.1", user "poller"' in said["message"]
+        bed.disconnect()
+        record = spell.said(GONE)
+        assert 'pg_hba.conf rejects connection for host "127.0.0.1", user "poller"' in record["message"]
         spell.withheld()
     finally:
-        bed.let_in("scram-sha-256")
+        bed.require_authentication("scram-sha-256")
     spell.healed()
     spell.recovered(GONE, ends=[BACK])
 
 
 def test_a_server_without_a_free_connection(bed: Bed, polled: Polled, spell: Spell) -> None:
-    """max_connections is reached: it refuses with 53300, and the poller takes no place that it had not."""
+    """At max_connections the server refuses with 53300, and the poller opens no additional connection."""
     with ExitStack() as others:
 
         def full() -> bool:
-            """Take every free place, the poller's as well."""
-            bed.hang_up()
+            """Use every free connection slot, including the poller's."""
+            bed.disconnect()
             crowd()
-            # Only when its backend is gone is its place free.
+            # The slot is free only after the backend has exited.
             return not polled.watch.now() and crowd() == 0
 
         def crowd() -> int:
-            """Take what is free; how many places that were."""
-            taken = 0
+            """Use the free slots, and return their number."""
+            count = 0
             with suppress(psycopg.OperationalError):
                 while True:
                     others.enter_context(psycopg.connect(bed.standby.dsn("polled", user="crowd")))
-                    taken += 1
-            return taken
+                    count += 1
+            return count
 
         assert eventually(full)
-        said = spell.said(GONE)
-        assert re.search("too many clients already|remaining connection slots are reserved", said["message"])
+        record = spell.said(GONE)
+        assert re.search(
+            "too many clients already|remaining connection slots are reserved", record["message"]
+        )
         spell.withheld()
     spell.healed()
     spell.recovered(GONE, ends=[BACK])
@@ -309,11 +309,11 @@ def test_a_server_without_a_free_connection(bed: Bed, polled: Polled, spell: Spe
 
 def test_a_role_without_a_free_connection(bed: Bed, spell: Spell) -> None:
     """The role's CONNECTION LIMIT is reached."""
-    with psycopg.connect(bed.dsn, application_name="somebody else"):
+    with psycopg.connect(bed.dsn, application_name="another client"):
         bed.change("CONNECTION LIMIT 1")
-        bed.hang_up()
-        said = spell.said(GONE)
-        assert 'too many connections for role "poller"' in said["message"]
+        bed.disconnect()
+        record = spell.said(GONE)
+        assert 'too many connections for role "poller"' in record["message"]
         spell.withheld()
     spell.healed()
     spell.recovered(GONE, ends=[BACK])

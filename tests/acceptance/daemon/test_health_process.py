@@ -1,4 +1,4 @@
-"""`poller health` beside real daemons: that live, hang, are killed, and have nobody to talk to."""
+"""`poller health` with real daemons: running, hung, killed, and without database and collector."""
 
 from __future__ import annotations
 
@@ -42,18 +42,18 @@ def health(file: Path, *arguments: str) -> tuple[int, str]:
     return done.returncode, (done.stdout + done.stderr).strip()
 
 
-def says(file: Path, code: int, *words: str, arguments: Sequence[str] = ()) -> bool:
-    """Whether it comes to say so."""
+def reports(file: Path, code: int, *words: str, arguments: Sequence[str] = ()) -> bool:
+    """Wait until `poller health` returns this code and these words."""
 
     def look() -> bool:
-        told = health(file, *arguments)
-        return told[0] == code and all(word in told[1] for word in words)
+        answer = health(file, *arguments)
+        return answer[0] == code and all(word in answer[1] for word in words)
 
     return eventually(look)
 
 
 @pytest.fixture
-def lonely(poller_process: Start, tmp_path: Path) -> Process:
+def isolated(poller_process: Start, tmp_path: Path) -> Process:
     """A daemon without a database and without a collector."""
     database, collector = free_ports(2)
     return poller_process(
@@ -68,10 +68,10 @@ def lonely(poller_process: Start, tmp_path: Path) -> Process:
     )
 
 
-def test_a_collector_that_stops_to_answer_is_seen_before_its_timeout_is_over(
+def test_a_collector_that_stops_answering_is_reported_before_the_timeout(
     receiver: Receiver, poller_process: Start, tmp_path: Path
 ) -> None:
-    """The request under way has not failed yet, and nothing is delivered meanwhile."""
+    """The current request has not failed yet, and nothing is delivered in the meantime."""
     (database,) = free_ports(1)
     process = poller_process(
         "run",
@@ -83,74 +83,76 @@ def test_a_collector_that_stops_to_answer_is_seen_before_its_timeout_is_over(
             "POLLER_QUERIES": write_queries(tmp_path, ("a", "SELECT 1 AS n")),
         },
     )
-    assert says(process.health_file, 0, "export ok")
+    assert reports(process.health_file, 0, "export ok")
     receiver.answer = HANG
-    assert says(process.health_file, 0, "alive", "export failing (nothing delivered for ")
+    assert reports(process.health_file, 0, "alive", "export failing (nothing delivered for ")
 
 
-def test_without_database_and_collector_it_is_alive_and_ready_and_says_what_fails(lonely: Process) -> None:
-    lonely.wait_for_line("replica unavailable")
-    lonely.wait_for_line("export failed")
-    assert says(lonely.health_file, 0, "ready: process", "1 failed", "export failing", arguments=["--ready"])
-    code, told = health(lonely.health_file)
-    assert (code, told.startswith(f"alive: process {lonely.pid} (instance ")) == (0, True)
+def test_without_database_and_collector_the_daemon_is_alive_and_ready_and_reports_the_failures(
+    isolated: Process,
+) -> None:
+    isolated.wait_for_line("replica unavailable")
+    isolated.wait_for_line("export failed")
+    assert reports(
+        isolated.health_file, 0, "ready: process", "1 failed", "export failing", arguments=["--ready"]
+    )
+    code, output = health(isolated.health_file)
+    assert (code, output.startswith(f"alive: process {isolated.pid} (instance ")) == (0, True)
 
 
 @pytest.mark.postgres
-def test_all_that_is_known_is_there_for_programs(
-    database: Database, poller_process: Start, tmp_path: Path
-) -> None:
+def test_json_contains_the_whole_heartbeat(database: Database, poller_process: Start, tmp_path: Path) -> None:
     file = write_queries(tmp_path, ("a", "SELECT 1 AS n"), ("b", "SELECT 1/0 AS n"))
     env = {"POLLER_DATABASE_URL": database.standby_dsn, "POLLER_QUERIES": file}
     process = poller_process("run", env=env)
-    assert says(process.health_file, 0, "1 failed, 1 ok", arguments=["--ready"])
-    code, told = health(process.health_file, "--format", "json", "--live")
-    said = json.loads(told)
-    heartbeat = said["heartbeat"]
-    assert (code, said["good"]) == (0, True)
+    assert reports(process.health_file, 0, "1 failed, 1 ok", arguments=["--ready"])
+    code, output = health(process.health_file, "--format", "json", "--live")
+    report = json.loads(output)
+    heartbeat = report["heartbeat"]
+    assert (code, report["good"]) == (0, True)
     assert heartbeat["queries"] == {"a": "ok", "b": "failed(rejected)"}
     assert heartbeat["ticks"]["default/1s"]["interval"] == 1.0
     assert (heartbeat["stuck"], heartbeat["ready"], heartbeat["export"]) == (None, True, None)
     Path(file).write_text("queries: [")
     process.send(signal.SIGHUP)
-    assert says(process.health_file, 0, "query files refused (1 problem)", arguments=["--ready"])
+    assert reports(process.health_file, 0, "query files refused (1 problem)", arguments=["--ready"])
 
 
-def test_a_daemon_that_is_stopped_hangs_and_one_that_goes_on_does_not(lonely: Process) -> None:
-    assert says(lonely.health_file, 0)
-    lonely.send(signal.SIGSTOP)
-    assert says(
-        lonely.health_file,
+def test_a_stopped_daemon_counts_as_hung_until_it_continues(isolated: Process) -> None:
+    assert reports(isolated.health_file, 0)
+    isolated.send(signal.SIGSTOP)
+    assert reports(
+        isolated.health_file,
         1,
-        f"not alive: process {lonely.pid} hangs or cannot write its heartbeat: the last one",
+        f"not alive: process {isolated.pid} hangs or cannot write its heartbeat: the last one",
         arguments=["--max-age", "1s"],
     )
-    lonely.send(signal.SIGCONT)
-    assert says(lonely.health_file, 0)
+    isolated.send(signal.SIGCONT)
+    assert reports(isolated.health_file, 0)
 
 
-def test_a_daemon_that_was_killed_is_gone(lonely: Process) -> None:
-    assert says(lonely.health_file, 0)
-    lonely.send(signal.SIGKILL)
-    lonely.wait()
-    code, told = health(lonely.health_file)
+def test_a_killed_daemon_is_reported_as_gone(isolated: Process) -> None:
+    assert reports(isolated.health_file, 0)
+    isolated.send(signal.SIGKILL)
+    isolated.wait()
+    code, output = health(isolated.health_file)
     assert code == 1
-    assert told.startswith(f"not alive: process {lonely.pid} is gone, its last heartbeat was ")
+    assert output.startswith(f"not alive: process {isolated.pid} is gone, its last heartbeat was ")
 
 
-def test_a_daemon_that_ended_in_order_leaves_no_heartbeat(lonely: Process) -> None:
-    assert says(lonely.health_file, 0)
-    lonely.send(signal.SIGTERM)
-    assert lonely.wait() == 0
-    assert not lonely.health_file.exists()
-    code, told = health(lonely.health_file, "--ready")
+def test_an_ordered_shutdown_removes_the_heartbeat(isolated: Process) -> None:
+    assert reports(isolated.health_file, 0)
+    isolated.send(signal.SIGTERM)
+    assert isolated.wait() == 0
+    assert not isolated.health_file.exists()
+    code, output = health(isolated.health_file, "--ready")
     assert code == 1
-    assert told.startswith(f"not ready: no heartbeat at {lonely.health_file}: is a poller running")
+    assert output.startswith(f"not ready: no heartbeat at {isolated.health_file}: is a poller running")
 
 
 @pytest.fixture
 def gate() -> Iterator[threading.Lock]:
-    """A lock that is held to the end, or until the test lets it go."""
+    """A lock that is held until the test releases it or ends."""
     gate = threading.Lock()
     gate.acquire()
     yield gate
@@ -158,8 +160,8 @@ def gate() -> Iterator[threading.Lock]:
         gate.release()
 
 
-def test_a_worker_in_a_deadlock_is_told_by_its_tick(gate: threading.Lock, tmp_path: Path) -> None:
-    """The real loops, with less patience: the process beats on, and yet it is not alive."""
+def test_a_deadlocked_worker_is_reported_with_its_tick(gate: threading.Lock, tmp_path: Path) -> None:
+    """With the real loops and a shorter limit: the process writes heartbeats and is not alive."""
 
     def poll(queries: Sequence[QueryDefinition]) -> list[PollResult]:
         with gate:
@@ -172,9 +174,9 @@ def test_a_worker_in_a_deadlock_is_told_by_its_tick(gate: threading.Lock, tmp_pa
     daemon.start()
     watchdog_thread.start()
     try:
-        assert says(file, 1, f"process {os.getpid()} hangs: tick default/1s runs for")
+        assert reports(file, 1, f"process {os.getpid()} hangs: tick default/1s runs for")
         gate.release()
-        assert says(file, 0)
+        assert reports(file, 0)
     finally:
         watchdog_thread.stop()
         daemon.stop(lambda: None, 30.0)
@@ -197,8 +199,8 @@ def test_a_probe_loads_almost_nothing() -> None:
         cwd=ROOT,
     )
     loaded = set(done.stdout.splitlines()[-1].split())
-    ours = {name for name in loaded if name.startswith("poller")}
-    assert ours == {"poller"} | {
+    own = {name for name in loaded if name.startswith("poller")}
+    assert own == {"poller"} | {
         f"poller.{name}"
         for name in (
             "cli",
@@ -218,7 +220,7 @@ def test_a_probe_loads_almost_nothing() -> None:
 
 
 @pytest.mark.parametrize("stdout", [">/dev/full", ">&-"])
-def test_the_exit_code_tells_where_nothing_can_be_written(stdout: str, tmp_path: Path) -> None:
+def test_the_exit_code_is_correct_even_if_nothing_can_be_written(stdout: str, tmp_path: Path) -> None:
     file = tmp_path / "h"
     heartbeat = Heartbeat([file])
     for code in (1, 0):
@@ -235,16 +237,16 @@ def test_the_exit_code_tells_where_nothing_can_be_written(stdout: str, tmp_path:
     "arguments", [["--bogus"], ["--max-age", "soon"], ["--live", "--ready"], ["--rea"], ["x"]], ids=str
 )
 def test_a_wrong_option_ends_with_2(arguments: list[str], tmp_path: Path) -> None:
-    code, told = health(tmp_path / "h", *arguments)
+    code, output = health(tmp_path / "h", *arguments)
     assert code == 2
-    assert "Traceback" not in told
+    assert "Traceback" not in output
 
 
-def test_its_help_says_what_alive_means(tmp_path: Path) -> None:
-    code, told = health(tmp_path / "h", "--help")
+def test_the_help_of_health_explains_alive(tmp_path: Path) -> None:
+    code, output = health(tmp_path / "h", "--help")
     assert code == 0
     for word in ("--live", "--ready", "--max-age", "livenessProbe", "HEALTHCHECK"):
-        assert word in told
+        assert word in output
 
 
 def test_a_duration_may_be_written_in_several_ways(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""A collector's outage leaves no hole: real daemon, real database, real sockets, and a kill in the middle."""
+"""A collector's outage leaves no gap: real daemon, database and sockets, and a kill during the outage."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from tests.bed.process import Process, eventually
 Start = Callable[..., Process]
 
 
-def kept(process: Process) -> int:
-    """How many exports a daemon says that it has kept."""
+def count_stored(process: Process) -> int:
+    """Return how many stored exports a daemon has logged."""
     return process.stderr.count(" export kept ")
 
 
 @pytest.mark.postgres
 @pytest.mark.parametrize("protocol", ["grpc", "http"])
-def test_an_outage_with_a_kill_in_the_middle_leaves_no_hole(
+def test_an_outage_with_a_kill_in_the_middle_loses_no_export(
     server: MessagingServer, receiver: Receiver, poller_process: Start, tmp_path: Path, protocol: str
 ) -> None:
-    """Every export arrives, in order, with its own time; what arrives twice is the same, byte for byte."""
+    """Every export arrives, in order, with its own time; a duplicate is identical byte for byte."""
 
     def run(instance: str) -> Process:
         endpoint = receiver.grpc_endpoint if protocol == "grpc" else receiver.http_endpoint
@@ -40,7 +40,7 @@ def test_an_outage_with_a_kill_in_the_middle_leaves_no_hole(
                 "POLLER_EXPORT_INTERVAL": "200ms",
                 "POLLER_STATE_DIR": str(tmp_path / "state"),
                 "POLLER_LOG_LEVEL": "debug",
-                # A machine that stalls must cost no request its answer, nor the last one its time.
+                # On a machine that stalls no request may time out, and the last request needs its time.
                 "POLLER_EXPORT_TIMEOUT": "2m",
                 "POLLER_GRACE_PERIOD": "2m",
             },
@@ -50,19 +50,19 @@ def test_an_outage_with_a_kill_in_the_middle_leaves_no_hole(
     receiver.wait_for(lambda points: [point for point in points if point.metric == "users_total"], 120)
     receiver.answer = HANG
     receiver.wait_for_attempts(len(receiver.attempts()) + 1)
-    assert eventually(lambda: kept(first) >= 8, 60)
-    receiver.stop()  # with a request in its hands
+    assert eventually(lambda: count_stored(first) >= 8, 60)
+    receiver.stop()  # while it processes a request
     first.wait_for_line("WARNING .*export failed", 120)
-    before = kept(first)
-    assert eventually(lambda: kept(first) >= before + 8, 60)
+    before = count_stored(first)
+    assert eventually(lambda: count_stored(first) >= before + 8, 60)
     first.send(signal.SIGKILL)
     first.wait()
 
     second = run("second")
     second.wait_for_line(r"INFO .*sending \d+ requests? left over from the previous run first", 120)
     second.wait_for_line("WARNING .*export failed", 120)
-    assert eventually(lambda: kept(second) >= 8, 60)
-    sick = Answer("INTERNAL", 500, "told to be sick")
+    assert eventually(lambda: count_stored(second) >= 8, 60)
+    sick = Answer("INTERNAL", 500, "configured to fail")
     receiver.answer_next(UNAVAILABLE, throttle(1), CUT, sick, ACCEPT, ACCEPT, CUT, UNAVAILABLE)
     receiver.answer = ACCEPT
     receiver.start()
@@ -78,28 +78,28 @@ def test_an_outage_with_a_kill_in_the_middle_leaves_no_hole(
     times = [time for _, time, _ in exports]
     assert times == sorted(times)
     assert len(set(exports)) == len(set(times))
-    instances = [str(instance) for instance, *_ in sorted(set(exports), key=lambda one: one[1])]
+    instances = [str(instance) for instance, *_ in sorted(set(exports), key=lambda export: export[1])]
     assert instances == sorted(instances)
-    # The last may have been kept and not told when it was killed.
-    assert instances.count("first") - kept(first) in (0, 1)
-    assert instances.count("second") == kept(second)
+    # The last export may be stored but not logged when the daemon is killed.
+    assert instances.count("first") - count_stored(first) in (0, 1)
+    assert instances.count("second") == count_stored(second)
     for process in (first, second):
         assert "Traceback" not in process.stderr
 
 
 @pytest.mark.postgres
-def test_a_daemon_that_stops_in_an_outage_says_what_becomes_of_the_rest(
+def test_a_daemon_that_stops_during_an_outage_logs_the_fate_of_undelivered_exports(
     server: MessagingServer, receiver: Receiver, poller_process: Start, tmp_path: Path
 ) -> None:
-    # What only an operator can help is waited for no longer, however long the grace.
-    receiver.answer = Answer("UNAUTHENTICATED", 401, "told to know nobody")
+    # Shutdown does not wait for an error that only an operator can fix, even with a long grace period.
+    receiver.answer = Answer("UNAUTHENTICATED", 401, "configured to reject every client")
     env = {
         "POLLER_DATABASE_URL": server.standby_dsn,
         "POLLER_OTLP_ENDPOINT": receiver.grpc_endpoint,
         "POLLER_EXPORT_INTERVAL": "200ms",
         "POLLER_GRACE_PERIOD": "1h",
     }
-    for folder, told in (
+    for folder, message in (
         ({}, r"\d+ requests? not delivered and lost; POLLER_STATE_DIR is not set"),
         (
             {"POLLER_STATE_DIR": str(tmp_path)},
@@ -110,5 +110,5 @@ def test_a_daemon_that_stops_in_an_outage_says_what_becomes_of_the_rest(
         process.wait_for_line("export failed", 120)
         process.send(signal.SIGTERM)
         assert process.wait(120) == 0
-        process.wait_for_line(told)
+        process.wait_for_line(message)
         process.wait_for_line("stopped")

@@ -1,4 +1,4 @@
-"""The daemon, end to end: real standby, real receiver, real signals."""
+"""The daemon end to end: real standby, real receiver, real signals."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ COUNTED = {
 
 
 def environment(dsn: str, endpoint: str, **more: str) -> Mapping[str, str]:
-    """What an operator sets, and short intervals."""
+    """Return the variables that an operator sets, with short intervals."""
     return {
         "POLLER_DATABASE_URL": dsn,
         "POLLER_OTLP_ENDPOINT": endpoint,
@@ -59,7 +59,7 @@ def latest(points: list[Point]) -> dict[str, Point]:
 def test_the_four_gauges_arrive_exactly(
     server: MessagingServer, receiver: Receiver, poller_process: Start, protocol: str
 ) -> None:
-    """Name, unit, description and value of each, equal to what the standby itself counts."""
+    """Name, unit and description are correct, and each value equals a count on the standby."""
     endpoint = receiver.grpc_endpoint if protocol == "grpc" else receiver.http_endpoint
     more = {} if protocol == "grpc" else {"POLLER_OTLP_PROTOCOL": "http/protobuf"}
     poller_process("run", env=environment(server.standby_dsn, endpoint, **more))
@@ -69,8 +69,15 @@ def test_the_four_gauges_arrive_exactly(
     for name, (unit, description) in FOUR.items():
         ((counted,),) = server.ask_standby(COUNTED[name])
         point = arrived[name]
-        told = (point.kind, point.unit, point.description, point.value, type(point.value), point.attributes)
-        assert told == ("gauge", unit, description, counted, int, {})
+        exported = (
+            point.kind,
+            point.unit,
+            point.description,
+            point.value,
+            type(point.value),
+            point.attributes,
+        )
+        assert exported == ("gauge", unit, description, counted, int, {})
     assert {received.protocol for received in receiver.requests()} == {protocol}
     assert arrived["users_total"].value == 37
     assert arrived["users_total"].resource["service.name"] == "obscura-poller"
@@ -81,7 +88,7 @@ def test_the_four_gauges_arrive_exactly(
 def test_values_follow_the_database(
     server: MessagingServer, receiver: Receiver, poller_process: Start
 ) -> None:
-    """A row that is added on the primary is in the next poll of the standby."""
+    """The next poll of the standby counts a row that was added on the primary."""
     poller_process("run", env=environment(server.standby_dsn, receiver.grpc_endpoint))
     receiver.wait_for(lambda points: latest(points).get("users_total"))
     server.execute("INSERT INTO users (id, username, password_hash) VALUES (gen_random_uuid(), 'late', 'x')")
@@ -90,10 +97,10 @@ def test_values_follow_the_database(
 
 
 @pytest.mark.postgres
-def test_a_missing_size_column_is_skipped_visibly(
+def test_a_query_with_a_missing_size_column_is_skipped_and_logged(
     server: MessagingServer, receiver: Receiver, poller_process: Start
 ) -> None:
-    """The real schema has no size column: three gauges arrive, the fourth is skipped and says why."""
+    """The real schema has no size column: three gauges arrive, and the log has the reason for the fourth."""
     server.execute("ALTER TABLE attachments DROP COLUMN size_bytes")
     server.replayed()
     process = poller_process("run", env=environment(server.standby_dsn, receiver.grpc_endpoint))
@@ -119,7 +126,7 @@ def test_a_missing_size_column_is_skipped_visibly(
 
 
 @pytest.mark.postgres
-def test_migration_brings_the_fourth_gauge_without_a_restart(
+def test_a_migration_adds_the_fourth_gauge_without_a_restart(
     server: MessagingServer, receiver: Receiver, poller_process: Start
 ) -> None:
     server.execute("ALTER TABLE attachments DROP COLUMN size_bytes")
@@ -137,14 +144,14 @@ def test_migration_brings_the_fourth_gauge_without_a_restart(
 def test_sigterm_during_a_long_query_ends_in_order(
     server: MessagingServer, receiver: Receiver, poller_process: Start, tmp_path: Path
 ) -> None:
-    """Exit code 0, the running query cancelled on the server, the last values pushed once more."""
+    """The exit code is 0, the server cancels the running query, and the last values are exported again."""
     queries = write_queries(
         tmp_path,
         ("quick", "SELECT count(*) AS n FROM users"),
         ("slow", "SELECT 1 AS n FROM pg_sleep(30)"),
         interval="30s",
         timeout="30s",
-        # The quick query has its own tick, so that its value is there before the slow one runs.
+        # The quick query has its own tick, so that its value is stored before the slow query runs.
         groups={"quick": "quick"},
     )
     process = poller_process(
@@ -162,16 +169,16 @@ def test_sigterm_during_a_long_query_ends_in_order(
 
     assert process.wait(12) == 0
     assert len(receiver.points("quick_count")) == before + 1
-    ours = (
+    backends = (
         f"SELECT count(*) FROM pg_stat_activity WHERE datname = '{server.name}' AND pid <> pg_backend_pid()"
     )
-    _until(lambda: server.ask_standby(ours) == [(0,)])
+    _until(lambda: server.ask_standby(backends) == [(0,)])
     assert "Traceback" not in process.stderr
 
 
 @pytest.mark.postgres
 def test_a_second_signal_ends_at_once(server: MessagingServer, poller_process: Start) -> None:
-    """While the last push waits for a collector that hangs."""
+    """The last export is waiting for a collector that hangs."""
     with Receiver() as receiver:
         receiver.answer = HANG
         process = poller_process(
@@ -193,7 +200,7 @@ def test_a_second_signal_ends_at_once(server: MessagingServer, poller_process: S
 
 
 @pytest.mark.postgres
-def test_a_log_that_nobody_reads_does_not_hold_up_the_end(database: Database) -> None:
+def test_a_blocked_log_does_not_delay_the_shutdown(database: Database) -> None:
     read, write = os.pipe()
     process = subprocess.Popen(
         [sys.executable, "-m", "poller", "run"],
@@ -203,7 +210,7 @@ def test_a_log_that_nobody_reads_does_not_hold_up_the_end(database: Database) ->
     try:
         with os.fdopen(read, "rb") as log:
             while b"polling the standby" not in log.readline():
-                pass  # its signals are its own by now
+                pass  # its signal handlers are set now
             os.set_blocking(write, False)
             with contextlib.suppress(BlockingIOError):
                 while True:
@@ -218,10 +225,10 @@ def test_a_log_that_nobody_reads_does_not_hold_up_the_end(database: Database) ->
 
 
 @pytest.mark.postgres
-def test_a_collector_that_hangs_does_not_hold_up_the_end(
+def test_a_collector_that_hangs_does_not_delay_the_shutdown(
     server: MessagingServer, poller_process: Start
 ) -> None:
-    """Within the grace period, with exit code 0."""
+    """The daemon ends within the grace period, with exit code 0."""
     with Receiver() as receiver:
         receiver.answer = HANG
         process = poller_process(
@@ -235,10 +242,10 @@ def test_a_collector_that_hangs_does_not_hold_up_the_end(
 
 
 @pytest.mark.postgres
-def test_the_database_may_go_and_come_back(
+def test_the_daemon_recovers_when_the_database_returns(
     own_cluster: Cluster, receiver: Receiver, poller_process: Start
 ) -> None:
-    """It starts without a database, says so once, and recovers by itself; again after an outage."""
+    """It starts without a database, logs that once, and recovers; it does the same after an outage."""
     own_cluster.primary.execute(SCHEMA.read_text())
     own_cluster.primary.execute(ROWS)
     own_cluster.wait_replayed()
@@ -261,17 +268,17 @@ def test_the_database_may_go_and_come_back(
     process.wait_for_line("replica unavailable", after=after)
     own_cluster.standby.start()
     process.wait_for_line("replica available again", 40, after=after)
-    told = [json.loads(line) for line in process.stderr.splitlines()]
-    warnings = [line for line in told if line["severity"] == "WARNING"]
+    records = [json.loads(line) for line in process.stderr.splitlines()]
+    warnings = [line for line in records if line["severity"] == "WARNING"]
 
     assert len([line for line in warnings if "replica unavailable" in line["message"]]) == 2
 
 
 @pytest.mark.postgres
-def test_the_collector_may_go_and_come_back(
+def test_the_daemon_recovers_when_the_collector_returns(
     server: MessagingServer, receiver: Receiver, poller_process: Start
 ) -> None:
-    """One warning when pushes fail, one line when they work again, and newer values after it."""
+    """A warning is logged when exports fail and a line when they succeed again, followed by newer values."""
     receiver.stop()
     process = poller_process(
         "run", env=environment(server.standby_dsn, receiver.grpc_endpoint, POLLER_EXPORT_TIMEOUT="1s")
@@ -287,16 +294,16 @@ def test_the_collector_may_go_and_come_back(
 
 
 @pytest.mark.postgres
-def test_a_value_too_old_is_no_longer_exported(
+def test_a_value_older_than_max_age_is_not_exported(
     own_cluster: Cluster, receiver: Receiver, poller_process: Start
 ) -> None:
-    """After three intervals without the database the series is absent, and its staleness is data."""
+    """After three intervals without the database the series is absent, and a metric reports its staleness."""
     own_cluster.primary.execute(SCHEMA.read_text())
     own_cluster.primary.execute(ROWS)
     own_cluster.wait_replayed()
     poller_process("run", env=environment(own_cluster.standby.dsn(), receiver.grpc_endpoint))
     receiver.wait_for(lambda points: latest(points).get("users_total"))
-    receiver.clear()  # until its first poll every query is stale
+    receiver.clear()  # every query is stale until its first poll
     own_cluster.standby.stop("immediate")
     receiver.wait_for(
         lambda points: [
@@ -319,7 +326,7 @@ def test_a_value_too_old_is_no_longer_exported(
 def test_a_healthy_query_has_four_data_points_of_the_pollers_own_in_an_export(
     database: Database, receiver: Receiver, poller_process: Start, tmp_path: Path
 ) -> None:
-    """All others, the histogram of the tick as well, are as many however many queries there are."""
+    """The number of all other data points, with the histogram of the tick, does not depend on the queries."""
     newest = run_healthy(6, database, receiver, poller_process, tmp_path)
     of_queries = [point for point in newest if "poller.query.name" in point.attributes]
     assert {
@@ -351,30 +358,30 @@ def test_without_metrics_of_its_own_the_poller_exports_only_values(
 def run_healthy(
     queries: int, database: Database, receiver: Receiver, start: Start, folder: Path, **more: str
 ) -> list[Point]:
-    """The newest export after the first polls of so many queries, which do not run again."""
+    """Return the newest export after the first polls of `count` queries, which do not run again."""
     named = [(f"q{number}", "SELECT 1 AS n") for number in range(queries)]
     file = write_queries(folder, *named, interval="1h", timeout="60s")
     start("run", env=environment(database.standby_dsn, receiver.grpc_endpoint, POLLER_QUERIES=file, **more))
     receiver.wait_for(lambda points: {f"{name}_count" for name, _ in named} <= latest(points).keys(), 60)
-    count = len(receiver.requests())  # the one after it still says that they are no longer stale
+    count = len(receiver.requests())  # the next export still reports that they are no longer stale
     receiver.wait_until(lambda: len(receiver.requests()) >= count + 3)
     return receiver.requests()[-1].points()
 
 
 @pytest.mark.postgres
-def test_killed_and_started_again_the_same_series_go_on(
+def test_after_a_kill_and_a_restart_the_same_series_continue(
     server: MessagingServer, receiver: Receiver, poller_process: Start
 ) -> None:
-    """After SIGKILL nothing is left on the server, and a restart continues under the same identity."""
+    """After SIGKILL no session remains on the server, and the next start uses the same identity."""
     first = poller_process("run", env=environment(server.standby_dsn, receiver.grpc_endpoint))
     receiver.wait_for(lambda points: latest(points).get("users_total"))
     before = latest(receiver.points())["users_total"]
     first.send(signal.SIGKILL)
     first.wait()
-    ours = (
+    backends = (
         f"SELECT count(*) FROM pg_stat_activity WHERE datname = '{server.name}' AND pid <> pg_backend_pid()"
     )
-    _until(lambda: server.ask_standby(ours) == [(0,)])
+    _until(lambda: server.ask_standby(backends) == [(0,)])
     receiver.clear()
     poller_process("run", env=environment(server.standby_dsn, receiver.grpc_endpoint))
     receiver.wait_for(lambda points: latest(points).get("users_total"))
@@ -385,22 +392,22 @@ def test_killed_and_started_again_the_same_series_go_on(
 
 @pytest.mark.postgres
 def test_without_an_endpoint_results_are_logged(server: MessagingServer, poller_process: Start) -> None:
-    """Logs-only mode, as the design document has it."""
+    """The design document calls this the logs-only mode."""
     process = poller_process(
         "run", env={"POLLER_DATABASE_URL": server.standby_dsn, "OBSCURA_LOG_FORMAT": "json"}
     )
-    told = json.loads(process.wait_for_line(".*users_total = 37.*").group())
+    record = json.loads(process.wait_for_line(".*users_total = 37.*").group())
 
-    assert told["severity"] == "INFO"
-    assert told["query"] == "users"
-    assert {"timestamp", "logger", "trace_id", "span_id"} <= told.keys()
+    assert record["severity"] == "INFO"
+    assert record["query"] == "users"
+    assert {"timestamp", "logger", "trace_id", "span_id"} <= record.keys()
 
 
 @pytest.mark.postgres
-def test_the_documents_variables_work(
+def test_the_variables_of_the_design_document_are_accepted(
     server: MessagingServer, receiver: Receiver, poller_process: Start
 ) -> None:
-    """OBSCURA_OTLP_ENDPOINT alone, with the port that means HTTP left to the protocol variable."""
+    """The endpoint is in OBSCURA_OTLP_ENDPOINT; the protocol variable selects HTTP, not the port."""
     poller_process(
         "run",
         env={
@@ -428,10 +435,10 @@ def test_a_namespace_prefixes_every_metric(
 
 
 @pytest.mark.postgres
-def test_a_failing_query_costs_no_other_its_result(
+def test_a_failing_query_does_not_affect_the_other_results(
     server: MessagingServer, receiver: Receiver, poller_process: Start, tmp_path: Path
 ) -> None:
-    """And is counted by its kind and SQLSTATE, and told once."""
+    """The failure is counted by kind and SQLSTATE, and logged once."""
     queries = write_queries(
         tmp_path,
         ("good", "SELECT count(*) AS n FROM users"),
@@ -448,7 +455,7 @@ def test_a_failing_query_costs_no_other_its_result(
             server.standby_dsn,
             receiver.grpc_endpoint,
             POLLER_QUERIES=queries,
-            POLLER_MAX_DUTY_CYCLE="100%",  # half a second of every two is more than is allowed
+            POLLER_MAX_DUTY_CYCLE="100%",  # half a second of every two seconds exceeds the default
         ),
     )
 
@@ -477,8 +484,10 @@ def test_a_failing_query_costs_no_other_its_result(
 
 
 @pytest.mark.postgres
-def test_the_password_is_nowhere(server: MessagingServer, receiver: Receiver, poller_process: Start) -> None:
-    """Neither in the log of a start, nor in that of a failure, at any level."""
+def test_the_password_appears_nowhere(
+    server: MessagingServer, receiver: Receiver, poller_process: Start
+) -> None:
+    """No log record of a start or of a failure contains it, at any level."""
     dsn = server.standby_dsn.replace("user=postgres", "user=nobody_such password=hunter2secret")
     process = poller_process("run", env=environment(dsn, receiver.grpc_endpoint, POLLER_LOG_LEVEL="debug"))
     process.wait_for_line("replica unavailable")
@@ -489,7 +498,7 @@ def test_the_password_is_nowhere(server: MessagingServer, receiver: Receiver, po
 
 
 def _until(holds: Callable[[], bool], timeout: float = 15.0) -> None:
-    """Ask again until it holds; fails after `timeout` seconds."""
+    """Wait until the condition holds; fail after `timeout` seconds."""
     import time
 
     deadline = time.monotonic() + timeout
@@ -499,10 +508,10 @@ def _until(holds: Callable[[], bool], timeout: float = 15.0) -> None:
 
 
 @pytest.mark.postgres
-def test_the_first_values_of_many_groups_arrive_at_once_in_few_requests(
+def test_the_first_values_of_many_groups_arrive_soon_in_few_requests(
     database: Database, receiver: Receiver, poller_process: Start, tmp_path: Path
 ) -> None:
-    """At the start and after a reload, long before the export interval."""
+    """The values arrive at the start and after a reload, long before the export interval."""
     names = [f"q{number}" for number in range(40)]
 
     def write(value: int) -> str:
@@ -510,13 +519,13 @@ def test_the_first_values_of_many_groups_arrive_at_once_in_few_requests(
         return write_queries(tmp_path, *queries, interval="1h", groups={name: name for name in names})
 
     def arrived(value: int) -> Callable[[list[Point]], bool]:
-        wanted = {f"{name}_count" for name in names}
-        return lambda points: wanted <= {point.metric for point in points if point.value == value}
+        expected = {f"{name}_count" for name in names}
+        return lambda points: expected <= {point.metric for point in points if point.value == value}
 
     more = {"POLLER_QUERIES": write(1), "POLLER_EXPORT_INTERVAL": "1h", "POLLER_INTERVAL": "1h"}
     poller_process("run", env=environment(database.primary_dsn, receiver.grpc_endpoint, **more))
     receiver.wait_for(arrived(1))
-    # One after the first group, one after the last, and one every ten seconds if they take longer.
+    # A request after the first group, after the last group, and every ten seconds in between.
     assert len(receiver.requests()) < len(names) / 4
     receiver.clear()
     write(2)

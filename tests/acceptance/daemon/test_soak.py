@@ -1,4 +1,4 @@
-"""Polls without end cost no memory, no files and no threads, whatever comes and goes."""
+"""A long run of polls uses no additional memory, files or threads when series and servers change."""
 
 from __future__ import annotations
 
@@ -23,23 +23,23 @@ MEGABYTE = 2**20
 def test_ten_thousand_polls_and_two_hundred_thousand_series_leave_nothing_behind(
     database: Database, start_process: Callable[..., Process], tmp_path: Path
 ) -> None:
-    """With failures, refused rows, reloads, killed backends and a collector that is away now and then."""
+    """The run has failures, rejected rows, reloads, killed backends and outages of the collector."""
     with Receiver(keep=10) as receiver:
         number = itertools.count(1)
         receiver.answer_by(lambda _: UNAVAILABLE if next(number) % 40 == 0 else None)
-        given = [database.standby_dsn, receiver.grpc_endpoint, str(tmp_path), str(POLLS)]
-        process = start_process([sys.executable, "-m", "tests.bed.soak", *given])
+        arguments = [database.standby_dsn, receiver.grpc_endpoint, str(tmp_path), str(POLLS)]
+        process = start_process([sys.executable, "-m", "tests.bed.soak", *arguments])
         assert process.wait(580) == 0, str(process)[-2000:]
         (last,) = receiver.requests()[-1:]
     looks = [json.loads(line) for line in process.stdout.splitlines()]
     early, late = looks[len(looks) // 4], looks[-1]
     assert late["polls"] == POLLS
     assert late["good"] >= POLLS - 2 * POLLS // KILL_EVERY
-    # By then some 50,000 attribute sets have come and gone; 150,000 more may cost what the allocator rounds.
+    # About 50,000 attribute sets precede the first sample; 150,000 more add only the allocator's rounding.
     assert late["rss"] - early["rss"] < 6 * MEGABYTE, looks
     assert (late["files"], late["threads"]) == (early["files"], early["threads"])
-    told = {point.metric: point for point in last.points()}
+    points = {point.metric: point for point in last.points()}
     assert POLLS * SETS >= 200_000
     assert POLLS // EXPORT_EVERY >= 400
-    assert told["poller.query.series"].value is not None
+    assert points["poller.query.series"].value is not None
     assert not any("overflow" in key for point in last.points() for key in point.attributes)

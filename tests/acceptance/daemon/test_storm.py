@@ -1,4 +1,4 @@
-"""Kills of the daemon at any moment, while the collector comes and goes, lose nothing that was kept."""
+"""Kills of the daemon at any moment, with an unreliable collector, lose no stored export."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from tests.bed.process import Process, eventually
 Start = Callable[..., Process]
 
 KILLS = int(os.environ.get("STORM_KILLS", "4"))
-"""50 show more and take several minutes."""
+"""50 test more moments and take several minutes."""
 
 
 @pytest.mark.postgres
 def test_a_storm_of_kills_under_a_flapping_collector_loses_nothing(
     server: MessagingServer, receiver: Receiver, poller_process: Start, tmp_path: Path
 ) -> None:
-    """Each export that a daemon kept arrives, oldest first; what arrives twice is the same."""
+    """Each stored export arrives, oldest first; a duplicate is identical."""
 
     def run(number: int) -> Process:
         return poller_process(
@@ -42,7 +42,7 @@ def test_a_storm_of_kills_under_a_flapping_collector_loses_nothing(
             },
         )
 
-    def kept(process: Process) -> int:
+    def count_stored(process: Process) -> int:
         return process.stderr.count(" export kept ")
 
     chance = random.Random(1)
@@ -51,14 +51,14 @@ def test_a_storm_of_kills_under_a_flapping_collector_loses_nothing(
         receiver.answer = chance.choice([ACCEPT, HANG, UNAVAILABLE, CUT])
         daemons.append(run(number))
         least = chance.randrange(12)
-        assert eventually(lambda least=least: kept(daemons[-1]) >= least, 120), daemons[-1]  # type: ignore[misc]
+        assert eventually(lambda least=least: count_stored(daemons[-1]) >= least, 120), daemons[-1]  # type: ignore[misc]
         receiver.answer = chance.choice([ACCEPT, UNAVAILABLE])
         daemons[-1].send(signal.SIGKILL)
         daemons[-1].wait()
     receiver.answer = ACCEPT
     last = run(KILLS)
     daemons.append(last)
-    last.wait_for_line("polling .* queries", 120)  # it obeys signals from then on
+    last.wait_for_line("polling .* queries", 120)  # it handles signals from here on
     last.send(signal.SIGTERM)
     assert last.wait(180) == 0
 
@@ -77,11 +77,13 @@ def test_a_storm_of_kills_under_a_flapping_collector_loses_nothing(
     arrived = [instance for instance, *_ in set(exports)]
     for number, daemon in enumerate(daemons):
         assert "Traceback" not in daemon.stderr
-        # The last may have been kept and not logged when it was killed.
-        assert arrived.count(f"{number:03d}") - kept(daemon) in ((0, 1) if daemon is not last else (0,))
+        # The last export may be stored but not logged when the daemon is killed.
+        assert arrived.count(f"{number:03d}") - count_stored(daemon) in (
+            (0, 1) if daemon is not last else (0,)
+        )
     assert not list((tmp_path / "state").glob("*damaged*"))
-    left = {path.name for path in (tmp_path / "state").iterdir()}
-    assert left <= {
+    files = {path.name for path in (tmp_path / "state").iterdir()}
+    assert files <= {
         "spool.db",
         "spool.db-journal",
         "spool.lock",

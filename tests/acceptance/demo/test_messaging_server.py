@@ -1,4 +1,4 @@
-"""A real server, driven by a known load, tells exactly what the load implies, and of nobody."""
+"""A real server under a known load exports exactly the expected events, and no data about clients."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ Start = Callable[..., Process]
 
 PSYCOPG_IS_TRACED = find_spec("opentelemetry.instrumentation.psycopg") is not None
 OF_LIBRARIES = ("--ignore", "unknown_metric:db.client.*") if PSYCOPG_IS_TRACED else ()
-"""What OpenTelemetry's package for psycopg measures beside its spans."""
+"""Metrics that OpenTelemetry's package for psycopg exports in addition to its spans."""
 
 
 def start_server(
     start: Start, module: str, database: Database, endpoint: str, *arguments: str
 ) -> tuple[Process, str]:
-    """The server on an empty database, telling everything soon; returns it and its URL."""
+    """Start the server on an empty database with short export intervals; return the process and its URL."""
     database.execute(SCHEMA.read_text())
     process = start(
         [sys.executable, "-m", module, database.primary_dsn, *arguments],
@@ -59,7 +59,7 @@ def start_server(
 
 @pytest.mark.timeout(400)
 @pytest.mark.parametrize("generation", ["document", "v0.9.4"])
-def test_every_event_is_told_as_often_as_the_load_implies(
+def test_every_event_is_counted_as_often_as_the_load_causes_it(
     generation: GenerationName,
     database: Database,
     receiver: Receiver,
@@ -86,27 +86,27 @@ def test_every_event_is_told_as_often_as_the_load_implies(
     process.wait()
 
     counts_are_exact(load, metrics)
-    each_request_is_one_tree(load, receiver)
+    each_request_is_a_tree(load, receiver)
     each_line_belongs_to_a_span(process, receiver)
-    nobody_is_told_of(load, process, receiver)
+    no_client_data_is_exported(load, process, receiver)
     it_conforms(receiver, generation, tmp_path)
 
 
 def counts_are_exact(load: Load, metrics: EventMetricsSeen) -> None:
-    told: dict[tuple[str, ...], Any] = {}
+    counts: dict[tuple[str, ...], Any] = {}
     added: dict[tuple[str, ...], Any] = {}
     for series, point in metrics.newest().items():
         if isinstance(point.value, Distribution):
-            told[series], added[series] = point.value.count, point.value.sum
+            counts[series], added[series] = point.value.count, point.value.sum
         else:
-            told[series] = point.value
+            counts[series] = point.value
 
-    assert told == expected.counts(load, metrics)
+    assert counts == expected.counts(load, metrics)
     for series, value in expected.sums(load).items():
         assert added.get(series, value) == value
 
 
-def each_request_is_one_tree(load: Load, receiver: Receiver) -> None:
+def each_request_is_a_tree(load: Load, receiver: Receiver) -> None:
     traces: Mapping[str, list[Span]] = defaultdict(list)
     for span in receiver.spans():
         traces[span.trace_id].append(span)
@@ -140,29 +140,29 @@ def each_request_is_one_tree(load: Load, receiver: Receiver) -> None:
 
 
 def tree(spans: list[Span]) -> set[tuple[str, str, str]]:
-    """Each span's name and kind, behind the name of the one that it is below."""
+    """Return the name of the parent, the name and the kind of each span."""
     names = {span.span_id: span.name for span in spans}
     return {(names.get(span.parent_span_id, ""), span.name, span.kind) for span in spans}
 
 
 def each_line_belongs_to_a_span(process: Process, receiver: Receiver) -> None:
-    known = {(span.trace_id, span.span_id) for span in receiver.spans()}
+    span_ids = {(span.trace_id, span.span_id) for span in receiver.spans()}
     lines = [json.loads(line) for line in process.stderr.splitlines()]
     assert len(lines) > 20
-    outside = [line["message"] for line in lines if (line["trace_id"], line["span_id"]) not in known]
+    outside = [line["message"] for line in lines if (line["trace_id"], line["span_id"]) not in span_ids]
     assert [text for text in outside if not re.search(r" /(livez|readyz)[ ?]", text)] == []
     assert all(line["trace_id"] for line in lines)
-    # What uvicorn logs when the request is over is found by the exception.
+    # uvicorn logs the exception after the request has ended.
     (failed,) = [span for span in receiver.spans("POST /v1/attachments") if span.status == "error"]
     (traceback,) = [line for line in lines if "Traceback" in line.get("exception", "")]
     assert (traceback["logger"], traceback["trace_id"]) == ("uvicorn.error", failed.trace_id)
     records = receiver.records()
-    unknown = [str(one.body) for one in records if (one.trace_id, one.span_id) not in known]
+    unknown = [str(record.body) for record in records if (record.trace_id, record.span_id) not in span_ids]
     assert sorted(unknown) == sorted(outside)
     assert sorted(str(record.body) for record in records) == sorted(line["message"] for line in lines)
 
 
-def nobody_is_told_of(load: Load, process: Process, receiver: Receiver) -> None:
+def no_client_data_is_exported(load: Load, process: Process, receiver: Receiver) -> None:
     sent = b"\n".join(request.SerializeToString() for request in received(receiver))
     everything = sent + (process.stdout + process.stderr).encode()
     secrets = load.sent.secrets | {CREDENTIALS["AWS_SECRET_ACCESS_KEY"], CREDENTIALS["AWS_ACCESS_KEY_ID"]}
@@ -174,20 +174,20 @@ def nobody_is_told_of(load: Load, process: Process, receiver: Receiver) -> None:
 
 def received(receiver: Receiver) -> list[Request]:
     """The requests of all signals."""
-    return [one.request for signal in SIGNALS for one in receiver.requests(signal)]
+    return [request.request for signal in SIGNALS for request in receiver.requests(signal)]
 
 
 def it_conforms(receiver: Receiver, generation: GenerationName, folder: Path) -> None:
-    file = folder / "told.json"
+    file = folder / "exported.json"
     file.write_text("".join(recorded(Stream(received(receiver)))), encoding="utf-8")
-    # The package for botocore has no current name for it.
+    # The package for botocore still uses the old name of this attribute.
     former = ("--ignore", "old_convention:http.status_code")
     done = poller(str(file), "--require", "all", "--generation", generation, *OF_LIBRARIES, *former)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "0 failed, 0 warnings, 3 ok, " in done.stdout
 
 
-def test_conform_names_each_way_in_which_a_server_is_wrong(
+def test_conform_reports_each_violation_of_a_server(
     database: Database, start_process: Start, poller_process: Start, tmp_path: Path
 ) -> None:
     ports = free_ports(2)
@@ -208,12 +208,12 @@ def test_conform_names_each_way_in_which_a_server_is_wrong(
     conform.send(signal.SIGINT)
 
     assert conform.wait() == 1
-    failed = [one for one in json.loads(conform.stdout)["checks"] if one["state"] == "fail"]
-    assert {f"{one['check']} {one['subject']}" for one in failed if "subject" in one} == mutated.NAMED
+    failed = [check for check in json.loads(conform.stdout)["checks"] if check["state"] == "fail"]
+    assert {f"{check['check']} {check['subject']}" for check in failed if "subject" in check} == mutated.NAMED
 
 
 async def say_hello(url: str) -> None:
-    """A little of everything that makes a metric appear."""
+    """Do everything once that creates a metric."""
     alice, bob = Client(url), Client(url)
     for client, name in ((alice, "alice"), (bob, "bob")):
         assert (await client.sign_up(name)).is_success

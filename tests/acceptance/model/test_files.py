@@ -1,4 +1,4 @@
-"""Only regular files are read, never without a bound, and a file is replaced as a whole or not at all."""
+"""Only regular files of a limited size are read, and a file is replaced completely or not at all."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ HARMS = [a_pipe, a_socket, a_device, a_directory, an_endless_file]
 
 
 @pytest.mark.parametrize("harm", HARMS)
-def test_what_is_not_a_regular_file_of_bounded_size_is_an_error_at_once(
+def test_a_file_that_is_not_regular_or_too_large_is_an_immediate_error(
     tmp_path: Path, harm: Callable[[Path], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -55,17 +55,17 @@ def test_what_is_not_a_regular_file_of_bounded_size_is_an_error_at_once(
         read_regular(tmp_path / "f", 2**20)
 
 
-def test_a_pipe_that_takes_the_place_of_a_file_after_the_first_look_is_not_waited_for(
+def test_a_pipe_that_replaces_a_file_after_the_check_does_not_block(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "f").write_text("x")
     look = Path.stat
 
     def stat_and_replace(path: Path) -> os.stat_result:
-        found = look(path)
+        status = look(path)
         path.unlink()
         os.mkfifo(path)
-        return found
+        return status
 
     monkeypatch.setattr(Path, "stat", stat_and_replace)
     with pytest.raises(NotRegularError):
@@ -81,7 +81,7 @@ def test_a_link_to_a_file_is_read_and_the_largest_allowed_file_as_well(tmp_path:
 
 
 @pytest.mark.parametrize("text", ["[" * 200_000, '{"a":' * 200_000, "{", "\udcff"])
-def test_json_of_any_shape_is_a_value_error_and_ends_nothing(tmp_path: Path, text: str) -> None:
+def test_invalid_json_of_any_shape_is_only_a_value_error(tmp_path: Path, text: str) -> None:
     (tmp_path / "f").write_bytes(text.encode(errors="surrogateescape"))
     with pytest.raises(ValueError, match=r"nested too deeply|Expecting|utf-8"):
         read_json(tmp_path / "f", 2**24)
@@ -108,7 +108,7 @@ def test_a_file_that_cannot_be_replaced_leaves_no_temporary_file(tmp_path: Path)
     assert [path.name for path in tmp_path.iterdir()] == ["f"]
 
 
-def test_a_durable_file_is_synced_before_it_gets_its_name_and_the_folder_after(
+def test_a_durable_file_is_synced_before_its_rename_and_the_folder_after_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls: list[tuple[str, str]] = []
@@ -136,7 +136,7 @@ def test_a_durable_file_is_synced_before_it_gets_its_name_and_the_folder_after(
 
 
 def run(arguments: list[str], environ: Mapping[str, str], folder: Path) -> tuple[int, str]:
-    """Exit code and all output of a command that must end by itself."""
+    """Return the exit code and all output of a command that must end by itself."""
     done = subprocess.run(
         [*POLLER, *arguments],
         env={"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), **environ},
@@ -161,7 +161,7 @@ def run(arguments: list[str], environ: Mapping[str, str], folder: Path) -> tuple
         ("OTEL_EXPORTER_OTLP_CERTIFICATE", ["poll", "--push"], 2),
     ],
 )
-def test_a_command_ends_with_a_message_whatever_kind_of_file_it_is_given(
+def test_a_command_reports_every_kind_of_unusable_file(
     tmp_path: Path,
     harm: Callable[[Path], None],
     variable: str,
@@ -174,8 +174,8 @@ def test_a_command_ends_with_a_message_whatever_kind_of_file_it_is_given(
     environ = {
         variable: str(tmp_path / "f.yaml"),
         "POLLER_OTLP_ENDPOINT": "https://127.0.0.1:9",
-        **({} if "DATABASE" in variable else {"POLLER_DATABASE_URL": "postgresql://nobody@127.0.0.1:9/none"}),
+        **({} if "DATABASE" in variable else {"POLLER_DATABASE_URL": "postgresql://user@127.0.0.1:9/none"}),
     }
-    ended, told = run(arguments, environ, tmp_path)
-    assert ended == code, told
-    assert "f.yaml" in told
+    ended, output = run(arguments, environ, tmp_path)
+    assert ended == code, output
+    assert "f.yaml" in output

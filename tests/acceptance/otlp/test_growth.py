@@ -1,4 +1,4 @@
-"""Exports do not take more and more memory, however the exported series change."""
+"""The memory of exports does not grow when the exported series change."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MEGABYTE = 2**20
 
 @pytest.mark.timeout(700)
 @pytest.mark.parametrize("change", CHANGES)
-def test_the_memory_of_exports_is_bounded_whatever_changes_between_two(
+def test_the_memory_of_exports_is_bounded_when_series_change(
     start_process: Callable[..., Process], change: str
 ) -> None:
     process = start_process([sys.executable, "-m", "tests.bed.growth", change, str(EXPORTS)])

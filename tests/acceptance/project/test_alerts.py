@@ -27,12 +27,12 @@ SERVER = {**POLLER, "server_address": "replica", "server_port": "5432"}
 HALF_HOURS_OF_A_DAY = 48
 HALF_HOURS_OF_A_WEEK = 7 * 48
 
-ASKED = [
+DECLARED = [
     {"above": 1000, "severity": "critical"},
     {
         "below": 10,
         "for": 0,
-        "summary": "Hardly anybody is left: {{ $value }}",
+        "summary": "Few users remain: {{ $value }}",
         "runbook": "https://wiki.example/u",
     },
     {"of": "daily_growth", "above": 500, "for": "1h"},
@@ -50,7 +50,7 @@ CATALOG = {
                     "description": "Users {{ of all }} kinds.",
                     "unit": "{user}",
                     "value_column": "n",
-                    "alert": ASKED,
+                    "alert": DECLARED,
                 }
             ],
         },
@@ -91,8 +91,8 @@ CATALOG = {
 
 
 def series(name: str, labels: Mapping[str, str], values: str) -> dict[str, str]:
-    told = ",".join(f'{label}="{value}"' for label, value in labels.items())
-    return {"series": f"{name}{{{told}}}", "values": values}
+    matchers = ",".join(f'{label}="{value}"' for label, value in labels.items())
+    return {"series": f"{name}{{{matchers}}}", "values": values}
 
 
 def steady(name: str, labels: Mapping[str, str], value: float) -> dict[str, str]:
@@ -303,7 +303,7 @@ FIRE = [
         "UsersTotalBelow",
         "warning",
         [steady("users_total", POLLER, 9)],
-        "Hardly anybody is left: 9",
+        "Few users remain: 9",
         runbook="https://wiki.example/u",
         at=0,
     ),
@@ -366,7 +366,7 @@ FIRE = [
 HEALTHY = [
     SERIES,
     series("poller_query_last_success_seconds", QUERY, "0+60x120"),
-    series("poller_query_series", {**QUERY, "instance": "b"}, "_x60 300+0x120"),  # one more, later
+    series("poller_query_series", {**QUERY, "instance": "b"}, "_x60 300+0x120"),  # another instance, later
     # Stale until its first poll.
     series("poller_query_state", {**QUERY, "poller_state": "stale"}, "1 0 _x120"),
     # Failed twice in a row, then recovered.
@@ -443,7 +443,7 @@ def alerts(*arguments: str) -> str:
     return done.stdout
 
 
-def told(rules: Path) -> list[dict[str, Any]]:
+def rules_in(rules: Path) -> list[dict[str, Any]]:
     return [rule for group in yaml.safe_load(rules.read_text())["groups"] for rule in group["rules"]]
 
 
@@ -463,7 +463,7 @@ def examine(
 @pytest.mark.parametrize("case", FIRE, ids=lambda case: case.alert)
 def test_an_alert_fires_and_explains_why(case: Fires, rules: Path, tmp_path: Path) -> None:
     """With exactly these labels, this summary and a link to the runbook, and not earlier."""
-    (rule,) = [rule for rule in told(rules) if rule["alert"] == case.alert]
+    (rule,) = [rule for rule in rules_in(rules) if rule["alert"] == case.alert]
     fired = {
         "exp_labels": {"severity": case.severity, **case.labels},
         "exp_annotations": {
@@ -483,21 +483,21 @@ def test_an_alert_fires_and_explains_why(case: Fires, rules: Path, tmp_path: Pat
 
 def description(rule: dict[str, Any], case: Fires) -> str:
     """The description of the rule with its templates filled in."""
-    given: str = rule["annotations"]["description"]
-    given = given.replace('{{ "{{" }}', "{{").replace("{{ $value }}", "2")
-    return re.sub(r"\{\{ \$labels\.(\w+) \}\}", lambda found: case.labels[found[1]], given)
+    text: str = rule["annotations"]["description"]
+    text = text.replace('{{ "{{" }}', "{{").replace("{{ $value }}", "2")
+    return re.sub(r"\{\{ \$labels\.(\w+) \}\}", lambda match: case.labels[match[1]], text)
 
 
 def test_no_alert_fires_without_a_problem(rules: Path, tmp_path: Path) -> None:
     looks: list[dict[str, object]] = [
         {"eval_time": f"{minute}m", "alertname": rule["alert"], "exp_alerts": []}
-        for rule in told(rules)
+        for rule in rules_in(rules)
         for minute in (20, 30, 45, 70, 90, 115)
     ]
     examine(tmp_path, rules, HEALTHY, looks)
 
 
-def test_a_steady_week_is_not_an_anomaly(rules: Path, tmp_path: Path) -> None:
+def test_a_steady_week_fires_no_anomaly_alert(rules: Path, tmp_path: Path) -> None:
     """A new series is not an anomaly either, although any value is infinitely more than none."""
     weeks = f"{2 * HALF_HOURS_OF_A_WEEK}"
     stored = [
@@ -513,7 +513,7 @@ def test_a_steady_week_is_not_an_anomaly(rules: Path, tmp_path: Path) -> None:
 
 
 def test_each_alert_has_a_case(rules: Path) -> None:
-    assert {rule["alert"] for rule in told(rules)} == {case.alert for case in FIRE}
+    assert {rule["alert"] for rule in rules_in(rules)} == {case.alert for case in FIRE}
 
 
 def test_promtool_accepts_the_rules(rules: Path) -> None:
@@ -545,7 +545,7 @@ def test_the_runbook_has_a_section_for_each_alert(rules: Path) -> None:
     anchors = {heading.lower().replace(" ", "-"): text for heading, text in sections.items()}
     linked = {
         rule["annotations"]["runbook_url"].partition("#")[2]
-        for rule in told(rules)
+        for rule in rules_in(rules)
         if rule["annotations"]["runbook_url"].startswith("docs/runbook.md#")
     }
 

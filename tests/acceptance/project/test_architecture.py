@@ -34,7 +34,7 @@ def modules(package: Path) -> list[Path]:
 
 @pytest.mark.parametrize("package", PACKAGES, ids=lambda path: str(path.relative_to(POLLER)))
 def test_a_package_lists_its_modules_with_the_first_line_of_each(package: Path) -> None:
-    """Written by hand: a module's name, then the first line of its docstring."""
+    """The list is written by hand: the name of each module, then the first line of its docstring."""
     sentence, _, table = docstring(package).partition("\n\n")
     assert sentence.endswith(".")
     listed = " ".join(table.split())
@@ -70,17 +70,17 @@ def test_the_contributors_page_names_files_and_packages_that_exist() -> None:
 
 def test_no_test_patches_a_constant_or_a_private_name_of_the_poller() -> None:
     """Every limit and pause is a parameter or a field of a frozen dataclass, so tests pass their own."""
-    found = [
+    patches = [
         f"{path.name}: {target}"
         for path in sorted(Path(__file__).parent.rglob("*.py"))
         for target in patched(ast.parse(path.read_text(encoding="utf-8")))
         if target.startswith("poller.") and re.match(r"_[^_]|[A-Z0-9_]+$", target.rpartition(".")[2])
     ]
-    assert found == []
+    assert patches == []
 
 
 def patched(tree: ast.Module) -> Iterator[str]:
-    """The full name of everything that a module replaces by `setattr`, as far as its imports tell."""
+    """Yield the full name of everything that a module replaces with `setattr` or `patch`."""
     names = {
         alias.asname or alias.name: f"{statement.module}.{alias.name}"
         for statement in ast.walk(tree)
@@ -97,7 +97,7 @@ def patched(tree: ast.Module) -> Iterator[str]:
                 yield f"{names.get(owner, owner)}{dot}{rest}.{more[0].value}"
 
 
-def test_the_patches_of_a_constant_are_found() -> None:
+def test_patches_of_constants_are_detected() -> None:
     text = (
         "from poller.postgres import transaction as burst\n"
         "monkeypatch.setattr(burst, '_LONGEST', 1)\n"

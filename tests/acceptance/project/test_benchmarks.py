@@ -1,4 +1,4 @@
-"""The benchmarks work, at the smallest sizes; and the hot path does no more than the committed baseline."""
+"""The benchmarks work at the smallest sizes, and the hot path does not exceed the committed baseline."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from tests.benchmarks.__main__ import OURS, measure
 from tests.benchmarks.results import Results
 
 
-@pytest.mark.timeout(600)  # it starts a dozen processes, one after the other
+@pytest.mark.timeout(600)  # it starts a dozen processes in sequence
 def test_every_figure_is_produced_without_the_peers() -> None:
-    """What of them is missing is skipped; to fetch them is not for a test."""
+    """Missing peers are skipped, because a test must not download them."""
     results = Results()
     measure(results, rounds=1, polls=1, scale=0.0001, trivial=[2], series=3, long=1, others=False, idle=1.0)
-    told = results.as_json()
-    figures = told["figures"]
+    report = results.as_json()
+    figures = report["figures"]
     assert isinstance(figures, dict)
-    assert json.loads(json.dumps(told)) == told
+    assert json.loads(json.dumps(report)) == report
     for load in ("2 trivial", "4 state", "3 series"):
         for figure in ("CPU per poll and export (ms)", "wall per poll and export (ms)", "RSS (MB)"):
             assert figures[figure][load][OURS]["median"] > 0, (figure, load)
@@ -37,7 +37,7 @@ def test_every_figure_is_produced_without_the_peers() -> None:
     assert f"| {OURS} |" in results.as_markdown(OURS)
 
 
-def test_medians_and_ratios_are_told() -> None:
+def test_medians_and_ratios_are_printed() -> None:
     results = Results()
     results.add("CPU (ms)", "10 trivial", "ours", 2.0, 1.0, 3.0)
     results.add("CPU (ms)", "10 trivial", "theirs", 30.0, 10.0, 20.0)
@@ -52,7 +52,7 @@ def test_medians_and_ratios_are_told() -> None:
     ]
 
 
-def test_the_cost_of_each_query_is_told_exact_and_estimated() -> None:
+def test_the_exact_and_estimated_cost_of_each_query_is_printed() -> None:
     costs = query_costs.measured([100, 1000])
     assert {"users", "pending_messages", "attachments", "attachments_bytes"} <= costs.keys()
     assert costs["users"].exact[1000].value == costs["users"].estimated[1000].value == 1000
@@ -62,7 +62,7 @@ def test_the_cost_of_each_query_is_told_exact_and_estimated() -> None:
 
 @pytest.mark.parametrize("name", hotpath.baseline())
 def test_the_hot_path_does_no_more_than_it_did(name: str, counts: dict[str, float]) -> None:
-    """Where it must, `python -m tests.benchmarks.hotpath DSN --write` makes a new baseline."""
+    """If more work is needed, `python -m tests.benchmarks.hotpath DSN --write` writes a new baseline."""
     assert counts[name] <= hotpath.MARGIN * hotpath.baseline()[name]
 
 

@@ -1,4 +1,4 @@
-"""The compose file: valid, and its servers set up for real, with its own scripts and commands."""
+"""The compose file is valid, and its own scripts and commands set up real servers."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.bed.composed import FILE, SERVICES, servers
 from tests.bed.process import Process, eventually
 
 
-def test_it_follows_the_compose_specification() -> None:
+def test_the_file_follows_the_compose_specification() -> None:
     checker = Path(sys.executable).parent / "check-jsonschema"
     done = subprocess.run(
         [checker, "--builtin-schema", "vendor.compose-spec", FILE], capture_output=True, text=True
@@ -28,19 +28,19 @@ def test_it_follows_the_compose_specification() -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_every_file_that_it_mounts_is_in_the_repository() -> None:
-    mounted = [volume.split(":")[0] for one in SERVICES.values() for volume in one.get("volumes", [])]
+def test_every_mounted_file_is_in_the_repository() -> None:
+    mounted = [volume.split(":")[0] for service in SERVICES.values() for volume in service.get("volumes", [])]
     missing = {name for name in mounted if not (FILE.parent / name).exists()}
     assert missing == set()
 
 
-def test_the_pollers_settings_are_settings() -> None:
+def test_the_variables_of_the_poller_are_settings() -> None:
     settings = load(SERVICES["poller"]["environment"])
     assert settings.warnings == ()
     assert settings.endpoint is not None
 
 
-def test_images_have_a_version_and_only_grafana_a_port() -> None:
+def test_images_have_a_version_and_only_grafana_publishes_a_port() -> None:
     own = {service["image"] for service in SERVICES.values() if "build" in service}
     foreign = [service["image"] for service in SERVICES.values() if service["image"] not in own]
     assert all(re.search(r":\d", image) for image in foreign)
@@ -49,8 +49,8 @@ def test_images_have_a_version_and_only_grafana_a_port() -> None:
     assert all(port.startswith("127.0.0.1:") for port in ports["lgtm"])
 
 
-def test_grafana_and_prometheus_find_what_is_mounted() -> None:
-    mounts = {there: here for here, there, _ in (one.split(":") for one in SERVICES["lgtm"]["volumes"])}
+def test_grafana_and_prometheus_read_the_mounted_files() -> None:
+    mounts = {there: here for here, there, _ in (volume.split(":") for volume in SERVICES["lgtm"]["volumes"])}
     prometheus = yaml.safe_load((FILE.parent / mounts["/otel-lgtm/prometheus.yaml"]).read_text())
     (rules,) = map(Path, prometheus["rule_files"])
     assert (mounts[str(rules.parent)], rules.name) == ("./prometheus", "rules.yaml")
@@ -59,17 +59,17 @@ def test_grafana_and_prometheus_find_what_is_mounted() -> None:
     assert mounts[provider["options"]["path"]] == "./grafana"
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="its scripts are for containers, and so for Linux")
-def test_its_servers_are_set_up_and_polled(
+@pytest.mark.skipif(sys.platform != "linux", reason="its scripts run in Linux containers")
+def test_the_servers_are_set_up_and_polled(
     pg_bin: Path | None, receiver: Receiver, start_process: Callable[..., Process], tmp_path: Path
 ) -> None:
     first, second, third = free_ports(3)
-    with servers(pg_bin, start_process) as made:
-        primary = made.primary(first)
-        assert eventually(lambda: made.healthy("primary", first) or not primary.running)
+    with servers(pg_bin, start_process) as setup:
+        primary = setup.primary(first)
+        assert eventually(lambda: setup.healthy("primary", first) or not primary.running)
         assert primary.running, primary
-        replica = made.replica(second, first)
-        assert eventually(lambda: made.healthy("replica", second) or not replica.running)
+        replica = setup.replica(second, first)
+        assert eventually(lambda: setup.healthy("replica", second) or not replica.running)
         assert replica.running, replica
         changes = {"@primary/": f"@127.0.0.1:{first}/", "=/tmp": f"={tmp_path}", "3000": str(third)}
         messaging = start_process(
@@ -97,7 +97,7 @@ def test_its_servers_are_set_up_and_polled(
             [sys.executable, "-m", "poller", "run"], env={**environment, "POLLER_DATABASE_URL": url}
         )
         try:
-            receiver.wait_for(load_is_seen, 90)
+            receiver.wait_for(load_arrives, 90)
         except TimeoutError as error:
             raise AssertionError(f"{error}\n{poller}\n{messaging}\n{clients}\n{replica}") from None
         # uvicorn shuts down in order, then ends by the signal.
@@ -110,7 +110,7 @@ def test_its_servers_are_set_up_and_polled(
 
 
 def program(service: str, changes: dict[str, str]) -> list[str]:
-    """The command of a service with this Python, and other addresses."""
+    """Return the command of a service with this Python and changed addresses."""
     return command([*SERVICES[service]["entrypoint"], *SERVICES[service]["command"]], changes)
 
 
@@ -121,8 +121,8 @@ def command(words: list[str], changes: dict[str, str]) -> list[str]:
     return [sys.executable, *words[1:]]
 
 
-def load_is_seen(points: list[Point]) -> bool:
-    """New users come through the replica, the extended queries count, and the server exports its events."""
+def load_arrives(points: list[Point]) -> bool:
+    """Return whether new users, an extended query, the replica and an event of the server are exported."""
     users = [point.value for point in points if point.metric == "users_total"]
     expected = {"devices_total", "poller.replica.lag", "messages_sent_total"}
     return expected <= {point.metric for point in points} and any(

@@ -1,4 +1,4 @@
-"""The ten queries of the cookbook come to what their comments say, on a standby with all guards on."""
+"""The ten queries of the cookbook return the results in their comments, on a standby with all limits."""
 
 from __future__ import annotations
 
@@ -42,13 +42,13 @@ def shop(database: Database) -> Database:
 
 
 class Kitchen:
-    """Polls the cookbook and tells what came of each query."""
+    """Polls the cookbook and returns the result of each query."""
 
     def __init__(self, start: Callable[..., Process], folder: Path) -> None:
         self._start = start
         self._file = folder / "cookbook.yaml"
         self._file.write_text(COOKBOOK, encoding="utf-8")
-        self.told: dict[str, Any] = {}
+        self.queries: dict[str, Any] = {}
 
     def poll(self, dsn: str, *arguments: str, costs: str = "") -> dict[str, Any]:
         if costs:
@@ -57,18 +57,18 @@ class Kitchen:
             "POLLER_DATABASE_URL": dsn, "POLLER_INSTANCE": "test", "POLLER_REQUIRE_STANDBY": "false",
         })  # fmt: skip
         assert process.wait() == 0, str(process)
-        self.told = {one["query"]: one for one in json.loads(process.stdout)["queries"]}
-        return self.told
+        self.queries = {query["query"]: query for query in json.loads(process.stdout)["queries"]}
+        return self.queries
 
     def values(self, query: str) -> dict[str, Any]:
-        """The values of a query, by the metric where there are several, and the attributes."""
-        samples = self.told[query]["samples"]
+        """Return the values of a query by attributes, and by metric if the query has several."""
+        samples = self.queries[query]["samples"]
         several = len({sample["metric"] for sample in samples}) > 1
-        told = {}
+        values = {}
         for sample in samples:
             names = [sample["metric"]] if several else []
-            told[" ".join([*names, *sample["attributes"].values()])] = sample["value"]
-        return told
+            values[" ".join([*names, *sample["attributes"].values()])] = sample["value"]
+        return values
 
 
 @pytest.fixture
@@ -76,16 +76,18 @@ def kitchen(poller_process: Callable[..., Process], tmp_path: Path) -> Kitchen:
     return Kitchen(poller_process, tmp_path)
 
 
-def test_each_query_comes_to_what_its_comment_says(shop: Database, kitchen: Kitchen) -> None:
-    told = kitchen.poll(shop.standby_dsn)
+def test_each_query_returns_the_result_in_its_comment(shop: Database, kitchen: Kitchen) -> None:
+    queries = kitchen.poll(shop.standby_dsn)
 
-    assert len(told) == 10
-    assert {one["state"] for one in told.values()} == {"ok"}
+    assert len(queries) == 10
+    assert {query["state"] for query in queries.values()} == {"ok"}
     assert kitchen.values("orders_by_customer") == {"c1": 6, "c2": 4, "c0": 3, "other": 9}
     assert 86_400 <= kitchen.values("oldest_unpaid_order")[""] < 2 * 86_400
     assert kitchen.values("unpaid_share") == {"": pytest.approx(1 / 22)}
     assert kitchen.values("orders_by_state") == {"new": 20, "packed": 0, "sent": 1, "returned": 0}
-    assert told["orders_by_state"]["quarantined"] == {"undeclared_value": 1}, "the stolen one"
+    assert queries["orders_by_state"]["quarantined"] == {"undeclared_value": 1}, (
+        "the order with the state stolen"
+    )
     assert kitchen.values("orders") == {"": 22}
     assert kitchen.values("orders_by_channel") == {"web": 210, "": 7}
     assert kitchen.values("orders_by_tenant") == {
@@ -102,15 +104,15 @@ def test_each_query_comes_to_what_its_comment_says(shop: Database, kitchen: Kitc
     assert sizes["public orders"] > sizes["public events_old"] == partitions["events_old"]
 
 
-def test_slots_are_told_of_each_server(shop: Database, kitchen: Kitchen) -> None:
+def test_replication_slots_are_exported_for_each_server(shop: Database, kitchen: Kitchen) -> None:
     for dsn, ask in ((shop.primary_dsn, shop.execute), (shop.standby_dsn, shop.ask_standby)):
         rows = ask("SELECT slot_name FROM pg_replication_slots WHERE restart_lsn IS NOT NULL")
         assert kitchen.poll(dsn, "--query", "replication_slots")["replication_slots"]["state"] == "ok"
         assert kitchen.values("replication_slots").keys() == {name for (name,) in rows}
 
 
-def test_above_its_cost_the_estimate_answers(shop: Database, kitchen: Kitchen) -> None:
-    told = kitchen.poll(shop.standby_dsn, "--query", "orders", costs="0.001")
+def test_the_estimate_is_used_above_its_cost(shop: Database, kitchen: Kitchen) -> None:
+    queries = kitchen.poll(shop.standby_dsn, "--query", "orders", costs="0.001")
 
-    assert (told["orders"]["state"], told["orders"]["reason"]) == ("estimated", "cost")
+    assert (queries["orders"]["state"], queries["orders"]["reason"]) == ("estimated", "cost")
     assert kitchen.values("orders") == {"": 22}

@@ -65,7 +65,9 @@ TROUBLED = {
             "SELECT count(*) AS n FROM users",
             estimate={"sql": "SELECT 40 AS n", "above_cost": 0.0001},
         ),
-        a_query("divided", "SELECT 1/0 AS n", interval="1h"),  # it stays failed: no breaker holds it back
+        a_query(
+            "divided", "SELECT 1/0 AS n", interval="1h"
+        ),  # it stays failed, and no circuit breaker postpones it
         a_query("undone", "SELECT 1 AS n", requires={"columns": {"attachments": ["colour"]}}),
         a_query("dropped", "SELECT count(*) AS n FROM fleeting", max_age="1s", metric={"unit": "By"}),
         a_query("vanished", "SELECT count(*) AS n FROM fleeting", requires={"columns": {"fleeting": ["id"]}}),
@@ -226,18 +228,18 @@ def test_every_expression_matches_the_series_of_a_real_run(
 
 def check_panels(board: str, prometheus: Prometheus) -> None:
     for panel in panels(json.loads(board)):
-        found = [prometheus.query(filled(target["expr"])) for target in panel["targets"]]
+        results = [prometheus.query(filled(target["expr"])) for target in panel["targets"]]
         title = panel["title"].removesuffix(": growth").removesuffix(": counted")
         if title in METRICS:
             # Exact values, estimates and last values of stale queries; or now, growth and projection.
-            wanted = METRICS[title] if title == panel["title"] else [any(METRICS[title])] * len(found)
-            assert [bool(one) for one in found] == wanted, panel["title"]
+            expected = METRICS[title] if title == panel["title"] else [any(METRICS[title])] * len(results)
+            assert [bool(result) for result in results] == expected, panel["title"]
         elif title not in MAY_BE_EMPTY:
-            assert all(found), title
-        for target, series in zip(panel["targets"], found, strict=True):
+            assert all(results), title
+        for target, series in zip(panel["targets"], results, strict=True):
             labels = re.findall(r"\{\{(\w+)\}\}", target["legendFormat"]) + columns(panel)
             for label in labels:
-                assert not series or label == "poller_conflict" or any(label in one for one in series), (
+                assert not series or label == "poller_conflict" or any(label in entry for entry in series), (
                     f"{title} shows {label}, which no series has: {series[0]}"
                 )
 
@@ -261,12 +263,12 @@ def check_rules(rules: str, prometheus: Prometheus) -> None:
     fired = {rule["alert"] for rule in rules_of(rules) if prometheus.query(rule["expr"])}
     for rule in rules_of(rules):
         for metric in set(re.findall(r"[a-z]+(?:_[a-z]+)+", bare(rule["expr"]))):
-            known = metric in FUNCTIONS | UNSEEN
-            assert known or prometheus.query(f"last_over_time({metric}[1h])"), (
+            exempt = metric in FUNCTIONS | UNSEEN
+            assert exempt or prometheus.query(f"last_over_time({metric}[1h])"), (
                 f"{rule['alert']} looks at {metric}, which is not stored"
             )
-    wanted = {rule["alert"] for rule in rules_of(rules)} - NO_CAUSE
-    assert fired - {"PollerTicksLeftOut"} == wanted  # a slow machine may leave some out
+    expected = {rule["alert"] for rule in rules_of(rules)} - NO_CAUSE
+    assert fired - {"PollerTicksLeftOut"} == expected  # a slow machine may skip ticks
 
 
 def rules_of(rules: str) -> list[Json]:
@@ -285,13 +287,13 @@ def panels(board: Json) -> list[Json]:
 @pytest.mark.parametrize("which", ["inventory", "poller"])
 def test_panels_fit_the_grid_and_have_descriptions(which: str) -> None:
     board = json.loads((GRAFANA / f"{which}.json").read_text(encoding="utf-8"))
-    taken: set[tuple[int, int]] = set()
+    occupied: set[tuple[int, int]] = set()
     for panel in board["panels"]:
         at = panel["gridPos"]
         cells = {(x, y) for x in range(at["x"], at["x"] + at["w"]) for y in range(at["y"], at["y"] + at["h"])}
-        assert not taken & cells, panel["title"]
+        assert not occupied & cells, panel["title"]
         assert at["x"] + at["w"] <= 24
-        taken |= cells
+        occupied |= cells
         assert panel["type"] == "row" or panel["description"]
     assert len({panel["id"] for panel in board["panels"]}) == len(board["panels"])
     assert 8 <= len(board["uid"]) <= 40
@@ -306,7 +308,7 @@ def test_the_dashboards_link_to_each_other() -> None:
 
 
 @pytest.mark.parametrize(
-    ("unit", "told"),
+    ("unit", "format_id"),
     [
         ("{message}", "short"),
         ("", "short"),
@@ -324,9 +326,9 @@ def test_the_dashboards_link_to_each_other() -> None:
         ("{message}/h", "suffix: /h"),
     ],
 )
-def test_a_unit_becomes_a_format_of_grafana(unit: str, told: str) -> None:
+def test_a_unit_becomes_a_format_of_grafana(unit: str, format_id: str) -> None:
     assert unit_problem(unit) is None
-    assert unit_id(unit) == told
+    assert unit_id(unit) == format_id
 
 
 def test_without_the_extra_the_error_names_it() -> None:

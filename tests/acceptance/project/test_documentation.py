@@ -63,22 +63,22 @@ def test_the_readme_is_one_page() -> None:
     assert len(read(README).splitlines()) <= 250
 
 
-def test_ci_runs_the_second_command_to_the_letter() -> None:
+def test_ci_runs_the_second_command_of_the_readme_unchanged() -> None:
     assert command("tests") in read(ROOT / ".ci" / "run").splitlines()
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
-def test_every_command_and_snippet_of_the_poller_is_marked_and_so_executed(page: Path) -> None:
+def test_every_command_and_snippet_of_the_poller_is_marked_for_execution(page: Path) -> None:
     """`sh`, `text` and YAML of other programs are not executed."""
     fences = re.findall(r"^ *```(bash|yaml|python|sql)\n(.*?)^ *```", read(page), re.MULTILINE | re.DOTALL)
-    ours = [
+    checked = [
         text
         for language, text in fences
         if language != "yaml" or re.search("^(queries|cases):", text, re.MULTILINE)
     ]
     executed = [block.text for block in blocks(page) if block.kind in _EXECUTED]
 
-    assert [text for text in ours if text not in executed] == []
+    assert [text for text in checked if text not in executed] == []
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
@@ -111,7 +111,7 @@ def test_the_table_of_settings_has_every_setting() -> None:
 
 
 @pytest.mark.timeout(400)
-def test_first_command_shows_moving_numbers(
+def test_the_first_command_shows_changing_values(
     start_process: Callable[..., Process], clone: Path, tmp_path: Path
 ) -> None:
     """With an empty home, until Ctrl-C."""
@@ -120,10 +120,10 @@ def test_first_command_shows_moving_numbers(
         cwd=clone,
         env={"HOME": str(tmp_path), "PYTHONPATH": "", "POLLER_INSTANCE": "x"},
     )
-    seen: set[str] = set()
+    values: set[str] = set()
     after = 0
-    while len(seen) < 3:
-        seen.add(process.wait_for_line(r"received users_total = (\d+) \{user\}", 300, after=after).group(1))
+    while len(values) < 3:
+        values.add(process.wait_for_line(r"received users_total = (\d+) \{user\}", 300, after=after).group(1))
         after = process.line_count()
     subprocess.run(["pkill", "-INT", "-s", str(process.pid), "-f", "poller demo"], check=True)
     process.wait_for_line("every process and file of the demo is gone")
@@ -133,7 +133,7 @@ def test_first_command_shows_moving_numbers(
 
 @pytest.mark.parametrize("page", [README, DOCS / "install.md"], ids=name_of)
 @pytest.mark.timeout(400)
-def test_after_the_installation_the_shell_finds_poller(page: Path, clone: Path, tmp_path: Path) -> None:
+def test_after_the_installation_poller_is_on_the_path(page: Path, clone: Path, tmp_path: Path) -> None:
     done = subprocess.run(
         ["bash", "-ec", f"{command('install', page)}\npoller --version"],
         cwd=clone, capture_output=True, text=True, check=False,
@@ -191,7 +191,7 @@ def _steps(page: Path, folder: Path) -> Iterator[tuple[str, str | None, Path]]:
 @pytest.mark.parametrize(
     "page", [page for page in PAGES if any(b.kind in ("output", "file") for b in blocks(page))], ids=name_of
 )
-def test_the_commands_of_a_page_from_the_top_print_the_outputs_that_it_shows(
+def test_the_commands_of_a_page_print_the_documented_output(
     page: Path,
     server: MessagingServer,
     receiver: Receiver,
@@ -216,9 +216,9 @@ def test_the_commands_of_a_page_from_the_top_print_the_outputs_that_it_shows(
     )
 
     assert process.wait(300) == 0, str(process)
-    for step, shown, output in steps:
-        if shown is not None:
-            assert _comparable(read(output)) == _comparable(shown), step
+    for step, documented, output in steps:
+        if documented is not None:
+            assert _comparable(read(output)) == _comparable(documented), step
 
 
 def test_the_table_of_test_cases_has_every_key() -> None:
@@ -294,14 +294,14 @@ def test_doctor_accepts_the_role_of_the_documentation(
         ["bash", "-c", text], check=True, cwd=ROOT, env={"PGHOST": "", **_libpq(server.primary_dsn)}
     )
     server.replayed()
-    line, shown = only("doctor")
+    line, documented = only("doctor")
     process = start_process(
         ["bash", "-c", script(line)],
         env={"POLLER_DATABASE_URL": role.standby_dsn, "POLLER_OTLP_ENDPOINT": receiver.grpc_endpoint},
     )
 
     assert process.wait() == 0, str(process)
-    assert _measured(process.stdout.replace(role.name, "poller")) == _measured(shown)
+    assert _measured(process.stdout.replace(role.name, "poller")) == _measured(documented)
 
 
 def test_the_lines_of_poller_health_are_as_documented() -> None:
@@ -310,9 +310,9 @@ def test_the_lines_of_poller_health_are_as_documented() -> None:
     healthy = {"pid": 7, "boottime": 98.0, "process_namespace": "another", "ready": False}
     healthy |= {"instance": "eu-1"}
     healthy |= {"ticks": {"default/5m": tick}, "queries": states, "export": "ok", "query_files": "ok"}
-    _, shown = only("health")
+    _, documented = only("health")
 
-    assert shown.splitlines() == [
+    assert documented.splitlines() == [
         judge(healthy, ready=False, now=100.0).why,
         judge({**healthy, "boottime": -5.0}, ready=False, now=100.0).why,
         judge(healthy, ready=True, now=100.0).why,

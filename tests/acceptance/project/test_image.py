@@ -1,4 +1,4 @@
-"""The image: linted, built, and run as its own user on a root that cannot be written to."""
+"""The image is linted, built, and run as its own user on a read-only root."""
 
 from __future__ import annotations
 
@@ -48,14 +48,14 @@ def test_the_dockerfile_passes_hadolint() -> None:
     assert done.returncode == 0, done.stdout
 
 
-def test_what_is_pinned_is_what_pyproject_asks_for() -> None:
-    """deploy/image/pin.sh writes all three files anew."""
+def test_the_pins_satisfy_pyproject() -> None:
+    """deploy/image/pin.sh regenerates all three files."""
     assert unmet(wanted("http"), pins(REQUIREMENTS)) == []
     assert unmet(wanted("dev"), pins(CONSTRAINTS)) == []
     assert list(pins(BUILD_REQUIREMENTS)) != []
 
 
-def test_every_pin_of_the_image_has_hashes_and_none_an_index() -> None:
+def test_every_pin_of_the_image_has_hashes_and_no_index() -> None:
     for file in (REQUIREMENTS, BUILD_REQUIREMENTS):
         text = file.read_text(encoding="utf-8")
         assert "://" not in text
@@ -64,7 +64,7 @@ def test_every_pin_of_the_image_has_hashes_and_none_an_index() -> None:
             assert not block.strip() or block.lstrip().startswith("#") or "--hash=sha256:" in block, block
 
 
-def test_the_list_of_licences_names_what_is_pinned() -> None:
+def test_the_list_of_licences_names_each_pinned_package() -> None:
     rows = [row.split(" | ") for row in LICENCES.read_text(encoding="utf-8").partition(START)[2].splitlines()]
     listed = {row[0].strip("| "): row[1] for row in rows if len(row) == 4}
     assert listed.items() >= {name: str(version) for name, version in pins(REQUIREMENTS).items()}.items()
@@ -79,21 +79,21 @@ def image(tmp_path: Path) -> Iterator[Image]:
 
 
 @pytest.mark.timeout(900)
-def test_the_image_is_built_and_polls_with_nothing_writable_but_its_state(
+def test_the_image_builds_and_polls_with_only_its_state_folder_writable(
     image: Image,
     server: MessagingServer,
     receiver: Receiver,
     start_process: Callable[..., Process],
     tmp_path: Path,
 ) -> None:
-    """One test, as it is built once."""
+    """A single test, because the image is built only once."""
     looks_as_documented(image)
-    holds_what_is_pinned_and_no_more(image)
+    holds_only_pinned_packages(image)
     is_as_large_as_stated(image)
     state = owned_folder(tmp_path / "state", image)
     writes_nowhere_else(image, state)
     polls_pushes_and_ends_in_order(image, server, receiver, start_process, state)
-    polls_what_is_mounted(image, server, receiver, start_process, tmp_path)
+    polls_mounted_queries(image, server, receiver, start_process, tmp_path)
 
 
 def looks_as_documented(image: Image) -> None:
@@ -113,13 +113,15 @@ def looks_as_documented(image: Image) -> None:
     assert {f.name: f.read_text() for f in (image.root / "etc/poller/queries").iterdir()} == shipped
 
 
-def holds_what_is_pinned_and_no_more(image: Image) -> None:
-    found = {canonicalize_name(d.metadata["Name"]): d for d in distributions(path=[str(image.packages)])}
+def holds_only_pinned_packages(image: Image) -> None:
+    installed = {canonicalize_name(d.metadata["Name"]): d for d in distributions(path=[str(image.packages)])}
     pinned = pins(REQUIREMENTS)
-    assert found.keys() == {*pinned, "obscura-poller"}
-    asked_for = [Requirement(text) for one in found.values() for text in one.requires or []]
-    assert unmet(asked_for, pinned) == []
-    assert pinned.keys() <= {canonicalize_name(one.name) for one in [*asked_for, *wanted("http")]}
+    assert installed.keys() == {*pinned, "obscura-poller"}
+    required = [Requirement(text) for package in installed.values() for text in package.requires or []]
+    assert unmet(required, pinned) == []
+    assert pinned.keys() <= {
+        canonicalize_name(requirement.name) for requirement in [*required, *wanted("http")]
+    }
     assert table(image.packages) == LICENCES.read_text(encoding="utf-8").partition(START)[2].strip()
     assert {file.name for file in (image.root / "opt/poller/bin").iterdir() if not file.is_symlink()} == {
         "poller"
@@ -139,7 +141,7 @@ def is_as_large_as_stated(image: Image) -> None:
 
 
 def owned_folder(folder: Path, image: Image) -> Path:
-    """A state directory as a volume is given: the user's, and empty."""
+    """Return an empty state directory that belongs to the user of the image, like a volume."""
     folder.mkdir()
     user, _, group = image.config["User"].partition(":")
     os.chown(folder, int(user), int(group))
@@ -148,12 +150,14 @@ def owned_folder(folder: Path, image: Image) -> Path:
 
 def writes_nowhere_else(image: Image, state: Path) -> None:
     in_image = (image.root / "var/lib/poller").stat()
-    assert f"{in_image.st_uid}:{in_image.st_gid}" == image.config["User"], "a volume takes over its owner"
-    asked = image.ask(["/opt/poller/bin/python3", "-c", _WRITABLE, *NOTHING_BUT], state=state)
-    assert (asked.returncode, asked.stdout, asked.stderr) == (0, "", "")
+    assert f"{in_image.st_uid}:{in_image.st_gid}" == image.config["User"], (
+        "a volume gets the owner of the folder"
+    )
+    done = image.ask(["/opt/poller/bin/python3", "-c", _WRITABLE, *NOTHING_BUT], state=state)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     for writes in ("sh", "bash", "pip", "cc"):
-        asked = image.ask([writes], state=state)
-        assert asked.returncode == 127, f"there is a {writes}"
+        done = image.ask([writes], state=state)
+        assert done.returncode == 127, f"the image contains {writes}"
 
 
 def polls_pushes_and_ends_in_order(
@@ -178,19 +182,19 @@ def polls_pushes_and_ends_in_order(
     assert eventually(lambda: image.ask([*health, "--ready"], state=state).returncode == 0), daemon
     daemon.send(signal.SIGTERM)
     assert daemon.wait() == 0, daemon
-    asked = image.ask(health, state=state)
-    assert asked.returncode == 1, asked
-    assert any(state.iterdir()), "good values outlive it"
+    done = image.ask(health, state=state)
+    assert done.returncode == 1, done
+    assert any(state.iterdir()), "the last good values are stored"
 
 
-def polls_what_is_mounted(
+def polls_mounted_queries(
     image: Image,
     server: MessagingServer,
     receiver: Receiver,
     start_process: Callable[..., Process],
     tmp_path: Path,
 ) -> None:
-    """And over HTTP."""
+    """The exports use HTTP."""
     queries = tmp_path / "queries"
     queries.mkdir()
     own = {

@@ -1,4 +1,4 @@
-"""The manifests: built by kustomize, valid by the API's schemas, restricted, of one mind with the image."""
+"""The manifests: built by kustomize, valid, restricted, and consistent with the image."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ _POD_MUST_NOT = "hostNetwork", "hostPID", "hostIPC"
 
 @pytest.fixture(scope="module", params=BUILT)
 def manifests(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> list[Manifest]:
-    """What kustomize makes of one of the folders."""
+    """The manifests that kustomize builds from a folder."""
     kubectl = need("kubectl", package=None)
     name, _, component = request.param.partition(" with ")
     copy = tmp_path_factory.mktemp("manifests") / "kubernetes"
@@ -53,7 +53,7 @@ def manifests(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
             file.write(f"components: [../{component}]\n")
     done = subprocess.run([kubectl, "kustomize", copy / name], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert done.stderr == "", "no field is out of use"
+    assert done.stderr == "", "no field is deprecated"
     return list(yaml.safe_load_all(done.stdout))
 
 
@@ -79,7 +79,9 @@ def test_the_pods_pass_the_restricted_profile(manifests: list[Manifest]) -> None
         assert "hostPort" not in json.dumps(container.get("ports", []))
 
 
-def test_the_poller_is_the_user_of_the_image_and_writes_to_its_state_alone(manifests: list[Manifest]) -> None:
+def test_the_poller_runs_as_the_user_of_the_image_and_writes_only_to_its_state(
+    manifests: list[Manifest],
+) -> None:
     spec = pod(manifests)
     container = poller(spec)
     assert container["volumeMounts"]
@@ -98,13 +100,15 @@ def test_the_poller_is_the_user_of_the_image_and_writes_to_its_state_alone(manif
         assert mounted.partition("=")[2] in [mount["mountPath"] for mount in container["volumeMounts"]]
 
 
-def test_what_the_poller_refers_to_is_there(manifests: list[Manifest], tmp_path: Path) -> None:
-    """Its settings are settings, and everything but the secret is made."""
+def test_every_object_that_the_poller_refers_to_exists(manifests: list[Manifest], tmp_path: Path) -> None:
+    """The variables are settings, and every referenced object except the secret is in the manifests."""
     container = poller(pod(manifests))
     named = {(manifest["kind"], manifest["metadata"]["name"]): manifest for manifest in manifests}
     (reference,) = container["envFrom"]
     environment = dict(named["ConfigMap", reference["configMapRef"]["name"]]["data"])
-    environment |= {one["name"]: one["value"] for one in container["env"] if "value" in one}
+    environment |= {
+        variable["name"]: variable["value"] for variable in container["env"] if "value" in variable
+    }
     secret = tmp_path / "database_url"
     secret.write_text("postgresql://poller@replica/app")
     mounts = {mount["mountPath"]: mount["name"] for mount in container["volumeMounts"]}
@@ -117,16 +121,16 @@ def test_what_the_poller_refers_to_is_there(manifests: list[Manifest], tmp_path:
     assert settings.instance == environment["POLLER_INSTANCE"]
     queries = named["ConfigMap", volumes[mounts["/etc/poller/queries"]]["configMap"]["name"]]
     assert queries["data"]
-    assert {name: behind_its_schema(text) for name, text in queries["data"].items()} == {
-        f.name: behind_its_schema(f.read_text(encoding="utf-8")) for f in files_of(ROOT / "queries")
+    assert {name: without_schema_line(text) for name, text in queries["data"].items()} == {
+        f.name: without_schema_line(f.read_text(encoding="utf-8")) for f in files_of(ROOT / "queries")
     }
     for volume in volumes.values():
         if claim := volume.get("persistentVolumeClaim"):
             assert ("PersistentVolumeClaim", claim["claimName"]) in named
 
 
-def behind_its_schema(text: str) -> str:
-    """A query file without its first line, the way to its schema, which is another from each folder."""
+def without_schema_line(text: str) -> str:
+    """Return a query file without its first line, because the path to the schema differs between folders."""
     first, _, rest = text.partition("\n")
     assert first.startswith("# yaml-language-server: $schema=")
     return rest
@@ -145,12 +149,12 @@ def test_probes_ask_poller_health_and_a_sidecar_is_never_unready(manifests: list
     assert container["resources"]["limits"].keys() == {"memory"}
 
 
-def test_policies_and_selectors_mean_the_pod(manifests: list[Manifest]) -> None:
+def test_policies_and_selectors_match_the_pod(manifests: list[Manifest]) -> None:
     (deployment,) = (manifest for manifest in manifests if manifest["kind"] == "Deployment")
     labels = deployment["spec"]["template"]["metadata"]["labels"]
     selectors = [deployment["spec"]["selector"]["matchLabels"]]
     policies = [manifest for manifest in manifests if manifest["kind"] == "NetworkPolicy"]
-    # Of a sidecar's pod the server's own policy decides.
+    # The policy of the server applies to the pod of a sidecar.
     assert len(policies) == (deployment["metadata"]["name"] == "obscura-poller")
     for policy in policies:
         selectors.append(policy["spec"]["podSelector"]["matchLabels"])
@@ -160,7 +164,7 @@ def test_policies_and_selectors_mean_the_pod(manifests: list[Manifest]) -> None:
         assert selector.items() <= labels.items()
 
 
-def test_an_overlay_as_documented_sets_image_and_collector(tmp_path: Path) -> None:
+def test_the_documented_overlay_sets_image_and_collector(tmp_path: Path) -> None:
     kubectl = need("kubectl", package=None)
     copy = tmp_path / "kubernetes"
     shutil.copytree(FOLDER, copy)
@@ -169,11 +173,13 @@ def test_an_overlay_as_documented_sets_image_and_collector(tmp_path: Path) -> No
     (copy / "mine" / "kustomization.yaml").write_text(documented)
     done = subprocess.run([kubectl, "kustomize", copy / "mine"], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
-    made = list(yaml.safe_load_all(done.stdout))
-    assert poller(pod(made))["image"] == "registry.example/obscura-poller:0.1.0"
-    (settings,) = (one["data"] for one in made if one["metadata"]["name"].startswith("poller-settings"))
+    objects = list(yaml.safe_load_all(done.stdout))
+    assert poller(pod(objects))["image"] == "registry.example/obscura-poller:0.1.0"
+    (settings,) = (
+        manifest["data"] for manifest in objects if manifest["metadata"]["name"].startswith("poller-settings")
+    )
     assert settings["POLLER_OTLP_ENDPOINT"] == "http://collector.example:4317"
-    assert "POLLER_MAX_REPLAY_LAG" in settings, "the others stay"
+    assert "POLLER_MAX_REPLAY_LAG" in settings, "the other settings remain"
 
 
 def test_the_network_policy_allows_every_port_that_the_documentation_recommends() -> None:
@@ -188,18 +194,18 @@ def test_the_network_policy_allows_every_port_that_the_documentation_recommends(
 
 
 def blocks(language: str) -> list[str]:
-    """The blocks of code of the operator's page."""
+    """Return the code blocks of the operator's page."""
     page = (ROOT / "docs/how-to/kubernetes.md").read_text(encoding="utf-8")
     return re.findall(rf"^```{language}\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
 
 
-def test_both_ways_run_the_same_container() -> None:
-    """Probes and what belongs to the pod aside."""
+def test_both_deployments_run_the_same_container() -> None:
+    """Except probes and fields of the pod."""
 
     def container(file: str, key: str) -> Manifest:
         document = yaml.safe_load((FOLDER / file).read_text(encoding="utf-8"))
-        (found,) = document["spec"]["template"]["spec"][key]
-        return {name: found[name] for name in ("image", "env", "envFrom", "livenessProbe", "resources")}
+        (item,) = document["spec"]["template"]["spec"][key]
+        return {name: item[name] for name in ("image", "env", "envFrom", "livenessProbe", "resources")}
 
     assert container("standalone/deployment.yaml", "containers") == container(
         "sidecar/sidecar.yaml", "initContainers"
@@ -218,6 +224,6 @@ def containers(spec: Manifest) -> Iterator[Manifest]:
 
 
 def poller(spec: Manifest) -> Manifest:
-    (found,) = (container for container in containers(spec) if container["name"] == "poller")
-    assert "obscura-poller" in found["image"]
-    return found
+    (container,) = (container for container in containers(spec) if container["name"] == "poller")
+    assert "obscura-poller" in container["image"]
+    return container

@@ -1,4 +1,4 @@
-"""deploy/role.sql makes a role that reads what the queries count, and can do nothing else."""
+"""deploy/role.sql creates a role that can read the tables of the queries, and can do nothing else."""
 
 from __future__ import annotations
 
@@ -17,30 +17,28 @@ Start = Callable[..., Process]
 pytestmark = pytest.mark.every_version
 
 
-def test_running_it_twice_changes_nothing(role: Role) -> None:
+def test_running_the_script_twice_changes_nothing(role: Role) -> None:
     first = role.made(extended="on", monitor="on").state()
     assert role.made(extended="on", monitor="on").state() == first
 
 
-def test_the_shipped_queries_are_polled_with_it_through_the_standby(
-    role: Role, poller_process: Start
-) -> None:
+def test_the_role_polls_the_shipped_queries_on_the_standby(role: Role, poller_process: Start) -> None:
     role.made(extended="on")
     process = poller_process(
         "poll", "--format", "json",
         env={"POLLER_DATABASE_URL": role.standby_dsn, "POLLER_QUERIES": "shipped:extended"},
     )  # fmt: skip
     code = process.wait()
-    polled = {told["query"]: told for told in json.loads(process.stdout)["queries"]}
+    polled = {query["query"]: query for query in json.loads(process.stdout)["queries"]}
 
     assert code == 0, (process.stdout, process.stderr)
     assert polled["users"]["samples"][0]["value"] == 37
-    skipped = {name: told["reason"] for name, told in polled.items() if told["state"] != "ok"}
-    # Those are for earlier releases of the server.
+    skipped = {name: query["reason"] for name, query in polled.items() if query["state"] != "ok"}
+    # Those queries are for earlier releases of the server.
     assert skipped == {"inbox_depth_by_user": "column", "one_time_pre_keys_by_user": "column"}
 
 
-def test_the_doctor_is_content_with_it(role: Role, poller_process: Start) -> None:
+def test_doctor_accepts_the_role(role: Role, poller_process: Start) -> None:
     role.made()
     process = poller_process("doctor", "--strict", env={"POLLER_DATABASE_URL": role.standby_dsn})
     code = process.wait()
@@ -53,7 +51,7 @@ def test_the_doctor_is_content_with_it(role: Role, poller_process: Start) -> Non
 
 @pytest.mark.parametrize("access", ["columns", "all"])
 def test_every_write_is_refused(role: Role, access: str) -> None:
-    """By default for being read-only, and by privilege for whoever switches that off."""
+    """The role is read-only by default, and has no privilege to write if a session disables that."""
     role.made(access=access)
     role.database.execute("CREATE SEQUENCE counter; CREATE VIEW everyone AS SELECT * FROM users")
     writes = [
@@ -74,13 +72,13 @@ def test_every_write_is_refused(role: Role, access: str) -> None:
         "COMMENT ON TABLE users IS 'mine'",
         "COPY attachments FROM PROGRAM 'cat'",
     ]
-    # Some are refused for want of a privilege even before.
+    # Some are refused earlier, because of a missing privilege.
     assert {role.refusal(write) for write in writes} <= {"25006", "42501"}
     refused = {write: role.refusal(write, may_write=True) for write in writes}
     assert set(refused.values()) == {"42501"}, refused
 
 
-def test_what_no_query_needs_is_not_to_be_read(role: Role) -> None:
+def test_objects_that_no_query_needs_are_not_readable(role: Role) -> None:
     role.made(extended="on", monitor="on")
     statements = [
         "SELECT password_hash FROM users",
@@ -108,7 +106,7 @@ def test_a_third_connection_is_refused(role: Role) -> None:
         psycopg.connect(role.standby_dsn)
 
 
-def test_whoever_logs_in_with_it_is_bounded(role: Role) -> None:
+def test_a_login_with_the_role_is_limited(role: Role) -> None:
     role.made()
     bounds = {
         "default_transaction_read_only": "on",
@@ -127,7 +125,7 @@ def test_whoever_logs_in_with_it_is_bounded(role: Role) -> None:
         } == {name: (value,) for name, value in bounds.items()}
 
 
-def test_a_column_that_comes_later_is_readable_after_another_run(role: Role) -> None:
+def test_a_column_added_later_is_readable_after_another_run(role: Role) -> None:
     role.database.execute("ALTER TABLE attachments DROP COLUMN size_bytes")
     role.made()
     assert role.run(MIGRATION, "-v", "ON_ERROR_STOP=1").returncode == 0
@@ -145,7 +143,7 @@ def test_with_access_to_all_every_table_is_readable(role: Role) -> None:
     ) == [(True, False)]
 
 
-def test_another_schema_is_where_the_queries_look(role: Role, poller_process: Start) -> None:
+def test_queries_read_another_schema_if_the_script_sets_it(role: Role, poller_process: Start) -> None:
     role.database.execute('CREATE SCHEMA "Chat"')
     for table in ("users", "messages"):
         role.database.execute(f'ALTER TABLE {table} SET SCHEMA "Chat"')
@@ -155,8 +153,8 @@ def test_another_schema_is_where_the_queries_look(role: Role, poller_process: St
     assert process.stdout.splitlines()[1].split()[3] == "37"
 
 
-def test_the_owner_of_the_database_can_run_it_without_being_superuser(role: Role) -> None:
-    """As in a managed service, where nobody is."""
+def test_the_owner_of_the_database_can_run_the_script_without_being_superuser(role: Role) -> None:
+    """In a managed service no role is a superuser."""
     owner, database = f"owner_{role.name}", role.database
     database.execute(f"CREATE ROLE {owner} LOGIN CREATEROLE; ALTER DATABASE {database.name} OWNER TO {owner}")
     try:
@@ -182,7 +180,7 @@ def test_the_owner_of_the_database_can_run_it_without_being_superuser(role: Role
         )
 
 
-def test_what_cannot_be_done_is_said_and_nothing_is_made(role: Role) -> None:
+def test_an_impossible_request_is_reported_and_changes_nothing(role: Role) -> None:
     def refused(message: str, dsn: str | None = None, **variables: str) -> None:
         done = role.make(dsn=dsn, **variables)
         assert done.returncode == 3, done
@@ -242,6 +240,6 @@ def test_the_migration_calls_no_operator_that_others_created_in_public(role: Rol
 
 
 def test_the_database_is_chosen_by_a_variable(role: Role) -> None:
-    """Whichever psql connects to first."""
+    """The database that psql connects to first does not matter."""
     role.made(database=role.database.name, dsn=role.database.site.primary)
     assert role.refusal("SELECT count(*) FROM users") is None

@@ -1,4 +1,4 @@
-"""The shipped queries ask what they say, on every released schema of the server."""
+"""The shipped queries return the documented values on every released schema of the server."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ EVERY = SHIPPED | EXTENDED
 
 
 class Site(Protocol):
-    """What is used here of the fixture `site`."""
+    """The part of the fixture `site` that these tests use."""
 
     @property
     def primary(self) -> str: ...
@@ -55,9 +55,9 @@ class Site(Protocol):
 
 @pytest.fixture
 def connection(site: Site) -> Iterator[psycopg.Connection[Any]]:
-    """One transaction on the primary that is never committed; its now() stands still.
+    """A transaction on the primary that is never committed; its now() is constant.
 
-    So no test needs a database of its own, which takes longer to make than the test to run.
+    So no test needs its own database, which takes longer to create than the test to run.
     """
     with psycopg.connect(site.primary) as connection:
         yield connection
@@ -65,7 +65,7 @@ def connection(site: Site) -> Iterator[psycopg.Connection[Any]]:
 
 
 class Server:
-    """A server's tables at one release, and rows for them that suit whichever release it is."""
+    """A server's tables at a release, and rows that fit the tables of every release."""
 
     def __init__(self, connection: psycopg.Connection[Any], release: str | None) -> None:
         self.connection = connection
@@ -73,23 +73,23 @@ class Server:
         connection.execute("SET LOCAL search_path TO released")
         if release is not None:
             connection.execute(SCHEMAS[release].read_bytes())
-        self.now: datetime = self.one("SELECT now()")
-        self.by_device = bool(self.one("SELECT to_regclass('devices') IS NOT NULL"))
+        self.now: datetime = self.scalar("SELECT now()")
+        self.by_device = bool(self.scalar("SELECT to_regclass('devices') IS NOT NULL"))
 
-    def one(self, statement: str) -> Any:
+    def scalar(self, statement: str) -> Any:
         row = self.connection.execute(statement.encode()).fetchone()
         assert row is not None
         return row[0]
 
     def insert(self, table: str, **values: object) -> None:
-        """Insert one row; values for columns that this release does not have are left out."""
-        known = {
+        """Insert a row; values for columns that this release does not have are omitted."""
+        columns = {
             name
             for (name,) in self.connection.execute(
                 "SELECT attname FROM pg_attribute WHERE attrelid = %s::regclass AND attnum > 0", (table,)
             )
         }
-        row = {name: value for name, value in values.items() if name in known}
+        row = {name: value for name, value in values.items() if name in columns}
         statement = sql.SQL("INSERT INTO {} ({}) VALUES ({})").format(
             sql.Identifier(table),
             sql.SQL(", ").join(map(sql.Identifier, row)),
@@ -98,7 +98,7 @@ class Server:
         self.connection.execute(statement, list(row.values()))
 
     def owner(self) -> uuid.UUID:
-        """A user with one device of the same id: whoever owns rows at this release has that id."""
+        """Insert a user, with a device of the same id if the release has devices; return the id."""
         owner = uuid.uuid4()
         self.insert("users", id=owner, username=f"user_{owner.hex}", password_hash="none")
         if self.by_device:
@@ -118,8 +118,8 @@ class Server:
             self.insert("one_time_pre_keys", id=number, user_id=owner, device_id=owner, public_key=b"k")
 
     def unmet(self, query: QueryDefinition) -> Skip | None:
-        """The poller's own answer to whether `query` can run here."""
-        facts = self.one(f"SELECT ({facts_query([query])})::text")
+        """Return the poller's reason to skip `query` here, if any."""
+        facts = self.scalar(f"SELECT ({facts_query([query])})::text")
         return unmet(query.requires, read_facts(facts.encode()))
 
     def ask(self, query: QueryDefinition) -> Mapped:
@@ -136,18 +136,18 @@ class Server:
         return to_samples(query, Rows(columns, values))
 
     def values(self, name: str) -> dict[str, int | float]:
-        """What a query comes to: `metric` or `metric{attribute}` and its value."""
+        """Return the results of a query: `metric` or `metric{attribute}` and its value."""
         return {
             sample.metric + "".join(f"{{{value}}}" for value in sample.attributes.values()): sample.value
             for sample in self.ask(EVERY[name]).samples
         }
 
     def value_of(self, metric: str) -> dict[str, int | float]:
-        """The series of one metric, from whichever query of this release feeds it."""
+        """Return the series of a metric, from the query that feeds it at this release."""
         feeding = [
             query
             for query in EVERY.values()
-            if any(one.name == metric for one in query.metrics) and self.unmet(query) is None
+            if any(definition.name == metric for definition in query.metrics) and self.unmet(query) is None
         ]
         (query,) = feeding
         return {
@@ -158,14 +158,14 @@ class Server:
 ARGUMENTS = (
     "bigint", "integer", "numeric", "double precision", "text", "varchar", "timestamptz", "interval", "uuid"
 )  # fmt: skip
-"""What the shipped queries pass to functions and operators, and what their constants may be read as."""
+"""Types of the arguments in the shipped queries, including the types that constants may have."""
 
 
 @pytest.mark.parametrize("name", EVERY)
-def test_no_function_or_operator_of_others_fits_a_shipped_query_better_than_postgresqls_own(
+def test_no_function_or_operator_of_another_role_matches_a_shipped_query_better_than_postgresqls_own(
     connection: psycopg.Connection[Any], name: str
 ) -> None:
-    """PostgreSQL takes an exact match of the types, wherever it is in the search_path, before any other."""
+    """PostgreSQL prefers an exact match of the types, regardless of its place in the search_path."""
     query = EVERY[name]
     server = Server(connection, "v0.6.1" if name.endswith("_by_user") else "demo")
     assert server.unmet(query) is None
@@ -196,12 +196,12 @@ def test_no_function_or_operator_of_others_fits_a_shipped_query_better_than_post
 
 
 def test_the_four_gauges_are_those_of_the_design_document() -> None:
-    told = {
+    gauges = {
         metric.name: (metric.description, metric.unit, metric.attribute_columns, dict(metric.attributes))
         for query in SHIPPED.values()
         for metric in query.metrics
     }
-    assert told == {
+    assert gauges == {
         "users_total": ("Total registered users.", "{user}", (), {}),
         "pending_messages_total": ("Messages waiting for delivery.", "{message}", (), {}),
         "attachments_total_count": ("Total non-expired attachments.", "{attachment}", (), {}),
@@ -209,7 +209,7 @@ def test_the_four_gauges_are_those_of_the_design_document() -> None:
     }
 
 
-def test_query_names_are_unique_and_one_metric_is_defined_one_way() -> None:
+def test_query_names_are_unique_and_each_metric_has_a_single_definition() -> None:
     queries = [*definitions("queries"), *definitions("queries/extended")]
     names = [query.name for query in queries]
     assert len(set(names)) == len(names)
@@ -217,7 +217,7 @@ def test_query_names_are_unique_and_one_metric_is_defined_one_way() -> None:
     for query in queries:
         for metric in query.metrics:
             ways.setdefault(metric.name, set()).add((metric.unit, metric.description))
-    assert {name: told for name, told in ways.items() if len(told) > 1} == {}
+    assert {name: variants for name, variants in ways.items() if len(variants) > 1} == {}
 
 
 PROMETHEUS_UNITS = {
@@ -242,18 +242,18 @@ def in_prometheus(name: str, unit: str) -> str:
 
 
 @pytest.mark.parametrize("unit", ["1", "s"])
-def test_the_translation_would_show_a_unit_that_adds_a_suffix(unit: str) -> None:
+def test_the_translation_shows_a_unit_that_adds_a_suffix(unit: str) -> None:
     assert in_prometheus("users_total", unit) != "users_total"
 
 
-def test_prometheus_leaves_every_name_alone() -> None:
+def test_prometheus_changes_no_name() -> None:
     for query in EVERY.values():
         for metric in query.metrics:
             assert in_prometheus(metric.name, metric.unit) == metric.name
 
 
 @pytest.mark.parametrize("release", [*SCHEMAS, None])
-def test_a_query_runs_exactly_where_its_requirements_are_met(
+def test_a_query_runs_only_on_releases_that_meet_its_requirements(
     connection: psycopg.Connection[Any], release: str | None
 ) -> None:
     server = Server(connection, release)
@@ -271,7 +271,7 @@ def test_a_query_runs_exactly_where_its_requirements_are_met(
 
 
 @pytest.mark.parametrize("release", SCHEMAS)
-def test_each_release_is_served_by_the_three_counts_and_by_one_query_of_each_pair(
+def test_each_release_runs_the_three_counts_and_exactly_a_query_of_each_pair(
     connection: psycopg.Connection[Any], release: str
 ) -> None:
     server = Server(connection, release)
@@ -298,7 +298,7 @@ def test_before_attachments_existed_users_and_messages_are_still_counted(
 
 
 @pytest.mark.parametrize("release", SCHEMAS)
-def test_expiry_is_judged_as_the_server_judges_it(connection: psycopg.Connection[Any], release: str) -> None:
+def test_expiry_follows_the_rule_of_the_server(connection: psycopg.Connection[Any], release: str) -> None:
     server = Server(connection, release)
     owner = server.owner()
     server.owner()
@@ -315,7 +315,7 @@ def test_expiry_is_judged_as_the_server_judges_it(connection: psycopg.Connection
 
 
 @pytest.mark.parametrize("release", SCHEMAS)
-def test_nothing_stored_is_zero_and_what_has_no_value_is_absent(
+def test_an_empty_table_is_zero_and_a_missing_value_is_absent(
     connection: psycopg.Connection[Any], release: str
 ) -> None:
     server = Server(connection, release)
@@ -329,7 +329,9 @@ def test_nothing_stored_is_zero_and_what_has_no_value_is_absent(
         assert mapped.quarantined == ({"null": 4 if "inbox_depth" in absent else 1} if absent else {})
 
 
-def test_a_total_of_bytes_is_exact_beyond_what_a_float_holds(connection: psycopg.Connection[Any]) -> None:
+def test_a_total_of_bytes_is_exact_beyond_the_precision_of_a_float(
+    connection: psycopg.Connection[Any],
+) -> None:
     server = Server(connection, "demo")
     for size in (2**60, 1):
         server.insert("attachments", size_bytes=size, expires_at=server.now)
@@ -337,7 +339,7 @@ def test_a_total_of_bytes_is_exact_beyond_what_a_float_holds(connection: psycopg
     assert (sample.value, type(sample.value)) == (2**60 + 1, int)
 
 
-def test_one_unknown_size_leaves_no_total_and_is_counted(connection: psycopg.Connection[Any]) -> None:
+def test_an_unknown_size_makes_the_total_absent_and_is_counted(connection: psycopg.Connection[Any]) -> None:
     server = Server(connection, "demo")
     for size, expires_at in ((500, server.now), (None, server.now), (70, server.now - MICROSECOND)):
         server.insert("attachments", size_bytes=size, expires_at=expires_at)
@@ -357,9 +359,9 @@ def test_an_unknown_size_that_has_expired_does_not_matter(connection: psycopg.Co
 
 
 @pytest.mark.parametrize("release", SCHEMAS)
-def test_inbox_depth_is_told_per_recipient(connection: psycopg.Connection[Any], release: str) -> None:
+def test_inbox_depth_is_exported_per_recipient(connection: psycopg.Connection[Any], release: str) -> None:
     server = Server(connection, release)
-    server.owner()  # has no message, hence no inbox
+    server.owner()  # a user without messages has no inbox
     for depth in (1, 2, 3, 1000):
         owner = server.owner()
         for _ in range(depth):
@@ -376,11 +378,11 @@ def test_inbox_depth_is_told_per_recipient(connection: psycopg.Connection[Any], 
 
 
 @pytest.mark.parametrize("release", SCHEMAS)
-def test_an_identity_without_keys_is_counted_as_one_with_none_left(
+def test_an_identity_without_keys_counts_as_having_none_left(
     connection: psycopg.Connection[Any], release: str
 ) -> None:
     server = Server(connection, release)
-    server.owner()  # never published a key: not an identity
+    server.owner()  # a user that never published a key is not an identity
     for keys in (0, 0, 1, 9, 10, 49, 50):
         server.identity(keys)
     assert server.value_of("one_time_pre_keys_total") == {"one_time_pre_keys_total": 119}
@@ -393,7 +395,7 @@ def test_an_identity_without_keys_is_counted_as_one_with_none_left(
 
 
 @pytest.mark.parametrize("release", SCHEMAS)
-def test_the_oldest_message_is_the_oldest_that_still_waits(
+def test_the_oldest_message_is_the_oldest_pending_message(
     connection: psycopg.Connection[Any], release: str
 ) -> None:
     server = Server(connection, release)
@@ -429,7 +431,7 @@ def test_backups_push_tokens_and_devices_are_counted(
     ("name", "index"),
     [("pending_messages", "idx_messages_expires_at"), ("attachments", "idx_attachments_expires_at")],
 )
-def test_the_count_can_be_answered_by_the_index_alone(
+def test_the_count_needs_only_the_index(
     connection: psycopg.Connection[Any], release: str, name: str, index: str
 ) -> None:
     server = Server(connection, release)
@@ -441,14 +443,14 @@ def test_the_count_can_be_answered_by_the_index_alone(
 
 
 def test_the_demo_has_the_newest_schema_and_the_size_column(connection: psycopg.Connection[Any]) -> None:
-    told = (
+    statement = (
         "SELECT array_agg(concat_ws(' ', table_name, column_name, data_type, is_nullable) ORDER BY 1)::text[]"
         " FROM information_schema.columns WHERE table_schema = current_schema()"
     )
     columns = []
     for release in ("v0.9.4", "demo"):
         with connection.transaction(force_rollback=True):
-            columns.append(set(Server(connection, release).one(told)))
+            columns.append(set(Server(connection, release).scalar(statement)))
     released, demo = columns
     assert demo - released == {"attachments size_bytes bigint YES"}
     assert released - demo == set()
@@ -456,7 +458,7 @@ def test_the_demo_has_the_newest_schema_and_the_size_column(connection: psycopg.
 
 @pytest.fixture
 def migrated(database: Database) -> Iterator[psycopg.Connection[Any]]:
-    """A connection to tables of v0.9.4 with one attachment, in a schema of their own."""
+    """A connection to the tables of v0.9.4 with an attachment, in a separate schema."""
     options = "-c search_path=migrated -c client_min_messages=warning"
     with psycopg.connect(database.primary_dsn, autocommit=True, options=options) as connection:
         connection.execute("CREATE SCHEMA migrated")
@@ -477,18 +479,18 @@ def the_column(connection: psycopg.Connection[Any]) -> list[tuple[Any, ...]]:
     ).fetchall()
 
 
-def test_the_migration_adds_the_column_and_can_run_again(migrated: psycopg.Connection[Any]) -> None:
+def test_the_migration_adds_the_column_and_can_be_repeated(migrated: psycopg.Connection[Any]) -> None:
     before = migrated.execute("SELECT pg_relation_filenode('attachments')").fetchone()
     assert before is not None
     for _ in range(2):
         migrated.execute(MIGRATION.read_bytes())
-        # The file of the table is the one it was: nothing was rewritten.
+        # The table has the same file as before, so it was not rewritten.
         assert the_column(migrated) == [("bigint", False, False, True, before[0])]
     with pytest.raises(psycopg.errors.CheckViolation):
         migrated.execute("UPDATE attachments SET size_bytes = -1")
 
 
-def test_the_migration_gives_up_behind_a_long_transaction(
+def test_the_migration_fails_quickly_if_a_long_transaction_holds_the_lock(
     migrated: psycopg.Connection[Any], database: Database
 ) -> None:
     with psycopg.connect(database.primary_dsn) as reader:
@@ -502,12 +504,12 @@ def test_the_migration_gives_up_behind_a_long_transaction(
 
 
 def by_hand(start: str) -> bytes:
-    """A statement that the migration's comments tell people to run."""
+    """Return a statement that the comments of the migration ask the operator to run."""
     text = re.sub(r"^-- {0,8}", "", MIGRATION.read_text(), flags=re.MULTILINE)
     return text[text.index(start) : text.index(";", text.index(start))].encode()
 
 
-def test_the_sizes_come_from_a_listing_of_the_storage_and_can_be_dropped_again(
+def test_the_sizes_can_be_loaded_from_a_storage_listing_and_dropped_again(
     migrated: psycopg.Connection[Any],
 ) -> None:
     migrated.execute(MIGRATION.read_bytes())
@@ -521,15 +523,15 @@ def test_the_sizes_come_from_a_listing_of_the_storage_and_can_be_dropped_again(
         (bare,),
     )
     migrated.execute(by_hand("CREATE INDEX ON listing"))
-    one_by_one = by_hand("WITH batch").replace(b"LIMIT 1000", b"LIMIT 1")
-    assert [migrated.execute(one_by_one).rowcount for _ in range(3)] == [1, 1, 0]
+    row_by_row = by_hand("WITH batch").replace(b"LIMIT 1000", b"LIMIT 1")
+    assert [migrated.execute(row_by_row).rowcount for _ in range(3)] == [1, 1, 0]
     assert migrated.execute(by_hand("SELECT id, expires_at FROM attachments")).fetchall() == []
     migrated.execute(by_hand("ALTER TABLE attachments DROP COLUMN"))
     assert the_column(migrated) == []
 
 
 @pytest.mark.postgres
-def test_a_table_that_another_application_calls_users_is_not_counted(
+def test_a_users_table_of_another_application_is_not_counted(
     database: Database, poller_process: Callable[..., Process]
 ) -> None:
     """On a database that is not the messaging server's, every shipped query is skipped."""
@@ -547,4 +549,4 @@ def test_a_table_that_another_application_calls_users_is_not_counted(
     polled = json.loads(process.stdout)["queries"]
 
     assert len(polled) == len(EVERY)
-    assert {(one["state"], len(one["samples"])) for one in polled} == {("skipped", 0)}
+    assert {(query["state"], len(query["samples"])) for query in polled} == {("skipped", 0)}

@@ -1,4 +1,4 @@
-"""The units: understood by systemd, as closed as stated, and of one mind with the program."""
+"""The units: valid for systemd, as restricted as documented, and consistent with the program."""
 
 from __future__ import annotations
 
@@ -24,28 +24,28 @@ def systemd_analyze() -> str:
 
 
 def unit(name: str) -> list[tuple[str, str]]:
-    """The settings of a unit file, in order; a name may come more than once."""
+    """Return the settings of a unit file in order; a name may occur several times."""
     text = (FOLDER / name).read_text(encoding="utf-8")
     return re.findall(r"^(\w+)=(.*)$", text, re.MULTILINE)
 
 
 @pytest.mark.parametrize("name", [DAEMON, ONCE])
-def test_the_exposure_is_as_stated(name: str, systemd_analyze: str) -> None:
+def test_the_exposure_is_as_documented(name: str, systemd_analyze: str) -> None:
     done = subprocess.run(
         [systemd_analyze, "security", "--offline=yes", "--no-pager", FOLDER / name],
         capture_output=True,
         text=True,
     )
-    found = re.search(r"Overall exposure level for \S+: ([\d.]+)", done.stdout)
-    assert found is not None, done.stderr
-    assert float(found[1]) <= STATED_EXPOSURE
+    match = re.search(r"Overall exposure level for \S+: ([\d.]+)", done.stdout)
+    assert match is not None, done.stderr
+    assert float(match[1]) <= STATED_EXPOSURE
     page = (ROOT / "docs/how-to/systemd.md").read_text(encoding="utf-8")
     stated = re.findall(r"`systemd-analyze security`[^.]*?(\d\.\d)", page)
     assert {float(number) for number in stated} == {STATED_EXPOSURE}
 
 
 def test_systemd_understands_every_line(tmp_path: Path, systemd_analyze: str) -> None:
-    """With a program where the units have it, so that nothing at all is left to complain of."""
+    """A program is installed at the path in the units, so that systemd has no reason for a warning."""
     program = tmp_path / "poller"
     program.write_text("#!/bin/sh\n")
     program.chmod(0o755)
@@ -62,10 +62,10 @@ def test_systemd_understands_every_line(tmp_path: Path, systemd_analyze: str) ->
     assert [line for line in done.stderr.splitlines() if "poller" in line] == []
 
 
-def test_the_documented_place_of_query_files_is_readable_to_the_service_and_secrets_are_not(
+def test_the_service_can_read_the_documented_query_files_and_not_the_secrets(
     tmp_path: Path,
 ) -> None:
-    """The service runs as a user that is made for it: it reads what everybody may read."""
+    """The service runs as a dynamic user, which reads only world-readable files."""
     page = (ROOT / "docs/how-to/systemd.md").read_text(encoding="utf-8")
     (block,) = re.findall(r"^```sh\n(python3 -m venv /opt.*?)^```", page, re.MULTILINE | re.DOTALL)
     commands = [line for line in block.splitlines() if "/etc/poller" in line]
@@ -83,7 +83,7 @@ def test_the_documented_place_of_query_files_is_readable_to_the_service_and_secr
     assert all((folder / name).stat().st_mode & 0o077 == 0 for name in ("database_url", "poller.env"))
 
 
-def test_both_services_are_closed_alike() -> None:
+def test_both_services_have_the_same_restrictions() -> None:
     def closed(name: str) -> list[str]:
         text = (FOLDER / name).read_text(encoding="utf-8")
         return text[text.index(_HARDENING) :].partition("\n[Install]")[0].strip().splitlines()
@@ -91,15 +91,15 @@ def test_both_services_are_closed_alike() -> None:
     assert closed(DAEMON) == closed(ONCE)
 
 
-def test_the_units_set_what_the_program_reads() -> None:
-    known = {variable for setting in SETTINGS.values() for variable in setting.variables}
+def test_the_units_set_only_variables_that_the_program_reads() -> None:
+    supported = {variable for setting in SETTINGS.values() for variable in setting.variables}
     for name in (DAEMON, ONCE):
         environment = [value.partition("=")[0] for key, value in unit(name) if key == "Environment"]
         set_here = {
             variable.removesuffix("_FILE") for variable in environment if variable.startswith("POLLER_")
         }
         assert "POLLER_DATABASE_URL" in set_here
-        assert set_here <= known
+        assert set_here <= supported
     daemon = dict(unit(DAEMON))
     assert daemon["Type"] == "notify"
     assert daemon["RestartPreventExitStatus"] == "2"

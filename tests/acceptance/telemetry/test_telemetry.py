@@ -27,11 +27,11 @@ from tests.bed.watch import NAME
 Start = Callable[..., Process]
 TICK = "tick default/1s"
 PATIENCE = 90.0
-"""Seconds; nothing here is about speed."""
+"""Seconds; no test depends on speed."""
 
 
 def environment(dsn: str, receiver: Receiver, protocol: str = "grpc", **more: str) -> dict[str, str]:
-    """What an operator sets, and short intervals, also of what the SDK gathers."""
+    """Return the variables that an operator sets, with short intervals for the SDK as well."""
     return {
         "POLLER_DATABASE_URL": dsn,
         "POLLER_OTLP_ENDPOINT": receiver.grpc_endpoint if protocol == "grpc" else receiver.http_endpoint,
@@ -56,7 +56,7 @@ def lines(process: Process) -> list[dict[str, Any]]:
 
 
 def exemplars(receiver: Receiver) -> set[tuple[str, str]]:
-    """The traces and spans that the exemplars of histograms name."""
+    """Return the trace and span ids of the exemplars of histograms."""
     return {
         (exemplar.trace_id.hex(), exemplar.span_id.hex())
         for received in receiver.requests()
@@ -74,10 +74,10 @@ def exemplars(receiver: Receiver) -> set[tuple[str, str]]:
 
 @pytest.mark.postgres
 @pytest.mark.parametrize("protocol", ["grpc", "http"])
-def test_a_tick_arrives_as_one_tree_and_its_log_lines_lead_there(
+def test_a_tick_arrives_as_a_single_trace_and_its_log_records_refer_to_it(
     database: Database, receiver: Receiver, poller_process: Start, tmp_path: Path, protocol: str
 ) -> None:
-    """Parents, kinds, status, SQLSTATE, server and times; and ids in the log that are those of the spans."""
+    """Parents, kinds, status, SQLSTATE, server and times are correct, and log records have the spans' ids."""
     queries = write_queries(
         tmp_path, ("good", "SELECT 1 AS n"), ("divided", "SELECT 1/0 AS n"), ("better", "SELECT 2 AS n")
     )
@@ -113,46 +113,48 @@ def test_a_tick_arrives_as_one_tree_and_its_log_lines_lead_there(
     assert tick.resource["service.name"] == "obscura-poller"
     assert tick.resource["service.instance.id"] == "test"
     assert line["span_id"] == children["divided"].span_id
-    sighted = next(one for one in lines(process) if one["message"].startswith("polling the standby"))
-    assert sighted["span_id"] in {span.span_id for span in receiver.spans(TICK)}
+    server_line = next(
+        entry for entry in lines(process) if entry["message"].startswith("polling the standby")
+    )
+    assert server_line["span_id"] in {span.span_id for span in receiver.spans(TICK)}
     assert {received.protocol for received in receiver.requests("traces")} == {protocol}
     assert receiver.wait_until(
         lambda: exemplars(receiver) & {(span.trace_id, span.span_id) for span in receiver.spans("good")},
         PATIENCE,
-    ), "the histogram of durations leads to the spans"
+    ), "the histogram of durations refers to the spans"
 
 
 @pytest.mark.postgres
-def test_the_server_shows_the_trace_that_a_query_belongs_to(
+def test_the_server_shows_the_trace_of_a_query(
     database: Database, receiver: Receiver, poller_process: Start, tmp_path: Path
 ) -> None:
     """POLLER_SQL_COMMENTS=traceparent: pg_stat_activity names the query and the tick's span."""
     queries = write_queries(tmp_path, ("nap", "SELECT count(*) AS n FROM pg_sleep(0.7)"))
     more = {"POLLER_QUERIES": queries, "POLLER_SQL_COMMENTS": "traceparent", "POLLER_MAX_DUTY_CYCLE": "100%"}
     poller_process("run", env=environment(database.standby_dsn, receiver, **more))
-    shown: list[str] = []
+    texts: list[str] = []
 
     def look() -> bool:
         rows = database.ask_standby(
             "SELECT query FROM pg_stat_activity WHERE wait_event = 'PgSleep' "
             f"AND datname = current_database() AND application_name = '{NAME}'"
         )
-        shown[:] = [query for (query,) in rows]
-        return bool(shown)
+        texts[:] = [query for (query,) in rows]
+        return bool(texts)
 
     assert eventually(look, PATIENCE)
-    found = re.search(r"/\*query='nap',traceparent='00-(\w{32})-(\w{16})-\w\w'\*/$", shown[0])
-    assert found, shown
+    match = re.search(r"/\*query='nap',traceparent='00-(\w{32})-(\w{16})-\w\w'\*/$", texts[0])
+    assert match, texts
     assert receiver.wait_until(
-        lambda: found.groups() in {(span.trace_id, span.span_id) for span in receiver.spans(TICK)}, PATIENCE
+        lambda: match.groups() in {(span.trace_id, span.span_id) for span in receiver.spans(TICK)}, PATIENCE
     )
 
 
 @pytest.mark.postgres
-def test_a_sampler_may_leave_all_spans_out(
+def test_a_sampler_may_drop_all_spans(
     database: Database, receiver: Receiver, poller_process: Start, tmp_path: Path
 ) -> None:
-    """OTEL_TRACES_SAMPLER is the standard's; the log lines have ids all the same."""
+    """OTEL_TRACES_SAMPLER selects the sampler; log lines still have ids."""
     queries = write_queries(tmp_path, ("divided", "SELECT 1/0 AS n"), ("good", "SELECT 1 AS n"))
     env = environment(
         database.standby_dsn, receiver, POLLER_QUERIES=queries, OTEL_TRACES_SAMPLER="always_off"
@@ -168,7 +170,7 @@ def test_a_sampler_may_leave_all_spans_out(
 
 
 @pytest.mark.postgres
-def test_a_one_shot_poll_pushes_its_spans(
+def test_a_single_poll_exports_its_spans(
     server: MessagingServer, receiver: Receiver, poller_process: Start
 ) -> None:
     process = poller_process("poll", "--push", env=environment(server.standby_dsn, receiver))
@@ -180,32 +182,32 @@ def test_a_one_shot_poll_pushes_its_spans(
 
 
 @pytest.mark.postgres
-def test_a_collector_that_takes_no_spans_is_said_once_and_still_gets_the_metrics(
+def test_a_collector_without_spans_is_reported_once_and_still_gets_the_metrics(
     server: MessagingServer, receiver: Receiver, poller_process: Start
 ) -> None:
-    """And once it does take them, that is said as well."""
+    """The recovery is logged as well."""
     receiver.answers = {"traces": Answer("UNIMPLEMENTED", 404, "no such pipeline")}
     process = poller_process("run", env=environment(server.standby_dsn, receiver))
-    told = json.loads(process.wait_for_line(".*export of spans failed.*", PATIENCE).group())
+    record = json.loads(process.wait_for_line(".*export of spans failed.*", PATIENCE).group())
     receiver.wait_for_attempts(4, PATIENCE, signal="traces")
     receiver.wait_for(lambda points: [point for point in points if point.metric == "users_total"], PATIENCE)
     receiver.answers = {}
     process.wait_for_line("export of spans works again", PATIENCE)
 
-    assert told["severity"] == "INFO", "spans were not asked for"
-    assert told["hint"] == "the collector takes no spans; POLLER_TRACES=false sends none"
+    assert record["severity"] == "INFO", "spans are only on by default"
+    assert record["hint"] == "the collector takes no spans; POLLER_TRACES=false sends none"
     assert process.stderr.count("export of spans failed") == 1
     assert "export failed" not in process.stderr
 
 
-# --- the end ------------------------------------------------------------------------------------------
+# --- shutdown -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.postgres
-def test_the_last_spans_and_log_records_are_sent_at_the_end(
+def test_the_last_spans_and_log_records_are_sent_at_shutdown(
     server: MessagingServer, receiver: Receiver, poller_process: Start
 ) -> None:
-    """Long before they would be due."""
+    """Shutdown sends them long before the next export is due."""
     late = {"OTEL_BSP_SCHEDULE_DELAY": "3600000", "OTEL_BLRP_SCHEDULE_DELAY": "3600000"}
     env = environment(
         server.standby_dsn,
@@ -229,10 +231,10 @@ def test_the_last_spans_and_log_records_are_sent_at_the_end(
 @pytest.mark.parametrize(
     ("protocol", "collector"), [("grpc", "gone"), ("grpc", "hanging"), ("http", "hanging")]
 )
-def test_a_collector_that_is_away_does_not_hold_up_the_end(
+def test_an_unreachable_collector_does_not_delay_the_shutdown(
     server: MessagingServer, poller_process: Start, protocol: str, collector: str
 ) -> None:
-    """Nor does one that takes metrics and hangs on everything else."""
+    """A collector that accepts metrics and hangs for the other signals does not delay it either."""
     with Receiver() as receiver:
         env = environment(
             server.standby_dsn,
@@ -252,18 +254,18 @@ def test_a_collector_that_is_away_does_not_hold_up_the_end(
             receiver.wait_for_attempts(1, PATIENCE, signal="traces")
             receiver.wait_for_attempts(1, PATIENCE, signal="logs")
         process.send(signal.SIGTERM)
-        # An hour of patience with the collector would be seen; a stalled machine is none of our business.
+        # The limit is far below the hour of the export timeout, and long enough for a stalled machine.
         code = process.wait(PATIENCE)
 
     assert code == 0
     assert "Traceback" not in process.stderr
 
 
-# --- off ----------------------------------------------------------------------------------------------
+# --- telemetry switched off ---------------------------------------------------------------------------
 
 
 def modules_of(*arguments: str, env: Mapping[str, str]) -> set[str]:
-    """Every module that a command of the poller has imported at its end."""
+    """Return every module that a command of the poller has imported."""
     code = (
         "import sys\n"
         "from poller.cli.app import main\n"
@@ -278,14 +280,14 @@ def modules_of(*arguments: str, env: Mapping[str, str]) -> set[str]:
 
 
 @pytest.mark.postgres
-def test_without_an_endpoint_nothing_of_an_sdk_is_imported(server: MessagingServer) -> None:
+def test_without_an_endpoint_no_sdk_is_imported(server: MessagingServer) -> None:
     loaded = modules_of("poll", env={"POLLER_DATABASE_URL": server.standby_dsn, "POLLER_OTLP_LOGS": "true"})
     assert "poller.telemetry.traces" in loaded
     assert not {name for name in loaded if re.match(r"opentelemetry\.(sdk|exporter|proto)|grpc", name)}
 
 
 @pytest.mark.postgres
-def test_switched_off_nothing_of_it_is_imported(server: MessagingServer, receiver: Receiver) -> None:
+def test_no_sdk_is_imported_if_telemetry_is_off(server: MessagingServer, receiver: Receiver) -> None:
     env = environment(server.standby_dsn, receiver, POLLER_TRACES="false")
     loaded = modules_of("poll", "--push", env=env)
     assert "poller.otlp.exporter" in loaded
@@ -305,16 +307,17 @@ def test_switched_off_nothing_of_it_is_imported(server: MessagingServer, receive
 
 @pytest.mark.postgres
 @pytest.mark.parametrize("protocol", ["grpc", "http"])
-def test_log_records_arrive_as_they_stand_on_stderr(
+def test_exported_log_records_equal_those_on_stderr(
     database: Database, receiver: Receiver, poller_process: Start, tmp_path: Path, protocol: str
 ) -> None:
-    """Severity, body, fields, the ids of the query's span; and what stderr masks is masked here too."""
+    """Severity, body, fields and ids of the query's span are equal, and secrets are masked as on stderr."""
     queries = write_queries(tmp_path, ("telling", "SELECT 'hunter2secret'::int AS n"))
     dsn = make_conninfo(database.standby_dsn, password="hunter2secret")
     env = environment(dsn, receiver, protocol, POLLER_QUERIES=queries, POLLER_OTLP_LOGS="true")
     process = poller_process("run", env=env)
     record = receiver.wait_until(
-        lambda: next((one for one in receiver.records() if "telling failed" in str(one.body)), None), PATIENCE
+        lambda: next((record for record in receiver.records() if "telling failed" in str(record.body)), None),
+        PATIENCE,
     )
     assert record is not None
     line = json.loads(process.wait_for_line(".*query telling failed.*", PATIENCE).group())
@@ -332,13 +335,13 @@ def test_log_records_arrive_as_they_stand_on_stderr(
     assert (record.trace_id, record.span_id) == (line["trace_id"], line["span_id"])
     assert record.trace_id == span.trace_id
     assert record.resource["service.instance.id"] == "test"
-    everything = [str(one.request) for kind in ("traces", "logs") for one in receiver.attempts(kind)]
+    everything = [str(record.request) for kind in ("traces", "logs") for record in receiver.attempts(kind)]
     assert "hunter2secret" not in "".join(everything) + process.stderr
     assert {received.protocol for received in receiver.requests("logs")} == {protocol}
 
 
 @pytest.mark.postgres
-def test_without_an_endpoint_log_records_have_nowhere_to_go_and_say_so(
+def test_exporting_log_records_without_an_endpoint_is_reported(
     server: MessagingServer, poller_process: Start
 ) -> None:
     env = {"POLLER_DATABASE_URL": server.standby_dsn, "POLLER_OTLP_LOGS": "true"}

@@ -1,4 +1,4 @@
-"""`poller doctor` examines everything that a poll depends on, and advises what to do about failures."""
+"""`poller doctor` examines everything that a poll depends on, and gives advice about failures."""
 
 from __future__ import annotations
 
@@ -41,17 +41,19 @@ PROTOCOLS: list[Protocol] = ["grpc", "http/protobuf"]
 
 
 def examined(start: Start, *options: str, code: int | None = None, **environ: str) -> dict[str, Json]:
-    """Every check of `poller doctor` by name, after asserting what holds for each run."""
+    """Return every check of `poller doctor` by name, after assertions that hold for each run."""
     process = start("doctor", "--format", "json", *options, env=environ)
     ended = process.wait()
     assert process.stdout, process
-    told = json.loads(process.stdout)
-    assert ended == (0 if told["ok"] else 1), process
+    report = json.loads(process.stdout)
+    assert ended == (0 if report["ok"] else 1), process
     assert code in (None, ended), process
-    assert told["ok"] is all(check["state"] != "fail" for check in told["checks"])
+    assert report["ok"] is all(check["state"] != "fail" for check in report["checks"])
     assert "Traceback" not in process.stderr
     assert "sekret" not in process.stdout + process.stderr
-    return {" ".join(filter(None, (one["check"], one.get("subject")))): one for one in told["checks"]}
+    return {
+        " ".join(filter(None, (check["check"], check.get("subject")))): check for check in report["checks"]
+    }
 
 
 def states(checks: dict[str, Json]) -> dict[str, str]:
@@ -115,8 +117,8 @@ def test_a_schema_that_another_role_owns_or_may_create_in_the_search_path_is_a_w
     server: MessagingServer, poller_process: Start
 ) -> None:
     def open_schemas() -> dict[str, list[str]]:
-        found = examined(poller_process, POLLER_DATABASE_URL=make_conninfo(server.primary_dsn, user=mine))
-        return dict(found["search_path"]["facts"]["open_schemas"]) if "search_path" in found else {}
+        checks = examined(poller_process, POLLER_DATABASE_URL=make_conninfo(server.primary_dsn, user=mine))
+        return dict(checks["search_path"]["facts"]["open_schemas"]) if "search_path" in checks else {}
 
     mine, other = f"mine_{server.name}", f"other_{server.name}"
     server.execute(
@@ -141,14 +143,14 @@ def test_a_schema_of_the_search_path_in_which_others_may_create_is_a_warning(
 ) -> None:
     """Schemas in which only superusers may create, and those outside the search_path, do not count."""
 
-    def found() -> Json | None:
+    def search_path() -> Json | None:
         return examined(poller_process, POLLER_DATABASE_URL=server.primary_dsn).get("search_path")
 
     server.execute("REVOKE CREATE ON SCHEMA public FROM PUBLIC")
     server.execute("CREATE SCHEMA apart; GRANT CREATE ON SCHEMA apart TO PUBLIC, pg_monitor")
-    assert found() is None
+    assert search_path() is None
     server.execute(f"ALTER DATABASE {server.name} SET search_path = public, apart")
-    warning = found()
+    warning = search_path()
     assert warning is not None
     assert (warning["state"], warning["facts"]["open_schemas"]) == (
         "warn",
@@ -164,15 +166,15 @@ def test_lines_fit_a_terminal_of_80_columns_and_have_colour_unless_disabled(
     server: MessagingServer, no_color: str
 ) -> None:
     (closed,) = free_ports(1)
-    shown = on_terminal(
+    output = on_terminal(
         NO_COLOR=no_color,
         POLLER_DATABASE_URL=server.primary_dsn,
         POLLER_OTLP_ENDPOINT=f"http://{LOOPBACK}:{closed}",
         POLLER_EXPORT_TIMEOUT="500ms",
     )
-    assert ("\x1b[31mfail" in shown) is (no_color == "")
-    assert ("\x1b[33mwarn" in shown) is (no_color == "")
-    text = plain(shown)
+    assert ("\x1b[31mfail" in output) is (no_color == "")
+    assert ("\x1b[33mwarn" in output) is (no_color == "")
+    text = plain(output)
     assert all(len(line) <= 80 for line in text.splitlines()), text
     assert "-> start the collector" in text
     assert "1 failed, " in text
@@ -189,20 +191,20 @@ def on_terminal(**environ: str) -> str:
         stderr=subprocess.DEVNULL,
     )
     os.close(child)
-    shown = b""
+    output = b""
     while True:
         try:
             read = os.read(main, 65536)
-        except OSError:  # Linux's way to say that the other side is closed
+        except OSError:  # raised on Linux when the other side is closed
             break
-        shown += read
+        output += read
     os.close(main)
     assert process.wait(30) == 1
-    return shown.decode()
+    return output.decode()
 
 
-def plain(shown: str) -> str:
-    return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown)
+def plain(text: str) -> str:
+    return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text)
 
 
 def test_failures_decide_the_result_and_warnings_do_not() -> None:
@@ -221,16 +223,16 @@ def test_failures_decide_the_result_and_warnings_do_not() -> None:
 def test_privileges_in_excess_are_a_warning_and_with_strict_a_failure(
     server: MessagingServer, poller_process: Start
 ) -> None:
-    given = {"POLLER_DATABASE_URL": server.standby_dsn}
-    checks = examined(poller_process, code=0, **given)
+    environ = {"POLLER_DATABASE_URL": server.standby_dsn}
+    checks = examined(poller_process, code=0, **environ)
     assert checks["role"]["state"] == "warn"
     assert "superuser" in checks["role"]["detail"]
     assert "deploy/role.sql" in checks["role"]["advice"]
     assert checks["connections"]["detail"] == "1 in use; a superuser has no limit"
 
     for strict in (
-        examined(poller_process, "--strict", code=1, **given),
-        examined(poller_process, code=1, POLLER_STRICT="true", **given),
+        examined(poller_process, "--strict", code=1, **environ),
+        examined(poller_process, code=1, POLLER_STRICT="true", **environ),
     ):
         assert strict["role"]["state"] == "fail"
         # Like the daemon, it sends no query with such a role.
@@ -238,19 +240,19 @@ def test_privileges_in_excess_are_a_warning_and_with_strict_a_failure(
         assert strict["query users"]["detail"] == "not run: see role"
         assert strict["query users"]["facts"]["cost"] is None
         assert strict["lag"]["state"] == "ok"
-    assert examined(poller_process, "--no-strict", code=0, POLLER_STRICT="true", **given)
+    assert examined(poller_process, "--no-strict", code=0, POLLER_STRICT="true", **environ)
 
 
 @pytest.mark.every_version
-def test_a_role_that_could_switch_to_one_that_writes_may_write(
+def test_a_role_that_can_switch_to_a_writing_role_counts_as_writing(
     server: MessagingServer, poller_process: Start
 ) -> None:
     role = f"switching_{server.name}"
     server.execute(f"CREATE ROLE {role} LOGIN NOINHERIT; GRANT pg_write_all_data TO {role}")
     server.replayed()
     try:
-        given = {"POLLER_DATABASE_URL": make_conninfo(server.standby_dsn, user=role)}
-        checks = examined(poller_process, "--strict", code=1, **given)
+        environ = {"POLLER_DATABASE_URL": make_conninfo(server.standby_dsn, user=role)}
+        checks = examined(poller_process, "--strict", code=1, **environ)
         assert checks["role"]["state"] == "fail"
         assert "member of pg_write_all_data" in checks["role"]["detail"]
     finally:
@@ -262,10 +264,10 @@ def test_each_missing_limit_is_reported_with_its_command() -> None:
     for name, value in {
         "temp_file_limit": "-1", "max_parallel_workers_per_gather": "2", "hash_mem_multiplier": "1.5"
     }.items():  # fmt: skip
-        found = limits("Po ller", {**good, name: value})
-        assert (found.severity, found.facts["missing"]) == ("warning", [name])
-        assert found.advice is not None
-        assert found.advice.startswith(f'ALTER ROLE "Po ller" SET {name} = ')
+        diagnostic = limits("Po ller", {**good, name: value})
+        assert (diagnostic.severity, diagnostic.facts["missing"]) == ("warning", [name])
+        assert diagnostic.advice is not None
+        assert diagnostic.advice.startswith(f'ALTER ROLE "Po ller" SET {name} = ')
     assert limits("poller", good).severity == "ok"
     del good["hash_mem_multiplier"]  # which PostgreSQL 12 does not have
     assert limits("poller", good).severity == "ok"
@@ -309,8 +311,8 @@ def test_a_lag_above_the_limit_fails_and_no_query_is_run(
 def test_recovery_conflicts_are_reported_for_the_longest_query(
     server: MessagingServer, poller_process: Start
 ) -> None:
-    given = {"POLLER_DATABASE_URL": server.standby_dsn, "POLLER_TIMEOUT": "60s"}
-    checks = examined(poller_process, code=0, **given)
+    environ = {"POLLER_DATABASE_URL": server.standby_dsn, "POLLER_TIMEOUT": "60s"}
+    checks = examined(poller_process, code=0, **environ)
     assert checks["conflicts"]["state"] == "warn"
     assert "max_standby_streaming_delay 30s, hot_standby_feedback off" in checks["conflicts"]["detail"]
     assert "hot_standby_feedback = on" in checks["conflicts"]["advice"]
@@ -327,20 +329,20 @@ def test_each_pair_of_delay_and_feedback() -> None:
         {"name": "slow", "sql": "SELECT 1 AS n", "timeout": "40s", "metrics": [metric]}
     ).definition()
 
-    def told(delay: int, feedback: str) -> tuple[str, str]:
+    def verdict(delay: int, feedback: str) -> tuple[str, str]:
         server_info = ServerInfo("standby", 5432, True, 1, 0.0, 0.0, "", 0.0)
         settings = {"max_standby_streaming_delay": str(delay), "hot_standby_feedback": feedback}
         *_, conflicts = examine_replay(server_info, settings, [slow], require_standby="warn", max_lag=None)
         return conflicts.severity, conflicts.message.partition(": ")[2]
 
-    assert told(-1, "off") == ("ok", "a query may run 40s (slow), and replay waits for it")
-    assert told(60000, "off") == ("ok", "a query may run 40s (slow), and replay waits as long")
-    assert told(0, "off") == (
+    assert verdict(-1, "off") == ("ok", "a query may run 40s (slow), and replay waits for it")
+    assert verdict(60000, "off") == ("ok", "a query may run 40s (slow), and replay waits as long")
+    assert verdict(0, "off") == (
         "warning",
         "a query may run 40s (slow), and VACUUM or DDL on the primary may cancel it",
     )
-    assert told(30000, "on")[0] == "ok"
-    assert "VACUUM on the primary does not cancel it" in told(30000, "on")[1]
+    assert verdict(30000, "on")[0] == "ok"
+    assert "VACUUM on the primary does not cancel it" in verdict(30000, "on")[1]
 
 
 def test_lag_is_compared_with_the_limit_or_the_intervals() -> None:
@@ -352,8 +354,8 @@ def test_lag_is_compared_with_the_limit_or_the_intervals() -> None:
 
     def lag(seconds: float | None, limit: float | None) -> str:
         server_info = ServerInfo("standby", 5432, True, 1, seconds, seconds, "", 0.0)
-        found = examine_replay(server_info, settings, [query], require_standby="warn", max_lag=limit)
-        return found[1].severity
+        findings = examine_replay(server_info, settings, [query], require_standby="warn", max_lag=limit)
+        return findings[1].severity
 
     assert [lag(0.0, None), lag(59.0, None), lag(61.0, None), lag(None, None)] == [
         "ok",
@@ -378,7 +380,7 @@ def test_lag_is_compared_with_the_limit_or_the_intervals() -> None:
         ({"host": "nowhere.invalid"}, "failed to resolve host", "DNS"),
     ],
 )
-def test_a_failed_connection_is_one_failure_and_the_collector_is_still_examined(
+def test_a_failed_connection_is_a_single_failure_and_the_collector_is_still_examined(
     server: MessagingServer,
     receiver: Receiver,
     poller_process: Start,
@@ -422,7 +424,7 @@ def test_tls_is_reported_with_its_version_and_cipher(
     certificates: Certificates, poller_process: Start, request: pytest.FixtureRequest
 ) -> None:
     if request.config.getoption("--test-dsn"):
-        pytest.skip("this test makes a server of its own")
+        pytest.skip("this test creates its own server")
     if not DEBIAN.is_dir():  # the PostgreSQL of the wheel has no TLS
         lacking("PostgreSQL 15 of Debian (apt-get install postgresql-15)")
     with Cluster(DEBIAN) as cluster:
@@ -447,21 +449,21 @@ def test_tls_is_reported_with_its_version_and_cipher(
 
 
 def test_a_remote_connection_needs_tls_and_a_verified_certificate() -> None:
-    known = {"version": "TLSv1.3", "cipher": "TLS_AES_256_GCM_SHA384"}
+    tls = {"version": "TLSv1.3", "cipher": "TLS_AES_256_GCM_SHA384"}
 
-    def told(sslmode: str, *, in_use: bool, here: bool = False) -> tuple[str, str]:
-        finding = encryption(known if in_use else None, in_use=in_use, sslmode=sslmode, here=here)
+    def verdict(sslmode: str, *, in_use: bool, here: bool = False) -> tuple[str, str]:
+        finding = encryption(tls if in_use else None, in_use=in_use, sslmode=sslmode, here=here)
         return finding.severity, finding.message
 
-    assert told("prefer", in_use=False, here=True)[0] == "ok"
-    state, detail = told("prefer", in_use=False)
+    assert verdict("prefer", in_use=False, here=True)[0] == "ok"
+    state, detail = verdict("prefer", in_use=False)
     assert (state, "no TLS (sslmode=prefer)" in detail) == ("warning", True)
-    state, detail = told("require", in_use=True)
+    state, detail = verdict("require", in_use=True)
     assert (state, detail) == (
         "warning",
         "TLSv1.3, TLS_AES_256_GCM_SHA384, but the server's certificate is not verified (sslmode=require)",
     )
-    assert told("verify-full", in_use=True)[0] == "ok"
+    assert verdict("verify-full", in_use=True)[0] == "ok"
     assert [
         is_local(host, address)
         for host, address in (
@@ -497,7 +499,7 @@ def test_every_query_runs_once_and_its_result_is_reported(
         metric = {"name": name, "unit": "{row}", "description": name, "value_column": "n"}
         return {"name": name, "sql": sql, "metrics": [metric], **more}
 
-    dear = "SELECT count(*) AS n FROM generate_series(1, 100000)"
+    expensive = "SELECT count(*) AS n FROM generate_series(1, 100000)"
     queries = [
         query("good", "SELECT count(id) AS n FROM users"),
         query("bad", "SELECT nothing AS n FROM users"),
@@ -508,7 +510,7 @@ def test_every_query_runs_once_and_its_result_is_reported(
         query("null", "SELECT NULL::int AS n"),
         query("nan", "SELECT 'NaN'::float8 AS n"),
         query("text", "SELECT 'x'::text AS n"),
-        query("dear", dear, estimate={"sql": "SELECT 7 AS n", "above_cost": 1}),
+        query("expensive", expensive, estimate={"sql": "SELECT 7 AS n", "above_cost": 1}),
     ]
     (tmp_path / "queries.yaml").write_text(json.dumps({"queries": queries}))
     try:
@@ -520,9 +522,9 @@ def test_every_query_runs_once_and_its_result_is_reported(
         )
     finally:
         server.execute("DROP OWNED BY reader_of_nothing; DROP ROLE reader_of_nothing")
-    found = {name.removeprefix("query "): check for name, check in checks.items() if "query" in name}
+    by_name = {name.removeprefix("query "): check for name, check in checks.items() if "query" in name}
 
-    assert states(found) == {
+    assert states(by_name) == {
         "good": "ok",
         "bad": "fail",
         "hidden": "warn",
@@ -532,25 +534,25 @@ def test_every_query_runs_once_and_its_result_is_reported(
         "null": "ok",
         "nan": "warn",
         "text": "fail",
-        "dear": "ok",
+        "expensive": "ok",
     }
-    good = found["good"]["facts"]
+    good = by_name["good"]["facts"]
     assert good["cost"] > 0
     assert good["duration"] > 0
     assert good["series"] == 1
-    assert 'rejected (42703): column "nothing" does not exist' in found["bad"]["detail"]
-    assert "requires.columns" in found["bad"]["advice"]
-    assert found["bad"]["facts"]["cost"] is None
-    assert "may not be read" in found["hidden"]["detail"]
-    assert found["absent"]["detail"] == "skipped: relation absent does not exist"
-    assert "timeout (57014)" in found["endless"]["detail"]
-    assert found["endless"]["facts"]["cost"] > 0
-    assert "more than 10% of its interval, so it runs every 3s" in found["slow"]["detail"]
-    assert "rows dropped: 1 " in found["null"]["detail"]
-    assert found["nan"]["advice"] == "check the rows: poller poll --query nan -v"
-    assert found["text"]["facts"]["error"] == "mismatch"
-    assert "by its estimate (cost above 1)" in found["dear"]["detail"]
-    assert found["dear"]["facts"]["cost"] > 1
+    assert 'rejected (42703): column "nothing" does not exist' in by_name["bad"]["detail"]
+    assert "requires.columns" in by_name["bad"]["advice"]
+    assert by_name["bad"]["facts"]["cost"] is None
+    assert "may not be read" in by_name["hidden"]["detail"]
+    assert by_name["absent"]["detail"] == "skipped: relation absent does not exist"
+    assert "timeout (57014)" in by_name["endless"]["detail"]
+    assert by_name["endless"]["facts"]["cost"] > 0
+    assert "more than 10% of its interval, so it runs every 3s" in by_name["slow"]["detail"]
+    assert "rows dropped: 1 " in by_name["null"]["detail"]
+    assert by_name["nan"]["advice"] == "check the rows: poller poll --query nan -v"
+    assert by_name["text"]["facts"]["error"] == "mismatch"
+    assert "by its estimate (cost above 1)" in by_name["expensive"]["detail"]
+    assert by_name["expensive"]["facts"]["cost"] > 1
     assert checks["role"]["detail"] == "reader_of_nothing may only read"
     assert checks["connections"]["detail"] == "1 in use, the role has no limit"
 
@@ -589,12 +591,12 @@ def test_a_query_that_recovery_cancels_is_retried(
         "SELECT confl_lock FROM pg_stat_database_conflicts WHERE datname = 'postgres'"
     )
     assert cancelled == 1
-    told = {one.get("subject"): one for one in json.loads(process.stdout)["checks"]}
-    assert told["locked"]["state"] == told["other"]["state"] == "ok"
+    results = {check.get("subject"): check for check in json.loads(process.stdout)["checks"]}
+    assert results["locked"]["state"] == results["other"]["state"] == "ok"
 
 
 @pytest.mark.every_version
-def test_a_signal_ends_it_and_cancels_the_query(
+def test_a_signal_ends_doctor_and_cancels_the_query(
     server: MessagingServer, poller_process: Start, tmp_path: Path
 ) -> None:
     metric = {"name": "nap", "unit": "{row}", "description": "nap", "value_column": "n"}
@@ -622,15 +624,15 @@ def test_a_signal_ends_it_and_cancels_the_query(
 
 
 def collector(url: str, protocol: Protocol, timeout: float = 1.0) -> Diagnostic:
-    found = collector_diagnosis.examine(resolve(url, "POLLER_OTLP_ENDPOINT", protocol), timeout)
-    assert found.rule == "collector"
-    return found
+    diagnostic = collector_diagnosis.examine(resolve(url, "POLLER_OTLP_ENDPOINT", protocol), timeout)
+    assert diagnostic.rule == "collector"
+    return diagnostic
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_the_collector_is_sent_one_real_and_empty_request(receiver: Receiver, protocol: Protocol) -> None:
-    found = collector(endpoint(receiver, protocol), protocol)
-    assert found.severity == "ok"
+def test_the_collector_gets_a_single_empty_request(receiver: Receiver, protocol: Protocol) -> None:
+    diagnostic = collector(endpoint(receiver, protocol), protocol)
+    assert diagnostic.severity == "ok"
     (received,) = receiver.requests()
     assert received.protocol == protocol.partition("/")[0]
     assert received.points() == []
@@ -651,11 +653,11 @@ def test_the_collectors_answer_is_reported_with_advice(
 ) -> None:
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", "authorization=Bearer%20sekret-token")
     receiver.answer = answer
-    found = collector(endpoint(receiver, protocol), protocol, timeout=0.5)
-    assert found.severity == "error"
-    assert advice in (found.advice or "")
+    diagnostic = collector(endpoint(receiver, protocol), protocol, timeout=0.5)
+    assert diagnostic.severity == "error"
+    assert advice in (diagnostic.advice or "")
     assert receiver.attempts()
-    assert "sekret" not in str(found)
+    assert "sekret" not in str(diagnostic)
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
@@ -663,26 +665,26 @@ def test_a_closed_port_or_another_service_is_reported(
     receiver: Receiver, protocol: Protocol, certificates: Certificates
 ) -> None:
     (closed,) = free_ports(1)
-    found = collector(f"http://{LOOPBACK}:{closed}", protocol, timeout=0.5)
-    assert "connection refused" in found.message
+    diagnostic = collector(f"http://{LOOPBACK}:{closed}", protocol, timeout=0.5)
+    assert "connection refused" in diagnostic.message
 
-    found = collector("http://nowhere.invalid:4317", protocol, timeout=0.5)
-    assert "the host name nowhere.invalid cannot be resolved" in found.message
+    diagnostic = collector("http://nowhere.invalid:4317", protocol, timeout=0.5)
+    assert "the host name nowhere.invalid cannot be resolved" in diagnostic.message
 
     other: Protocol = "http/protobuf" if protocol == "grpc" else "grpc"
-    found = collector(endpoint(receiver, other), protocol, timeout=0.5)
+    diagnostic = collector(endpoint(receiver, other), protocol, timeout=0.5)
     message = "the port uses HTTP/1.1" if protocol == "grpc" else "the port uses gRPC"
-    assert message in found.message
-    assert f"set POLLER_OTLP_PROTOCOL={other}" in (found.advice or "")
+    assert message in diagnostic.message
+    assert f"set POLLER_OTLP_PROTOCOL={other}" in (diagnostic.advice or "")
 
-    found = collector(endpoint(receiver, protocol).replace("http:", "https:"), protocol, timeout=0.5)
-    assert "the port does not use TLS" in found.message
-    assert "http://" in (found.advice or "")
+    diagnostic = collector(endpoint(receiver, protocol).replace("http:", "https:"), protocol, timeout=0.5)
+    assert "the port does not use TLS" in diagnostic.message
+    assert "http://" in (diagnostic.advice or "")
 
     with Receiver(tls=certificates.tls) as secure:
-        found = collector(endpoint(secure, protocol).replace("https:", "http:"), protocol, timeout=0.5)
-    assert "the port uses TLS, but the endpoint is plain text" in found.message
-    assert "https://" in (found.advice or "")
+        diagnostic = collector(endpoint(secure, protocol).replace("https:", "http:"), protocol, timeout=0.5)
+    assert "the port uses TLS, but the endpoint is plain text" in diagnostic.message
+    assert "https://" in (diagnostic.advice or "")
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
@@ -691,21 +693,21 @@ def test_certificate_problems_are_distinguished(
 ) -> None:
     with Receiver(tls=certificates.mtls) as receiver:
         url = endpoint(receiver, protocol)
-        found = collector(url, protocol, timeout=0.5)
-        assert "the collector's certificate is not accepted" in found.message
-        assert "OTEL_EXPORTER_OTLP_CERTIFICATE" in (found.advice or "")
+        diagnostic = collector(url, protocol, timeout=0.5)
+        assert "the collector's certificate is not accepted" in diagnostic.message
+        assert "OTEL_EXPORTER_OTLP_CERTIFICATE" in (diagnostic.advice or "")
 
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_CERTIFICATE", str(certificates.ca))
-        found = collector(url, protocol, timeout=0.5)
-        assert "OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE" in (found.advice or ""), found
+        diagnostic = collector(url, protocol, timeout=0.5)
+        assert "OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE" in (diagnostic.advice or ""), diagnostic
 
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE", str(certificates.client))
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_CLIENT_KEY", str(certificates.client_key))
         assert collector(url, protocol).severity == "ok"
 
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_CERTIFICATE", "/nowhere/ca.pem")
-        found = collector(url, protocol)
-        assert (found.severity, "cannot be read" in found.message) == ("error", True)
+        diagnostic = collector(url, protocol)
+        assert (diagnostic.severity, "cannot be read" in diagnostic.message) == ("error", True)
 
 
 # --- The configuration ----------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""The helpers that other tests rely on do what they say: the proxy's faults, the process' lines."""
+"""The helpers of other tests work: faults of the proxy, and output lines of processes."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def proxy(cluster: Cluster, make_proxy: Callable[[int], Proxy]) -> Proxy:
     return make_proxy(cluster.primary.port)
 
 
-def test_a_program_that_is_missing_skips_a_test_and_fails_it_in_ci(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_program_skips_a_test_and_fails_it_in_ci(monkeypatch: pytest.MonkeyPatch) -> None:
     assert Path(need("sh", "dash")).is_file()
     monkeypatch.delenv("CI", raising=False)
     with pytest.raises(pytest.skip.Exception, match=r"no-such-program \(apt-get install nothing\) is not"):
@@ -38,8 +38,8 @@ def test_a_program_that_is_missing_skips_a_test_and_fails_it_in_ci(monkeypatch: 
         need("no-such-program", package=None)
 
 
-def test_no_test_skips_for_a_missing_program_in_a_way_of_its_own() -> None:
-    """Whole files would turn green in CI that way."""
+def test_every_test_skips_for_a_missing_program_by_the_common_function() -> None:
+    """Otherwise whole files could be skipped in CI without a failure."""
     folder = ROOT / "tests"
     files = [file for file in folder.rglob("*.py") if file.parent.name != "benchmarks"]
     own = [file.name for file in files if "shutil.which" in file.read_text(encoding="utf-8")]
@@ -75,7 +75,7 @@ def test_queries_in_a_pipeline_are_fewer_round_trips_than_queries(cluster: Clust
         assert 1 <= proxy.round_trips < 10
 
 
-def test_a_refusing_proxy_resets_what_is_connected_and_serves_again(cluster: Cluster, proxy: Proxy) -> None:
+def test_a_refusing_proxy_resets_connections_and_serves_again(cluster: Cluster, proxy: Proxy) -> None:
     dsn = proxy.dsn(cluster.primary.dsn())
     with closing(psycopg.connect(dsn)) as connection:
         proxy.refuse()
@@ -93,7 +93,7 @@ def test_a_hanging_proxy_holds_the_answer_until_it_resumes_or_is_cut(
     cluster: Cluster, proxy: Proxy, end: str
 ) -> None:
     with (
-        # Not psycopg's own `with`, which says COMMIT: a reset seen by poll() leaves the command under way.
+        # Not psycopg's own `with`, which sends COMMIT: after a reset seen by poll() the command still runs.
         closing(psycopg.connect(proxy.dsn(cluster.primary.dsn()), autocommit=True)) as connection,
         ThreadPoolExecutor(1) as pool,
     ):
@@ -148,7 +148,7 @@ def python(code: str) -> list[str]:
     return [sys.executable, "-c", code]
 
 
-def test_lines_of_both_streams_are_found_in_the_past_and_to_come(
+def test_waiting_matches_earlier_and_later_lines_of_both_streams(
     start_process: Callable[..., Process],
 ) -> None:
     process = start_process(
@@ -164,7 +164,7 @@ def test_lines_of_both_streams_are_found_in_the_past_and_to_come(
     assert (process.stdout, process.stderr) == ("one 1\n", "two 2\n")
 
 
-def test_a_line_that_does_not_come_in_time_is_said_with_the_output(
+def test_a_line_that_does_not_appear_in_time_is_reported_with_the_output(
     start_process: Callable[..., Process],
 ) -> None:
     process = start_process(python("import time; print('here', flush=True); time.sleep(60)"))
@@ -178,14 +178,14 @@ def test_a_line_that_does_not_come_in_time_is_said_with_the_output(
     assert not process.running
 
 
-def test_a_process_gets_the_cleared_environment_and_what_it_is_given(
+def test_a_process_gets_the_cleared_environment_and_its_own_variables(
     start_process: Callable[..., Process],
 ) -> None:
     code = "import os; print(sorted(n for n in os.environ if n.startswith(('PG', 'OTEL', 'POLLER'))))"
     assert start_process(python(code)).wait() == 0
-    given = start_process(python(code), env={"POLLER_INTERVAL": "1s"})
-    assert given.wait() == 0
-    assert given.stdout == "['POLLER_HEALTH_FILE', 'POLLER_INTERVAL']\n"
+    process = start_process(python(code), env={"POLLER_INTERVAL": "1s"})
+    assert process.wait() == 0
+    assert process.stdout == "['POLLER_HEALTH_FILE', 'POLLER_INTERVAL']\n"
 
 
 def test_closing_kills_a_process_that_ignores_signals_and_its_children() -> None:

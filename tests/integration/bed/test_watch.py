@@ -1,4 +1,4 @@
-"""The watch that other tests rely on sees what it is there to see."""
+"""The watch that other tests rely on records connections and idle transactions."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.bed.watch import Watch
 pytestmark = pytest.mark.postgres
 
 
-def test_it_counts_connections_over_all_servers_and_remembers(database: Database) -> None:
+def test_it_counts_connections_over_all_servers_and_records_the_maximum(database: Database) -> None:
     primary, standby = database.primary_dsn, database.standby_dsn
     with Watch(primary, standby, name="watched") as watch:
         with (
@@ -29,7 +29,7 @@ def test_it_counts_connections_over_all_servers_and_remembers(database: Database
         assert watch.most == 0
 
 
-def test_it_sees_an_idle_transaction_grow_old(database: Database) -> None:
+def test_it_measures_the_age_of_an_idle_transaction(database: Database) -> None:
     with Watch(database.standby_dsn, name="watched") as watch:
         with psycopg.connect(make_conninfo(database.standby_dsn, application_name="watched")) as connection:
             connection.execute("SELECT 42")
@@ -38,7 +38,7 @@ def test_it_sees_an_idle_transaction_grow_old(database: Database) -> None:
         assert ("idle in transaction", "SELECT 42") in watch.seen
 
 
-def test_it_survives_a_server_that_goes_and_comes_back(own_cluster: Cluster) -> None:
+def test_it_survives_a_restart_of_a_server(own_cluster: Cluster) -> None:
     standby = own_cluster.standby
     with Watch(standby.dsn(), name="watched") as watch:
         for mode in ("fast", "immediate"):

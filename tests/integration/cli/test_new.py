@@ -1,4 +1,4 @@
-"""`poller new` asks for a table and offers aggregates of it, on a terminal or by options."""
+"""`poller new` asks for a table and offers its aggregates, on a terminal or by options."""
 
 from __future__ import annotations
 
@@ -71,10 +71,10 @@ def polled(database: Database, file: str) -> dict[str, list[dict[str, Any]]]:
     done = CliRunner().invoke(
         app, ["poll", "--queries", file, "--format", "json", "--database-url", database.standby_dsn]
     )
-    told = json.loads(done.stdout)["queries"]
-    assert {one["state"] for one in told} == {"ok"}, done.output
-    assert all(not one["quarantined"] for one in told)
-    return {one["query"]: one["samples"] for one in told}
+    queries = json.loads(done.stdout)["queries"]
+    assert {query["state"] for query in queries} == {"ok"}, done.output
+    assert all(not query["quarantined"] for query in queries)
+    return {query["query"]: query["samples"] for query in queries}
 
 
 def values(samples: list[dict[str, Any]], attribute: str) -> dict[str, int]:
@@ -82,26 +82,26 @@ def values(samples: list[dict[str, Any]], attribute: str) -> dict[str, int]:
 
 
 @pytest.mark.every_version
-def test_every_aggregate_that_is_offered_is_a_query_that_tells_the_truth(new: New, tables: Database) -> None:
-    wanted = [word for key in JOBS for word in ("--aggregate", key)]
-    done = new("--table", "app.jobs", *wanted)
+def test_every_offered_aggregate_is_a_query_with_the_right_result(new: New, tables: Database) -> None:
+    options = [word for key in JOBS for word in ("--aggregate", key)]
+    done = new("--table", "app.jobs", *options)
     assert done.exit_code == 0, done.output
     Path("q.yaml").write_text(done.stdout)
-    told = polled(tables, "q.yaml")
+    samples = polled(tables, "q.yaml")
 
-    assert told["jobs_count"][0]["value"] == told["jobs_estimated_count"][0]["value"] == 600
-    assert values(told["jobs_by_state"], "state") == {"failed": 200, "queued": 200, "sent": 200}
-    assert values(told["jobs_by_done"], "done") == {"false": 600, "true": 0}
-    assert values(told["jobs_by_mood"], "mood") == {"glad": 0, "sad": 600}
-    assert values(told["jobs_by_odd_name"], "odd_name") == {"x0": 300, "x1": 300}
-    top = values(told["jobs_by_owner"], "owner")
+    assert samples["jobs_count"][0]["value"] == samples["jobs_estimated_count"][0]["value"] == 600
+    assert values(samples["jobs_by_state"], "state") == {"failed": 200, "queued": 200, "sent": 200}
+    assert values(samples["jobs_by_done"], "done") == {"false": 600, "true": 0}
+    assert values(samples["jobs_by_mood"], "mood") == {"glad": 0, "sad": 600}
+    assert values(samples["jobs_by_odd_name"], "odd_name") == {"x0": 300, "x1": 300}
+    top = values(samples["jobs_by_owner"], "owner")
     assert (len(top), top["o0"], top["other"]) == (11, 12, 600 - 10 * 12)
-    assert told["jobs_newest_created_at_age"][0]["value"] >= 60
-    assert told["jobs_oldest_created_at_age"][0]["value"] >= 600 * 60
-    assert (told["jobs_size_bytes"][0]["value"], told["jobs_size_bytes"][0]["unit"]) == (180300, "By")
-    assert (told["jobs_body_bytes"][0]["value"], told["jobs_body_bytes"][0]["unit"]) == (2400, "By")
+    assert samples["jobs_newest_created_at_age"][0]["value"] >= 60
+    assert samples["jobs_oldest_created_at_age"][0]["value"] >= 600 * 60
+    assert (samples["jobs_size_bytes"][0]["value"], samples["jobs_size_bytes"][0]["unit"]) == (180300, "By")
+    assert (samples["jobs_body_bytes"][0]["value"], samples["jobs_body_bytes"][0]["unit"]) == (2400, "By")
     ((size,),) = tables.ask_standby("SELECT pg_total_relation_size('app.jobs')")
-    assert told["jobs_disk_bytes"][0]["value"] == size
+    assert samples["jobs_disk_bytes"][0]["value"] == size
     assert done.stderr.splitlines() == [
         "warning: values of state that are not listed are rejected; list all possible values",
         "warning: rows whose mood is NULL are rejected; if there are any, remove attribute_values",
@@ -111,19 +111,19 @@ def test_every_aggregate_that_is_offered_is_a_query_that_tells_the_truth(new: Ne
 
 
 @pytest.mark.every_version
-def test_partitions_are_counted_together_and_an_estimate_that_is_not_whole_is_none(
+def test_partitions_are_counted_together_and_an_incomplete_estimate_is_absent(
     new: New, tables: Database
 ) -> None:
     done = new(
         "--table", "parts", "--aggregate", "count", "--aggregate", "count-estimate", "--aggregate", "size"
     )
     Path("q.yaml").write_text(done.stdout)
-    told = polled(tables, "q.yaml")
-    assert told["parts_count"][0]["value"] == told["parts_estimated_count"][0]["value"] == 500
+    samples = polled(tables, "q.yaml")
+    assert samples["parts_count"][0]["value"] == samples["parts_estimated_count"][0]["value"] == 500
     ((size,),) = tables.ask_standby(
         "SELECT pg_total_relation_size('parts_1') + pg_total_relation_size('parts_2')"
     )
-    assert told["parts_disk_bytes"][0]["value"] == size
+    assert samples["parts_disk_bytes"][0]["value"] == size
 
     tables.execute("CREATE TABLE parts_3 PARTITION OF parts FOR VALUES FROM (900) TO (999)")
     tables.replayed()
@@ -136,8 +136,8 @@ def test_partitions_are_counted_together_and_an_estimate_that_is_not_whole_is_no
 
 
 @pytest.mark.every_version
-def test_a_partition_that_somebody_has_locked_is_not_waited_for(tables: Database) -> None:
-    """Nor is any locked: with thousands of them the server's table of locks would be full."""
+def test_a_locked_partition_is_not_waited_for(tables: Database) -> None:
+    """No partition is locked either: locks on thousands of partitions would fill the server's lock table."""
     with psycopg.connect(tables.primary_dsn) as other:
         other.execute("LOCK TABLE parts_1 IN ACCESS EXCLUSIVE MODE")
         done = CliRunner().invoke(
@@ -146,7 +146,7 @@ def test_a_partition_that_somebody_has_locked_is_not_waited_for(tables: Database
     assert done.exit_code == 0, done.output
 
 
-def test_a_sum_over_unknown_values_is_no_sum(new: New, tables: Database) -> None:
+def test_a_sum_over_unknown_values_is_absent(new: New, tables: Database) -> None:
     done = new("--table", "jobs", "--aggregate", "sum=size_bytes")
     sql = done.stdout.partition("sql: ")[2].partition("\n")[0]
     assert tables.execute(sql) == [(180300,)]
@@ -183,7 +183,7 @@ def test_options_name_the_query_its_length_and_its_file(new: New) -> None:
 
 
 @pytest.mark.every_version
-def test_without_a_terminal_what_is_missing_or_wrong_is_told_at_once_with_what_to_write(new: New) -> None:
+def test_without_a_terminal_every_missing_or_wrong_option_is_reported_with_the_fix(new: New) -> None:
     assert problems(new()) == [
         "--table: is missing, and there is no terminal to ask; write --table NAME --aggregate count"
     ]
@@ -198,7 +198,9 @@ def test_without_a_terminal_what_is_missing_or_wrong_is_told_at_once_with_what_t
     ]
     wrong = ["cuont", "age=created_at", "size=id", "top", "count-by=stat", "sum=state", "newest-age=id"]
     columns = "id, state, owner, size_bytes, body, done, mood, Odd Name, created_at"
-    assert problems(new("--table", "jobs", *(word for one in wrong for word in ("--aggregate", one)))) == [
+    assert problems(
+        new("--table", "jobs", *(word for aggregate in wrong for word in ("--aggregate", aggregate)))
+    ) == [
         (
             "--aggregate: 'cuont' is not an aggregate; did you mean 'count'? write one of count, "
             "count-estimate, count-by, top, newest-age, oldest-age, sum, size"
@@ -218,11 +220,11 @@ def test_without_a_terminal_what_is_missing_or_wrong_is_told_at_once_with_what_t
 
 
 @pytest.mark.every_version
-def test_what_is_no_table_to_choose_is_told_as_what_it_is(new: New, tables: Database) -> None:
+def test_a_relation_that_cannot_be_chosen_is_reported_with_its_kind(new: New, tables: Database) -> None:
     tables.execute("CREATE VIEW public.glance AS SELECT 1 AS n")
     tables.replayed()
     by_hand = 'write a statement: poller try "SELECT count(*) AS n FROM'
-    for name, told in {
+    for name, message in {
         "pg_class": f"'pg_class' is a system relation; {by_hand} pg_class\"",
         "glance": f"'glance' is a view; {by_hand} glance\"",
         "app.jobs_pkey": "'app.jobs_pkey' is an index; write the name of a table",
@@ -231,11 +233,11 @@ def test_what_is_no_table_to_choose_is_told_as_what_it_is(new: New, tables: Data
             'poller try "SELECT count(*) AS n FROM parts_1"'
         ),
     }.items():
-        assert problems(new("--table", name, "--aggregate", "count")) == [f"--table: {told}"]
+        assert problems(new("--table", name, "--aggregate", "count")) == [f"--table: {message}"]
 
 
 @pytest.mark.every_version
-def test_columns_that_do_not_suit_an_aggregate_are_not_offered_for_it_and_looked_at(
+def test_unsuitable_columns_are_not_offered_and_doubtful_ones_cause_a_warning(
     new: New, tables: Database
 ) -> None:
     tables.execute(
@@ -249,8 +251,20 @@ def test_columns_that_do_not_suit_an_aggregate_are_not_offered_for_it_and_looked
     assert offered.partition(" for public.tokens: ")[2] == (
         "count, count-estimate, newest-age=made, oldest-age=made, sum=secret, size"
     )
-    asked = ["newest-age=ends", "oldest-age=expires_at", "count-by=label", "count-by=secret", "sum=secret"]
-    done = new("--table", "tokens", "--max-series", "50", *(w for one in asked for w in ("--aggregate", one)))
+    aggregates = [
+        "newest-age=ends",
+        "oldest-age=expires_at",
+        "count-by=label",
+        "count-by=secret",
+        "sum=secret",
+    ]
+    done = new(
+        "--table",
+        "tokens",
+        "--max-series",
+        "50",
+        *(w for aggregate in aggregates for w in ("--aggregate", aggregate)),
+    )
     assert done.stderr.splitlines() == [
         "warning: the age is negative while ends is in the future",
         "warning: the age is negative while expires_at is in the future",
@@ -267,17 +281,17 @@ def test_columns_that_do_not_suit_an_aggregate_are_not_offered_for_it_and_looked
 
 
 @pytest.mark.every_version
-def test_a_name_in_two_schemas_is_asked_for_in_full(new: New, tables: Database) -> None:
+def test_a_name_in_two_schemas_needs_a_schema(new: New, tables: Database) -> None:
     tables.execute("CREATE TABLE public.jobs (n int)")
     tables.replayed()
-    (told,) = problems(new("--table", "jobs", "--aggregate", "count"))
-    assert told.startswith("--table: 'jobs' matches several; write one of ")
-    assert {"app.jobs", "public.jobs"} <= set(told.replace(",", " ").split())
+    (problem,) = problems(new("--table", "jobs", "--aggregate", "count"))
+    assert problem.startswith("--table: 'jobs' matches several; write one of ")
+    assert {"app.jobs", "public.jobs"} <= set(problem.replace(",", " ").split())
     assert new("--table", "public.jobs", "--aggregate", "count").exit_code == 0
 
 
 @pytest.mark.every_version
-def test_only_what_may_be_read_is_offered(tables: Database) -> None:
+def test_only_readable_tables_and_columns_are_offered(tables: Database) -> None:
     name = f"reader_{tables.name}"
     tables.execute(
         f"CREATE ROLE {name} LOGIN; GRANT USAGE ON SCHEMA app TO {name}; GRANT SELECT (id, state) ON "
@@ -301,7 +315,7 @@ def test_only_what_may_be_read_is_offered(tables: Database) -> None:
 
 
 @pytest.mark.every_version
-def test_a_person_is_asked_and_wrong_answers_are_asked_again(tables: Database, tmp_path: Path) -> None:
+def test_a_terminal_prompts_again_after_a_wrong_answer(tables: Database, tmp_path: Path) -> None:
     file = tmp_path / "mine.yaml"
     first = {"name": "a", "sql": "SELECT 1 AS n", "metrics": [
         {"name": "a", "description": "x", "unit": "1", "value_column": "n"}
@@ -337,9 +351,9 @@ def test_a_person_is_asked_and_wrong_answers_are_asked_again(tables: Database, t
 
 
 @pytest.mark.every_version
-@pytest.mark.parametrize("asked_for", ["file", "nothing"])
-def test_a_person_who_meets_a_name_that_is_taken_is_asked_for_another_and_loses_nothing(
-    tables: Database, tmp_path: Path, asked_for: str
+@pytest.mark.parametrize("prompt", ["file", "nothing"])
+def test_a_terminal_prompts_for_another_name_if_the_name_is_already_used(
+    tables: Database, tmp_path: Path, prompt: str
 ) -> None:
     file = tmp_path / "mine.yaml"
     metric = {"name": "jobs_count", "description": "x", "unit": "1", "value_column": "n"}
@@ -348,7 +362,7 @@ def test_a_person_who_meets_a_name_that_is_taken_is_asked_for_another_and_loses_
         {"name": "jobs_count", "sql": "SELECT 1 AS n", "metrics": [metric]},
         Defaults(300.0, 30.0, 1000),
     )
-    options = ["--write", str(file)] if asked_for == "nothing" else []
+    options = ["--write", str(file)] if prompt == "nothing" else []
     terminal = Terminal(
         [sys.executable, "-m", "poller", "new", "--table", "jobs", *options],
         100,
@@ -358,7 +372,7 @@ def test_a_person_who_meets_a_name_that_is_taken_is_asked_for_another_and_loses_
     try:
         terminal.shows(r"Which aggregates \(numbers or names\) \(1\):")
         terminal.type("count, size\n")
-        if asked_for == "file":
+        if prompt == "file":
             terminal.shows("Append to which file")
             terminal.type(f"{file}\n")
         terminal.shows("the query name 'jobs_count' is already used at")
@@ -374,7 +388,7 @@ def test_a_person_who_meets_a_name_that_is_taken_is_asked_for_another_and_loses_
 
 
 @pytest.mark.every_version
-def test_an_end_of_input_is_no_answer(tables: Database) -> None:
+def test_an_end_of_input_ends_the_prompt(tables: Database) -> None:
     terminal = Terminal(
         [sys.executable, "-m", "poller", "new", "--table", "jobs"],
         100,

@@ -1,4 +1,4 @@
-"""`poller try` runs a statement with every guard of a poll and prints the query file that keeps it."""
+"""`poller try` runs a statement with every limit of a poll and prints a query file for it."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def evened(text: str) -> list[str]:
 
 
 @pytest.mark.every_version
-def test_rows_metrics_and_cost_are_for_the_person_and_the_query_file_is_the_result(
+def test_rows_metrics_and_cost_are_on_stderr_and_the_query_file_on_stdout(
     tried: Try, tmp_path: Path, server: MessagingServer
 ) -> None:
     done = tried(BY_NAME)
@@ -87,20 +87,20 @@ def test_rows_metrics_and_cost_are_for_the_person_and_the_query_file_is_the_resu
 
 
 @pytest.mark.every_version
-def test_json_holds_all_that_is_known(tried: Try) -> None:
+def test_json_contains_the_query_rows_cost_and_result(tried: Try) -> None:
     done = tried(BY_NAME, "--format", "json")
-    told = json.loads(done.stdout)
+    report = json.loads(done.stdout)
 
     assert (done.exit_code, done.stderr) == (0, f"{SUPERUSER}\n")
-    assert told["query"]["metrics"][0]["attribute_columns"] == ["name"]
-    assert told["columns"] == [
+    assert report["query"]["metrics"][0]["attribute_columns"] == ["name"]
+    assert report["columns"] == [
         {"name": "name", "type": "character varying"},
         {"name": "devices", "type": "bigint"},
     ]
-    assert (told["rows"], told["rows_beyond"], told["doubts"]) == ([["phone", "37"]], 0, [])
-    assert told["cost"] > 0
-    assert told["poll"]["state"] == "ok"
-    assert told["poll"]["samples"][0]["value"] == 37
+    assert (report["rows"], report["rows_beyond"], report["doubts"]) == ([["phone", "37"]], 0, [])
+    assert report["cost"] > 0
+    assert report["poll"]["state"] == "ok"
+    assert report["poll"]["samples"][0]["value"] == 37
 
 
 @pytest.mark.every_version
@@ -113,16 +113,18 @@ def test_a_statement_comes_from_stdin_and_keeps_its_lines(tried: Try) -> None:
 
 
 @pytest.mark.every_version
-def test_it_is_appended_to_a_file_and_a_name_that_is_taken_costs_no_query(tried: Try, tmp_path: Path) -> None:
+def test_a_query_is_appended_to_a_file_and_a_used_name_is_refused_before_it_runs(
+    tried: Try, tmp_path: Path
+) -> None:
     file = tmp_path / "mine.yaml"
-    kept = tried(BY_NAME, "--write", "mine.yaml", "--interval", "10m")
-    assert kept.exit_code == 0, kept.output
-    assert kept.stderr.splitlines()[-2:] == [
+    added = tried(BY_NAME, "--write", "mine.yaml", "--interval", "10m")
+    assert added.exit_code == 0, added.output
+    assert added.stderr.splitlines()[-2:] == [
         "added to mine.yaml:2",
         "the daemon does not read this file yet: export POLLER_QUERIES=shipped:mine.yaml",
     ]
-    assert file.read_text() == kept.stdout
-    assert "    interval: 10m\n" in kept.stdout
+    assert file.read_text() == added.stdout
+    assert "    interval: 10m\n" in added.stdout
 
     slow = "SELECT pg_sleep(3600)::text, 1 AS devices FROM devices"
     again = tried(slow, "--write", "mine.yaml", "--name", "devices")
@@ -135,7 +137,7 @@ def test_it_is_appended_to_a_file_and_a_name_that_is_taken_costs_no_query(tried:
         r"--name: the query name 'users' is already used at .*queries/users\.yaml:\d+;",
         str(shipped.exception),
     )
-    assert file.read_text() == kept.stdout
+    assert file.read_text() == added.stdout
 
     second = tried(BY_NAME, "--name", "phones", "--write", "mine.yaml", POLLER_QUERIES="shipped:mine.yaml")
     assert second.stderr.splitlines()[-1] == "added to mine.yaml:12"
@@ -144,7 +146,7 @@ def test_it_is_appended_to_a_file_and_a_name_that_is_taken_costs_no_query(tried:
 
 
 @pytest.mark.every_version
-def test_a_guessed_name_is_none_that_is_taken_and_one_that_is_given_is_doubted(tried: Try) -> None:
+def test_a_guessed_name_is_unused_and_a_given_name_in_use_is_a_warning(tried: Try) -> None:
     users = "SELECT count(*) AS users FROM users"
     done = tried(users)
     assert "  - name: users_2\n" in done.stdout
@@ -204,11 +206,11 @@ REFUSED: dict[str, list[str]] = {
 
 
 @pytest.mark.every_version
-def test_what_does_not_work_is_told_in_the_server_s_words_with_the_place_and_what_to_do(tried: Try) -> None:
-    for sql, told in REFUSED.items():
+def test_an_error_has_the_servers_message_its_position_and_the_fix(tried: Try) -> None:
+    for sql, lines in REFUSED.items():
         done = tried(sql)
         assert (done.exit_code, done.stdout) == (1, "")
-        assert done.stderr.splitlines() == told
+        assert done.stderr.splitlines() == lines
 
 
 @pytest.mark.every_version
@@ -247,7 +249,7 @@ def test_the_limits_on_role_lag_and_privileges_hold(tried: Try, server: Messagin
 
 
 @pytest.mark.every_version
-def test_a_superuser_is_told_and_nobody_else(tried: Try, server: MessagingServer) -> None:
+def test_only_a_superuser_gets_a_warning(tried: Try, server: MessagingServer) -> None:
     name = f"plain_{os.getpid()}"
     server.execute(f"CREATE ROLE {name} LOGIN; GRANT SELECT ON devices TO {name}")
     try:
@@ -261,8 +263,8 @@ def test_a_superuser_is_told_and_nobody_else(tried: Try, server: MessagingServer
 
 
 @pytest.mark.every_version
-def test_strict_holds_on_another_connection_too(server: MessagingServer) -> None:
-    """Which there is where the one that the statement was inspected on is lost."""
+def test_strict_also_applies_to_another_connection(server: MessagingServer) -> None:
+    """Another connection is opened if the connection that inspected the statement is lost."""
     settings = load({"POLLER_DATABASE_URL": server.standby_dsn, "POLLER_STRICT": "true"})
     with visiting(settings, admission_of(settings, strict=True)) as visit:
         tryout = Tryout(settings, visit, BY_NAME, Console(stderr=True))
@@ -273,7 +275,7 @@ def test_strict_holds_on_another_connection_too(server: MessagingServer) -> None
 
 
 @pytest.mark.every_version
-def test_rows_that_would_be_left_out_are_named(tried: Try) -> None:
+def test_omitted_rows_are_listed(tried: Try) -> None:
     twins = "SELECT 'a' AS kind, g AS depth FROM generate_series(1, 30) AS g"
     done = tried(twins, "--name", "twins")
     assert done.exit_code == 1
@@ -284,9 +286,9 @@ def test_rows_that_would_be_left_out_are_named(tried: Try) -> None:
     assert "twins {depth} depth kind 0" in lines
     assert done.stdout.startswith("queries:\n")
     assert lines[-1] == "every row is omitted, so the query feeds no metric"
-    kept = tried(twins, "--name", "twins", "--write", "twins.yaml")
-    assert kept.exit_code == 1
-    assert kept.stderr.endswith("so the query feeds no metric and is not added to twins.yaml\n")
+    refused = tried(twins, "--name", "twins", "--write", "twins.yaml")
+    assert refused.exit_code == 1
+    assert refused.stderr.endswith("so the query feeds no metric and is not added to twins.yaml\n")
     assert not Path("twins.yaml").exists()
     assert tried("SELECT 1 AS n WHERE false", "--name", "none").exit_code == 0
 
@@ -306,20 +308,20 @@ def test_rows_that_would_be_left_out_are_named(tried: Try) -> None:
         (" ", "SQL: contains no statement; write one SELECT, WITH, VALUES or TABLE"),
     ],
 )  # fmt: skip
-def test_what_is_no_statement_that_reads_goes_to_no_server(sql: str, problem: str) -> None:
+def test_a_statement_that_does_not_only_read_is_not_sent(sql: str, problem: str) -> None:
     done = CliRunner().invoke(app, ["try", sql, "--database-url", "postgresql://127.0.0.1:1/x"])
     assert isinstance(done.exception, ConfigError)
     assert str(done.exception) == problem
 
 
 @pytest.mark.every_version
-def test_a_name_that_is_no_text_is_no_name(tried: Try) -> None:
+def test_a_name_that_is_not_utf_8_is_refused(tried: Try) -> None:
     done = tried("SELECT 1 AS n", "--name", "\udcff")
     assert isinstance(done.exception, ConfigError), done.exception
     assert str(done.exception).startswith("--name: '\\udcff' is not a query name; write lower-case")
 
 
-def test_nothing_to_try_on_a_terminal_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_statement_on_a_terminal_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     from poller.cli.try_ import _statement
 
     stdin = io.StringIO()
@@ -331,7 +333,7 @@ def test_nothing_to_try_on_a_terminal_is_told(monkeypatch: pytest.MonkeyPatch) -
         _statement(None)
 
 
-def test_a_server_that_is_not_there_is_told_with_what_to_do() -> None:
+def test_an_unreachable_server_is_reported_with_the_fix() -> None:
     (port,) = free_ports(1)
     url = f"postgresql://poller:sekret@127.0.0.1:{port}/app"
     done = CliRunner().invoke(app, ["try", "SELECT 1 AS n", "--database-url", url])
@@ -343,8 +345,8 @@ def test_a_server_that_is_not_there_is_told_with_what_to_do() -> None:
 
 
 @pytest.mark.every_version
-def test_the_command_is_called_try(server: MessagingServer, poller_process: Callable[..., Process]) -> None:
-    """As a process, where a pipe is no terminal: plain, and a row is a line."""
+def test_the_command_is_named_try(server: MessagingServer, poller_process: Callable[..., Process]) -> None:
+    """As a process with a pipe, the output has no colour, and a row is a line."""
     process = poller_process("try", BY_NAME, env={"POLLER_DATABASE_URL": server.standby_dsn})
 
     assert process.wait() == 0, str(process)

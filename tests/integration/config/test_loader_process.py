@@ -1,4 +1,4 @@
-"""Another process reads the configuration: nothing of it stays, nothing that it sends is lost."""
+"""A child process reads the configuration: it leaves nothing behind, and none of its output is lost."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class AtImport:
             {act}
 sys.meta_path.insert(0, AtImport())
 """
-"""Python that acts when a module is about to be imported."""
+"""Python code that acts before a module is imported."""
 HANGS = """
 import poller.config.queries.file_watcher
 watcher = poller.config.queries.file_watcher
@@ -57,7 +57,7 @@ InChild = Callable[[str], Path]
 
 @pytest.fixture
 def in_child(tmp_path: Path) -> InChild:
-    """Makes every child run some lines of Python first; returns the folder that PYTHONPATH has to name."""
+    """Make every child run some lines of Python first; return the folder for PYTHONPATH."""
     folder = tmp_path / "in-child"
     folder.mkdir()
 
@@ -73,25 +73,25 @@ def in_child(tmp_path: Path) -> InChild:
 
 @pytest.fixture
 def daemon(start_process: Start, tmp_path: Path, in_child: InChild) -> Start:
-    """Starts `poller run`, without a database, after some lines of Python in it and in its children."""
+    """Start `poller run` without a database, after some lines of Python in it and in its children."""
     queries = write_queries(tmp_path, ("a", "SELECT 1 AS n"))
 
     def start(before: str = "", child: str = "pass", **env: str) -> Process:
         code = (
             f"{before}\nimport sys\nsys.argv = ['poller', 'run']\nfrom poller.cli.main import main\nmain()\n"
         )
-        given = {
+        environ = {
             "POLLER_DATABASE_URL": NO_DATABASE,
             "POLLER_QUERIES": str(queries),
             "PYTHONPATH": f"{in_child(child)}:{ROOT}",
             **env,
         }
-        return start_process([sys.executable, "-c", code], env=given)
+        return start_process([sys.executable, "-c", code], env=environ)
 
     return start
 
 
-def test_the_daemon_never_imports_what_only_reading_needs_even_after_a_reload(
+def test_the_daemon_never_imports_the_parser_even_after_a_reload(
     daemon: Start, receiver: Receiver, tmp_path: Path
 ) -> None:
     act = "print('loaded:', *sys.modules, flush=True)"
@@ -109,7 +109,7 @@ def test_the_daemon_never_imports_what_only_reading_needs_even_after_a_reload(
     assert not loaded.intersection(READ_ONLY_BY_THE_CHILD)
 
 
-def test_a_hangup_while_the_files_are_read_has_them_read_again(daemon: Start) -> None:
+def test_a_sighup_while_the_files_are_read_causes_another_reload(daemon: Start) -> None:
     hangs_up = """
 import poller.config.queries.file_watcher
 def fingerprint(sources, fingerprint=poller.config.queries.file_watcher.fingerprint):
@@ -148,13 +148,13 @@ def test_a_defect_in_the_child_ends_both_and_is_reported_once_without_a_secret(
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 0)])
-@pytest.mark.parametrize("whom", ["group", "daemon"])
+@pytest.mark.parametrize("target", ["group", "daemon"])
 def test_a_signal_while_the_child_reads_ends_both_without_output(
-    daemon: Start, number: signal.Signals, code: int, whom: str
+    daemon: Start, number: signal.Signals, code: int, target: str
 ) -> None:
     process = daemon(child=HANGS)
     child = int(process.wait_for_line(r"child (\d+)")[1])
-    (os.killpg if whom == "group" else os.kill)(process.pid, number)
+    (os.killpg if target == "group" else os.kill)(process.pid, number)
     assert process.wait() == code
     assert process.stderr == ""
     assert eventually(lambda: gone(child))
@@ -202,7 +202,7 @@ while os.getppid() == parent:
     assert process.stderr == ""
 
 
-def test_without_an_interpreter_at_a_reload_it_is_refused_once_and_a_hangup_retries(
+def test_a_reload_without_an_interpreter_is_refused_once_and_a_sighup_retries(
     daemon: Start, tmp_path: Path
 ) -> None:
     process = daemon(USR1.format(act="setattr(sys, 'executable', '/nowhere') or print('moved', flush=True)"))
@@ -243,7 +243,7 @@ if os.path.exists({str(tmp_path / "fail")!r}):
         (["run", "--queries", "/nowhere"], 2, "stderr", "POLLER_QUERIES: '/nowhere' does not exist"),
     ],
 )
-def test_what_the_child_prints_or_refuses_ends_the_process_like_one_process(
+def test_output_and_errors_of_the_child_are_those_of_the_process(
     poller_process: Start, arguments: list[str], code: int, stream: str, text: str
 ) -> None:
     process = poller_process(*arguments, env={"POLLER_DATABASE_URL": NO_DATABASE})
@@ -252,16 +252,16 @@ def test_what_the_child_prints_or_refuses_ends_the_process_like_one_process(
     assert (process.stderr if stream == "stdout" else process.stdout) == ""
 
 
-def test_the_installed_program_is_named_as_it_was_called_and_imports_nothing_from_the_working_directory(
+def test_the_installed_program_has_the_name_of_its_call_and_imports_nothing_from_the_working_directory(
     start_process: Start, tmp_path: Path
 ) -> None:
     (tmp_path / "yaml.py").write_text("raise RuntimeError('of the working directory')")
     (tmp_path / "queries").mkdir()
     queries = write_queries(tmp_path / "queries", ("a", "SELECT 1 AS n"))
     program = str(Path(sys.executable).with_name("poller"))
-    shown = start_process([program, "run", "--help"], cwd=tmp_path)
-    assert shown.wait() == 0
-    assert shown.stdout.startswith("Usage: poller run [OPTIONS]")
+    usage = start_process([program, "run", "--help"], cwd=tmp_path)
+    assert usage.wait() == 0
+    assert usage.stdout.startswith("Usage: poller run [OPTIONS]")
     env = {"POLLER_DATABASE_URL": NO_DATABASE, "POLLER_QUERIES": queries}
     process = start_process([program, "run"], cwd=tmp_path, env=env)
     process.wait_for_line("polling 1 query")
@@ -270,15 +270,18 @@ def test_the_installed_program_is_named_as_it_was_called_and_imports_nothing_fro
 
 
 @pytest.mark.parametrize(
-    ("closed", "code", "told"), [("<&-", 0, ""), (">&-", 1, "the output cannot be written"), ("2>&-", 0, "")]
+    ("closed", "code", "message"),
+    [("<&-", 0, ""), (">&-", 1, "the output cannot be written"), ("2>&-", 0, "")],
 )
-def test_a_closed_standard_stream_is_no_pipe_to_the_child(closed: str, code: int, told: str) -> None:
+def test_a_closed_standard_stream_is_not_reused_as_a_pipe_to_the_child(
+    closed: str, code: int, message: str
+) -> None:
     done = subprocess.run(
         ["bash", "-c", f"exec {sys.executable} -m poller run --help {closed}"],
         cwd=ROOT, capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode == code, done
-    assert told in done.stderr
+    assert message in done.stderr
     assert "Traceback" not in done.stderr
 
 
@@ -305,7 +308,7 @@ def test_an_answer_without_a_process_that_waits_names_the_entry_point() -> None:
 
 @pytest.fixture
 def child(in_child: InChild, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
-    """Makes the children of this process run some lines of Python first."""
+    """Make the children of this process run some lines of Python first."""
 
     def write(lines: str) -> None:
         monkeypatch.syspath_prepend(str(in_child(lines)))
@@ -321,7 +324,7 @@ def descriptors() -> set[str]:
     return {path.name for path in Path("/proc/self/fd").iterdir() if path.exists()}
 
 
-def test_request_and_answer_go_through_pipes_alone(child: Callable[[str], None], tmp_path: Path) -> None:
+def test_request_and_answer_use_only_pipes(child: Callable[[str], None], tmp_path: Path) -> None:
     child(
         "import poller.config.queries.load\n"
         "poller.config.queries.load.load = lambda _, defaults: (\n"
@@ -342,7 +345,9 @@ def test_request_and_answer_go_through_pipes_alone(child: Callable[[str], None],
     assert "secret_1" not in f"{arguments}{environ}"
     assert {signal.SIGTERM, signal.SIGINT, signal.SIGHUP} <= masked
     assert not {signal.SIGTERM, signal.SIGINT} & signal.pthread_sigmask(signal.SIG_BLOCK, [])
-    assert len([one for one in inherited_too if one.startswith("pipe:")]) == 1, "for its answers"
+    assert len([target for target in inherited_too if target.startswith("pipe:")]) == 1, (
+        "only the pipe for its answers"
+    )
     assert str(tmp_path) not in inherited_too
 
 
@@ -362,7 +367,7 @@ def test_request_and_answer_go_through_pipes_alone(child: Callable[[str], None],
 def test_without_an_answer_the_error_says_how_the_child_ended(
     child: Callable[[str], None], lines: str, text: str
 ) -> None:
-    """Although the request is larger than a pipe, while orphans are reaped, and without a descriptor left."""
+    """The request is larger than a pipe, orphans are reaped meanwhile, and no descriptor stays open."""
     child(lines)
     before, done = descriptors(), threading.Event()
 
@@ -398,10 +403,10 @@ def test_the_child_answers_with_a_catalogue_or_with_every_problem(tmp_path: Path
 
 
 @pytest.mark.parametrize("lines", ["pass", "os._exit(1)"], ids=["has the module", "has no such module"])
-def test_another_version_that_was_installed_is_reported_and_its_answer_ignored(
+def test_another_installed_version_is_reported_and_its_answer_ignored(
     child: Callable[[str], None], tmp_path: Path, lines: str
 ) -> None:
-    LoaderProcess.run("load", settings("shipped"))  # this process has read its own version
+    LoaderProcess.run("load", settings("shipped"))  # this process reads its own version
     child(lines)
     metadata = tmp_path / "in-child" / "obscura_poller-99.dist-info" / "METADATA"
     metadata.parent.mkdir()
@@ -445,7 +450,7 @@ def test_the_child_of_a_reload_ends_with_its_process(in_child: InChild) -> None:
         process.close()
 
 
-def test_what_a_library_prints_is_no_part_of_the_answer(
+def test_output_of_a_library_is_not_part_of_the_answer(
     child: Callable[[str], None], tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     child("print('noise', flush=True)")

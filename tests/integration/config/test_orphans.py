@@ -1,4 +1,4 @@
-"""What the system asks of the process itself: orphans are reaped, and too few open files are a message."""
+"""The daemon as a process of the system: it reaps orphans and reports too few open files."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ LEAVES_AN_ORPHAN = "sh -c 'sleep 0.2 >/dev/null 2>&1 & echo secret'"
 
 
 def children(pid: int) -> list[str]:
-    """The states of the children of a process: `Z` for one that has ended and is not reaped."""
+    """Return the states of the children of a process: `Z` is a child that has ended and is not reaped."""
     states = []
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:
@@ -39,8 +39,8 @@ def children(pid: int) -> list[str]:
     return states
 
 
-def test_orphans_that_the_kernel_hands_to_the_daemon_are_reaped(start_process: Start, tmp_path: Path) -> None:
-    """As process 1 of a container is handed them."""
+def test_the_daemon_reaps_adopted_orphans(start_process: Start, tmp_path: Path) -> None:
+    """Process 1 of a container adopts orphans."""
     daemon = start_process(
         [sys.executable, "-c", _AS_REAPER],
         env={
@@ -54,12 +54,12 @@ def test_orphans_that_the_kernel_hands_to_the_daemon_are_reaped(start_process: S
     assert daemon.running
 
 
-@pytest.mark.skipif(os.getuid() != 0, reason="only root can make a process namespace")
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can create a process namespace")
 @pytest.mark.parametrize("moment", ["early", "later"])
 def test_a_daemon_that_is_process_1_reaps_orphans_and_ends_in_order(
     start_process: Start, tmp_path: Path, moment: str
 ) -> None:
-    """The kernel gives process 1 no default action: without a handler it would ignore SIGTERM."""
+    """The kernel has no default action for signals to process 1, so SIGTERM needs a handler."""
     ready = tmp_path / "ready"
     ready.mkdir()
     # `poller.config.loader_process` is imported after the handlers are set, before anything is read.
@@ -91,7 +91,7 @@ sys.meta_path.insert(0, AtImport())
     assert ("stopped" in unshare.stderr) == (moment == "later")
 
 
-def test_the_exit_status_of_a_child_of_our_own_is_left_to_its_owner() -> None:
+def test_reaping_does_not_take_the_exit_status_of_an_own_child() -> None:
     orphans = Orphans()
     with orphans.own_child():
         child = subprocess.Popen([sys.executable, "-c", "raise SystemExit(7)"], stdout=subprocess.PIPE)

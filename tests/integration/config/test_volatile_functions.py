@@ -1,4 +1,4 @@
-"""Every volatile function of PostgreSQL and contrib is either rejected or known to only read."""
+"""Every volatile function of PostgreSQL and contrib is either rejected or listed as read-only."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ WHERE prokind <> 'p' AND NOT 'internal'::regtype = ANY (proargtypes)
     AND prorettype <> ALL (ARRAY['trigger', 'event_trigger', 'internal', 'language_handler', 'fdw_handler',
         'index_am_handler', 'table_am_handler', 'tsm_handler']::regtype[])
     AND coalesce(extname, 'plpgsql') = ANY (%s::text[])"""
-"""What a SELECT can call, of PostgreSQL itself and of the extensions in the list."""
+"""Functions that a SELECT can call, of PostgreSQL and of the extensions in the list."""
 CONTRIB = {
     "adminpack", "amcheck", "autoinc", "bloom", "btree_gin", "btree_gist", "citext", "cube", "dblink",
     "dict_int", "dict_xsyn", "earthdistance", "file_fdw", "fuzzystrmatch", "hstore", "insert_username",
@@ -32,7 +32,7 @@ CONTRIB = {
 
 @pytest.fixture
 def functions(database: Database) -> dict[str, set[str]]:
-    """The volatilities of each function, by name, with every contrib module that the server has."""
+    """The volatilities of each function by name, including every contrib module of the server."""
     available = {name for (name,) in database.execute("SELECT name FROM pg_available_extensions")}
     installed = sorted(available & CONTRIB)
     for extension in installed:
@@ -53,11 +53,11 @@ def test_a_volatile_function_is_either_rejected_or_on_the_list_of_harmless_ones(
     assert sorted(name for name in volatile if not acting(name) and not is_harmless(name)) == []
 
 
-def test_of_the_others_only_those_that_run_text_or_assign_a_transaction_are_rejected(
+def test_of_the_other_functions_only_those_that_run_text_or_assign_a_transaction_are_rejected(
     functions: dict[str, set[str]],
 ) -> None:
     rejected = {name for name, kinds in functions.items() if "v" not in kinds and acting(name)}
-    # Not every release and build has the first; the last is declared volatile since 16.
+    # xpath_table is missing in some releases and builds; isn_weak is volatile since 16.
     assert rejected - {"xpath_table", "isn_weak"} == {
         "txid_current",
         "connectby", "crosstab", "crosstab2", "crosstab3", "crosstab4", "pg_current_xact_id",

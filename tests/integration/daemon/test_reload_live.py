@@ -1,4 +1,4 @@
-"""Query files change while the daemon polls a standby: no tick is lost, no catalogue is mixed."""
+"""Query files change while the daemon polls a standby: no tick is lost, and no two versions are mixed."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def written(*queries: Json) -> str:
 
 
 def version(number: int) -> str:
-    """One state of the query file: what bears its number, what comes and goes with it, and what stays."""
+    """Return a version of the query file: numbered, added, removed and unchanged queries."""
     numbered = f"SELECT {number} AS n"
     return written(
         query("left", numbered, "pair"),
@@ -74,16 +74,16 @@ def version(number: int) -> str:
     )
 
 
-KEPT_TICKS = ("pair/1s", "second/1s", "steady/1s")
+UNCHANGED_TICKS = ("pair/1s", "second/1s", "steady/1s")
 
 
-def number_of(one: QueryDefinition) -> int | None:
-    """The version that a query is of; None for those that all have."""
-    return None if one.name in ("kept", "steady") else int(one.sql.split()[1])
+def number_of(definition: QueryDefinition) -> int | None:
+    """Return the version of a query; None for queries of all versions."""
+    return None if definition.name in ("kept", "steady") else int(definition.sql.split()[1])
 
 
 class Bed:
-    """The daemon's own objects on a real standby, and a watch on every tick, every swap and every export."""
+    """The daemon's objects on a real standby, with checks of every tick, every swap and every export."""
 
     def __init__(self, file: Path, dsn: str) -> None:
         settings = load(
@@ -102,7 +102,7 @@ class Bed:
         self.started = threading.Event()
         self.over = threading.Event()
         self.daemon = PollScheduler(ticks(catalog.queries, "test"), self.tick, rest=self.cycle.replica.rest)
-        self.daemon._timer._scheduler.add_listener(  # noqa: SLF001 - what it hands out shows nowhere else
+        self.daemon._timer._scheduler.add_listener(  # noqa: SLF001 - its events are visible only there
             self.heard,
             EVENT_JOB_SUBMITTED | EVENT_JOB_ADDED | EVENT_JOB_MODIFIED | EVENT_JOB_REMOVED,
         )
@@ -120,8 +120,8 @@ class Bed:
         self.events[event.code, event.job_id] += 1
 
     def tick(self, queries: Sequence[QueryDefinition]) -> list[PollResult]:
-        """Poll on the worker, where swaps come too: all must be of the version that was swapped in last."""
-        numbers = {number for one in queries if (number := number_of(one)) is not None}
+        """Poll on the worker, which also runs swaps: all queries must be of the current version."""
+        numbers = {number for definition in queries if (number := number_of(definition)) is not None}
         if not numbers <= {self.running}:
             self.wrong.append(f"a tick of {numbers} while {self.running} runs")
         results = self.cycle.run(queries)
@@ -129,40 +129,42 @@ class Bed:
             self.polls[result.query.name] += 1
             if result.outcome != "ok":
                 self.wrong.append(f"{result.query.name}: {result.error}")
-        self.steady_runs += any(one.name == "steady" for one in queries)
+        self.steady_runs += any(definition.name == "steady" for definition in queries)
         self.look({self.running})
         return results
 
     def swap(self, queries: Sequence[QueryDefinition], dropped: Collection[str]) -> None:
-        numbers = {number for one in queries if (number := number_of(one)) is not None}
+        numbers = {number for definition in queries if (number := number_of(definition)) is not None}
         if len(numbers) != 1:
             self.wrong.append(f"a catalogue of {numbers}")
         if {"kept", "steady"} & set(dropped):
-            self.wrong.append("dropped what stays")
+            self.wrong.append("unchanged queries were dropped")
         self.cycle.swap(queries, dropped)
-        # Of a new version nothing is polled yet, and of the old nothing may be left.
+        # No query of the new version has been polled yet, and no value of the old version may remain.
         self.look(numbers & {self.running})
         (self.running,) = numbers
 
     def look(self, allowed: set[int] | None = None) -> None:
-        """See what an export would show at this moment."""
-        shown = [
+        """Check the values that an export would contain at this moment."""
+        exported = [
             (result.query, sample.value)
             for result in self.store.current(time.monotonic())
             for sample in result.samples
         ]
-        numbers = {int(value) for one, value in shown if number_of(one) is not None}
+        numbers = {int(value) for definition, value in exported if number_of(definition) is not None}
         if len(numbers) > 1 or (allowed is not None and not numbers <= allowed):
-            self.wrong.append(f"values of {numbers} beside each other, {allowed} may be")
-        if self.started.is_set() and not {"kept", "steady"} <= {one.name for one, _ in shown}:
-            self.wrong.append("a value that stays is away")
+            self.wrong.append(f"values of {numbers} at the same time, {allowed} allowed")
+        if self.started.is_set() and not {"kept", "steady"} <= {
+            definition.name for definition, _ in exported
+        }:
+            self.wrong.append("an unchanged value is missing")
 
     def look_on(self) -> None:
         while not self.over.wait(0.001):
             self.look()
 
     def reload_on(self, times: int) -> None:
-        """Reload as often, each time that a turn is given."""
+        """Reload `times` times, each time after a turn is given."""
         try:
             for _ in range(times):
                 assert self.turns.acquire(timeout=120)
@@ -172,14 +174,14 @@ class Bed:
 
 
 class Writer(threading.Thread):
-    """Rewrites the query file in every way there is, and gives turns to reload it."""
+    """Rewrites the query file in every way, and gives turns to reload it."""
 
     def __init__(self, file: Path, bed: Bed) -> None:
         super().__init__()
         self._file = file
         self._bed = bed
         self._number = 1
-        self._given = 0
+        self._turns = 0
 
     def run(self) -> None:
         while not self._bed.over.is_set():
@@ -190,7 +192,7 @@ class Writer(threading.Thread):
                 spoil()
                 self._expect("refused")
             self._storm()
-            time.sleep(0.05)  # so that some ticks come to pass meanwhile
+            time.sleep(0.05)  # so that some ticks run meanwhile
 
     def _ways_to_spoil(self) -> Iterator[Callable[[], object]]:
         whole = version(self._number + 1)
@@ -200,7 +202,7 @@ class Writer(threading.Thread):
         yield self._file.unlink
 
     def _storm(self) -> None:
-        """Write in place, in halves, for as long as three reloads take."""
+        """Write the file in place, in halves, during three reloads."""
         self._give(3)
         while not self._settled():
             self._number += 1
@@ -222,16 +224,16 @@ class Writer(threading.Thread):
             self._bed.wrong.append(f"{self._bed.running} runs, not {self._number}")
 
     def _give(self, turns: int) -> None:
-        self._given += turns
+        self._turns += turns
         self._bed.turns.release(turns)
 
     def _settled(self) -> bool:
-        return len(self._bed.outcomes) == self._given or self._bed.over.is_set()
+        return len(self._bed.outcomes) == self._turns or self._bed.over.is_set()
 
 
 @pytest.mark.postgres
 @pytest.mark.timeout(400)
-def test_a_thousand_reloads_of_good_bad_and_half_written_files_lose_no_tick_and_mix_nothing(
+def test_a_thousand_reloads_of_valid_invalid_and_incomplete_files_lose_no_tick_and_mix_no_versions(
     database: Database, tmp_path: Path
 ) -> None:
     file = tmp_path / "queries.yaml"
@@ -247,7 +249,7 @@ def test_a_thousand_reloads_of_good_bad_and_half_written_files_lose_no_tick_and_
     bed.reload_on(RELOADS)
     for thread in threads:
         thread.join(60)
-    # Every run that was handed out was run, and one was the first, which is handed out under another name.
+    # Every submitted run took place; the first run was submitted under another name.
     handed_out = (EVENT_JOB_SUBMITTED, "steady/1s")
     assert eventually(lambda: bed.steady_runs == bed.events[handed_out] + 1 > 2)
     assert bed.wrong == []
@@ -259,7 +261,7 @@ def test_a_thousand_reloads_of_good_bad_and_half_written_files_lose_no_tick_and_
     assert outcomes.keys() <= {"changed", "unchanged", "refused", "unsteady"}
     assert outcomes["changed"] >= RELOADS // 8
     assert outcomes["refused"] >= RELOADS // 2 - 4
-    for tick in KEPT_TICKS:
+    for tick in UNCHANGED_TICKS:
         touched = [
             bed.events[code, tick] for code in (EVENT_JOB_ADDED, EVENT_JOB_MODIFIED, EVENT_JOB_REMOVED)
         ]
@@ -278,7 +280,7 @@ def environment(dsn: str, receiver: Receiver, queries: Path, **more: str) -> dic
 
 
 def newest(receiver: Receiver) -> dict[str, Point]:
-    """The newest push, by metric; of the poller's own, those that tell of reloads, by outcome too."""
+    """Return the newest export by metric; of the poller's metrics only those about reloads, by outcome."""
     requests = receiver.requests()
     points = requests[-1].points() if requests else []
     return {
@@ -294,15 +296,15 @@ def values(receiver: Receiver) -> dict[str, object]:
 
 @pytest.mark.postgres
 @pytest.mark.timeout(400)
-def test_sighup_swaps_series_and_a_bad_file_leaves_all_as_it_was(
+def test_sighup_replaces_series_and_an_invalid_file_changes_nothing(
     database: Database, receiver: Receiver, poller_process: Start, tmp_path: Path
 ) -> None:
     file = tmp_path / "queries.yaml"
-    # Polled once an hour: whatever is shown of it after a reload was kept.
-    kept = query(
+    # Polled once an hour, so a value after a reload is the value from before.
+    unchanged = query(
         "kept", "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint AS n", interval="1h"
     )
-    file.write_text(written(kept, query("gone", "SELECT 1 AS n"), query("turned", "SELECT 2 AS n")))
+    file.write_text(written(unchanged, query("gone", "SELECT 1 AS n"), query("turned", "SELECT 2 AS n")))
     process = poller_process(
         "run", env=environment(database.standby_dsn, receiver, file, POLLER_WATCH="false")
     )
@@ -311,7 +313,7 @@ def test_sighup_swaps_series_and_a_bad_file_leaves_all_as_it_was(
     assert (newest(receiver)["turned"].unit, values(receiver)["reload.success"]) == ("{row}", 1)
 
     turned = query("turned", "SELECT 2 AS n", unit="s", description="Turned.")
-    file.write_text(written(kept, turned, query("added", "SELECT 3 AS n", "other", "1h")))
+    file.write_text(written(unchanged, turned, query("added", "SELECT 3 AS n", "other", "1h")))
     process.send(signal.SIGHUP)
     after = {"kept": first, "turned": 2, "added": 3, "reload.success": 1, "reloads ok": 1}
     receiver.wait_for(lambda _: values(receiver) == after, PATIENCE)
@@ -326,10 +328,12 @@ def test_sighup_swaps_series_and_a_bad_file_leaves_all_as_it_was(
     assert {point.value for point in receiver.points("kept")} == {first}
     process.send(signal.SIGTERM)
     assert process.wait() == 0
-    told = [json.loads(line) for line in process.stderr.splitlines()]
+    records = [json.loads(line) for line in process.stderr.splitlines()]
     where = f"ERROR {file}:1: queries"
     assert [
-        f"{line['severity']} {line['message']}" for line in told if line["logger"] == "poller.daemon.reload"
+        f"{line['severity']} {line['message']}"
+        for line in records
+        if line["logger"] == "poller.daemon.reload"
     ] == [
         "INFO query files read again: 1 added, 1 removed, 1 changed, 1 unchanged",
         "INFO added: added",
@@ -347,10 +351,10 @@ def test_sighup_swaps_series_and_a_bad_file_leaves_all_as_it_was(
 
 @pytest.mark.postgres
 @pytest.mark.timeout(400)
-def test_a_config_map_is_followed_without_being_asked(
+def test_a_changed_config_map_is_loaded_without_a_signal(
     database: Database, receiver: Receiver, poller_process: Start, tmp_path: Path
 ) -> None:
-    """Its files are swapped all at once; what cannot be used changes nothing and is told once."""
+    """Its files are replaced all at once; an invalid file changes nothing and is logged once."""
     volume = ConfigMap(tmp_path / "volume", a=written(query("a", "SELECT 1 AS n")))
     process = poller_process("run", env=environment(database.standby_dsn, receiver, volume.folder))
     receiver.wait_for(lambda _: values(receiver).get("a") == 1, PATIENCE)

@@ -1,4 +1,4 @@
-"""What the service tells systemd: over a real datagram socket."""
+"""Notifications of the service to systemd, over a real datagram socket."""
 
 from __future__ import annotations
 
@@ -19,25 +19,25 @@ from tests.bed.queries import write_queries
 
 @dataclass(frozen=True)
 class Manager:
-    """Stands at the other end of NOTIFY_SOCKET."""
+    """Listens on NOTIFY_SOCKET."""
 
     socket: socket.socket
     address: str
 
-    def heard(self) -> dict[str, str]:
-        """The next datagram; waits for it."""
+    def receive(self) -> dict[str, str]:
+        """Wait for the next datagram and return it."""
         lines = self.socket.recv(65536).decode().split("\n")
         return {name: value for name, _, value in (line.partition("=") for line in lines)}
 
-    def heard_but_beats(self) -> dict[str, str]:
-        """The next datagram that is no beat of the watchdog."""
-        while (told := self.heard()) == {"WATCHDOG": "1"}:
+    def receive_other(self) -> dict[str, str]:
+        """Return the next datagram that is not a watchdog notification."""
+        while (message := self.receive()) == {"WATCHDOG": "1"}:
             pass
-        return told
+        return message
 
-    def hears(self, name: str, value: str) -> None:
-        """Wait for a datagram with this in it."""
-        while self.heard().get(name) != value:
+    def expect(self, name: str, value: str) -> None:
+        """Wait for a datagram with this variable."""
+        while self.receive().get(name) != value:
             pass
 
     def silent(self) -> bool:
@@ -60,32 +60,32 @@ def manager(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Manager]
         yield Manager(listener, address)
 
 
-def test_it_tells_of_start_reload_and_end(manager: Manager) -> None:
+def test_start_reload_and_shutdown_are_notified(manager: Manager) -> None:
     notifier = SystemdNotifier({"NOTIFY_SOCKET": manager.address})
     notifier.ready("polling 4 queries")
     notifier.reloading()
     notifier.stopping()
-    assert manager.heard() == {"READY": "1", "STATUS": "polling 4 queries"}
-    reloading = manager.heard()
+    assert manager.receive() == {"READY": "1", "STATUS": "polling 4 queries"}
+    reloading = manager.receive()
     assert reloading.pop("RELOADING") == "1"
     assert int(reloading.pop("MONOTONIC_USEC")) > 0
     assert reloading == {}
-    assert manager.heard() == {"STOPPING": "1", "STATUS": "stopping"}
+    assert manager.receive() == {"STOPPING": "1", "STATUS": "stopping"}
 
 
-def test_the_watchdog_is_kept_quiet_only_while_the_poller_goes_on(manager: Manager) -> None:
+def test_the_watchdog_is_notified_only_while_the_poller_makes_progress(manager: Manager) -> None:
     notifier = SystemdNotifier({"NOTIFY_SOCKET": manager.address, "WATCHDOG_USEC": "60000000"})
     notifier.beat(None)
     notifier.beat("tick 5m runs since\n1000s")
     assert notifier.watchdog_seconds == 60
-    assert manager.heard() == {"WATCHDOG": "1"}
-    assert manager.heard() == {"STATUS": "hangs: tick 5m runs since 1000s"}
+    assert manager.receive() == {"WATCHDOG": "1"}
+    assert manager.receive() == {"STATUS": "hangs: tick 5m runs since 1000s"}
     assert manager.silent()
 
 
 @pytest.mark.parametrize("watchdog", [{}, {"WATCHDOG_USEC": "60000000", "WATCHDOG_PID": str(os.getppid())},
                                       {"WATCHDOG_USEC": "a minute"}, {"WATCHDOG_USEC": "0"}])  # fmt: skip
-def test_nothing_beats_where_nobody_looks(manager: Manager, watchdog: dict[str, str]) -> None:
+def test_without_a_valid_watchdog_nothing_is_sent(manager: Manager, watchdog: dict[str, str]) -> None:
     notifier = SystemdNotifier({"NOTIFY_SOCKET": manager.address, **watchdog})
     notifier.beat(None)
     assert notifier.watchdog_seconds is None
@@ -104,30 +104,30 @@ def test_without_a_socket_nothing_is_sent_and_without_a_listener_nothing_fails(
         notifier.beat(None)
         notifier.stopping()
     assert not Path(gone).exists()
-    assert manager.silent(), "nothing reaches a socket that the environment does not name"
+    assert manager.silent(), "no datagram reaches a socket that the environment does not name"
 
 
-def test_a_listener_that_does_not_read_holds_up_nothing(manager: Manager) -> None:
+def test_a_listener_that_does_not_read_delays_nothing(manager: Manager) -> None:
     notifier = SystemdNotifier({"NOTIFY_SOCKET": manager.address})
-    for _ in range(5000):  # far beyond what a socket keeps (net.unix.max_dgram_qlen)
+    for _ in range(5000):  # far more than a socket can queue (net.unix.max_dgram_qlen)
         notifier.ready("polling")
-    assert manager.heard()["READY"] == "1"
+    assert manager.receive()["READY"] == "1"
 
 
 @pytest.mark.parametrize(
     ("watchdog", "every"),
     [({}, 20.0), ({"WATCHDOG_USEC": "600000000"}, 20.0), ({"WATCHDOG_USEC": "3000000"}, 1.0)],
 )
-def test_the_poller_beats_well_within_half_of_the_watchdogs_time(
+def test_the_poller_notifies_well_within_half_of_the_watchdogs_time(
     manager: Manager, watchdog: dict[str, str], every: float
 ) -> None:
     assert SystemdNotifier({"NOTIFY_SOCKET": manager.address, **watchdog}).every(20.0) == every
 
 
-def test_the_daemon_tells_of_itself_from_start_to_end(
+def test_the_daemon_notifies_systemd_from_start_to_shutdown(
     manager: Manager, poller_process: Callable[..., Process], tmp_path: Path
 ) -> None:
-    """Whatever the database does: it is not there at all."""
+    """The notifications do not depend on the database, which is absent."""
     queries = Path(write_queries(tmp_path, ("one", "SELECT 1 AS n"), ("two", "SELECT 2 AS n"), interval="1h"))
     daemon = poller_process(
         "run",
@@ -140,23 +140,23 @@ def test_the_daemon_tells_of_itself_from_start_to_end(
             "POLLER_HEALTH_FILE": str(tmp_path / "heartbeat"),
         },
     )
-    manager.hears("STATUS", "polling 2 queries")
-    manager.hears("WATCHDOG", "1")
+    manager.expect("STATUS", "polling 2 queries")
+    manager.expect("WATCHDOG", "1")
     write_queries(tmp_path, ("one", "SELECT 1 AS n"), interval="1h")
     daemon.send(signal.SIGHUP)
-    manager.hears("RELOADING", "1")
-    assert manager.heard_but_beats() == {"READY": "1", "STATUS": "polling 1 query"}
+    manager.expect("RELOADING", "1")
+    assert manager.receive_other() == {"READY": "1", "STATUS": "polling 1 query"}
     queries.write_text("queries: nonsense")
     daemon.send(signal.SIGHUP)
-    manager.hears("RELOADING", "1")
-    assert manager.heard_but_beats() == {"READY": "1", "STATUS": "polling 1 query, changed files refused"}
-    manager.hears("WATCHDOG", "1")
+    manager.expect("RELOADING", "1")
+    assert manager.receive_other() == {"READY": "1", "STATUS": "polling 1 query, changed files refused"}
+    manager.expect("WATCHDOG", "1")
     daemon.send(signal.SIGTERM)
-    manager.hears("STOPPING", "1")
+    manager.expect("STOPPING", "1")
     assert daemon.wait() == 0, daemon
 
 
-def test_a_configuration_that_cannot_be_used_never_makes_it_ready(
+def test_an_invalid_configuration_is_never_notified_as_ready(
     manager: Manager, poller_process: Callable[..., Process]
 ) -> None:
     daemon = poller_process("run", env={"NOTIFY_SOCKET": manager.address})

@@ -1,4 +1,4 @@
-"""The word to stop is heard at whatever moment it comes."""
+"""A signal to stop is handled at every moment."""
 
 from __future__ import annotations
 
@@ -74,11 +74,11 @@ def run(script: str) -> str:
     return done.stdout
 
 
-def test_a_signal_in_front_of_any_line_of_the_waiting_is_heard() -> None:
-    """With a lock of Python's own in the waiting, the handler would wait for itself in some of them."""
+def test_a_signal_before_any_line_of_the_wait_is_handled() -> None:
+    """If the wait used a lock of Python, the handler could deadlock on some of the lines."""
     assert run(AT_EVERY_LINE).startswith("heard in front of")
 
 
-def test_a_signal_between_the_last_look_and_the_sleep_is_heard() -> None:
-    """Python runs handlers between two of its instructions: one that falls asleep in C would sleep on."""
+def test_a_signal_between_the_last_check_and_the_sleep_is_handled() -> None:
+    """Python runs handlers only between two instructions, and cannot interrupt a sleep that begins in C."""
     assert run(AT_ANY_MOMENT) == "heard every time\n"

@@ -1,4 +1,4 @@
-"""What one tick costs depends on its own queries, not on how many others are known."""
+"""The work of a tick depends on its own queries, not on the number of other queries."""
 
 from __future__ import annotations
 
@@ -19,37 +19,37 @@ from tests.bed.postgres import Database
 
 FEW, MANY = 40, 1500
 TICK = 4
-"""Queries of the tick that is measured."""
+"""Number of queries of the measured tick."""
 
 
 class Work(NamedTuple):
-    """What one tick took."""
+    """Resources that a tick used."""
 
     steps: int
-    """Lines of Python that were run."""
+    """Executed lines of Python."""
     memory: int
-    """Bytes that were allocated at most at one time."""
+    """Peak of allocated bytes."""
     written: int
-    """Bytes."""
+    """Bytes written to files."""
 
 
 @pytest.mark.postgres
 @pytest.mark.timeout(300)
-def test_the_work_of_a_tick_does_not_grow_with_the_number_of_known_queries(
+def test_the_work_of_a_tick_does_not_grow_with_the_number_of_queries(
     database: Database, tmp_path: Path
 ) -> None:
-    few, many = [work(database.primary_dsn, tmp_path / str(known), known) for known in (FEW, MANY)]
+    few, many = [work(database.primary_dsn, tmp_path / str(count), count) for count in (FEW, MANY)]
     assert few.written > 0
     assert many.steps < 1.2 * few.steps
     assert many.written < 1.2 * few.written
-    # One pointer for each query that is known would be more.
+    # A pointer for each query would be more.
     assert many.memory < few.memory + 8 * (MANY - FEW)
 
 
-def work(dsn: str, state: Path, known: int) -> Work:
-    """What a tick takes in a process that has a value of each of `known` queries."""
+def work(dsn: str, state: Path, count: int) -> Work:
+    """Return the work of a tick in a process that has a value of each of `count` queries."""
     settings = load({"POLLER_DATABASE_URL": dsn, "POLLER_STATE_DIR": str(state)})
-    queries = [tenant(number) for number in range(known)]
+    queries = [tenant(number) for number in range(count)]
     cycle = open_cycle(settings, queries, open_store(settings, queries))
     try:
         assert all(result.outcome == "ok" for result in cycle.run(queries))
@@ -63,7 +63,7 @@ def work(dsn: str, state: Path, known: int) -> Work:
 
 
 def tenant(number: int) -> QueryDefinition:
-    """One of the queries that feed one metric, each with a series of its own."""
+    """Return a query that feeds a common metric with its own series."""
     metric = a_metric("tenant_size", attributes={"tenant": f"tenant-{number}"})
     return a_query(f"tenant_{number}", f"SELECT {number} AS n", metrics=(metric,))
 
@@ -101,6 +101,6 @@ def written(cycle: PollCycle, queries: list[QueryDefinition]) -> int:
 
 
 def _written() -> int:
-    """Bytes that this thread has written to files (proc(5), `/proc/pid/io`)."""
-    told = dict(line.split(": ") for line in Path("/proc/thread-self/io").read_text().splitlines())
-    return int(told["wchar"])
+    """Return the bytes that this thread has written to files (proc(5), `/proc/pid/io`)."""
+    counters = dict(line.split(": ") for line in Path("/proc/thread-self/io").read_text().splitlines())
+    return int(counters["wchar"])

@@ -1,4 +1,4 @@
-"""A primary and a standby come from nothing, behave as a real pair, and leave nothing behind."""
+"""A primary and a standby are created, behave as a real pair, and are removed completely."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ def connects(port: int) -> bool:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
-# --- the session's pair -------------------------------------------------------------------------------
+# --- the pair of the session --------------------------------------------------------------------------
 
 
-def test_the_standby_replays_what_the_primary_commits(database: Database) -> None:
+def test_the_standby_replays_commits_of_the_primary(database: Database) -> None:
     database.execute("CREATE TABLE t (n int); INSERT INTO t SELECT generate_series(1, 1000)")
     database.replayed()
     assert database.ask_standby("SELECT count(*), sum(n) FROM t") == [(1000, 500500)]
@@ -49,12 +49,12 @@ def test_the_standby_is_in_recovery_and_streams(cluster: Cluster) -> None:
     ]
 
 
-def test_the_standby_refuses_to_write(database: Database) -> None:
+def test_the_standby_refuses_writes(database: Database) -> None:
     with pytest.raises(psycopg.errors.ReadOnlySqlTransaction):
         database.ask_standby("CREATE TABLE t (n int)")
 
 
-def test_both_servers_listen_on_loopback_alone(cluster: Cluster) -> None:
+def test_both_servers_listen_only_on_loopback(cluster: Cluster) -> None:
     for server in (cluster.primary, cluster.standby):
         assert server.execute("SHOW listen_addresses") == [("127.0.0.1",)]
         assert server.execute("SHOW fsync") == [("off",)]
@@ -84,7 +84,7 @@ def test_each_database_is_new_and_exists_on_the_standby(database: Database) -> N
     assert database.ask_standby("SELECT current_database()") == [(database.name,)]
 
 
-# --- a pair of the test's own -------------------------------------------------------------------------
+# --- a pair for a single test -------------------------------------------------------------------------
 
 
 def test_servers_come_back_on_their_ports_after_stop_restart_and_kill(own_cluster: Cluster) -> None:
@@ -117,7 +117,7 @@ def test_servers_come_back_on_their_ports_after_stop_restart_and_kill(own_cluste
                 return True
             return False
 
-        assert eventually(over), "a backend that is asked in time may still answer once"
+        assert eventually(over), "a backend that got the query before the shutdown may still answer"
     assert not connects(primary.port)
     primary.start()
     primary.execute("INSERT INTO t VALUES (3)")
@@ -146,7 +146,7 @@ def test_waiting_for_a_paused_standby_reports_its_position(own_cluster: Cluster)
     assert own_cluster.standby.execute("SELECT count(*) FROM t") == [(0,)]
 
 
-def test_settings_reach_the_side_they_are_for(make_cluster: Callable[..., Cluster]) -> None:
+def test_settings_apply_to_the_intended_server(make_cluster: Callable[..., Cluster]) -> None:
     cluster = make_cluster(
         primary={"work_mem": "1MB", "search_path": "it's, public"},
         standby={"work_mem": "2MB"},
@@ -160,13 +160,13 @@ def test_settings_reach_the_side_they_are_for(make_cluster: Callable[..., Cluste
     assert cluster.standby.execute("SHOW max_standby_streaming_delay") == [("100ms",)]
 
 
-def test_a_file_for_the_server_is_readable_by_it_alone(own_cluster: Cluster) -> None:
+def test_a_file_for_the_server_is_readable_only_by_it(own_cluster: Cluster) -> None:
     path = own_cluster.primary.add_file("key.pem", b"secret\n")
     assert path.stat().st_mode & 0o777 == 0o600
     assert own_cluster.primary.execute(f"SELECT pg_read_file('{path}')") == [("secret\n",)]
 
 
-# --- leaving nothing behind ---------------------------------------------------------------------------
+# --- removal ------------------------------------------------------------------------------------------
 
 
 def shared_memory() -> set[str]:
@@ -199,18 +199,18 @@ def test_a_killed_server_leaves_no_shared_memory_after_closing(make_cluster: Cal
 def test_a_cluster_that_cannot_start_raises_the_servers_message_and_is_removed(
     make_cluster: Callable[..., Cluster], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made: list[Path] = []
+    created: list[Path] = []
     real = tempfile.mkdtemp
 
     def noted(*arguments: Any, **named: Any) -> str:
-        made.append(Path(real(*arguments, **named)))
-        return str(made[-1])
+        created.append(Path(real(*arguments, **named)))
+        return str(created[-1])
 
     monkeypatch.setattr("tempfile.mkdtemp", noted)
     with pytest.raises(ClusterError, match='unrecognized configuration parameter "no_such_setting"'):
         make_cluster(primary={"no_such_setting": "1"})
-    assert made
-    assert not any(directory.exists() for directory in made)
+    assert created
+    assert not any(directory.exists() for directory in created)
 
 
 PARENT = """
@@ -235,7 +235,7 @@ def parent(
     return process, Path(directory), [int(pid) for pid in pids]
 
 
-def test_sigkill_of_the_maker_ends_its_servers(
+def test_sigkill_of_the_owner_ends_its_servers(
     start_process: Callable[..., Process], pg_bin: Path | None
 ) -> None:
     process, directory, pids = parent(start_process, pg_bin, then="time.sleep(600)")
@@ -262,7 +262,7 @@ def test_the_end_of_the_interpreter_ends_the_servers(
     assert not directory.exists()
 
 
-def test_ctrl_c_reaches_the_maker_alone_and_it_ends_the_servers(
+def test_ctrl_c_reaches_only_the_owner_which_ends_the_servers(
     start_process: Callable[..., Process], pg_bin: Path | None
 ) -> None:
     then = """
@@ -275,14 +275,14 @@ def test_ctrl_c_reaches_the_maker_alone_and_it_ends_the_servers(
     """
     process, directory, pids = parent(start_process, pg_bin, then=textwrap.dedent(then))
     process.wait_for_line("sleeping")
-    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: the whole foreground group
+    os.killpg(process.pid, signal.SIGINT)  # a terminal signals the whole foreground group
     process.wait_for_line("still serving")
     process.wait()
     assert all(map(gone, pids))
     assert not directory.exists()
 
 
-# --- where the programs are and who runs them ---------------------------------------------------------
+# --- location and user of the programs ----------------------------------------------------------------
 
 
 def test_a_directory_without_the_programs_is_named(tmp_path: Path) -> None:
@@ -328,7 +328,7 @@ def test_the_directory_is_short_enough_for_a_socket_and_within_reach(
         directory.rmdir()
 
 
-@pytest.mark.skipif(not AS_ROOT, reason="only root has to choose another user")
+@pytest.mark.skipif(not AS_ROOT, reason="only root must choose another user")
 def test_root_chooses_a_user_that_exists_and_is_not_root() -> None:
     account = Account.choose()
     assert pwd.getpwuid(account.uid).pw_name in ("postgres", "nobody")

@@ -98,7 +98,7 @@ def litestar() -> Litestar:
 
     @asgi("/mounted", is_mount=True, copy_scope=True)
     async def mounted(scope: LitestarScope, receive: LitestarReceive, send: LitestarSend) -> None:
-        await inner(scope, receive, send)  # type: ignore[arg-type]  # each framework types its own scope
+        await inner(scope, receive, send)  # type: ignore[arg-type]  # each framework has its own type of scope
 
     return Litestar([with_number, plain, plain_post, mounted], logging_config=None)
 
@@ -153,7 +153,7 @@ def litestar() -> Litestar:
         ),
     ],
 )
-def test_the_route_is_the_template_that_matched(
+def test_the_route_is_the_matched_template(
     framework: Callable[[], Any], expected: dict[tuple[str, str], tuple[str, int]], serve: Serve
 ) -> None:
     served = serve(framework())
@@ -163,8 +163,8 @@ def test_the_route_is_the_template_that_matched(
         root = served.root(list(expected).index((method, path)))
         assert root.attributes is not None
         assert root.attributes.get("http.route", "unmatched") == route, (method, path)
-        known = method if method in HTTP_METHODS else "HTTP"
-        assert root.name == (known if route == "unmatched" else f"{known} {route}")
+        method_name = method if method in HTTP_METHODS else "HTTP"
+        assert root.name == (method_name if route == "unmatched" else f"{method_name} {route}")
 
     counted = sorted(
         (method if method in HTTP_METHODS else "_OTHER", route, str(status))
@@ -172,7 +172,7 @@ def test_the_route_is_the_template_that_matched(
     )
     assert eventually(lambda: served.counted() == counted), served.counted()
     for route in {route for route, _ in expected.values()}:
-        count = sum(1 for found, _ in expected.values() if found == route)
+        count = sum(1 for template, _ in expected.values() if template == route)
         served.recorder.assert_count("http_request_duration_seconds", count, route=route)
 
 
@@ -187,9 +187,7 @@ def test_a_host_route_and_the_host_header_change_nothing_about_the_template(serv
 @pytest.mark.parametrize(
     ("method", "original"), [("BREW", "BREW"), ("GET", None), ("M" * 65, None), ("_OTHER", "_OTHER")]
 )
-def test_a_method_that_http_does_not_know_is_on_the_span_only(
-    method: str, original: str | None, serve: Serve
-) -> None:
+def test_an_unknown_method_is_only_on_the_span(method: str, original: str | None, serve: Serve) -> None:
     served = serve(starlette())
     served.client.request(method, "/a/1")
     attributes = served.root().attributes or {}
@@ -200,7 +198,7 @@ def test_a_method_that_http_does_not_know_is_on_the_span_only(
     assert counted == attributes["http.request.method"]
 
 
-def test_no_client_can_make_series(serve: Serve) -> None:
+def test_no_client_can_create_series(serve: Serve) -> None:
     served = serve(starlette())
     for number in range(40):
         served.client.request(f"M{number}", f"/{uuid.uuid4()}")
@@ -216,7 +214,7 @@ def test_no_client_can_make_series(serve: Serve) -> None:
     }
 
 
-def test_an_application_of_no_framework_tells_its_route_itself(serve: Serve) -> None:
+def test_an_application_without_a_framework_sets_its_route(serve: Serve) -> None:
     async def app(scope: Any, receive: Any, send: Any) -> None:
         if scope["path"].startswith("/things/"):
             set_route("/things/{id}")
@@ -232,8 +230,8 @@ def test_an_application_of_no_framework_tells_its_route_itself(serve: Serve) -> 
     )
 
 
-def test_a_mount_of_another_making_has_no_prefix_that_a_client_chose(serve: Serve) -> None:
-    """It has moved the root path, and its routes cannot be looked at."""
+def test_the_prefix_of_a_custom_mount_never_comes_from_the_client(serve: Serve) -> None:
+    """It has changed the root path, and its routes are not accessible."""
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
         prefix, _, _ = scope["path"].removeprefix("/").partition("/")
@@ -249,7 +247,7 @@ def test_a_mount_of_another_making_has_no_prefix_that_a_client_chose(serve: Serv
     assert set(served.counted()) == {("GET", "/{mount}/c/{y}", "200")}
 
 
-def test_a_scope_that_nobody_expects_fails_no_request(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_unexpected_scope_fails_no_request(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
     async def app(scope: Any, receive: Any, send: Any) -> None:
         scope["fastapi"] = "something else"
         await PlainTextResponse("ok")(scope, receive, send)
@@ -262,7 +260,7 @@ def test_a_scope_that_nobody_expects_fails_no_request(serve: Serve, caplog: pyte
 
 
 class Gate:
-    """Holds up an application, of whatever loop, until a test lets it go on."""
+    """Blocks an application on any event loop until a test continues it."""
 
     def __init__(self) -> None:
         self.reached, self.opened = threading.Event(), threading.Event()
@@ -273,7 +271,7 @@ class Gate:
             await asyncio.sleep(0.01)
 
 
-def test_a_request_is_over_with_the_last_byte_of_its_response(serve: Serve) -> None:
+def test_a_request_ends_with_the_last_byte_of_its_response(serve: Serve) -> None:
     gate = Gate()
 
     async def stream(_: Request) -> Response:
@@ -299,7 +297,7 @@ def test_a_request_is_over_with_the_last_byte_of_its_response(serve: Serve) -> N
 
 
 @pytest.mark.parametrize("fails", [False, True])
-def test_a_background_task_is_no_part_of_the_request(serve: Serve, fails: bool) -> None:
+def test_a_background_task_is_not_part_of_the_request(serve: Serve, fails: bool) -> None:
     gate = Gate()
 
     async def work() -> None:
@@ -323,7 +321,9 @@ def test_a_background_task_is_no_part_of_the_request(serve: Serve, fails: bool) 
 
 
 @pytest.mark.parametrize("then", ["answers", "reads on", "fails"])
-def test_a_client_that_leaves_before_the_answer_is_counted_as_such(serve: Serve, then: str) -> None:
+def test_a_client_that_disconnects_before_the_response_is_counted_as_disconnected(
+    serve: Serve, then: str
+) -> None:
     gate = Gate()
 
     async def slow(request: Request) -> Response:
@@ -334,7 +334,7 @@ def test_a_client_that_leaves_before_the_answer_is_counted_as_such(serve: Serve,
             await request.body()  # raises ClientDisconnect
         if then == "fails":
             raise RuntimeError("broken")
-        return PlainTextResponse("nobody reads this")
+        return PlainTextResponse("the client does not read this")
 
     served = serve(Starlette(routes=[Route("/slow", slow)]))
     with pytest.raises(httpx.ReadTimeout):
@@ -349,8 +349,8 @@ def test_a_client_that_leaves_before_the_answer_is_counted_as_such(serve: Serve,
     assert len(root.events) == (then == "fails")
 
 
-def test_a_client_that_leaves_in_the_midst_of_a_response_has_had_its_status(serve: Serve) -> None:
-    left = threading.Event()
+def test_a_disconnect_during_a_response_does_not_change_its_status(serve: Serve) -> None:
+    closed = threading.Event()
 
     async def stream(_: Request) -> Response:
         async def body() -> AsyncIterator[bytes]:
@@ -359,14 +359,14 @@ def test_a_client_that_leaves_in_the_midst_of_a_response_has_had_its_status(serv
                     yield b"x" * 1000
                     await asyncio.sleep(0.01)
             finally:
-                left.set()
+                closed.set()
 
         return StreamingResponse(body())
 
     served = serve(Starlette(routes=[Route("/stream", stream)]))
     with served.client.stream("GET", "/stream") as response:
         next(response.iter_raw())
-    assert left.wait(60)
+    assert closed.wait(60)
 
     assert eventually(lambda: served.counted() == [("GET", "/stream", "200")])
     assert served.root().status.status_code is StatusCode.UNSET
@@ -377,10 +377,10 @@ async def broken(_: Request) -> Response:
 
 
 @pytest.mark.parametrize("outermost", [True, False])
-def test_an_exception_is_one_500_one_event_and_goes_on_to_the_server(
+def test_an_exception_is_counted_as_a_single_500_and_reaches_the_server(
     serve: Serve, outermost: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Whether what answers it is inside of the middleware or outside."""
+    """The exception handler may be inside or outside of the middleware."""
 
     def inside(served: Served) -> Starlette:
         middleware = Middleware(
@@ -405,7 +405,7 @@ def test_an_exception_is_one_500_one_event_and_goes_on_to_the_server(
     assert eventually(lambda: "Exception in ASGI application" in caplog.text)
 
 
-def test_an_exception_in_the_midst_of_a_response_fails_the_span_and_not_the_count(serve: Serve) -> None:
+def test_an_exception_during_a_response_fails_the_span_and_not_the_count(serve: Serve) -> None:
     async def stream(_: Request) -> Response:
         async def body() -> AsyncIterator[bytes]:
             yield b"first"
@@ -449,7 +449,7 @@ def test_only_5xx_is_an_error(serve: Serve, status: int, failed: bool) -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "kept"),
+    ("request_id", "accepted"),
     [
         ("0190b6a5-req_1", True),
         ("A" * 128, True),
@@ -461,21 +461,21 @@ def test_only_5xx_is_an_error(serve: Serve, status: int, failed: bool) -> None:
         (None, False),
     ],
 )
-def test_a_sane_request_id_is_kept_and_any_other_is_made_anew(
-    serve: Serve, given: str | None, kept: bool
+def test_a_valid_request_id_is_accepted_and_any_other_is_replaced(
+    serve: Serve, request_id: str | None, accepted: bool
 ) -> None:
     served = serve(starlette())
-    response = served.client.get("/", headers={} if given is None else {"x-request-id": given})
+    response = served.client.get("/", headers={} if request_id is None else {"x-request-id": request_id})
 
     echoed = response.headers["x-request-id"]
-    assert (echoed == given) is kept
-    assert kept or uuid.UUID(echoed).version == 4
+    assert (echoed == request_id) is accepted
+    assert accepted or uuid.UUID(echoed).version == 4
     root = served.root()
     assert root.attributes is not None
     assert root.attributes["request.id"] == echoed
 
 
-def test_an_id_that_the_application_gives_is_left_alone(serve: Serve) -> None:
+def test_an_id_set_by_the_application_is_not_changed(serve: Serve) -> None:
     async def own(_: Request) -> Response:
         return PlainTextResponse("", headers={"x-request-id": "of-the-application"})
 
@@ -537,11 +537,11 @@ def test_requests_at_the_same_time_do_not_mix_their_users(serve: Serve) -> None:
     asyncio.run(load())
     served.root(49)
     attributes = [span.attributes or {} for span in served.spans()]
-    assert all(str(one["url.path"]) == f"/login/{one['user.id']!s}" for one in attributes)
-    assert len({one["request.id"] for one in attributes}) == 50
+    assert all(str(fields["url.path"]) == f"/login/{fields['user.id']!s}" for fields in attributes)
+    assert len({fields["request.id"] for fields in attributes}) == 50
 
 
-def test_a_trace_goes_on_where_the_client_began_it_and_is_new_for_the_next_request(serve: Serve) -> None:
+def test_a_trace_continues_the_trace_of_its_client_only_for_that_request(serve: Serve) -> None:
     served = serve(starlette())
     parent = f"00-{'a' * 32}-{'b' * 16}-01"
     served.client.get("/", headers={"traceparent": parent})
@@ -558,8 +558,8 @@ def test_a_trace_goes_on_where_the_client_began_it_and_is_new_for_the_next_reque
     assert second.context.trace_id != first.context.trace_id
 
 
-def test_trailers_and_files_end_a_response_too(serve: Serve) -> None:
-    """No server at hand sends them, so that the application is run by hand."""
+def test_trailers_and_files_also_end_a_response(serve: Serve) -> None:
+    """No available server sends them, so the test calls the application directly."""
 
     async def app(_scope: Any, _receive: Any, send: Any) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": [], "trailers": True})
@@ -578,8 +578,8 @@ def test_trailers_and_files_end_a_response_too(serve: Serve) -> None:
             sent.append(message["type"])
 
         scope = {"type": "http", "method": "GET", "path": "/", "headers": []}
-        for one in (app, file):
-            await served.wrap(one)(dict(scope), asyncio.Queue().get, send)
+        for application in (app, file):
+            await served.wrap(application)(dict(scope), asyncio.Queue().get, send)
 
     sent: list[str] = []
     served = serve(starlette())
@@ -647,7 +647,7 @@ def open_socket(served: Served, path: str, **arguments: Any) -> ClientConnection
 
 
 def sessions(served: Served) -> tuple[float, int]:
-    """How many are open, and how many have ended."""
+    """Return the number of open and of ended sessions."""
     recorder = served.recorder
     return (
         recorder.total("websocket_active_connections"),
@@ -655,16 +655,16 @@ def sessions(served: Served) -> tuple[float, int]:
     )
 
 
-def test_a_session_is_open_until_it_is_closed_and_has_one_root_span(serve: Serve) -> None:
+def test_a_session_is_open_until_it_is_closed_and_has_a_single_root_span(serve: Serve) -> None:
     served = serve(websockets())
-    with open_socket(served, "/echo/1?ticket=abc", additional_headers={"x-request-id": "req-12345"}) as one:
-        one.send("x")
-        assert one.recv() == "x"
-        assert one.response is not None
-        assert one.response.headers["x-request-id"] == "req-12345"
-        with open_socket(served, "/echo/2") as two:
-            two.send("x")
-            assert two.recv() == "x"
+    with open_socket(served, "/echo/1?ticket=abc", additional_headers={"x-request-id": "req-12345"}) as first:
+        first.send("x")
+        assert first.recv() == "x"
+        assert first.response is not None
+        assert first.response.headers["x-request-id"] == "req-12345"
+        with open_socket(served, "/echo/2") as second:
+            second.send("x")
+            assert second.recv() == "x"
             assert sessions(served) == (2, 0)
             assert served.counted() == [("GET", "/echo/{id}", "101")] * 2
             assert served.spans() == []
@@ -698,7 +698,7 @@ def test_a_client_that_vanishes_ends_its_session(serve: Serve) -> None:
     assert served.root().status.status_code is StatusCode.UNSET
 
 
-def test_a_disconnect_that_the_application_lets_through_is_no_error(serve: Serve) -> None:
+def test_a_disconnect_exception_that_the_application_raises_is_not_an_error(serve: Serve) -> None:
     served = serve(websockets())
     with open_socket(served, "/raises_disconnect/1"):
         assert eventually(lambda: sessions(served) == (1, 0))
@@ -709,7 +709,7 @@ def test_a_disconnect_that_the_application_lets_through_is_no_error(serve: Serve
     assert root.events == ()
 
 
-def test_a_session_that_the_server_closes_is_over_even_if_the_application_goes_on(serve: Serve) -> None:
+def test_a_session_closed_by_the_server_ends_even_if_the_application_continues(serve: Serve) -> None:
     gate = Gate()
 
     async def lingers(socket: WebSocket) -> None:
@@ -730,7 +730,7 @@ def test_a_session_that_the_server_closes_is_over_even_if_the_application_goes_o
 @pytest.mark.parametrize(
     ("path", "status"), [("/refuse/1", 403), ("/deny/1", 401), ("/nope", 403), ("/breaks_early/1", 500)]
 )
-def test_a_handshake_that_is_refused_is_counted_and_no_session(serve: Serve, path: str, status: int) -> None:
+def test_a_refused_handshake_is_counted_and_is_not_a_session(serve: Serve, path: str, status: int) -> None:
     served = serve(websockets())
     with pytest.raises(InvalidStatus) as refused:
         open_socket(served, path)
@@ -756,7 +756,7 @@ def test_an_exception_fails_the_session_and_ends_it(serve: Serve) -> None:
     assert eventually(lambda: served.counted() == [("GET", "/breaks/{id}", "101")])
 
 
-def test_fifty_sessions_at_once_come_and_go_exactly(serve: Serve) -> None:
+def test_fifty_concurrent_sessions_are_counted_exactly(serve: Serve) -> None:
     served = serve(websockets())
     with contextlib.ExitStack() as stack:
         for number in range(50):
@@ -768,7 +768,7 @@ def test_fifty_sessions_at_once_come_and_go_exactly(serve: Serve) -> None:
     assert eventually(lambda: sessions(served) == (0, 50))
 
 
-def test_what_does_not_fit_a_queue_is_counted_as_dropped(serve: Serve) -> None:
+def test_messages_that_do_not_fit_a_queue_are_counted_as_dropped(serve: Serve) -> None:
     served = serve(starlette())
     queue: asyncio.Queue[int] = asyncio.Queue(maxsize=2)
     dropped = partial(served.recorder.metrics.websocket_outbound_dropped, "buffer_full")

@@ -1,4 +1,4 @@
-"""A server's telemetry is configured from its environment, arrives, survives forks, and ends in time."""
+"""A server's telemetry: configuration from the environment, export, forks and shutdown."""
 
 from __future__ import annotations
 
@@ -36,25 +36,25 @@ QUICK = {
     "OTEL_BLRP_SCHEDULE_DELAY": "50",
     "OTEL_METRIC_EXPORT_INTERVAL": "100",
 }
-"""Milliseconds between two pushes."""
+"""Milliseconds between two exports."""
 PATIENT = {"OBSCURA_SERVER_SHUTDOWN_TIMEOUT_SECS": "120", "OBSCURA_EXPORT_TIMEOUT_SECS": "60"}
-"""So that nothing is given up on a machine that stands still for a while."""
+"""Long timeouts, so that nothing is abandoned on a machine that stalls."""
 
 
 def environment(receiver: Receiver, protocol: str = "grpc") -> dict[str, str]:
-    """What a server is given, and a format that a program can read."""
+    """Return the variables of a server, with a log format for programs."""
     endpoint = receiver.grpc_endpoint if protocol == "grpc" else receiver.http_endpoint
     chosen = {"OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf"} if protocol == "http" else {}
     return {"OBSCURA_OTLP_ENDPOINT": endpoint, "OBSCURA_LOG_FORMAT": "json", **PATIENT, **chosen}
 
 
 def lines(process: Process) -> list[dict[str, Any]]:
-    """Every line of the log; none that is not JSON."""
+    """Return every line of the log; each must be JSON."""
     return [json.loads(line) for line in process.stderr.splitlines()]
 
 
 class Server:
-    """The observed server on uvicorn's own command line."""
+    """The instrumented server, started by uvicorn's command line."""
 
     def __init__(self, start: Start, env: Mapping[str, str], *options: str, command: str = "uvicorn") -> None:
         (port,) = free_ports(1)
@@ -84,11 +84,11 @@ def _listens(port: int) -> bool:
 
 
 @pytest.mark.parametrize("protocol", ["grpc", "http"])
-def test_three_signals_arrive_correlated_and_the_last_of_them_at_sigterm(
+def test_three_signals_arrive_correlated_and_the_last_data_at_sigterm(
     receiver: Receiver, start_process: Start, protocol: str
 ) -> None:
     server = Server(start_process, environment(receiver, protocol))
-    given = server.get("/hello/ann").headers["x-request-id"]
+    request_id = server.get("/hello/ann").headers["x-request-id"]
     server.get("/hello/bob")
     server.get("/broken")
     server.get("/nope")
@@ -97,7 +97,7 @@ def test_three_signals_arrive_correlated_and_the_last_of_them_at_sigterm(
         assert client.recv() == "x"
     server.end()
 
-    # Every request is one tree: a root, and what it called.
+    # Every request is a single trace: a root span and its descendants.
     roots = {span.trace_id: span for span in receiver.spans() if span.kind == "server"}
     assert sorted(span.name for span in roots.values()) == [
         "GET",
@@ -109,10 +109,10 @@ def test_three_signals_arrive_correlated_and_the_last_of_them_at_sigterm(
     inner = receiver.spans("greet_user")
     assert [roots[span.trace_id].span_id for span in inner] == [span.parent_span_id for span in inner]
     assert len(inner) == 2
-    assert given in [span.attributes["request.id"] for span in roots.values()]
+    assert request_id in [span.attributes["request.id"] for span in roots.values()]
     assert {span.parent_span_id for span in roots.values()} == {""}
 
-    # The last push has everything.
+    # The last export contains everything.
     last = {
         (point.metric, *sorted(point.attributes.values(), key=str)): point.value
         for point in receiver.points()
@@ -126,7 +126,7 @@ def test_three_signals_arrive_correlated_and_the_last_of_them_at_sigterm(
     (durations,) = {p.value.bounds for p in receiver.points("http_request_duration_seconds")}  # type: ignore[union-attr]
     assert durations[0] == 0.005
 
-    # Every line has its trace and span, uvicorn's too, and each is exported as it was written.
+    # Every line has a trace and a span, also uvicorn's lines, and is exported unchanged.
     written = lines(server.process)
     assert all(
         {"timestamp", "severity", "logger", "message", "trace_id", "span_id"} <= line.keys()
@@ -153,14 +153,15 @@ def test_three_signals_arrive_correlated_and_the_last_of_them_at_sigterm(
 
     resources = [s.resource for s in receiver.spans()] + [p.resource for p in receiver.points()]
     (resource,) = {
-        tuple(sorted(one.items())) for one in (*resources, *(r.resource for r in receiver.records()))
+        tuple(sorted(attributes.items()))
+        for attributes in (*resources, *(r.resource for r in receiver.records()))
     }
     assert ("service.name", "observed") in resource
     assert ("service.version", "1.2.3") in resource
     assert "service.instance.id" in dict(resource)
 
 
-def test_without_an_endpoint_there_are_logs_only_and_they_are_correlated_all_the_same(
+def test_without_an_endpoint_there_are_only_logs_and_they_are_correlated(
     start_process: Start,
 ) -> None:
     server = Server(start_process, {"OBSCURA_LOG_FORMAT": "json"})
@@ -177,19 +178,21 @@ def test_without_an_endpoint_there_are_logs_only_and_they_are_correlated_all_the
     assert access["message"] == '- - "GET /hello/ann HTTP/1.1" 200'
 
 
-def test_what_is_not_sampled_is_logged_and_counted(receiver: Receiver, start_process: Start) -> None:
+def test_requests_that_are_not_sampled_are_logged_and_counted(
+    receiver: Receiver, start_process: Start
+) -> None:
     server = Server(start_process, environment(receiver) | {"OBSCURA_TRACE_SAMPLING_RATIO": "0"})
     server.get("/hello/ann")
     httpx.get(f"{server.url}/hello/bob", headers={"traceparent": f"00-{'a' * 32}-{'b' * 16}-01"}, timeout=60)
     server.end()
 
-    # The parent decides where there is one.
+    # The parent decides if there is a parent.
     assert {span.trace_id for span in receiver.spans()} == {"a" * 32}
     assert receiver.points("users_registered_total")[-1].value == 2
     assert {len(line["trace_id"]) for line in lines(server.process) if line["message"] == "greeting"} == {32}
 
 
-def test_several_workers_have_a_name_each_even_where_the_environment_gives_one(
+def test_workers_have_distinct_instance_ids_even_if_the_environment_sets_an_id(
     receiver: Receiver, start_process: Start
 ) -> None:
     env = environment(receiver) | QUICK | {"OTEL_RESOURCE_ATTRIBUTES": "service.instance.id=pod-1"}
@@ -219,7 +222,7 @@ def test_the_last_interval_arrives_from_uvicorn_without_lifespan(
     assert sum(_registered(receiver).values()) == 8
     assert len(receiver.spans()) == 16
     if not options:
-        # uvicorn ends by the signal, and so it does still.
+        # uvicorn ends by the signal, with telemetry as well.
         assert server.process.wait() == -signal.SIGTERM
 
 
@@ -256,9 +259,9 @@ def _instances(receiver: Receiver) -> set[object]:
 
 
 def _registered(receiver: Receiver) -> dict[object, int]:
-    """The last value of each instance."""
+    """Return the last value of each instance."""
     return {
-        point.resource["service.instance.id"]: int(point.value)  # type: ignore[arg-type]  # a counter's
+        point.resource["service.instance.id"]: int(point.value)  # type: ignore[arg-type]  # the value of a counter
         for point in receiver.points("users_registered_total")
     }
 
@@ -301,7 +304,7 @@ print(codes, telemetry.shutdown(60), flush=True)
 
 
 @pytest.mark.parametrize("protocol", ["grpc", "http"])
-def test_a_process_that_forks_while_it_pushes_loses_nothing_and_tells_nothing_twice(
+def test_a_fork_during_an_export_loses_nothing_and_duplicates_nothing(
     receiver: Receiver, start_process: Start, protocol: str
 ) -> None:
     process = start_process([sys.executable, "-c", FORKS], env=environment(receiver, protocol))
@@ -321,10 +324,10 @@ def test_a_process_that_forks_while_it_pushes_loses_nothing_and_tells_nothing_tw
     assert len(set(by_name.values())) == 9
 
 
-def test_a_fork_while_the_collector_hangs_ends_and_what_was_cut_short_arrives_later(
+def test_a_fork_while_the_collector_hangs_ends_and_the_interrupted_export_arrives_later(
     receiver: Receiver, start_process: Start, tmp_path: Path
 ) -> None:
-    """Without a bound on a push, nothing but the fork itself can have ended it."""
+    """The export has no timeout, so only the fork can have ended it."""
     script = """
 import os, threading
 from poller.events.telemetry import configure_telemetry
@@ -358,7 +361,7 @@ flush.join()
 def test_the_end_of_a_process_does_not_wait_for_a_collector_that_hangs(
     receiver: Receiver, start_process: Start
 ) -> None:
-    """A push may take a day here: only the bound of the shutdown can have ended it."""
+    """The timeout of an export is a day, so only the timeout of the shutdown can have ended it."""
     receiver.answer = HANG
     env = environment(receiver) | {"OBSCURA_EXPORT_TIMEOUT_SECS": "86400"}
     server = Server(start_process, env | {"OBSCURA_SERVER_SHUTDOWN_TIMEOUT_SECS": "1"})
@@ -369,7 +372,7 @@ def test_the_end_of_a_process_does_not_wait_for_a_collector_that_hangs(
     assert all(receiver.requests(signal) == [] for signal in SIGNALS)
 
 
-def test_a_collector_that_refuses_and_takes_again_is_told_of_once_each(
+def test_a_failure_and_the_recovery_of_the_collector_are_each_logged_once(
     receiver: Receiver, start_process: Start
 ) -> None:
     receiver.answer = INVALID
@@ -383,16 +386,16 @@ def test_a_collector_that_refuses_and_takes_again_is_told_of_once_each(
     server.end()
 
     delivery = "poller.events._export.delivery"
-    told = [line["message"] for line in lines(server.process) if line["logger"] == delivery]
-    # On a machine that stands still for long, there may be a second time; but never the same news twice.
-    news = [message.partition(":")[0].partition(" after")[0] for message in told]
+    messages = [line["message"] for line in lines(server.process) if line["logger"] == delivery]
+    # On a machine that stalls there may be a second outage, but never the same message twice in a row.
+    news = [message.partition(":")[0].partition(" after")[0] for message in messages]
     assert news == (["metrics are not delivered", "metrics are delivered again"] * len(news))[: len(news)]
     assert receiver.spans() == []
     assert receiver.records() == []
 
 
 def test_a_redirect_is_a_failure_and_not_a_success(start_process: Start) -> None:
-    """OpenTelemetry's exporter for HTTP takes it for one."""
+    """OpenTelemetry's exporter for HTTP treats a redirect as a success."""
     script = """
 import http.server, threading, sys
 class Elsewhere(http.server.BaseHTTPRequestHandler):
@@ -419,7 +422,7 @@ print(telemetry.shutdown(60))
     assert "traces are not delivered: " in process.stderr
 
 
-def test_an_uncaught_exception_is_a_line_like_any_other_and_the_rest_is_flushed(
+def test_an_uncaught_exception_is_logged_and_all_signals_are_flushed(
     receiver: Receiver, start_process: Start
 ) -> None:
     script = """
@@ -440,8 +443,8 @@ with trace.get_tracer("x").start_as_current_span("main"):
     assert [record.severity_text for record in receiver.records()] == ["FATAL"]
 
 
-def test_a_later_configuration_of_logging_takes_no_line_away(start_process: Start, tmp_path: Path) -> None:
-    """Litestar configures logging when it is made, uvicorn where it is run by a program."""
+def test_a_later_configuration_of_logging_loses_no_line(start_process: Start, tmp_path: Path) -> None:
+    """Litestar configures logging when an application is created, and uvicorn when a program runs it."""
     script = """
 import logging, logging.config, sys
 from poller.events.telemetry import configure_telemetry
@@ -463,7 +466,7 @@ except ValueError:
     extra = {"client_ip": "203.0.113.7", "kept": "ok"}
     logging.getLogger("mine").exception("of mine %s", "token=abcdef", extra=extra)
 logging.getLogger("other").info("of others")
-logging.getLogger("opentelemetry").info("not wanted")
+logging.getLogger("opentelemetry").info("not exported")
 """
     file = tmp_path / "log"
     process = start_process([sys.executable, "-c", script, str(file)], env={"OBSCURA_LOG_FORMAT": "json"})
@@ -505,16 +508,16 @@ else:
     print(sorted(carrier))
     assert first.shutdown() and first.shutdown()
 """
-    for argument, said in (
+    for argument, expected in (
         ([], "['traceparent']"),
         (["x"], "another tracer or meter provider is already set"),
     ):
         process = start_process([sys.executable, "-c", script, *argument])
         assert process.wait() == 0, process
-        assert said in process.stdout
+        assert expected in process.stdout
 
 
-def test_baggage_crosses_the_border_where_it_is_asked_for(start_process: Start) -> None:
+def test_baggage_is_propagated_if_a_variable_requests_it(start_process: Start) -> None:
     script = """
 from opentelemetry import baggage, propagate
 from poller.events.telemetry import configure_telemetry
@@ -529,7 +532,7 @@ print(sorted(carrier))
 
 
 def test_no_module_loads_the_sdk_or_the_daemons_libraries_when_it_is_imported() -> None:
-    """But for those that say that they do, and that nothing imports before telemetry is configured."""
+    """Except modules that document it, and that are imported only after telemetry is configured."""
     folder = ROOT / "poller" / "events"
     texts = {path: path.read_text(encoding="utf-8") for path in sorted(folder.rglob("*.py"))}
     knowing = {path for path, text in texts.items() if "It knows the SDK" in text}
@@ -554,7 +557,7 @@ def test_no_module_loads_the_sdk_or_the_daemons_libraries_when_it_is_imported() 
     assert done.stdout.strip() == "[]", done.stderr
 
 
-def test_a_line_is_json_whatever_is_in_it() -> None:
+def test_every_record_is_a_line_of_json() -> None:
     circle: dict[Any, Any] = {"token": "abc", ("a", 1): 2}
     circle["again"] = [circle]
     odd = {
@@ -580,7 +583,10 @@ def test_a_line_is_json_whatever_is_in_it() -> None:
 
 
 def targets(**environ: str) -> dict[str, tuple[str, str, float]]:
-    return {signal: (one.url, one.protocol, one.timeout) for signal, one in load(environ).targets.items()}
+    return {
+        signal: (target.url, target.protocol, target.timeout)
+        for signal, target in load(environ).targets.items()
+    }
 
 
 @pytest.mark.parametrize(
@@ -619,7 +625,9 @@ def targets(**environ: str) -> dict[str, tuple[str, str, float]]:
         ),
     ],
 )
-def test_the_endpoint_of_traces(environ: dict[str, str], expected: tuple[str, str, float]) -> None:
+def test_the_endpoint_of_traces_is_resolved(
+    environ: dict[str, str], expected: tuple[str, str, float]
+) -> None:
     assert targets(**environ)["traces"] == expected
 
 
@@ -679,8 +687,8 @@ def test_signals_are_switched_off_by_the_standard_variables() -> None:
     assert set(targets(OTEL_EXPORTER_OTLP_METRICS_ENDPOINT="http://h:4317")) == {"metrics"}
 
 
-def test_the_servers_variables_come_before_those_of_the_standard() -> None:
-    found = load(
+def test_the_servers_variables_override_the_standard_variables() -> None:
+    settings = load(
         {
             "OBSCURA_TELEMETRY_TRACE_SAMPLING_RATIO": "10%",
             "OTEL_TRACES_SAMPLER": "always_on",
@@ -694,19 +702,19 @@ def test_the_servers_variables_come_before_those_of_the_standard() -> None:
             "OTEL_PROPAGATORS": "b3",
         }
     )
-    assert (found.sampling_ratio, found.metrics_interval) == (0.1, 7.0)
-    assert (found.log_format, found.log_level, found.propagators_chosen) == ("json", "debug", True)
-    assert found.resource == {"service.name": "d", "service.namespace": "b c"}
+    assert (settings.sampling_ratio, settings.metrics_interval) == (0.1, 7.0)
+    assert (settings.log_format, settings.log_level, settings.propagators_chosen) == ("json", "debug", True)
+    assert settings.resource == {"service.name": "d", "service.namespace": "b c"}
 
 
-def test_the_standard_alone_decides_as_it_says() -> None:
+def test_the_standard_variables_apply_as_specified() -> None:
     assert load({"OTEL_TRACES_SAMPLER_ARG": "0.5"}).sampling_ratio == 0.5
     assert load({"OTEL_TRACES_SAMPLER": "always_off"}).sampling_ratio is None
     assert load({"OTEL_METRIC_EXPORT_INTERVAL": "1500"}).metrics_interval == 1.5
     assert load({}).sampling_ratio == 1.0
 
 
-def test_every_problem_is_told_at_once_and_no_secret_with_it() -> None:
+def test_every_problem_is_reported_at_once_without_secrets() -> None:
     with pytest.raises(TelemetryError) as raised:
         load(
             {
@@ -734,7 +742,7 @@ def test_every_problem_is_told_at_once_and_no_secret_with_it() -> None:
 
 
 @pytest.mark.parametrize(
-    ("environ", "said"),
+    ("environ", "message"),
     [
         (
             {"OBSCURA_OTLP_ENDPOINT": "h:4317"},
@@ -749,8 +757,8 @@ def test_every_problem_is_told_at_once_and_no_secret_with_it() -> None:
         ),
     ],
 )
-def test_an_endpoint_that_cannot_be_used_says_what_to_write(environ: dict[str, str], said: str) -> None:
-    with pytest.raises(TelemetryError, match=said):
+def test_an_unusable_endpoint_is_reported_with_the_fix(environ: dict[str, str], message: str) -> None:
+    with pytest.raises(TelemetryError, match=message):
         load(environ)
 
 
@@ -766,7 +774,7 @@ def test_an_endpoint_that_cannot_be_used_says_what_to_write(environ: dict[str, s
         ),
     ],
 )
-def test_what_grpc_cannot_send_of_an_endpoint_is_one_warning(
+def test_parts_of_an_endpoint_that_grpc_cannot_send_are_a_single_warning(
     endpoint: str, protocol: str, unsent: str, start_process: Start
 ) -> None:
     script = "from poller.events.telemetry import configure_telemetry; configure_telemetry()"
@@ -787,7 +795,7 @@ def test_a_target_shows_no_secret() -> None:
     assert target.plain_text is False
 
 
-def test_a_certificate_that_is_not_there_is_an_error_and_not_passed_over(start_process: Start) -> None:
+def test_a_missing_certificate_is_an_error(start_process: Start) -> None:
     script = "from poller.events.telemetry import configure_telemetry; configure_telemetry()"
     for endpoint in ("https://127.0.0.1:4317", "https://127.0.0.1:4318"):
         env = {"OBSCURA_OTLP_ENDPOINT": endpoint, "OTEL_EXPORTER_OTLP_CERTIFICATE": "/nowhere/ca.pem"}

@@ -1,4 +1,4 @@
-"""The expression that is advised for a value column works on a server, whatever the column's type."""
+"""The suggested expression for a value column works on a server for every type of column."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ VALUES = {
     "interval '1.5s'": "1.500000",
     "'1.25'::money": "1.25",
 }
-"""Values, and the number that the advised expression makes of each."""
+"""Values, and the result of the suggested expression for each."""
 
 
 def advised(column: str, oid: int) -> str:
@@ -37,7 +37,7 @@ def advised(column: str, oid: int) -> str:
 def test_for_every_type_the_advice_is_an_expression_of_a_numeric_type(
     database: Database, column: str
 ) -> None:
-    """All of PostgreSQL's own; arrays, and a type of the user's, have the general advice."""
+    """All types of PostgreSQL are tested; arrays and user-defined types have the general advice."""
     database.execute("CREATE TYPE mood AS ENUM ('glad')")
     types = database.execute(
         "SELECT oid::int, format_type(oid, NULL) FROM pg_type WHERE typname = 'mood' "

@@ -1,4 +1,4 @@
-"""Pushing: what a real receiver gets over real sockets, and what the log says when it gets nothing."""
+"""Export of metrics to a real receiver over real sockets, and log records about failures."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ PROTOCOLS = ["grpc", "http/protobuf"]
 
 
 class Log(logging.Handler):
-    """What reaches the log: a handler where the program has its own, at the root.
+    """Log records at the root logger, where the program has its handler.
 
-    Not caplog, which also listens to the loggers that do not propagate; that is what the exporters' do here.
+    caplog would also record loggers that do not propagate, like those of the exporters.
     """
 
     def __init__(self) -> None:
@@ -52,12 +52,12 @@ class Log(logging.Handler):
 
 @pytest.fixture
 def log() -> Iterator[Log]:
-    root, kept = logging.getLogger(), Log()
+    root, handler = logging.getLogger(), Log()
     before = root.level
     root.setLevel(logging.INFO)
-    root.addHandler(kept)
-    yield kept
-    root.removeHandler(kept)
+    root.addHandler(handler)
+    yield handler
+    root.removeHandler(handler)
     root.setLevel(before)
 
 
@@ -89,20 +89,20 @@ def endpoint_of(receiver: Receiver, protocol: str) -> Endpoint:
 def gauge(
     push: MetricExporter, name: str, *observed: Observation, unit: str = "{thing}"
 ) -> list[Observation]:
-    """A gauge that shows whatever is in the returned list at the moment of a collection."""
-    shown = list(observed)
+    """Create a gauge that exports the contents of the returned list at the time of a collection."""
+    observations = list(observed)
 
     def observe(_: CallbackOptions) -> list[Observation]:
-        return list(shown)
+        return list(observations)
 
     push.meter.create_observable_gauge(name, [observe], unit=unit, description=f"Things of {name}.")
-    return shown
+    return observations
 
 
 def wait_until(true: Callable[[], object]) -> None:
     deadline = time.monotonic() + 20
     while not true():
-        assert time.monotonic() < deadline, "it did not come to pass"
+        assert time.monotonic() < deadline, "the condition did not become true"
         time.sleep(0.02)
 
 
@@ -125,7 +125,7 @@ def test_a_gauge_arrives_exactly_as_it_is_defined(receiver: Receiver, open_push:
     assert receiver.requests()[0].protocol == ("grpc" if protocol == "grpc" else "http")
 
 
-def test_the_resource_is_the_configured_one_and_never_random(
+def test_the_resource_is_the_configured_resource_and_never_random(
     receiver: Receiver, open_push: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(
@@ -134,11 +134,11 @@ def test_the_resource_is_the_configured_one_and_never_random(
     push = open_push(endpoint_of(receiver, "grpc"))
     gauge(push, "users_total", Observation(1))
     push.flush(60)
-    told = receiver.points()[0].resource
-    assert told["service.name"] == "obscura-poller"
-    assert told["service.version"] == "1.2.3"
-    assert told["service.instance.id"] == "poller-0"
-    assert told["deployment.environment.name"] == "prod eu"
+    attributes = receiver.points()[0].resource
+    assert attributes["service.name"] == "obscura-poller"
+    assert attributes["service.version"] == "1.2.3"
+    assert attributes["service.instance.id"] == "poller-0"
+    assert attributes["deployment.environment.name"] == "prod eu"
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
@@ -153,7 +153,7 @@ def test_headers_and_gzip_come_from_the_standard_variables(
     headers = receiver.requests()[0].headers
     assert headers["authorization"] == "Bearer sesame"
     assert headers["x-tenant"] == "blue"
-    if protocol == "http/protobuf":  # gRPC's server takes the encoding off before anyone can see it
+    if protocol == "http/protobuf":  # gRPC's server removes the encoding before the receiver
         assert headers["content-encoding"] == "gzip"
     assert receiver.points()[0].value == 1
 
@@ -174,7 +174,7 @@ def test_mutual_tls_takes_its_files_from_the_standard_variables(
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_a_server_of_an_unknown_authority_gets_nothing(
+def test_a_server_with_an_untrusted_certificate_gets_nothing(
     open_push: Open, certificates: Certificates, protocol: str
 ) -> None:
     with Receiver(tls=certificates.tls) as receiver:
@@ -228,7 +228,7 @@ sys.stdin.read()
 """
 
 
-def test_a_thread_that_cannot_be_started_does_not_end_the_pushing() -> None:
+def test_a_thread_that_cannot_be_started_does_not_stop_the_export() -> None:
     with Receiver() as receiver:
         program = subprocess.Popen(
             [sys.executable, "-c", NO_THREAD, receiver.grpc_endpoint],
@@ -245,8 +245,8 @@ def test_a_thread_that_cannot_be_started_does_not_end_the_pushing() -> None:
             program.communicate()
 
 
-def test_http_without_its_package_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    # None is how Python's import system marks a module that is not to be found.
+def test_http_without_its_package_names_the_package_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    # With None, Python's import system reports the module as missing.
     monkeypatch.setitem(sys.modules, "requests", None)
     with pytest.raises(ConfigError, match=re.escape(install("http"))):
         otlp.build(resolve("http://127.0.0.1:4318", "POLLER_OTLP_ENDPOINT"), 1.0)
@@ -287,14 +287,14 @@ def give():
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_a_credential_provider_is_asked_as_opentelemetry_has_it(
+def test_a_credential_provider_is_used_as_opentelemetry_specifies(
     open_push: Open,
     certificates: Certificates,
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
     protocol: str,
 ) -> None:
-    """An installed package that gives channel credentials, or a session."""
+    """The provider is an installed package that returns channel credentials or a session."""
     module = f"provider_of_{protocol[:4]}"
     (tmp_path / f"{module}.py").write_text(f"import os{_PROVIDERS[protocol]}")
     (tmp_path / f"{module}-1.dist-info").mkdir()
@@ -313,9 +313,9 @@ def test_a_credential_provider_is_asked_as_opentelemetry_has_it(
         push = open_push(endpoint)
         gauge(push, "users_total", Observation(7))
         assert push.shutdown(60)
-    for name, what in (("none", "'none' is not installed"), ("wrong", "it gives a dict, not a ")):
+    for name, message in (("none", "'none' is not installed"), ("wrong", "it gives a dict, not a ")):
         monkeypatch.setenv(where, name)
-        with pytest.raises(ConfigError, match=f"{where}: {what}"):
+        with pytest.raises(ConfigError, match=f"{where}: {message}"):
             otlp.build(endpoint, 1.0)
 
 
@@ -330,8 +330,8 @@ def test_the_standard_variables_choose_temporality_and_histograms(
     push.meter.create_counter("counted").add(1)
     push.meter.create_histogram("measured").record(1)
     assert push.flush(60)
-    found = {point.metric: (point.kind, point.temporality) for point in receiver.points()}
-    assert found == {"counted": ("sum", "delta"), "measured": ("exponential_histogram", "delta")}
+    kinds = {point.metric: (point.kind, point.temporality) for point in receiver.points()}
+    assert kinds == {"counted": ("sum", "delta"), "measured": ("exponential_histogram", "delta")}
 
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE", "sometimes")
     with pytest.raises(ConfigError, match="'sometimes' is not one of cumulative, delta, lowmemory"):
@@ -339,10 +339,10 @@ def test_the_standard_variables_choose_temporality_and_histograms(
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_a_connection_that_was_cut_while_idle_is_no_news(
+def test_a_connection_cut_while_idle_is_not_logged(
     receiver: Receiver, open_push: Open, log: Log, protocol: str
 ) -> None:
-    """As a load balancer does between two pushes."""
+    """A load balancer does that between two exports."""
     push = open_push(endpoint_of(receiver, protocol))
     gauge(push, "users_total", Observation(3))
     for _ in range(3):
@@ -354,7 +354,7 @@ def test_a_connection_that_was_cut_while_idle_is_no_news(
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_an_outage_is_one_warning_and_its_end_one_line(
+def test_an_outage_is_a_single_warning_and_its_end_a_single_line(
     receiver: Receiver, open_push: Open, log: Log, protocol: str
 ) -> None:
     push = open_push(endpoint_of(receiver, protocol))
@@ -380,9 +380,7 @@ def test_an_outage_is_one_warning_and_its_end_one_line(
     assert [point.value for point in receiver.points()] == [3, 3, 3]
 
 
-def test_a_port_for_grpc_that_is_reached_over_http_is_named_as_such(
-    receiver: Receiver, open_push: Open, log: Log
-) -> None:
+def test_http_sent_to_a_grpc_port_is_reported_as_such(receiver: Receiver, open_push: Open, log: Log) -> None:
     url = f"http://127.0.0.1:{receiver.grpc_port}"
     push = open_push(resolve(url, "POLLER_OTLP_ENDPOINT", "http/protobuf"))
     gauge(push, "users_total", Observation(3))
@@ -393,7 +391,7 @@ def test_a_port_for_grpc_that_is_reached_over_http_is_named_as_such(
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_a_flush_that_the_collector_refuses_is_false_and_says_why(
+def test_a_refused_flush_returns_false_and_logs_the_reason(
     receiver: Receiver, open_push: Open, log: Log, protocol: str
 ) -> None:
     receiver.answer = INVALID
@@ -418,9 +416,7 @@ def test_a_second_outage_has_its_own_reason(receiver: Receiver, open_push: Open,
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_a_busy_collector_is_tried_again_within_the_same_flush(
-    receiver: Receiver, open_push: Open, protocol: str
-) -> None:
+def test_a_flush_retries_a_busy_collector(receiver: Receiver, open_push: Open, protocol: str) -> None:
     receiver.answer = throttle(1)
     push = open_push(endpoint_of(receiver, protocol), timeout=20.0)
     gauge(push, "users_total", Observation(3))
@@ -453,29 +449,25 @@ def test_a_shutdown_ends_while_the_collector_hangs(
     push = open_push(endpoint_of(receiver, protocol), interval=0.05, timeout=600.0)
     gauge(push, "users_total", Observation(3))
     wait_until(receiver.attempts)
-    assert push.shutdown(0.5) is False  # with the request's own bound it would end after the test's
-    (told,) = [record.getMessage() for record in log.records]
-    assert re.fullmatch(r"\d+ requests? not delivered and lost; POLLER_STATE_DIR is not set", told)
+    assert push.shutdown(0.5) is False  # the timeout of the request exceeds that of the test
+    (message,) = [record.getMessage() for record in log.records]
+    assert re.fullmatch(r"\d+ requests? not delivered and lost; POLLER_STATE_DIR is not set", message)
     receiver.stop()
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_a_shutdown_pushes_the_last_values_once_more(
-    receiver: Receiver, open_push: Open, protocol: str
-) -> None:
+def test_a_shutdown_exports_the_last_values(receiver: Receiver, open_push: Open, protocol: str) -> None:
     push = open_push(endpoint_of(receiver, protocol), interval=3600.0)
-    shown = gauge(push, "users_total", Observation(1))
+    observations = gauge(push, "users_total", Observation(1))
     assert push.flush(60)
-    shown[:] = [Observation(2)]
+    observations[:] = [Observation(2)]
     assert push.shutdown(60) is True
     assert [point.value for point in receiver.points()] == [1, 2]
-    assert push.shutdown(60) is True  # and does nothing
+    assert push.shutdown(60) is True  # it has no effect
     assert len(receiver.requests()) == 2
 
 
-def test_the_values_are_pushed_at_every_interval_and_soon_when_asked(
-    receiver: Receiver, open_push: Open
-) -> None:
+def test_values_are_exported_at_every_interval_and_on_request(receiver: Receiver, open_push: Open) -> None:
     push = open_push(endpoint_of(receiver, "grpc"), interval=0.05)
     gauge(push, "users_total", Observation(1))
     receiver.wait_for(lambda points: len(points) >= 3)
@@ -488,7 +480,7 @@ def test_the_values_are_pushed_at_every_interval_and_soon_when_asked(
     assert receiver.wait_for(lambda points: [point.value for point in points]) == [2]
 
 
-def test_a_callback_that_raises_ends_neither_the_pushing_nor_the_other_gauges(
+def test_a_callback_that_raises_stops_neither_the_export_nor_the_other_gauges(
     receiver: Receiver, open_push: Open
 ) -> None:
     push = open_push(endpoint_of(receiver, "grpc"), interval=0.05)
@@ -504,20 +496,20 @@ def test_a_callback_that_raises_ends_neither_the_pushing_nor_the_other_gauges(
 
 def test_an_absent_observation_makes_the_series_absent(receiver: Receiver, open_push: Open) -> None:
     push = open_push(endpoint_of(receiver, "grpc"))
-    shown = gauge(push, "users_total", Observation(1, {"kind": "a"}), Observation(2, {"kind": "b"}))
+    observations = gauge(push, "users_total", Observation(1, {"kind": "a"}), Observation(2, {"kind": "b"}))
     assert push.flush(60)
-    del shown[0]
+    del observations[0]
     assert push.flush(60)
     last: list[Point] = receiver.requests()[-1].points()
     assert [(point.value, point.attributes) for point in last] == [(2, {"kind": "b"})]
 
 
 def test_no_series_is_ever_folded_into_an_overflow_point(receiver: Receiver, open_push: Open) -> None:
-    """The SDK counts the attribute sets that an instrument ever had, and from 2000 on invents a number."""
+    """The SDK counts all attribute sets of an instrument, and from 2000 on sums up the others as overflow."""
     push = open_push(endpoint_of(receiver, "grpc"))
-    shown = gauge(push, "users_total")
+    observations = gauge(push, "users_total")
     for cycle in range(3):
-        shown[:] = [Observation(number, {"user": f"{cycle}-{number}"}) for number in range(1000)]
+        observations[:] = [Observation(number, {"user": f"{cycle}-{number}"}) for number in range(1000)]
         assert push.flush(60)
     last = receiver.requests()[-1].points()
     assert {point.attributes["user"] for point in last} == {f"2-{number}" for number in range(1000)}
@@ -537,7 +529,7 @@ def test_a_histogram_keeps_the_boundaries_it_asks_for(receiver: Receiver, open_p
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_a_large_push_is_split_into_requests_that_a_collector_takes(
+def test_a_large_export_is_split_into_requests_of_an_accepted_size(
     receiver: Receiver, open_push: Open, protocol: str
 ) -> None:
     push = open_push(endpoint_of(receiver, protocol), timeout=30.0)
@@ -550,7 +542,7 @@ def test_a_large_push_is_split_into_requests_that_a_collector_takes(
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_no_secret_reaches_the_log_whatever_fails(
+def test_no_failure_writes_a_secret_to_the_log(
     receiver: Receiver,
     open_push: Open,
     log: Log,
@@ -569,7 +561,7 @@ def test_no_secret_reaches_the_log_whatever_fails(
     gauge(push, "users_total", Observation(1))
     assert push.flush(60) is False
     receiver.stop()
-    assert push.flush(1) is False  # it is tried again until then
+    assert push.flush(1) is False  # it is retried until then
     messages = log.text
     assert "export failed" in messages
     for secret in ("sesame", "hunter22"):

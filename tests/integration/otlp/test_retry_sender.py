@@ -1,4 +1,4 @@
-"""Delivery: whatever a collector does, every export arrives in its order, and each loss has a name."""
+"""Delivery: every export arrives in order after every kind of failure, and each loss has a reason."""
 
 from __future__ import annotations
 
@@ -42,22 +42,22 @@ from poller.telemetry import export_metrics as exportmetrics
 from tests.bed.process import eventually
 
 PROTOCOLS = ["grpc", "http/protobuf"]
-SICK = Answer("INTERNAL", 500, "the receiver is configured to be sick")
-STRANGER = Answer("UNAUTHENTICATED", 401, "the receiver was told to know nobody")
+SICK = Answer("INTERNAL", 500, "the receiver is configured to fail")
+STRANGER = Answer("UNAUTHENTICATED", 401, "the receiver is configured to reject every client")
 TOO_LARGE = Answer("RESOURCE_EXHAUSTED", 413, "Received message larger than max (5 vs. 4)")
 
 
 FIRST_PAUSE = 0.05
-"""Seconds are what a collector needs; these tests are about the order of things."""
+"""A collector needs pauses of seconds; these tests are about the order of requests."""
 
 
 class Counting:
-    """A push whose gauge `number` tells how many collections there were: 1, 2, 3, ..."""
+    """An exporter whose gauge `number` is the number of collections: 1, 2, 3, ..."""
 
     def __init__(self, endpoint: Endpoint, folder: Path | None, first: int = 1, **arguments: Any) -> None:
         self.queue = SendingQueue(folder, max_size=2**28, max_age=3600.0)
         described = resource("obscura-poller", f"from-{first}", "1")
-        # A machine that stalls is not to make an answer late.
+        # On a machine that stalls no answer may be late.
         arguments = {"timeout": 60.0, "retry": RetryConfig(FIRST_PAUSE, 60.0), **arguments}
         self.push = MetricExporter(endpoint, described, self.queue, **arguments)
         self.next = first
@@ -70,7 +70,7 @@ class Counting:
         self.next += 1
 
     def collect(self, times: int = 1) -> None:
-        """Push several times without waiting for the delivery."""
+        """Collect several times without waiting for the delivery."""
         for _ in range(times):
             self.push.flush(0)
 
@@ -89,8 +89,8 @@ def counting(tmp_path: Path) -> Iterator[Open]:
         return opened[-1]
 
     yield start
-    for one in opened:
-        one.push.shutdown(0.1)
+    for counter in opened:
+        counter.push.shutdown(0.1)
 
 
 def endpoint_of(receiver: Receiver, protocol: str) -> Endpoint:
@@ -99,7 +99,7 @@ def endpoint_of(receiver: Receiver, protocol: str) -> Endpoint:
 
 
 def numbers(receiver: Receiver) -> list[int]:
-    """The numbers that were taken, in the order of their coming."""
+    """Return the accepted numbers in the order of their arrival."""
     return [point.value for point in receiver.points("number") if isinstance(point.value, int)]
 
 
@@ -107,9 +107,11 @@ def values(request: ExportMetricsServiceRequest) -> list[object]:
     return [point.value for point in points_of(request) if point.metric == "number"]
 
 
-def once(found: list[int]) -> list[int]:
-    """Without what came again at once, as it may when the answer to the first was lost."""
-    return [number for position, number in enumerate(found) if found[position - 1 : position] != [number]]
+def without_repetitions(received: list[int]) -> list[int]:
+    """Return the numbers without immediate repetitions, which follow the loss of an answer."""
+    return [
+        number for position, number in enumerate(received) if received[position - 1 : position] != [number]
+    ]
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
@@ -124,44 +126,44 @@ def once(found: list[int]) -> list[int]:
     ],
     ids=["unavailable", "busy", "cut", "refused", "all"],
 )
-def test_whatever_the_collector_says_everything_arrives_in_its_order(
+def test_after_every_answer_of_the_collector_all_exports_arrive_in_order(
     receiver: Receiver, counting: Open, protocol: str, answers: list[Answer]
 ) -> None:
-    one = counting(receiver, protocol, interval=0.05)
+    counter = counting(receiver, protocol, interval=0.05)
     receiver.wait_for(lambda _: len(numbers(receiver)) >= 2)
     receiver.answer_next(*answers)
     receiver.wait_for_attempts(len(receiver.attempts()) + len(answers) + 2)
-    assert one.push.shutdown(60)
-    assert once(numbers(receiver)) == list(range(1, one.next))
+    assert counter.push.shutdown(60)
+    assert without_repetitions(numbers(receiver)) == list(range(1, counter.next))
     times = [point.time_unix_nano for point in receiver.points("number")]
     assert times == sorted(times)
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_a_collector_that_is_away_or_hangs_holds_up_no_collection(
+def test_an_unreachable_or_hanging_collector_delays_no_collection(
     receiver: Receiver, counting: Open, protocol: str
 ) -> None:
-    """It comes back without having answered; what waited has its own times and goes first."""
-    one = counting(receiver, protocol, interval=0.05)
+    """It returns without having answered; queued requests have their own times and are sent first."""
+    counter = counting(receiver, protocol, interval=0.05)
     receiver.answer = HANG
     receiver.wait_for_attempts(1)
-    assert eventually(lambda: one.queue.requests >= 5, 60)
+    assert eventually(lambda: counter.queue.requests >= 5, 60)
     receiver.stop()
-    waiting = one.queue.requests
-    assert eventually(lambda: one.queue.requests >= waiting + 5, 60)
+    waiting = counter.queue.requests
+    assert eventually(lambda: counter.queue.requests >= waiting + 5, 60)
     receiver.answer = ACCEPT
     receiver.start()
     receiver.wait_for(lambda _: len(numbers(receiver)) >= waiting + 8)
-    assert one.push.shutdown(60)
-    assert once(numbers(receiver)) == list(range(1, one.next))
+    assert counter.push.shutdown(60)
+    assert without_repetitions(numbers(receiver)) == list(range(1, counter.next))
     times = [point.time_unix_nano for point in receiver.points("number")]
     assert times == sorted(times)
-    assert len(set(times)) == one.next - 1
-    assert one.queue.empty
+    assert len(set(times)) == counter.next - 1
+    assert counter.queue.empty
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_what_the_last_process_could_not_deliver_goes_first_and_as_it_was(
+def test_undelivered_requests_of_the_previous_process_are_sent_first_and_unchanged(
     receiver: Receiver, counting: Open, protocol: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     receiver.stop()
@@ -179,39 +181,39 @@ def test_what_the_last_process_could_not_deliver_goes_first_and_as_it_was(
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 @pytest.mark.parametrize("dated", [False, True])
-def test_the_collector_decides_when_it_is_asked_again(
+def test_the_collector_decides_the_time_of_the_next_attempt(
     receiver: Receiver, counting: Open, protocol: str, dated: bool
 ) -> None:
-    """By RetryInfo, or by Retry-After as a number or as a date."""
-    one = counting(receiver, protocol)
+    """It requests a delay with RetryInfo, or with Retry-After as a number or as a date."""
+    counter = counting(receiver, protocol)
     receiver.answer_next(Answer("RESOURCE_EXHAUSTED", 429, "not now", retry_after=1, dated=dated))
-    assert one.push.flush(60)
+    assert counter.push.flush(60)
     first, second = (received.at for received in receiver.attempts())
     assert second - first >= 0.9
 
 
-def test_a_flush_ends_where_the_collector_asks_for_a_longer_pause(receiver: Receiver, counting: Open) -> None:
-    one = counting(receiver, "grpc")
+def test_a_flush_ends_if_the_collector_requests_a_longer_pause(receiver: Receiver, counting: Open) -> None:
+    counter = counting(receiver, "grpc")
     receiver.answer_next(throttle(3000))
-    assert one.push.flush(600) is False
-    assert one.push.shutdown(600) is False
+    assert counter.push.flush(600) is False
+    assert counter.push.shutdown(600) is False
     assert len(receiver.attempts()) == 1
-    assert one.next == 3
+    assert counter.next == 3
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_refused_data_are_dropped_and_hold_up_nothing(
+def test_refused_data_are_dropped_and_delay_nothing(
     receiver: Receiver, counting: Open, protocol: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
     receiver.stop()
-    one = counting(receiver, protocol)
-    one.collect(4)
+    counter = counting(receiver, protocol)
+    counter.collect(4)
     receiver.answer_next(ACCEPT, INVALID, INVALID)
     receiver.start()
-    assert one.push.flush(60) is True  # what it was about itself is there
+    assert counter.push.flush(60) is True  # this export itself was delivered
     assert numbers(receiver) == [1, 4, 5]
-    assert one.push.delivery.stats.rejected == {"invalid": 2}
+    assert counter.push.delivery.stats.rejected == {"invalid": 2}
     lost = [record for record in caplog.records if "its data points are lost" in record.getMessage()]
     assert [record.levelno for record in lost] == [logging.WARNING]
     (well,) = [record for record in caplog.records if "works again" in record.getMessage()]
@@ -219,124 +221,128 @@ def test_refused_data_are_dropped_and_hold_up_nothing(
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_rejected_points_are_counted_and_told_and_the_flush_is_false(
+def test_rejected_points_are_counted_and_logged_and_the_flush_returns_false(
     receiver: Receiver, counting: Open, protocol: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    one = counting(receiver, protocol)
-    one.series = 5
+    counter = counting(receiver, protocol)
+    counter.series = 5
     receiver.answer = partial(3, "too old by far")
-    assert one.push.flush(60) is False
-    assert one.push.flush(60) is False
+    assert counter.push.flush(60) is False
+    assert counter.push.flush(60) is False
     receiver.answer = ACCEPT
-    assert one.push.flush(60) is True
-    assert one.push.delivery.stats.rejected == {"partial_success": 6}
+    assert counter.push.flush(60) is True
+    assert counter.push.delivery.stats.rejected == {"partial_success": 6}
     assert [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING] == [
         "the collector rejects 3 of 5 data points: too old by far"
     ]
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_a_remark_without_rejections_is_told_and_all_is_well(
+def test_a_warning_without_rejections_is_logged_and_the_flush_succeeds(
     receiver: Receiver, counting: Open, protocol: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    one = counting(receiver, protocol)
+    counter = counting(receiver, protocol)
     receiver.answer = partial(0, "this endpoint goes away soon")
-    assert one.push.flush(60) is True
+    assert counter.push.flush(60) is True
     assert "the collector remarks: this endpoint goes away soon" in caplog.text
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_what_an_operator_has_to_repair_costs_no_data_and_no_waiting(
+def test_errors_that_an_operator_must_fix_lose_no_data_and_delay_no_flush(
     receiver: Receiver, counting: Open, protocol: str
 ) -> None:
-    one = counting(receiver, protocol, interval=3600.0)
+    counter = counting(receiver, protocol, interval=3600.0)
     receiver.answer = STRANGER
-    assert one.push.flush(600) is False  # at once, or the test's own time would be up
-    assert one.push.flush(600) is False
+    assert counter.push.flush(600) is False  # at once, otherwise the test would time out
+    assert counter.push.flush(600) is False
     receiver.answer = ACCEPT
-    assert one.push.flush(60) is True
+    assert counter.push.flush(60) is True
     assert numbers(receiver) == [1, 2, 3]
-    assert not one.push.delivery.stats.rejected
+    assert not counter.push.delivery.stats.rejected
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_a_request_that_is_too_large_arrives_in_parts(
     receiver: Receiver, counting: Open, protocol: str
 ) -> None:
-    one = counting(receiver, protocol)
-    one.series = 10
-    receiver.answer_next(TOO_LARGE, TOO_LARGE)  # the whole, then its first half
-    assert one.push.flush(60) is True
+    counter = counting(receiver, protocol)
+    counter.series = 10
+    receiver.answer_next(TOO_LARGE, TOO_LARGE)  # the whole request, then its first half
+    assert counter.push.flush(60) is True
     assert [len(received.points()) for received in receiver.requests()] == [3, 2, 3, 2]
     assert [point.attributes["series"] for point in receiver.points()] == list(range(10))
     assert {point.value for point in receiver.points()} == {1}
-    assert one.push.flush(60) is True  # its size is known now
+    assert counter.push.flush(60) is True  # the limit is known now
     assert len(receiver.attempts()) == 10
 
 
-def test_a_real_servers_limit_is_one_of_those(receiver: Receiver, counting: Open) -> None:
-    """gRPC takes 4 MiB."""
-    one = counting(receiver, "grpc", request_size=2**30)
+def test_a_request_above_the_limit_of_a_real_server_arrives_in_parts(
+    receiver: Receiver, counting: Open
+) -> None:
+    """gRPC accepts 4 MiB."""
+    counter = counting(receiver, "grpc", request_size=2**30)
 
     def observe(_: CallbackOptions) -> Iterator[Observation]:
         for number in range(6000):
             yield Observation(number, {"name": f"{number:01000}"})
 
-    one.push.meter.create_observable_gauge("long", [observe])
-    assert one.push.flush(60) is True
+    counter.push.meter.create_observable_gauge("long", [observe])
+    assert counter.push.flush(60) is True
     assert [point.value for point in receiver.points("long")] == list(range(6000))
     assert len(receiver.requests()) == 2
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_one_data_point_that_is_too_large_is_lost_alone(
+def test_a_single_data_point_that_is_too_large_is_dropped_alone(
     receiver: Receiver, counting: Open, protocol: str
 ) -> None:
-    one = counting(receiver, protocol)
-    one.series = 2
+    counter = counting(receiver, protocol)
+    counter.series = 2
     receiver.answer_next(TOO_LARGE, ACCEPT, TOO_LARGE)
-    assert one.push.flush(60) is False
+    assert counter.push.flush(60) is False
     assert [point.attributes["series"] for point in receiver.points()] == [0]
-    assert one.push.delivery.stats.rejected == {"too_large": 1}
-    assert one.queue.empty
+    assert counter.push.delivery.stats.rejected == {"too_large": 1}
+    assert counter.queue.empty
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_a_request_that_alone_makes_the_collector_sick_holds_up_nothing_for_ever(
+def test_a_request_that_makes_the_collector_fail_is_dropped_after_a_time(
     receiver: Receiver, counting: Open, protocol: str
 ) -> None:
-    """What it took before it takes again, so that the request is at fault, and not the collector."""
+    """The collector accepts an earlier request again, so the request is the cause, not the collector."""
     receiver.answer_by(lambda request: SICK if 3 in values(request) else None)
-    one = counting(receiver, protocol, interval=0.05)
+    counter = counting(receiver, protocol, interval=0.05)
     receiver.wait_for(lambda _: max(numbers(receiver), default=0) >= 8)
-    assert one.push.shutdown(60)
-    assert once(numbers(receiver)) == [1, 2, *range(4, one.next)]
-    assert one.push.delivery.stats.rejected == {"poison": 1}
+    assert counter.push.shutdown(60)
+    assert without_repetitions(numbers(receiver)) == [1, 2, *range(4, counter.next)]
+    assert counter.push.delivery.stats.rejected == {"poison": 1}
 
 
-def test_that_is_so_for_the_first_request_of_a_process_too(receiver: Receiver, counting: Open) -> None:
+def test_the_first_request_of_a_process_that_makes_the_collector_fail_is_dropped(
+    receiver: Receiver, counting: Open
+) -> None:
     receiver.answer_by(lambda request: SICK if 1 in values(request) else None)
-    one = counting(receiver, "grpc", interval=0.05)
+    counter = counting(receiver, "grpc", interval=0.05)
     receiver.wait_for(lambda _: max(numbers(receiver), default=0) >= 8)
-    assert one.push.shutdown(60)
-    assert once(numbers(receiver)) == list(range(2, one.next))
-    assert one.push.delivery.stats.rejected == {"poison": 1}
+    assert counter.push.shutdown(60)
+    assert without_repetitions(numbers(receiver)) == list(range(2, counter.next))
+    assert counter.push.delivery.stats.rejected == {"poison": 1}
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_a_collector_that_refuses_everything_makes_no_request_poison(
+def test_no_request_is_dropped_if_the_collector_fails_for_every_request(
     receiver: Receiver, counting: Open, protocol: str
 ) -> None:
-    one = counting(receiver, protocol, interval=0.05)
+    counter = counting(receiver, protocol, interval=0.05)
     receiver.wait_for(lambda _: numbers(receiver))
     receiver.answer = SICK
-    # The last of them may be what is asked to tell the one from the other.
+    # The last attempt may be the earlier request that tests the collector.
     receiver.wait_for_attempts(len(receiver.attempts()) + 22)
     receiver.answer = ACCEPT
     receiver.wait_for(lambda _: len(numbers(receiver)) >= 5)
-    assert one.push.shutdown(60)
-    assert once(numbers(receiver)) == list(range(1, one.next))
-    assert not one.push.delivery.stats.rejected
+    assert counter.push.shutdown(60)
+    assert without_repetitions(numbers(receiver)) == list(range(1, counter.next))
+    assert not counter.push.delivery.stats.rejected
 
 
 @pytest.mark.parametrize(
@@ -360,7 +366,7 @@ def test_a_collector_that_refuses_everything_makes_no_request_poison(
 def test_only_an_otlp_response_says_that_the_data_were_accepted(
     tmp_path: Path, kind: str, content: bytes, accepted: bool
 ) -> None:
-    """The 200 of any other server would discard everything."""
+    """Otherwise the 200 of another server would discard everything."""
 
     class Page(http.server.BaseHTTPRequestHandler):
         def do_POST(self) -> None:
@@ -379,33 +385,31 @@ def test_only_an_otlp_response_says_that_the_data_were_accepted(
         thread = threading.Thread(target=server.serve_forever, args=(0.05,))
         thread.start()
         url = f"http://127.0.0.1:{server.server_address[1]}"
-        one = Counting(resolve(url, "POLLER_OTLP_ENDPOINT", "http/protobuf"), tmp_path / "page")
-        assert one.push.flush(60) is accepted
-        assert one.queue.requests == (0 if accepted else 1)
-        one.push.shutdown(0.1)
+        counter = Counting(resolve(url, "POLLER_OTLP_ENDPOINT", "http/protobuf"), tmp_path / "page")
+        assert counter.push.flush(60) is accepted
+        assert counter.queue.requests == (0 if accepted else 1)
+        counter.push.shutdown(0.1)
         server.shutdown()
         thread.join()
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_what_becomes_of_the_exports_is_shown_as_metrics(
-    receiver: Receiver, counting: Open, protocol: str
-) -> None:
-    one = counting(receiver, protocol)
-    exportmetrics.register(one.push.meter, [one.push.delivery])
+def test_metrics_report_the_outcome_of_exports(receiver: Receiver, counting: Open, protocol: str) -> None:
+    counter = counting(receiver, protocol)
+    exportmetrics.register(counter.push.meter, [counter.push.delivery])
     receiver.answer_next(UNAVAILABLE, INVALID, partial(2, "no"))
-    assert one.push.flush(60) is False
-    assert one.push.flush(60) is False
-    assert one.push.flush(60) is True
+    assert counter.push.flush(60) is False
+    assert counter.push.flush(60) is False
+    assert counter.push.flush(60) is True
     receiver.stop()
-    one.collect(3)  # the third tells of the others, as none of them can be delivered meanwhile
-    third = one.next - 1
+    counter.collect(3)  # the third reports the others, because none is delivered meanwhile
+    third = counter.next - 1
     receiver.start()
-    assert one.push.flush(60) is True
+    assert counter.push.flush(60) is True
     every = [request.points() for request in receiver.requests()]
-    told = next(points for points in every if any((p.metric, p.value) == ("number", third) for p in points))
-    found: dict[tuple[object, ...], Any] = {
-        (point.metric, *sorted(point.attributes.items())): point.value for point in told
+    export = next(points for points in every if any((p.metric, p.value) == ("number", third) for p in points))
+    values: dict[tuple[object, ...], Any] = {
+        (point.metric, *sorted(point.attributes.items())): point.value for point in export
     }
     of_metrics = ("poller.signal", "metrics")
     grpc = protocol == "grpc"
@@ -415,28 +419,28 @@ def test_what_becomes_of_the_exports_is_shown_as_metrics(
     def requests(outcome: str, error: str | None = None) -> Any:
         code = {} if error is None else {"error.type": error, status: error if grpc else int(error)}
         attributes = dict([of_metrics], **{"poller.outcome": outcome}, **code)
-        return found.get(("poller.export.requests", *sorted(attributes.items())))
+        return values.get(("poller.export.requests", *sorted(attributes.items())))
 
     assert requests("refused", invalid) == 1
     assert requests("ok") == 2
     assert requests("failed", unavailable) >= 1
-    assert found["poller.export.rejected", ("poller.reason", "partial_success"), of_metrics] == 2
-    assert found["poller.export.rejected", ("poller.reason", "invalid"), of_metrics] > 3
-    assert found["poller.export.spool.requests", of_metrics] == 2
-    assert found["poller.export.spool.size", of_metrics] > 200
-    assert found["poller.export.spool.age", of_metrics] > 0
+    assert values["poller.export.rejected", ("poller.reason", "partial_success"), of_metrics] == 2
+    assert values["poller.export.rejected", ("poller.reason", "invalid"), of_metrics] > 3
+    assert values["poller.export.spool.requests", of_metrics] == 2
+    assert values["poller.export.spool.size", of_metrics] > 200
+    assert values["poller.export.spool.age", of_metrics] > 0
 
 
-def test_the_end_says_what_a_state_folder_could_not_take(
+def test_shutdown_reports_requests_that_could_not_be_stored(
     receiver: Receiver, counting: Open, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    receiver.answer = Answer("UNAUTHENTICATED", 401, "told to know nobody")
+    receiver.answer = Answer("UNAUTHENTICATED", 401, "configured to reject every client")
     folder = tmp_path / "state"
-    one = counting(receiver, "grpc", folder)
-    one.push.flush(60)
+    counter = counting(receiver, "grpc", folder)
+    counter.push.flush(60)
     shutil.rmtree(folder)
     folder.write_text("in the way")
-    one.push.shutdown(60)
+    counter.push.shutdown(60)
     assert f"2 requests not delivered and lost; nothing could be kept in {folder}" in caplog.text
     assert "POLLER_STATE_DIR would keep them" not in caplog.text
 
@@ -445,7 +449,7 @@ def test_the_end_says_what_a_state_folder_could_not_take(
 
 
 class Scripted:
-    """A sender that answers as it is told, and remembers what it was sent."""
+    """A sender with scripted answers that records the requests."""
 
     def __init__(self, judge: Callable[[bytes, int], ExportResult]) -> None:
         self._judge = judge
@@ -460,7 +464,7 @@ class Scripted:
         self.rests += 1
 
     def close(self) -> None:
-        """Nothing is open."""
+        """Do nothing; no connection is open."""
 
 
 Deliver = Callable[..., tuple[RetrySender, Scripted]]
@@ -469,7 +473,7 @@ IDLE = 0.3
 
 @pytest.fixture
 def deliver() -> Iterator[Deliver]:
-    """Deliver requests of a point each by a scripted sender."""
+    """Deliver requests with a data point each through a scripted sender."""
     begun: list[tuple[RetrySender, SendingQueue]] = []
 
     def start(
@@ -485,111 +489,113 @@ def deliver() -> Iterator[Deliver]:
         return begun[-1][0], sender
 
     yield start
-    for one, queue in begun:
-        one.close()
+    for retry_sender, queue in begun:
+        retry_sender.close()
         queue.close()
 
 
-TAKEN = ExportResult("taken")
+ACCEPTED = ExportResult("taken")
 
 
-def test_the_pauses_between_tries_start_again_after_a_success(
+def test_the_pauses_between_attempts_start_again_after_a_success(
     deliver: Deliver, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG, logger="poller.delivery")
     tries = 6  # for each of the two requests
 
     def judge(_: bytes, count: int) -> ExportResult:
-        return TAKEN if count % tries == 0 else ExportResult("later", "away")
+        return ACCEPTED if count % tries == 0 else ExportResult("later", "away")
 
     _, sender = deliver(judge, [b"a", b"b"], pause=60.0)
     assert eventually(lambda: len(sender.sent) == 2 * tries, 60)
     assert sender.sent == [b"a"] * tries + [b"b"] * tries
-    said = [record.getMessage() for record in caplog.records]
-    found = [re.search(r"once more in (\S+):", text) for text in said]
-    pauses = [seconds for one in found if one and isinstance(seconds := parse_duration(one[1]), float)]
-    # The first of each outage is a warning without its pause; within an outage each is twice the one before.
+    messages = [record.getMessage() for record in caplog.records]
+    matches = [re.search(r"once more in (\S+):", text) for text in messages]
+    pauses = [
+        seconds for match in matches if match and isinstance(seconds := parse_duration(match[1]), float)
+    ]
+    # The first failure of an outage is a warning without its pause; each pause is twice the previous one.
     first, last = FIRST_PAUSE, FIRST_PAUSE * 2 ** (tries - 2)
     assert max(pauses) >= last / 2 - 0.05
     assert any(pause <= first * 2 + 0.05 for pause in pauses[len(pauses) // 2 :]), pauses
 
 
-def test_the_sender_rests_once_when_nothing_is_left_to_send_and_once_more_after_the_next(
+def test_the_sender_rests_once_each_time_the_queue_becomes_empty(
     deliver: Deliver,
 ) -> None:
-    one, sender = deliver(lambda _, __: TAKEN, [b"a", b"b"])
+    retry_sender, sender = deliver(lambda _, __: ACCEPTED, [b"a", b"b"])
     for sent, rests in ((2, 1), (3, 2)):
         assert eventually(lambda rests=rests: sender.rests == rests)  # type: ignore[misc]
         assert len(sender.sent) == sent
         assert not eventually(lambda rests=rests: sender.rests > rests, 4 * IDLE)  # type: ignore[misc]
-        one.enqueue([Request(b"c", 1)])
+        retry_sender.enqueue([Request(b"c", 1)])
 
 
-def test_the_sender_rests_in_a_long_pause_between_two_tries(deliver: Deliver) -> None:
+def test_the_sender_rests_in_a_long_pause_between_two_attempts(deliver: Deliver) -> None:
     _, sender = deliver(lambda _, __: ExportResult("later", "away", wait=3600.0), [b"a"])
     assert eventually(lambda: sender.rests == 1)
     assert len(sender.sent) == 1
 
 
-def test_a_request_is_doubted_after_the_stated_number_of_refusals(deliver: Deliver) -> None:
-    """Then what was taken before is sent once more, and the request itself a last time."""
+def test_a_request_is_suspected_after_the_stated_number_of_refusals(deliver: Deliver) -> None:
+    """Then an earlier accepted request is sent again, and the suspected request a last time."""
 
     def judge(body: bytes, _: int) -> ExportResult:
-        return ExportResult("held", "sick") if body == b"bad" else TAKEN
+        return ExportResult("held", "sick") if body == b"bad" else ACCEPTED
 
-    one, sender = deliver(judge, [b"good", b"bad", b"next"])
+    retry_sender, sender = deliver(judge, [b"good", b"bad", b"next"])
     assert eventually(lambda: sender.sent[-1:] == [b"next"], 60)
     times = REFUSALS_BEFORE_DOUBT + 1
     assert sender.sent == [b"good", *[b"bad"] * times, b"good", b"bad", b"next"]
-    assert one.stats.rejected == {"poison": 1}
+    assert retry_sender.stats.rejected == {"poison": 1}
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_unavailable_with_a_wish_to_wait_is_not_sent_again_at_once(receiver: Receiver, protocol: str) -> None:
-    """Without one it is, once, as a connection at rest may have been cut."""
+def test_unavailable_with_a_requested_delay_is_not_retried_at_once(receiver: Receiver, protocol: str) -> None:
+    """Without a delay it is retried once, because an idle connection may have been cut."""
     sender = otlp.build(endpoint_of(receiver, protocol), 60.0, {})
     assert sender.send(b"").fate == "taken"
     receiver.answer_next(Answer("UNAVAILABLE", 503, "later", retry_after=7))
-    found = sender.send(b"")
-    assert (found.fate, found.wait, len(receiver.attempts())) == ("later", 7.0, 2)
+    result = sender.send(b"")
+    assert (result.fate, result.wait, len(receiver.attempts())) == ("later", 7.0, 2)
     sender.close()
 
 
 @pytest.mark.parametrize("rejected", [2**63 - 1, 2**70, 4])
-def test_no_more_points_are_rejected_than_were_sent(deliver: Deliver, rejected: int) -> None:
-    """Two such answers overflowed the counter, and with it every later export."""
-    one, sender = deliver(lambda *_: ExportResult("taken", "no", rejected=rejected), [b"a", b"b"], points=3)
+def test_no_more_points_are_counted_as_rejected_than_were_sent(deliver: Deliver, rejected: int) -> None:
+    """Two such answers would overflow the counter and fail every later export."""
+    retry_sender, sender = deliver(
+        lambda *_: ExportResult("taken", "no", rejected=rejected), [b"a", b"b"], points=3
+    )
     assert eventually(lambda: len(sender.sent) == 2, 60)
-    assert eventually(lambda: one.stats.rejected == {"partial_success": 6})
+    assert eventually(lambda: retry_sender.stats.rejected == {"partial_success": 6})
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_a_metric_that_cannot_be_encoded_costs_only_itself(
+def test_a_metric_that_cannot_be_encoded_is_dropped_alone(
     receiver: Receiver, counting: Open, protocol: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    one = counting(receiver, protocol)
-    one.push.meter.create_observable_counter("huge", [lambda _: [Observation(2**63)]])
-    one.push.meter.create_observable_counter("fine", [lambda _: [Observation(2**63 - 1)]])
-    one.push.add(lambda: [1 / 0])  # type: ignore[list-item]
+    counter = counting(receiver, protocol)
+    counter.push.meter.create_observable_counter("huge", [lambda _: [Observation(2**63)]])
+    counter.push.meter.create_observable_counter("fine", [lambda _: [Observation(2**63 - 1)]])
+    counter.push.add(lambda: [1 / 0])  # type: ignore[list-item]
     for _ in range(2):
-        assert one.push.flush(60)
+        assert counter.push.flush(60)
     assert {point.metric for point in receiver.points()} == {"number", "fine"}
     warnings = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
     assert warnings == ["metric huge is not exported: it has a value that OTLP cannot carry"]
-    assert one.push.delivery.stats.rejected == {"unencodable": 2}
+    assert counter.push.delivery.stats.rejected == {"unencodable": 2}
 
 
-def test_an_export_that_was_never_delivered_for_some_intervals_is_known(
-    receiver: Receiver, counting: Open
-) -> None:
-    one = counting(receiver, "grpc", interval=60.0)
+def test_several_intervals_without_a_delivery_are_detected(receiver: Receiver, counting: Open) -> None:
+    counter = counting(receiver, "grpc", interval=60.0)
     now = time.monotonic()
-    assert one.push.silent(now) is None
-    assert one.push.silent(now + 60.0 * SILENT_INTERVALS + 1) is not None
-    assert counting(receiver, "grpc", None).push.silent(now + 1e9) is None, "it exports when it is asked to"
-    later = one.push.silent(now + 1e6)
-    assert one.push.flush(60)
-    assert (one.push.silent(now + 1e6) or 0) < (later or 0)
+    assert counter.push.silent(now) is None
+    assert counter.push.silent(now + 60.0 * SILENT_INTERVALS + 1) is not None
+    assert counting(receiver, "grpc", None).push.silent(now + 1e9) is None, "it exports only on request"
+    later = counter.push.silent(now + 1e6)
+    assert counter.push.flush(60)
+    assert (counter.push.silent(now + 1e6) or 0) < (later or 0)
 
 
 def test_the_first_export_is_confirmed_once(
@@ -598,11 +604,11 @@ def test_the_first_export_is_confirmed_once(
     caplog.set_level(logging.INFO, logger="poller.delivery")
     single = counting(receiver, "grpc", None)
     assert single.push.flush(60)
-    assert caplog.records == [], "its exit code says so"
-    one = counting(receiver, "grpc", interval=3600.0)
-    one.series = 5
-    assert one.push.flush(60)
-    assert one.push.flush(60)
+    assert caplog.records == [], "the exit code reports the failure"
+    counter = counting(receiver, "grpc", interval=3600.0)
+    counter.series = 5
+    assert counter.push.flush(60)
+    assert counter.push.flush(60)
     (record,) = caplog.records
     assert (record.levelname, record.getMessage()) == ("INFO", "the first export was delivered")
     assert (vars(record)["endpoint"], vars(record)["data_points"]) == (receiver.grpc_endpoint, 5)
@@ -611,14 +617,14 @@ def test_the_first_export_is_confirmed_once(
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_a_flush_ends_as_soon_as_it_is_stopped(receiver: Receiver, counting: Open, protocol: str) -> None:
     receiver.answer = HANG
-    one = counting(receiver, protocol)
+    counter = counting(receiver, protocol)
     stopped: list[bool] = []
     waiting = threading.Thread(
-        target=one.push.flush, args=(3600.0,), kwargs={"stopped": lambda: bool(stopped)}
+        target=counter.push.flush, args=(3600.0,), kwargs={"stopped": lambda: bool(stopped)}
     )
     waiting.start()
     receiver.wait_for_attempts(1)
     stopped.append(True)
     waiting.join(60)
     assert not waiting.is_alive()
-    assert one.queue.requests == 1
+    assert counter.queue.requests == 1

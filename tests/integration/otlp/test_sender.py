@@ -1,4 +1,4 @@
-"""One request over HTTP or gRPC: deadline, credentials, proxy, and answers that are out of the ordinary."""
+"""A request over HTTP or gRPC: deadline, credentials, proxy, and unusual answers."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ OK = b"HTTP/1.1 200 OK\r\n"
 
 @pytest.fixture
 def serve() -> Iterator[Serve]:
-    """Run a script on each connection to a port of its own; returns the URL."""
+    """Run a script on each connection to a new port; return the URL."""
     listeners: list[socket.socket] = []
     threads: list[threading.Thread] = []
 
@@ -73,7 +73,7 @@ def serve() -> Iterator[Serve]:
 
 
 def head(connection: socket.socket) -> bytes:
-    """The head of a request; its body is read with it or left."""
+    """Return the head of a request; its body may be read as well."""
     data = b""
     while b"\r\n\r\n" not in data and (more := connection.recv(65536)):
         data += more
@@ -113,8 +113,8 @@ def answer_with(body: bytes, kind: str = "application/x-protobuf", *headers: str
 
 
 def partial(rejected: int, message: str) -> bytes:
-    told = ExportMetricsPartialSuccess(rejected_data_points=rejected, error_message=message)
-    return ExportMetricsServiceResponse(partial_success=told).SerializeToString()
+    partial_success = ExportMetricsPartialSuccess(rejected_data_points=rejected, error_message=message)
+    return ExportMetricsServiceResponse(partial_success=partial_success).SerializeToString()
 
 
 # --- the deadline ---------------------------------------------------------------------------------------
@@ -124,35 +124,40 @@ def partial(rejected: int, message: str) -> bytes:
     "script",
     [
         pytest.param(silent, id="no answer"),
-        pytest.param(lambda one: trickle(one, b"H"), id="a status line"),
-        pytest.param(lambda one: trickle(one, b"HTTP/1.1 100 Continue\r\n\r\n"), id="endless 100 Continue"),
-        pytest.param(lambda one: trickle(one, b"x", OK + b"X: "), id="a header"),
+        pytest.param(lambda connection: trickle(connection, b"H"), id="a status line"),
         pytest.param(
-            lambda one: trickle(one, b"x", OK + b"Content-Length: 100000\r\n\r\n"), id="a body of a success"
+            lambda connection: trickle(connection, b"HTTP/1.1 100 Continue\r\n\r\n"),
+            id="endless 100 Continue",
+        ),
+        pytest.param(lambda connection: trickle(connection, b"x", OK + b"X: "), id="a header"),
+        pytest.param(
+            lambda connection: trickle(connection, b"x", OK + b"Content-Length: 100000\r\n\r\n"),
+            id="a body of a success",
         ),
         pytest.param(
-            lambda one: trickle(one, b"x", b"HTTP/1.1 500 no\r\nConnection: close\r\n\r\n"),
+            lambda connection: trickle(connection, b"x", b"HTTP/1.1 500 no\r\nConnection: close\r\n\r\n"),
             id="a body of a refusal",
         ),
         pytest.param(
-            lambda one: trickle(one, b"1\r\nx\r\n", OK + b"Transfer-Encoding: chunked\r\n\r\n"), id="chunks"
+            lambda connection: trickle(connection, b"1\r\nx\r\n", OK + b"Transfer-Encoding: chunked\r\n\r\n"),
+            id="chunks",
         ),
     ],
 )
-def test_the_timeout_bounds_the_whole_exchange_however_slowly_bytes_come(
+def test_the_timeout_limits_the_whole_exchange_however_slowly_bytes_arrive(
     serve: Serve, script: Script
 ) -> None:
-    """Each byte comes in time; the fixture sees that the connection is ended."""
-    one = sender(serve(script), 0.5)
+    """Each byte arrives in time; the fixture checks that the connection is closed."""
+    connection = sender(serve(script), 0.5)
     for _ in range(2):
-        found = one.send(b"")
-        assert (found.fate, found.error["error.type"]) == ("later", "ReadTimeout")
-    one.close()
+        result = connection.send(b"")
+        assert (result.fate, result.error["error.type"]) == ("later", "ReadTimeout")
+    connection.close()
     assert eventually(lambda: not exchanges())
 
 
 @pytest.mark.parametrize("piece", [b"", b"\x16\x03\x03\x40\x00"], ids=["silent", "slow"])
-def test_the_timeout_bounds_the_tls_handshake(serve: Serve, piece: bytes) -> None:
+def test_the_timeout_limits_the_tls_handshake(serve: Serve, piece: bytes) -> None:
     def script(connection: socket.socket) -> None:
         connection.recv(5)
         connection.sendall(piece)
@@ -161,13 +166,13 @@ def test_the_timeout_bounds_the_tls_handshake(serve: Serve, piece: bytes) -> Non
             time.sleep(0.02)
         silent(connection)
 
-    one = sender(serve(script).replace("http", "https"), 0.5)
-    assert one.send(b"").fate == "later"
-    one.close()
+    client = sender(serve(script).replace("http", "https"), 0.5)
+    assert client.send(b"").fate == "later"
+    client.close()
     assert eventually(lambda: not exchanges())
 
 
-def test_the_timeout_bounds_a_name_resolution_that_hangs_and_one_thread_waits_for_it(
+def test_the_timeout_limits_a_hanging_name_resolution_and_a_single_thread_waits_for_it(
     receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real, released = socket.getaddrinfo, threading.Event()
@@ -177,28 +182,28 @@ def test_the_timeout_bounds_a_name_resolution_that_hangs_and_one_thread_waits_fo
         return real(*args, **kwargs)
 
     monkeypatch.setattr(socket, "getaddrinfo", slow)
-    one = sender(receiver.http_endpoint, 0.3)
+    client = sender(receiver.http_endpoint, 0.3)
     for _ in range(3):
-        assert one.send(b"").fate == "later"
+        assert client.send(b"").fate == "later"
     assert len(exchanges()) == 1
     released.set()
     assert eventually(lambda: not exchanges())
-    assert receiver.attempts() == [], "what was given up is not sent afterwards"
+    assert receiver.attempts() == [], "an abandoned request is not sent afterwards"
     monkeypatch.setattr(socket, "getaddrinfo", real)
-    assert one.send(b"").fate == "taken"
-    one.close()
+    assert client.send(b"").fate == "taken"
+    client.close()
 
 
-def test_to_close_a_sender_ends_its_request_under_way(serve: Serve) -> None:
-    one = sender(serve(silent), 3600.0)
-    found: list[ExportResult] = []
-    sending = threading.Thread(target=lambda: found.append(one.send(b"")))
+def test_closing_a_sender_ends_its_current_request(serve: Serve) -> None:
+    client = sender(serve(silent), 3600.0)
+    results: list[ExportResult] = []
+    sending = threading.Thread(target=lambda: results.append(client.send(b"")))
     sending.start()
     assert eventually(lambda: bool(exchanges()))
-    one.close()
+    client.close()
     sending.join(60)
-    assert [export_result.fate for export_result in found] == ["later"]
-    assert one.send(b"").fate == "later", "and none begins after that"
+    assert [export_result.fate for export_result in results] == ["later"]
+    assert client.send(b"").fate == "later", "no request begins after that"
 
 
 def exchanges() -> list[threading.Thread]:
@@ -221,16 +226,16 @@ def exchanges() -> list[threading.Thread]:
     ],
     ids=["1e400", "a list", "5000 digits", "deep", "lists", "no text", "null"],
 )
-def test_an_answer_of_success_that_makes_no_sense_blocks_nothing(serve: Serve, body: bytes) -> None:
-    one = sender(serve(answer_with(body, "application/json")))
-    found = one.send(b"")
-    assert (found.fate, found.rejected) == ("taken", 0)
-    one.close()
+def test_an_invalid_body_of_a_success_blocks_nothing(serve: Serve, body: bytes) -> None:
+    client = sender(serve(answer_with(body, "application/json")))
+    result = client.send(b"")
+    assert (result.fate, result.rejected) == ("taken", 0)
+    client.close()
 
 
 @pytest.mark.parametrize("kind", ["application/json", "application/x-protobuf"])
-def test_a_partial_success_is_read_whole(serve: Serve, kind: str) -> None:
-    """Also one that comes in many pieces, as chunks do."""
+def test_a_long_partial_success_is_read_completely(serve: Serve, kind: str) -> None:
+    """It may arrive in many chunks."""
     message = "too old, " * 20_000
     body = partial(7, message)
     if kind == "application/json":
@@ -240,10 +245,10 @@ def test_a_partial_success_is_read_whole(serve: Serve, kind: str) -> None:
         for piece in (body[at : at + 1000] for at in range(0, len(body), 1000))
     )
     start = OK + f"Content-Type: {kind}\r\nTransfer-Encoding: chunked\r\n\r\n".encode()
-    one = sender(serve(answering(start + chunks + b"0\r\n\r\n")))
-    found = one.send(b"")
-    assert (found.fate, found.rejected, found.reason[:9]) == ("taken", 7, "too old, ")
-    one.close()
+    client = sender(serve(answering(start + chunks + b"0\r\n\r\n")))
+    result = client.send(b"")
+    assert (result.fate, result.rejected, result.reason[:9]) == ("taken", 7, "too old, ")
+    client.close()
 
 
 @pytest.mark.parametrize(
@@ -255,33 +260,33 @@ def test_a_partial_success_is_read_whole(serve: Serve, kind: str) -> None:
     ],
     ids=["no gzip", "a gzip bomb", "5 MiB"],
 )
-def test_a_success_whose_answer_cannot_be_read_is_taken_and_remarked(serve: Serve, script: Script) -> None:
-    one = sender(serve(script))
-    found = one.send(b"")
-    assert found.fate == "taken"
-    assert found.reason.startswith("the answer cannot be read: ")
-    one.close()
+def test_a_success_with_an_unreadable_body_is_delivered_and_logged(serve: Serve, script: Script) -> None:
+    client = sender(serve(script))
+    result = client.send(b"")
+    assert result.fate == "taken"
+    assert result.reason.startswith("the answer cannot be read: ")
+    client.close()
 
 
 def test_a_sender_sends_again_after_a_thread_could_not_be_started(serve: Serve) -> None:
-    one = sender(serve(answer_with(b"")))
-    threading.stack_size(2**60)  # more than there is of addresses
+    client = sender(serve(answer_with(b"")))
+    threading.stack_size(2**60)  # more than the address space
     try:
         with pytest.raises(RuntimeError):
-            one.send(b"")
+            client.send(b"")
     finally:
         threading.stack_size(0)
-    assert one.send(b"").fate == "taken"
-    one.close()
+    assert client.send(b"").fate == "taken"
+    client.close()
 
 
 @pytest.mark.parametrize("value", ["Mon, 99999999999999999999 Jan 2024 00:00:00 GMT", "1e400", "nan", "x"])
-def test_a_retry_after_that_makes_no_sense_is_none(serve: Serve, value: str) -> None:
+def test_an_invalid_retry_after_is_ignored(serve: Serve, value: str) -> None:
     text = f"HTTP/1.1 503 no\r\nRetry-After: {value}\r\nContent-Length: 0\r\n\r\n"
-    one = sender(serve(answering(text.encode())))
-    found = one.send(b"")
-    assert (found.fate, found.wait) == ("later", None)
-    one.close()
+    client = sender(serve(answering(text.encode())))
+    result = client.send(b"")
+    assert (result.fate, result.wait) == ("later", None)
+    client.close()
 
 
 @pytest.mark.parametrize(
@@ -292,17 +297,17 @@ def test_a_retry_after_that_makes_no_sense_is_none(serve: Serve, value: str) -> 
         pytest.param(b"\x0a\x01\x08", id="half a message"),
     ],
 )
-def test_a_request_with_a_grpc_answer_that_cannot_be_read_was_taken(answer: bytes) -> None:
+def test_a_request_with_an_unreadable_grpc_answer_counts_as_delivered(answer: bytes) -> None:
     method = grpc.unary_unary_rpc_method_handler(lambda *_: answer)
     service = "opentelemetry.proto.collector.metrics.v1.MetricsService"
     server = grpc.server(ThreadPoolExecutor(1))
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, {"Export": method}),))
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
-    one = otlp.build(Endpoint(f"http://127.0.0.1:{port}", "grpc"), 60.0, {})
-    found = one.send(b"")
-    assert (found.fate, found.reason[:26]) == ("taken", "the answer cannot be read:")
-    one.close()
+    client = otlp.build(Endpoint(f"http://127.0.0.1:{port}", "grpc"), 60.0, {})
+    result = client.send(b"")
+    assert (result.fate, result.reason[:26]) == ("taken", "the answer cannot be read:")
+    client.close()
     server.stop(None).wait()
 
 
@@ -327,9 +332,9 @@ def netrc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ids=["a header", "nothing", "in the URL"],
 )
 def test_netrc_is_not_read(receiver: Receiver, user: str, environ: dict[str, str], sent: str | None) -> None:
-    one = sender(receiver.http_endpoint.replace("://", f"://{user}"), environ=environ)
-    assert one.send(b"").fate == "taken"
-    one.close()
+    client = sender(receiver.http_endpoint.replace("://", f"://{user}"), environ=environ)
+    assert client.send(b"").fate == "taken"
+    client.close()
     assert receiver.attempts()[0].headers.get("authorization") == sent
 
 
@@ -354,7 +359,7 @@ def test_netrc_is_not_read(receiver: Receiver, user: str, environ: dict[str, str
 def test_a_header_that_cannot_be_sent_is_a_configuration_error(
     protocol: Any, headers: str, complaint: str
 ) -> None:
-    """The push would go on without its credentials, or be refused for ever."""
+    """Otherwise the export would be sent without its credentials, or always be refused."""
     endpoint = resolve("http://127.0.0.1:1", "POLLER_OTLP_ENDPOINT", protocol)
     with pytest.raises(ConfigError, match=f"^OTEL_EXPORTER_OTLP_HEADERS: {complaint}") as caught:
         otlp.build(endpoint, 1.0, {"OTEL_EXPORTER_OTLP_HEADERS": headers})
@@ -362,69 +367,69 @@ def test_a_header_that_cannot_be_sent_is_a_configuration_error(
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_headers_are_read_as_the_standard_writes_them(receiver: Receiver, protocol: Any) -> None:
+def test_headers_are_read_as_the_standard_specifies(receiver: Receiver, protocol: Any) -> None:
     url = receiver.grpc_endpoint if protocol == "grpc" else receiver.http_endpoint
     environ = {
         "OTEL_EXPORTER_OTLP_HEADERS": " X-One = a%2Cb , ,x-two=k=v==,authorization=Basic abc==\n",
         "OTEL_EXPORTER_OTLP_COMPRESSION": "gzip\n",
     }
-    one = otlp.build(resolve(url, "POLLER_OTLP_ENDPOINT", protocol), 60.0, environ)
-    assert one.send(b"").fate == "taken"
-    one.close()
+    client = otlp.build(resolve(url, "POLLER_OTLP_ENDPOINT", protocol), 60.0, environ)
+    assert client.send(b"").fate == "taken"
+    client.close()
     sent = receiver.attempts()[0].headers
     assert (sent["x-one"], sent["x-two"], sent["authorization"]) == ("a,b", "k=v==", "Basic abc==")
 
 
-def test_certificates_that_are_replaced_in_place_are_read_for_the_next_connection_over_grpc(
+def test_certificates_replaced_in_place_are_read_for_the_next_grpc_connection(
     certificates: Certificates, tmp_path: Path
 ) -> None:
-    """A rotation leaves an old certificate, and for a moment none: neither may need a restart."""
-    shown, key = tmp_path / "client.pem", tmp_path / "client.key"
+    """A rotation needs no restart, although a certificate is outdated and its file missing for a moment."""
+    pem, key = tmp_path / "client.pem", tmp_path / "client.key"
 
     def show(certificate: Path, private: Path) -> None:
-        shown.write_bytes(certificate.read_bytes())
+        pem.write_bytes(certificate.read_bytes())
         key.write_bytes(private.read_bytes())
 
     show(certificates.stranger, certificates.stranger_key)
     environ = {
         "OTEL_EXPORTER_OTLP_CERTIFICATE": f"{certificates.ca}\n",
-        "OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE": str(shown),
+        "OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE": str(pem),
         "OTEL_EXPORTER_OTLP_CLIENT_KEY": str(key),
     }
     with Receiver(tls=certificates.mtls) as receiver:
-        one = otlp.build(Endpoint(receiver.grpc_endpoint, "grpc"), 20.0, environ)
-        assert one.send(b"").fate == "later"
-        shown.unlink()
-        assert one.send(b"").fate == "later"
+        client = otlp.build(Endpoint(receiver.grpc_endpoint, "grpc"), 20.0, environ)
+        assert client.send(b"").fate == "later"
+        pem.unlink()
+        assert client.send(b"").fate == "later"
         show(certificates.client, certificates.client_key)
-        assert eventually(lambda: one.send(b"").fate == "taken", 60)
-        one.close()
+        assert eventually(lambda: client.send(b"").fate == "taken", 60)
+        client.close()
 
 
-def test_a_sender_that_rested_sends_by_a_new_channel_with_the_certificates_of_now(
+def test_after_a_rest_a_sender_uses_a_new_channel_with_the_current_certificates(
     certificates: Certificates, tmp_path: Path
 ) -> None:
-    shown = tmp_path / "ca.pem"
-    shown.write_bytes(certificates.ca.read_bytes())
+    ca_file = tmp_path / "ca.pem"
+    ca_file.write_bytes(certificates.ca.read_bytes())
     environ = {
-        "OTEL_EXPORTER_OTLP_CERTIFICATE": str(shown),
+        "OTEL_EXPORTER_OTLP_CERTIFICATE": str(ca_file),
         "OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE": str(certificates.client),
         "OTEL_EXPORTER_OTLP_CLIENT_KEY": str(certificates.client_key),
     }
     with Receiver(tls=certificates.mtls) as receiver:
-        one = otlp.build(Endpoint(receiver.grpc_endpoint, "grpc"), 20.0, environ)
-        assert one.send(b"").fate == "taken"
-        one.rest()
-        one.rest()
-        assert one.send(b"").fate == "taken"
-        shown.write_bytes(certificates.stranger.read_bytes())
-        one.rest()
-        assert one.send(b"").fate == "later"
-        one.close()
+        client = otlp.build(Endpoint(receiver.grpc_endpoint, "grpc"), 20.0, environ)
+        assert client.send(b"").fate == "taken"
+        client.rest()
+        client.rest()
+        assert client.send(b"").fate == "taken"
+        ca_file.write_bytes(certificates.stranger.read_bytes())
+        client.rest()
+        assert client.send(b"").fate == "later"
+        client.close()
 
 
-def test_a_grpc_channel_at_rest_leaves_no_connection_and_no_thread(receiver: Receiver) -> None:
-    """An open one wakes the process several times a second, for nothing between two exports."""
+def test_a_grpc_sender_at_rest_has_no_connection_and_no_thread(receiver: Receiver) -> None:
+    """An open channel would wake the process several times a second between two exports."""
     code = f"""
 import os, time
 from poller.otlp import sender as otlp
@@ -433,11 +438,11 @@ def threads(): return len(os.listdir("/proc/self/task"))
 def sockets():
     files = [f"/proc/self/fd/{{number}}" for number in range(3, 100)]
     return sum("socket:" in os.readlink(file) for file in files if os.path.lexists(file))
-one = otlp.build(Endpoint({receiver.grpc_endpoint!r}, "grpc"), 20.0, {{}})
+client = otlp.build(Endpoint({receiver.grpc_endpoint!r}, "grpc"), 20.0, {{}})
 for _ in range(2):
-    assert one.send(b"").fate == "taken"
+    assert client.send(b"").fate == "taken"
     assert threads() > 1 and sockets() == 1
-    one.rest()
+    client.rest()
     deadline = time.monotonic() + 30
     while (threads() > 1 or sockets()) and time.monotonic() < deadline:
         time.sleep(0.05)
@@ -448,11 +453,11 @@ for _ in range(2):
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_nothing_is_sent_after_the_end(receiver: Receiver, protocol: Any) -> None:
+def test_nothing_is_sent_after_close(receiver: Receiver, protocol: Any) -> None:
     url = receiver.grpc_endpoint if protocol == "grpc" else receiver.http_endpoint
-    one = otlp.build(resolve(url, "POLLER_OTLP_ENDPOINT", protocol), 20.0, {})
-    one.close()
-    assert one.send(b"").fate != "taken"
+    client = otlp.build(resolve(url, "POLLER_OTLP_ENDPOINT", protocol), 20.0, {})
+    client.close()
+    assert client.send(b"").fate != "taken"
     assert receiver.attempts() == []
 
 
@@ -460,48 +465,48 @@ def test_nothing_is_sent_after_the_end(receiver: Receiver, protocol: Any) -> Non
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_a_proxy_of_the_environment_is_used_and_named_where_it_fails(
+def test_a_proxy_of_the_environment_is_used_and_named_in_its_errors(
     serve: Serve, monkeypatch: pytest.MonkeyPatch, protocol: Any
 ) -> None:
-    asked: list[bytes] = []
+    requests: list[bytes] = []
 
     def refuse(connection: socket.socket) -> None:
-        asked.append(head(connection))
+        requests.append(head(connection))
         connection.sendall(b"HTTP/1.1 502 no\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
 
     proxy = serve(refuse)
     monkeypatch.setenv("https_proxy", proxy.replace("://", "://user:hunter22@"))
-    one = otlp.build(resolve("https://collector.test:9", "POLLER_OTLP_ENDPOINT", protocol), 20.0)
-    found = one.send(b"")
-    one.close()
-    assert asked[0].startswith(b"CONNECT collector.test:9")
-    assert found.fate == "later"
-    assert f"through the proxy {proxy.replace('://', '://***@')}: " in found.reason
-    assert "hunter22" not in found.reason
+    client = otlp.build(resolve("https://collector.test:9", "POLLER_OTLP_ENDPOINT", protocol), 20.0)
+    result = client.send(b"")
+    client.close()
+    assert requests[0].startswith(b"CONNECT collector.test:9")
+    assert result.fate == "later"
+    assert f"through the proxy {proxy.replace('://', '://***@')}: " in result.reason
+    assert "hunter22" not in result.reason
 
 
 @pytest.mark.parametrize("variable", ["NO_PROXY", "no_proxy"])
 @pytest.mark.parametrize("hosts", ["example.org,127.0.0.1", "127.0.0.0/8"])
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_no_proxy_counts_in_small_and_capital_letters(
+def test_no_proxy_is_read_in_lower_and_upper_case(
     receiver: Receiver, monkeypatch: pytest.MonkeyPatch, variable: str, hosts: str, protocol: Any
 ) -> None:
     for name in ("http_proxy", "https_proxy", "HTTP_PROXY"):
         monkeypatch.setenv(name, "http://127.0.0.1:1")
-    # What is set by the poller itself is taken back with it.
+    # The fixture also restores a value that the poller sets.
     monkeypatch.setenv("no_proxy", "")
     monkeypatch.delenv("no_proxy")
     monkeypatch.setenv(variable, hosts)
     url = receiver.grpc_endpoint if protocol == "grpc" else receiver.http_endpoint
-    one = otlp.build(resolve(url, "POLLER_OTLP_ENDPOINT", protocol), 20.0)
-    assert one.send(b"").fate == "taken"
+    client = otlp.build(resolve(url, "POLLER_OTLP_ENDPOINT", protocol), 20.0)
+    assert client.send(b"").fate == "taken"
     receiver.stop()
-    assert "proxy" not in one.send(b"").reason
-    one.close()
+    assert "proxy" not in client.send(b"").reason
+    client.close()
 
 
-def test_after_a_hang_a_new_channel_goes_its_own_way(receiver: Receiver, serve: Serve) -> None:
-    """Both old connections lose all that is sent, and that of the other signal is not shared."""
+def test_after_a_hang_a_new_channel_opens_its_own_connection(receiver: Receiver, serve: Serve) -> None:
+    """Both old connections lose everything that is sent, and the other signal's connection is not shared."""
     opened: list[socket.socket] = []
     hanging: list[socket.socket] = []
 

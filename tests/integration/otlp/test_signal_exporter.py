@@ -1,4 +1,4 @@
-"""Spans and log records are delivered as metrics are, from memory, and each loss is counted."""
+"""Spans and log records are delivered from memory like metrics, and each loss is counted."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ PROTOCOLS: list[Protocol] = ["grpc", "http/protobuf"]
 SIGNALS: list[Signal] = ["traces", "logs"]
 ITEMS = {"traces": "spans", "logs": "log records"}
 NO_PLACE = Answer("UNIMPLEMENTED", 404, "unknown service")
-SICK = Answer("INTERNAL", 500, "the receiver is configured to be sick")
+SICK = Answer("INTERNAL", 500, "the receiver is configured to fail")
 TOO_LARGE = Answer("RESOURCE_EXHAUSTED", 413, "Received message larger than max (5 vs. 4)")
 PATIENCE = 60.0
 
@@ -50,7 +50,7 @@ def endpoint_of(receiver: Receiver, protocol: Protocol, signal: Signal = "traces
 
 
 def spans(names: Sequence[str]) -> ExportTraceServiceRequest:
-    """Spans of these names, each second one of another scope."""
+    """Return spans of these names; every second span has another scope."""
     request = ExportTraceServiceRequest()
     scopes = request.resource_spans.add().scope_spans
     for number, name in enumerate(names):
@@ -61,7 +61,7 @@ def spans(names: Sequence[str]) -> ExportTraceServiceRequest:
 
 
 def records(bodies: Sequence[str]) -> ExportLogsServiceRequest:
-    """Log records with these bodies, each in a scope of its own."""
+    """Return log records with these bodies, each in its own scope."""
     request = ExportLogsServiceRequest()
     scopes = request.resource_logs.add().scope_logs
     for body in bodies:
@@ -69,43 +69,43 @@ def records(bodies: Sequence[str]) -> ExportLogsServiceRequest:
     return request
 
 
-def settle(one: SignalExport) -> None:
-    """Wait until nothing waits any more."""
-    one.delivery.drain(PATIENCE)
-    assert one.delivery.queue.empty
+def settle(exporter: SignalExport) -> None:
+    """Wait until the queue is empty."""
+    exporter.delivery.drain(PATIENCE)
+    assert exporter.delivery.queue.empty
 
 
 ENCODE: dict[Signal, Callable[[Sequence[str]], Any]] = {"traces": spans, "logs": records}
 
 
 def names(receiver: Receiver, signal: Signal) -> list[str]:
-    """What was taken, in the order of its arrival."""
+    """Return the names of the accepted items, in the order of their arrival."""
     if signal == "traces":
         return [span.name for span in receiver.spans()]
     return [str(record.body) for record in receiver.records()]
 
 
 def sizes(receiver: Receiver, signal: Signal) -> list[int]:
-    """How many items each request had that was taken."""
-    return [len(one.spans()) + len(one.records()) for one in receiver.requests(signal)]
+    """Return the number of items of each accepted request."""
+    return [len(request.spans()) + len(request.records()) for request in receiver.requests(signal)]
 
 
 def answering(*answers: Answer) -> Receiver:
-    """A receiver that gives each of these answers once, and then accepts."""
-    left = list(answers)
+    """Return a receiver that gives each of these answers once, and then accepts."""
+    remaining = list(answers)
 
     def advance(_: object) -> None:
-        receiver.answer = left.pop(0) if left else ACCEPT
+        receiver.answer = remaining.pop(0) if remaining else ACCEPT
 
     receiver = Receiver(on_request=advance)
-    receiver.answer = left.pop(0)
+    receiver.answer = remaining.pop(0)
     return receiver
 
 
 @pytest.fixture
 def make() -> Iterator[Make]:
-    """Make exports to a receiver, with short pauses; ended with the test."""
-    made: list[SignalExport] = []
+    """Create exporters to a receiver, with short pauses; shut down after the test."""
+    exporters: list[SignalExport] = []
 
     def make(
         receiver: Receiver,
@@ -116,26 +116,26 @@ def make() -> Iterator[Make]:
     ) -> SignalExport:
         endpoint = endpoint_of(receiver, protocol, signal)
         bounds = Limits(retry=RetryConfig(1.0, pause), **limits)
-        # A machine that stalls must not make an answer late.
-        made.append(SignalExport(signal, endpoint, PATIENCE, limits=bounds))
-        return made[-1]
+        # On a machine that stalls no answer may be late.
+        exporters.append(SignalExport(signal, endpoint, PATIENCE, limits=bounds))
+        return exporters[-1]
 
     yield make
-    for one in made:
-        one.shutdown(lambda: None, 0.0)
+    for exporter in exporters:
+        exporter.shutdown(lambda: None, 0.0)
 
 
 @pytest.fixture
-def told(caplog: pytest.LogCaptureFixture) -> Callable[[], list[str]]:
-    """What was logged since the last call."""
+def take_lines(caplog: pytest.LogCaptureFixture) -> Callable[[], list[str]]:
+    """Return the lines that were logged since the last call."""
     caplog.set_level("INFO", logger="poller.delivery")
 
-    def told() -> list[str]:
+    def take_lines() -> list[str]:
         lines = [f"{record.levelname} {record.getMessage()}" for record in caplog.records]
         caplog.clear()
         return lines
 
-    return told
+    return take_lines
 
 
 both = pytest.mark.parametrize("protocol", PROTOCOLS)
@@ -145,41 +145,43 @@ each = pytest.mark.parametrize("signal", SIGNALS)
 @both
 @each
 def test_after_an_outage_everything_arrives_once_and_in_order(
-    make: Make, told: Callable[[], list[str]], protocol: Protocol, signal: Signal
+    make: Make, take_lines: Callable[[], list[str]], protocol: Protocol, signal: Signal
 ) -> None:
     with Receiver() as receiver:
-        one = make(receiver, protocol, signal)
+        exporter = make(receiver, protocol, signal)
         receiver.stop()
         for number in range(4):
-            assert one.export(ENCODE[signal], [f"{number}a", f"{number}b"])
-        assert eventually(lambda: one.delivery.stats.requests.total() >= 3)
+            assert exporter.export(ENCODE[signal], [f"{number}a", f"{number}b"])
+        assert eventually(lambda: exporter.delivery.stats.requests.total() >= 3)
         receiver.start()
-        settle(one)
+        settle(exporter)
         assert names(receiver, signal) == [f"{number}{letter}" for number in range(4) for letter in "ab"]
 
-    failed, again = told()
+    failed, again = take_lines()
     assert failed.startswith(f"WARNING export of {ITEMS[signal]} failed")
     assert again.startswith(f"INFO export of {ITEMS[signal]} works again after ")
     assert again.endswith("caught up with 4 requests")
-    assert not one.delivery.stats.rejected
-    assert not one.delivery.queue.dropped
+    assert not exporter.delivery.stats.rejected
+    assert not exporter.delivery.queue.dropped
 
 
 @both
 @pytest.mark.parametrize("answer", [UNAVAILABLE, CUT, SICK, Answer("UNAUTHENTICATED", 401, "who are you")])
-def test_what_says_nothing_of_the_data_costs_none(make: Make, protocol: Protocol, answer: Answer) -> None:
+def test_errors_that_do_not_concern_the_data_lose_none(
+    make: Make, protocol: Protocol, answer: Answer
+) -> None:
     with answering(answer, answer) as receiver:
-        one = make(receiver, protocol)
-        one.export(spans, ["one"])
+        exporter = make(receiver, protocol)
+        exporter.export(spans, ["one"])
         assert eventually(lambda: names(receiver, "traces") == ["one"], PATIENCE)
-    assert not one.delivery.stats.rejected
+    assert not exporter.delivery.stats.rejected
 
 
 @both
-def test_the_collector_decides_when_it_gets_the_spans_again(make: Make, protocol: Protocol) -> None:
+def test_the_collector_decides_the_time_of_the_next_attempt(make: Make, protocol: Protocol) -> None:
     with answering(Answer("RESOURCE_EXHAUSTED", 429, "not now", retry_after=1)) as receiver:
-        one = make(receiver, protocol)
-        one.export(spans, ["one"])
+        exporter = make(receiver, protocol)
+        exporter.export(spans, ["one"])
         assert eventually(lambda: names(receiver, "traces") == ["one"], PATIENCE)
         first, second = (received.at for received in receiver.attempts("traces"))
     assert second - first >= 0.9
@@ -187,21 +189,21 @@ def test_the_collector_decides_when_it_gets_the_spans_again(make: Make, protocol
 
 @both
 @each
-def test_refused_items_are_counted_and_told_once_and_the_next_are_sent(
-    receiver: Receiver, make: Make, told: Callable[[], list[str]], protocol: Protocol, signal: Signal
+def test_refused_items_are_counted_and_logged_once_and_the_next_are_sent(
+    receiver: Receiver, make: Make, take_lines: Callable[[], list[str]], protocol: Protocol, signal: Signal
 ) -> None:
-    one = make(receiver, protocol, signal)
+    exporter = make(receiver, protocol, signal)
     receiver.answer = INVALID
-    one.export(ENCODE[signal], ["a", "b", "c"])
-    one.export(ENCODE[signal], ["d", "e"])
-    settle(one)
+    exporter.export(ENCODE[signal], ["a", "b", "c"])
+    exporter.export(ENCODE[signal], ["d", "e"])
+    settle(exporter)
     receiver.answer = ACCEPT
-    one.export(ENCODE[signal], ["f"])
-    settle(one)
+    exporter.export(ENCODE[signal], ["f"])
+    settle(exporter)
 
     assert names(receiver, signal) == ["f"]
-    assert one.delivery.stats.rejected == {"invalid": 5}
-    lost, again = told()
+    assert exporter.delivery.stats.rejected == {"invalid": 5}
+    lost, again = take_lines()
     assert lost.startswith(f"WARNING export of {ITEMS[signal]} refused, its {ITEMS[signal]} are lost: ")
     assert "the receiver is configured to reject this" in lost
     assert again.startswith(f"INFO export of {ITEMS[signal]} works again")
@@ -210,21 +212,21 @@ def test_refused_items_are_counted_and_told_once_and_the_next_are_sent(
 @both
 @each
 @pytest.mark.parametrize("rejected", [2, 2**63 - 1])
-def test_a_partial_success_is_counted_up_to_what_was_sent(
+def test_a_partial_success_is_counted_up_to_the_number_of_items(
     receiver: Receiver,
     make: Make,
-    told: Callable[[], list[str]],
+    take_lines: Callable[[], list[str]],
     protocol: Protocol,
     signal: Signal,
     rejected: int,
 ) -> None:
-    one = make(receiver, protocol, signal)
+    exporter = make(receiver, protocol, signal)
     receiver.answer = partial(rejected, "too many")
-    one.export(ENCODE[signal], ["a", "b", "c"])
-    settle(one)
+    exporter.export(ENCODE[signal], ["a", "b", "c"])
+    settle(exporter)
     most = min(rejected, 3)
-    assert one.delivery.stats.rejected == {"partial_success": most}
-    assert told() == [f"WARNING the collector rejects {most} of 3 {ITEMS[signal]}: too many"]
+    assert exporter.delivery.stats.rejected == {"partial_success": most}
+    assert take_lines() == [f"WARNING the collector rejects {most} of 3 {ITEMS[signal]}: too many"]
 
 
 @both
@@ -232,35 +234,35 @@ def test_a_partial_success_is_counted_up_to_what_was_sent(
 def test_a_request_that_is_too_large_arrives_in_halves(
     make: Make, protocol: Protocol, signal: Signal
 ) -> None:
-    with answering(TOO_LARGE, TOO_LARGE) as receiver:  # the whole, then its first half
-        one = make(receiver, protocol, signal)
-        one.export(ENCODE[signal], [f"{number}" for number in range(10)])
-        settle(one)
+    with answering(TOO_LARGE, TOO_LARGE) as receiver:  # the whole request, then its first half
+        exporter = make(receiver, protocol, signal)
+        exporter.export(ENCODE[signal], [f"{number}" for number in range(10)])
+        settle(exporter)
         assert names(receiver, signal) == [f"{number}" for number in range(10)]
         assert sizes(receiver, signal) == [3, 2, 3, 2]
         if signal == "traces":
-            found = {span.name: span.scope for span in receiver.spans()}
-            assert (found["0"], found["9"]) == ("scope of 1", "scope of 9")
+            scopes = {span.name: span.scope for span in receiver.spans()}
+            assert (scopes["0"], scopes["9"]) == ("scope of 1", "scope of 9")
         groups = [scopes_of(received.request) for received in receiver.requests(signal)]
     assert all(groups), "no scope without items is sent"
-    assert not one.delivery.stats.rejected
+    assert not exporter.delivery.stats.rejected
 
 
 def scopes_of(request: Any) -> bool:
-    """Whether every scope of a request has items."""
+    """Return whether every scope of a request has items."""
     if isinstance(request, ExportTraceServiceRequest):
-        return all(scope.spans for one in request.resource_spans for scope in one.scope_spans)
-    return all(scope.log_records for one in request.resource_logs for scope in one.scope_logs)
+        return all(scope.spans for group in request.resource_spans for scope in group.scope_spans)
+    return all(scope.log_records for group in request.resource_logs for scope in group.scope_logs)
 
 
 @each
 def test_a_batch_above_the_size_limit_is_split_before_it_is_queued(
     receiver: Receiver, make: Make, signal: Signal
 ) -> None:
-    one = make(receiver, signal=signal, request_size=300)
+    exporter = make(receiver, signal=signal, request_size=300)
     texts = [f"{number}".ljust(60, ".") for number in range(20)]
-    one.export(ENCODE[signal], texts)
-    settle(one)
+    exporter.export(ENCODE[signal], texts)
+    settle(exporter)
     assert names(receiver, signal) == texts
     bodies = [received.request.SerializeToString() for received in receiver.requests(signal)]
     assert len(bodies) > 4
@@ -268,71 +270,71 @@ def test_a_batch_above_the_size_limit_is_split_before_it_is_queued(
 
 
 @each
-def test_one_item_that_is_too_large_is_lost_alone(make: Make, signal: Signal) -> None:
+def test_a_single_item_that_is_too_large_is_dropped_alone(make: Make, signal: Signal) -> None:
     with answering(TOO_LARGE, ACCEPT, TOO_LARGE) as receiver:
-        one = make(receiver, signal=signal)
-        one.export(ENCODE[signal], ["a", "b"])
-        settle(one)
+        exporter = make(receiver, signal=signal)
+        exporter.export(ENCODE[signal], ["a", "b"])
+        settle(exporter)
         assert names(receiver, signal) == ["a"]
-    assert one.delivery.stats.rejected == {"too_large": 1}
+    assert exporter.delivery.stats.rejected == {"too_large": 1}
 
 
-def test_a_batch_that_alone_makes_the_collector_sick_holds_up_no_other(make: Make) -> None:
+def test_a_batch_that_makes_the_collector_fail_blocks_no_other(make: Make) -> None:
     with answering(ACCEPT, *[SICK] * 11, ACCEPT, SICK) as receiver:
-        one = make(receiver, pause=0.01)
+        exporter = make(receiver, pause=0.01)
         for name in ("good", "bad", "next"):
-            one.export(spans, [name])
+            exporter.export(spans, [name])
         assert eventually(lambda: "next" in names(receiver, "traces"), PATIENCE)
         assert "bad" not in names(receiver, "traces")
-    assert one.delivery.stats.rejected == {"poison": 1}
+    assert exporter.delivery.stats.rejected == {"poison": 1}
 
 
 @each
 @pytest.mark.parametrize(
     ("limits", "reason"), [({"size": 250}, "size"), ({"age": 0.0}, "age")], ids=["size", "age"]
 )
-def test_what_does_not_fit_into_memory_is_dropped_oldest_first_and_counted(
+def test_items_above_the_memory_limit_are_dropped_oldest_first_and_counted(
     receiver: Receiver,
     make: Make,
-    told: Callable[[], list[str]],
+    take_lines: Callable[[], list[str]],
     signal: Signal,
     limits: dict[str, Any],
     reason: Reason,
 ) -> None:
     receiver.answers = {signal: UNAVAILABLE}
-    one = make(receiver, signal=signal, **limits)
+    exporter = make(receiver, signal=signal, **limits)
     for number in range(50):
-        one.export(ENCODE[signal], [f"{number}".ljust(50, ".")])
-    assert eventually(lambda: one.delivery.queue.dropped[reason] >= 45, PATIENCE)
-    assert one.delivery.queue.size <= 250 + 100, "what is being sent is kept as well"
-    (line,) = [line for line in told() if "is dropped" in line]
+        exporter.export(ENCODE[signal], [f"{number}".ljust(50, ".")])
+    assert eventually(lambda: exporter.delivery.queue.dropped[reason] >= 45, PATIENCE)
+    assert exporter.delivery.queue.size <= 250 + 100, "the current request is stored as well"
+    (line,) = [line for line in take_lines() if "is dropped" in line]
     assert line.startswith(f"WARNING export of {ITEMS[signal]}: what waits for the collector is ")
-    assert "POLLER_SPOOL" not in line, "no setting limits it"
+    assert "POLLER_SPOOL" not in line, "no setting changes the limit"
     if reason == "size":
         receiver.answers = {}
-        settle(one)
+        settle(exporter)
         assert names(receiver, signal)[-1].startswith("49.")
 
 
 @each
-def test_an_item_that_cannot_be_encoded_is_lost_alone(
-    receiver: Receiver, make: Make, told: Callable[[], list[str]], signal: Signal
+def test_an_item_that_cannot_be_encoded_is_dropped_alone(
+    receiver: Receiver, make: Make, take_lines: Callable[[], list[str]], signal: Signal
 ) -> None:
-    one = make(receiver, signal=signal)
-    assert not one.export(ENCODE[signal], ["a", "\ud800", "b"])
-    settle(one)
+    exporter = make(receiver, signal=signal)
+    assert not exporter.export(ENCODE[signal], ["a", "\ud800", "b"])
+    settle(exporter)
     assert names(receiver, signal) == ["a", "b"]
-    assert one.delivery.stats.rejected == {"unencodable": 1}
-    (line,) = told()
+    assert exporter.delivery.stats.rejected == {"unencodable": 1}
+    (line,) = take_lines()
     assert line.startswith(f"WARNING 1 of 3 {ITEMS[signal]} are lost: they cannot be encoded: ")
-    assert not one.export(ENCODE[signal], ["\ud800"]), "and a batch of nothing else is no request"
+    assert not exporter.export(ENCODE[signal], ["\ud800"]), "a batch without valid items sends no request"
     assert sizes(receiver, signal) == [2]
 
 
 # --- metrics about the exports
 
 
-def test_the_metrics_of_exports_tell_the_signals_apart(receiver: Receiver, make: Make) -> None:
+def test_the_metrics_of_exports_distinguish_the_signals(receiver: Receiver, make: Make) -> None:
     traces, logs = make(receiver, signal="traces"), make(receiver, signal="logs")
     reader = OnDemandReader()
     meter = MeterProvider([reader], shutdown_on_exit=False).get_meter("one")
@@ -346,23 +348,23 @@ def test_the_metrics_of_exports_tell_the_signals_apart(receiver: Receiver, make:
     traces.export(spans, ["d"])
     assert eventually(lambda: traces.delivery.stats.requests.total() >= 2)
 
-    found = {
+    values = {
         (metric.name, *sorted((point.attributes or {}).items())): point.value  # type: ignore[union-attr]  # no histogram
         for metric in reader.read()
         for point in metric.data.data_points
     }
     of_traces, of_logs = ("poller.signal", "traces"), ("poller.signal", "logs")
-    assert found["poller.export.rejected", ("poller.reason", "partial_success"), of_traces] == 2
-    assert found["poller.export.rejected", ("poller.reason", "invalid"), of_logs] == 1
-    assert found["poller.export.requests", ("poller.outcome", "ok"), of_traces] == 1
-    assert found["poller.export.spool.requests", of_traces] == 1
-    assert found["poller.export.spool.requests", of_logs] == 0
+    assert values["poller.export.rejected", ("poller.reason", "partial_success"), of_traces] == 2
+    assert values["poller.export.rejected", ("poller.reason", "invalid"), of_logs] == 1
+    assert values["poller.export.requests", ("poller.outcome", "ok"), of_traces] == 1
+    assert values["poller.export.spool.requests", of_traces] == 1
+    assert values["poller.export.spool.requests", of_logs] == 0
 
 
-def test_spans_that_the_sdk_drops_itself_are_counted_if_its_own_metrics_are_on(
+def test_spans_dropped_by_the_sdk_are_counted_if_its_own_metrics_are_on(
     receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its queue can fill only in the moment before they are encoded, whatever the collector does."""
+    """The SDK's queue fills only before spans are encoded, independently of the collector."""
     monkeypatch.setenv("OTEL_PYTHON_SDK_INTERNAL_METRICS_ENABLED", "true")
     monkeypatch.setenv("OTEL_BSP_MAX_QUEUE_SIZE", "10")
     monkeypatch.setenv("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "10")
@@ -383,19 +385,19 @@ def test_spans_that_the_sdk_drops_itself_are_counted_if_its_own_metrics_are_on(
     assert counts["queue_full"] >= 2000 - len(receiver.spans()) > 0
 
 
-# --- a collector without a place for them
+# --- a collector that does not support the signal
 
 
 @both
 @each
-def test_the_hint_about_a_collector_without_a_place_for_them_names_the_setting(
+def test_the_hint_about_an_unsupported_signal_names_the_setting(
     receiver: Receiver, make: Make, caplog: pytest.LogCaptureFixture, protocol: Protocol, signal: Signal
 ) -> None:
     receiver.answer = NO_PLACE
-    one = make(receiver, protocol, signal)
-    one.export(ENCODE[signal], ["a"])
+    exporter = make(receiver, protocol, signal)
+    exporter.export(ENCODE[signal], ["a"])
     receiver.wait_for_attempts(3, PATIENCE, signal=signal)
-    one.shutdown(lambda: None, PATIENCE)
+    exporter.shutdown(lambda: None, PATIENCE)
     failed, lost = caplog.records
     setting = {"traces": "POLLER_TRACES=false", "logs": "POLLER_OTLP_LOGS=false"}[signal]
     assert vars(failed)["hint"] == f"the collector takes no {ITEMS[signal]}; {setting} sends none"
@@ -406,7 +408,7 @@ def test_the_hint_about_a_collector_without_a_place_for_them_names_the_setting(
 @pytest.mark.parametrize(
     ("environ", "level"), [({}, "INFO"), ({"POLLER_TRACES": "true"}, "WARNING")], ids=["default", "asked for"]
 )
-def test_a_collector_of_metrics_only_causes_no_warning_about_spans_that_were_not_asked_for(
+def test_a_collector_of_only_metrics_causes_no_warning_about_spans_enabled_by_default(
     receiver: Receiver,
     caplog: pytest.LogCaptureFixture,
     protocol: Protocol,
@@ -421,18 +423,18 @@ def test_a_collector_of_metrics_only_causes_no_warning_about_spans_that_were_not
     with telemetry.tracing.tick([]):
         pass
     telemetry.shutdown(PATIENCE)
-    # The one request is refused for a reason that only an operator can change, so the end does not wait.
+    # Only an operator can fix the reason of the refusal, so shutdown does not wait.
     assert [record.levelname for record in caplog.records] == [level, level]
     assert len(receiver.attempts("traces")) in (1, 2)
 
 
-# --- the end
+# --- shutdown
 
 
 @both
 @pytest.mark.parametrize("away", ["hanging", "gone", "unavailable"])
-def test_the_end_waits_for_no_collector_and_leaves_no_thread(
-    receiver: Receiver, told: Callable[[], list[str]], protocol: Protocol, away: str
+def test_shutdown_waits_for_no_collector_and_leaves_no_thread(
+    receiver: Receiver, take_lines: Callable[[], list[str]], protocol: Protocol, away: str
 ) -> None:
     before = set(threading.enumerate())
     if away == "gone":
@@ -446,18 +448,18 @@ def test_the_end_waits_for_no_collector_and_leaves_no_thread(
         receiver.wait_for_attempts(1, PATIENCE, signal="traces")
     exported.shutdown(0.2)
 
-    assert eventually(lambda: not [one for one in _ours() if one not in before])
-    assert "requests not delivered and lost" in told()[-1]
+    assert eventually(lambda: not [thread for thread in _export_threads() if thread not in before])
+    assert "requests not delivered and lost" in take_lines()[-1]
 
 
-def test_the_end_sends_what_waits_even_in_a_pause(receiver: Receiver, make: Make) -> None:
+def test_shutdown_sends_queued_items_even_during_a_pause(receiver: Receiver, make: Make) -> None:
     receiver.answer = UNAVAILABLE
-    one = make(receiver, pause=3600.0)
+    exporter = make(receiver, pause=3600.0)
     for name in ("a", "b"):
-        one.export(spans, [name])
+        exporter.export(spans, [name])
     receiver.wait_for_attempts(4, PATIENCE, signal="traces")
     receiver.answer = ACCEPT
-    one.shutdown(lambda: one.export(spans, ["c"]), PATIENCE)
+    exporter.shutdown(lambda: exporter.export(spans, ["c"]), PATIENCE)
     assert names(receiver, "traces") == ["a", "b", "c"]
 
 
@@ -478,7 +480,7 @@ def test_without_spans_there_is_no_thread_to_send_them(receiver: Receiver, make:
         ("OTEL_EXPORTER_OTLP_COMPRESSION", "zip", "OTEL_EXPORTER_OTLP_COMPRESSION: 'zip' is not known"),
     ],
 )
-def test_a_standard_variable_that_cannot_be_used_is_named(
+def test_an_invalid_standard_variable_is_named(
     receiver: Receiver, monkeypatch: pytest.MonkeyPatch, variable: str, value: str, complaint: str
 ) -> None:
     monkeypatch.setenv(variable, value)
@@ -490,8 +492,8 @@ def test_a_standard_variable_that_cannot_be_used_is_named(
 def test_tls_headers_and_compression_are_those_of_the_signal(
     certificates: Certificates, monkeypatch: pytest.MonkeyPatch, protocol: Protocol
 ) -> None:
-    """The signal's own variables take precedence over those of all; those of metrics do not apply."""
-    given = {
+    """The signal's own variables take precedence over the general ones; those of metrics do not apply."""
+    environ = {
         "OTEL_EXPORTER_OTLP_METRICS_HEADERS": "x-for=metrics",
         "OTEL_EXPORTER_OTLP_HEADERS": "x-for=all",
         "OTEL_EXPORTER_OTLP_TRACES_HEADERS": "x-for=traces",
@@ -500,7 +502,7 @@ def test_tls_headers_and_compression_are_those_of_the_signal(
         "OTEL_EXPORTER_OTLP_TRACES_CLIENT_KEY": str(certificates.client_key),
         "OTEL_EXPORTER_OTLP_TRACES_COMPRESSION": "gzip",
     }
-    for name, value in given.items():
+    for name, value in environ.items():
         monkeypatch.setenv(name, value)
     with Receiver(tls=certificates.mtls) as receiver:
         exported = Spans(endpoint_of(receiver, protocol), _resource(), PATIENCE)
@@ -515,7 +517,7 @@ def test_tls_headers_and_compression_are_those_of_the_signal(
 
 
 @both
-def test_no_secret_of_the_signal_s_headers_reaches_the_log(
+def test_no_secret_of_the_signals_headers_reaches_the_log(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, protocol: Protocol
 ) -> None:
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_TRACES_HEADERS", "authorization=Bearer%20hunter2secret")
@@ -533,5 +535,7 @@ def _resource() -> Any:
     return resource("tested", "test", "1")
 
 
-def _ours() -> list[threading.Thread]:
-    return [one for one in threading.enumerate() if one.name.startswith(("OtelBatch", "delivery of"))]
+def _export_threads() -> list[threading.Thread]:
+    return [
+        thread for thread in threading.enumerate() if thread.name.startswith(("OtelBatch", "delivery of"))
+    ]

@@ -1,4 +1,4 @@
-"""What a result holds becomes series as the query file says, on a real server: no invented number."""
+"""Results of a real server become series as the query file declares, without invented numbers."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def replica(database: Database) -> Iterator[Replica]:
 
 
 @pytest.mark.every_version
-def test_a_contract_is_kept_and_what_breaks_it_is_shown(
+def test_rows_that_violate_the_declaration_are_rejected_and_reported(
     database: Database, poller_process: Start, tmp_path: Path
 ) -> None:
     database.execute(MESSAGES)
@@ -80,14 +80,14 @@ def test_a_contract_is_kept_and_what_breaks_it_is_shown(
     def series(query: dict[str, Any], attribute: str) -> dict[str, int]:
         return {sample["attributes"][attribute]: sample["value"] for sample in query["samples"]}
 
-    assert series(mail, "state") == {"queued": 5, "read": 0}, "no 0 where there is a row that cannot be told"
+    assert series(mail, "state") == {"queued": 5, "read": 0}, "no 0 for a value whose row was rejected"
     assert mail["quarantined"] == {"nan": 1, "undeclared_value": 1, "null": 1}
     assert series(sizes, "tenant") == {"t9": 90, "t8": 80, "other": 280}
     assert (sizes["folded"], sizes["quarantined"]) == (7, {})
-    assert series(unordered, "tenant") == {"t1": 10, "t2": 20}, "the first by attributes, each time"
+    assert series(unordered, "tenant") == {"t1": 10, "t2": 20}, "always the first rows by attributes"
     assert unordered["quarantined"] == {"overflow": 7}
-    told = [line for line in process.stderr.splitlines() if ": " in line and not line.startswith("20")]
-    assert told == [
+    messages = [line for line in process.stderr.splitlines() if ": " in line and not line.startswith("20")]
+    assert messages == [
         "mail: omitted from mail (nan): state=sent n=NaN",
         "mail: omitted from mail (undeclared_value): state=lost n=1",
         "mail: omitted from mail (null): state=failed n=NULL",
@@ -105,14 +105,14 @@ SAMPLES = [
     "abs(integer)", "postgres", "english", "simple", "pg_catalog", "en_US", "C",
     "a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11", "9223372036854775807", "1e400", "1e-400", "99999999999999999999",
 ]  # fmt: skip
-"""One of these at least is a value of nearly every type that comes with PostgreSQL."""
+"""Nearly every type of PostgreSQL accepts at least one of these texts."""
 
 
 @pytest.mark.every_version
-def test_a_column_of_every_type_of_the_server_is_a_true_number_or_accounted_for(
+def test_a_column_of_every_type_is_an_exact_number_or_counted_as_rejected(
     database: Database, replica: Replica
 ) -> None:
-    """As value and as attribute; NULL of every type, and every text above that the type takes."""
+    """Each type is a value and an attribute, with NULL and with every sample that the type accepts."""
     types: list[str] = [
         name
         for (name,) in database.execute(
@@ -131,7 +131,7 @@ def test_a_column_of_every_type_of_the_server_is_a_true_number_or_accounted_for(
         for result in poll(queries, replica.fetch):
             assert result.outcome in ("ok", "failed")
             if result.error is not None:
-                # Not a text of this type, or not a number's type; never a surprise.
+                # The text is not of this type, or the type is not numeric; no other failure is allowed.
                 assert result.error.kind in ("rejected", "mismatch"), result.error.message
                 continue
             assert len(result.samples) + sum(result.quarantined.values()) == 1

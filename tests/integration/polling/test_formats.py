@@ -1,4 +1,4 @@
-"""Values arrive as they are, however the role, the database or the server would write them."""
+"""Values are correct for all output settings of the role, the database and the server."""
 
 from __future__ import annotations
 
@@ -40,10 +40,10 @@ LIMITS = TransactionLimits(1)
 
 @pytest.mark.parametrize("snapshot", [True, False])
 @pytest.mark.parametrize("digits", ["-15", "0", "3"])
-def test_settings_of_the_database_do_not_change_how_a_value_is_written(
+def test_settings_of_the_database_do_not_change_the_text_of_a_value(
     database: Database, digits: str, snapshot: bool
 ) -> None:
-    """The order of day and month stays the operator's: it says what `01/02/2026` in a query means."""
+    """The operator's order of day and month applies, because it defines `01/02/2026` in a query."""
     for name, value in {**SETTINGS, "extra_float_digits": digits}.items():
         database.execute(f"ALTER DATABASE {database.name} SET {name} = {value}")
     with closing(
@@ -55,7 +55,7 @@ def test_settings_of_the_database_do_not_change_how_a_value_is_written(
 
 
 @pytest.mark.parametrize("snapshot", [True, False])
-def test_settings_of_the_database_change_neither_the_statement_nor_which_rows_it_counts(
+def test_settings_of_the_database_change_neither_the_statement_nor_the_counted_rows(
     database: Database, snapshot: bool
 ) -> None:
     database.execute(
@@ -69,7 +69,7 @@ def test_settings_of_the_database_change_neither_the_statement_nor_which_rows_it
         "enable_seqscan": "off",
     }.items():
         database.execute(f"ALTER DATABASE {database.name} SET {name} = {value}")
-    # Where a backslash escapes, the rest of the line belongs to the first text.
+    # If a backslash escapes, the rest of the line belongs to the first text.
     sql = r"SELECT '\' AS kind, count(*) AS n FROM gi WHERE a @> ARRAY[1] --'"
     with closing(
         Replica(lambda: database.primary_dsn, connect_timeout=5, limits=TransactionLimits(1))
@@ -98,7 +98,7 @@ SELECT count(*) FILTER (WHERE name = NULL), count(*) FILTER (WHERE ('{a,NULL,b}'
 
 @pytest.fixture
 def ascii_dsn(database: Database) -> Iterator[str]:
-    """A database that takes any bytes for text, with a table whose name and one row are Latin-1."""
+    """A database that accepts any bytes as text, with a table whose name and one row are Latin-1."""
     name = f"{database.name}_ascii"
     database.execute(f"CREATE DATABASE {name} ENCODING 'SQL_ASCII' TEMPLATE template0 LOCALE 'C'")
     dsn = make_conninfo(database.primary_dsn, dbname=name)
@@ -114,7 +114,7 @@ def ascii_dsn(database: Database) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("snapshot", [True, False])
-def test_a_value_that_is_not_utf_8_costs_its_row_and_not_its_query(ascii_dsn: str, snapshot: bool) -> None:
+def test_a_value_that_is_not_utf_8_rejects_only_its_row(ascii_dsn: str, snapshot: bool) -> None:
     estimate = {"sql": "SELECT 9 AS n, 'x' AS kind", "above_cost": 1e6}
     query = a_query(
         sql="SELECT n, kind FROM t WHERE kind <> 'Zürich'",

@@ -1,4 +1,4 @@
-"""One attempt at a tick stays within its budget, estimates what costs too much, and opts out where told."""
+"""A tick stays within its budget, with estimates for expensive queries and queries outside the snapshot."""
 
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ from tests.bed.proxy import Proxy
 pytestmark = pytest.mark.every_version
 
 Make = Callable[..., Replica]
-CHEAP, DEAR = "SELECT -1 AS n", "SELECT x AS n FROM generate_series(10000, 20000) AS a(x)"
-"""The start-up cost of the second is 0, so that only its total cost is above any limit here."""
+CHEAP, EXPENSIVE = "SELECT -1 AS n", "SELECT x AS n FROM generate_series(10000, 20000) AS a(x)"
+"""The start-up cost of EXPENSIVE is 0, so that only its total cost is above the limits in these tests."""
 
 
 @pytest.fixture
 def make_replica() -> Iterator[Make]:
-    """Make replicas of a DSN with the arguments of `Replica`; closed at the test's end."""
-    made: list[Replica] = []
+    """Create replicas of a DSN with the arguments of `Replica`; close them after the test."""
+    replicas: list[Replica] = []
 
     def make(dsn: str, **arguments: Any) -> Replica:
-        made.append(
+        replicas.append(
             Replica(lambda: dsn, **{"connect_timeout": 5.0, "limits": TransactionLimits(1.0), **arguments})
         )
-        return made[-1]
+        return replicas[-1]
 
     yield make
-    for replica in made:
+    for replica in replicas:
         replica.close()
 
 
@@ -48,8 +48,8 @@ def replica(database: Database, make_replica: Make) -> Replica:
     return make_replica(database.standby_dsn)
 
 
-def told(answer: Answer) -> tuple[object, str | None]:
-    """What came of a query in a word or value, and why it is an estimate."""
+def outcome(answer: Answer) -> tuple[object, str | None]:
+    """Return the value, error kind or skip reason of an answer, and the reason for an estimate."""
     if answer.skipped is not None:
         return f"skipped({answer.skipped.reason})", answer.estimated
     if answer.error is not None:
@@ -59,10 +59,10 @@ def told(answer: Answer) -> tuple[object, str | None]:
 
 
 def ask(replica: Replica, *queries: QueryDefinition) -> list[tuple[object, str | None]]:
-    return [told(answer) for answer in replica.fetch(queries)]
+    return [outcome(answer) for answer in replica.fetch(queries)]
 
 
-def test_an_answer_says_which_server_gave_it(database: Database, replica: Replica) -> None:
+def test_an_answer_names_its_server(database: Database, replica: Replica) -> None:
     place = conninfo_to_dict(database.standby_dsn)
     (answer,) = replica.fetch([a_query()])
     assert answer.server == f"{place['host']}:{place['port']}"
@@ -82,14 +82,14 @@ def estimated(
 def test_the_planners_cost_decides_between_a_query_and_its_estimate(replica: Replica, snapshot: bool) -> None:
     assert ask(
         replica,
-        estimated("cheap", DEAR, 1e6, snapshot=snapshot),
-        estimated("dear", DEAR, 1.0, snapshot=snapshot),
-        a_query("plain", DEAR),
+        estimated("cheap", EXPENSIVE, 1e6, snapshot=snapshot),
+        estimated("expensive", EXPENSIVE, 1.0, snapshot=snapshot),
+        a_query("plain", EXPENSIVE),
     ) == [(10000, None), (-1, "cost"), (10000, None)]
 
 
 @pytest.mark.parametrize("snapshot", [True, False])
-def test_an_estimate_answers_after_a_timeout_and_costs_no_other_query(
+def test_an_estimate_answers_after_a_timeout_without_affecting_other_queries(
     replica: Replica, snapshot: bool
 ) -> None:
     late = "SELECT 1 AS n FROM pg_sleep(20)"
@@ -100,14 +100,16 @@ def test_an_estimate_answers_after_a_timeout_and_costs_no_other_query(
             a_query("late_plain", late, timeout=1.0),
         ]
     )
-    assert [told(answer) for answer in answers] == [(-1, "timeout"), (7, None), ("timeout", None)]
+    assert [outcome(answer) for answer in answers] == [(-1, "timeout"), (7, None), ("timeout", None)]
 
 
 def test_a_cost_that_equals_the_limit_is_not_above_it(database: Database, replica: Replica) -> None:
-    ((plan,),) = database.execute(f"EXPLAIN (FORMAT JSON) {DEAR}")
+    ((plan,),) = database.execute(f"EXPLAIN (FORMAT JSON) {EXPENSIVE}")
     total = plan[0]["Plan"]["Total Cost"]
     assert plan[0]["Plan"]["Startup Cost"] < 1.0 < total
-    assert ask(replica, estimated("equal", DEAR, total), estimated("above", DEAR, total - 0.01)) == [
+    assert ask(
+        replica, estimated("equal", EXPENSIVE, total), estimated("above", EXPENSIVE, total - 0.01)
+    ) == [
         (10000, None),
         (-1, "cost"),
     ]
@@ -115,14 +117,14 @@ def test_a_cost_that_equals_the_limit_is_not_above_it(database: Database, replic
 
 @pytest.mark.parametrize("snapshot", [True, False])
 def test_the_duration_of_an_estimate_includes_the_timeout_before_it(replica: Replica, snapshot: bool) -> None:
-    """The duty cycle goes by it: that is how long the query kept the server busy."""
+    """The duty cycle uses it, because the server was busy for that long."""
     late = estimated("late", "SELECT 1 AS n FROM pg_sleep(20)", timeout=0.5, snapshot=snapshot)
     (answer,) = replica.fetch([late])
-    assert told(answer) == (-1, "timeout")
+    assert outcome(answer) == (-1, "timeout")
     assert answer.duration >= 0.5
 
 
-def test_an_estimate_that_fails_as_well_leaves_the_timeout_to_tell(replica: Replica) -> None:
+def test_if_the_estimate_fails_as_well_the_timeout_is_reported(replica: Replica) -> None:
     late = "SELECT 1 AS n FROM pg_sleep(20)"
     assert ask(
         replica,
@@ -131,17 +133,17 @@ def test_an_estimate_that_fails_as_well_leaves_the_timeout_to_tell(replica: Repl
     ) == [("timeout", None), ("rejected", None)]
 
 
-def test_a_query_without_a_plan_is_run_to_tell_why(replica: Replica) -> None:
+def test_a_query_without_a_plan_is_run_to_get_its_error(replica: Replica) -> None:
     assert ask(replica, estimated("absent", "SELECT n FROM nowhere", 1.0)) == [("rejected", None)]
 
 
 @pytest.mark.parametrize("reason", ["busy", "duty_cycle", "breaker"])
-def test_where_a_query_is_held_back_its_estimate_answers_and_others_wait(
+def test_a_postponed_query_is_answered_by_its_estimate(
     database: Database, make_replica: Make, reason: Any
 ) -> None:
     admission = Admission("false", hold=lambda *_: Skip(reason, "wait"))
     replica = make_replica(database.standby_dsn, admission=admission)
-    assert ask(replica, estimated("guessed", DEAR), a_query("held", DEAR)) == [
+    assert ask(replica, estimated("guessed", EXPENSIVE), a_query("held", EXPENSIVE)) == [
         (-1, reason),
         (f"skipped({reason})", None),
     ]
@@ -160,13 +162,13 @@ def test_the_exact_and_the_estimate_see_one_snapshot(database: Database, replica
             database.replayed()
 
     answers = replica.fetch([a_query("before", "SELECT count(*) AS n FROM t"), late], write)
-    assert [told(answer) for answer in answers] == [(1, None), (1, "timeout")]
+    assert [outcome(answer) for answer in answers] == [(1, None), (1, "timeout")]
 
 
-# --- a transaction of its own -------------------------------------------------------------------------
+# --- outside the snapshot -----------------------------------------------------------------------------
 
 
-def test_a_query_that_opts_out_sees_what_has_come_since(database: Database, replica: Replica) -> None:
+def test_a_query_outside_the_snapshot_sees_newer_rows(database: Database, replica: Replica) -> None:
     database.execute("CREATE TABLE t (n int); INSERT INTO t VALUES (1)")
     database.replayed()
 
@@ -185,10 +187,10 @@ def test_a_query_that_opts_out_sees_what_has_come_since(database: Database, repl
         ],
         write,
     )
-    assert [told(answer) for answer in answers] == [(2, None), (1, None), (0, None), (1, None)]
+    assert [outcome(answer) for answer in answers] == [(2, None), (1, None), (0, None), (1, None)]
 
 
-def test_queries_on_their_own_are_guarded_alike_and_cost_each_other_nothing(replica: Replica) -> None:
+def test_queries_outside_the_snapshot_have_the_same_limits_and_fail_alone(replica: Replica) -> None:
     names = ("transaction_read_only", "statement_timeout", "lock_timeout", "transaction_isolation")
     queries = [a_query(name, f"SHOW {name}", snapshot=False, timeout=7) for name in names]
     queries[2:2] = [
@@ -207,7 +209,7 @@ def test_queries_on_their_own_are_guarded_alike_and_cost_each_other_nothing(repl
     assert errors == {"wrong": "22012", "late": "57014", "writes": "25006"}
 
 
-def test_a_transaction_of_its_own_says_itself_that_it_is_read_only() -> None:
+def test_a_transaction_outside_the_snapshot_is_also_read_only() -> None:
     """A pooler may hide the session's default."""
     statements = TransactionStatements(TransactionLimits(1.0), budget=10.0)
     query, end = statements.alone(a_query(snapshot=False), "SELECT 1 AS n")
@@ -217,10 +219,10 @@ def test_a_transaction_of_its_own_says_itself_that_it_is_read_only() -> None:
     assert end.sql == "ROLLBACK"
 
 
-def test_a_function_that_takes_the_timeout_off_while_it_is_planned_is_ended_by_the_poller(
+def test_a_function_that_disables_the_timeout_during_planning_is_cancelled_by_the_poller(
     database: Database, make_replica: Make
 ) -> None:
-    """PostgreSQL runs what is falsely declared IMMUTABLE between setting the timeout and the query."""
+    """PostgreSQL runs a function falsely declared IMMUTABLE between setting the timeout and the query."""
     database.execute(
         "CREATE FUNCTION unguarded() RETURNS int LANGUAGE plpgsql IMMUTABLE AS "
         "$$BEGIN PERFORM set_config('statement_timeout', '0', false); RETURN 1; END$$"
@@ -228,8 +230,8 @@ def test_a_function_that_takes_the_timeout_off_while_it_is_planned_is_ended_by_t
     late = a_query("late", "SELECT unguarded() AS n FROM pg_sleep(60)", timeout=0.5)
     primary = make_replica(database.primary_dsn)
     answers = primary.fetch([late, a_query("first", "SHOW statement_timeout")])
-    assert told(answers[0]) == ("timeout", None)
-    assert answers[1].rows is not None, "it is asked again"
+    assert outcome(answers[0]) == ("timeout", None)
+    assert answers[1].rows is not None, "it is run again"
     assert own_failure(to_result(answers[0])), "the circuit breaker counts it"
     assert database.execute(
         "SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND query LIKE '%unguarded() AS n%' "
@@ -237,7 +239,7 @@ def test_a_function_that_takes_the_timeout_off_while_it_is_planned_is_ended_by_t
     ) == [(0,)], "it was cancelled"
     (again,) = primary.fetch([a_query("again", "SHOW statement_timeout")])
     assert again.rows is not None
-    assert again.rows.values == [(b"30s",)], "and nothing of it is left"
+    assert again.rows.values == [(b"30s",)], "the changed timeout does not remain"
 
 
 # --- the budget ---------------------------------------------------------------------------------------
@@ -246,22 +248,24 @@ def test_a_function_that_takes_the_timeout_off_while_it_is_planned_is_ended_by_t
 def test_the_budget_is_half_of_the_shortest_interval_but_never_less_than_a_timeout() -> None:
     budget = TransactionLimits(1.0).budget
     assert budget([a_query("a", interval=300.0), a_query("b", interval=600.0)]) == 150.0
-    assert budget([a_query("a", interval=20.0, timeout=15.0)]) == 15.5, "and the server's word about it"
-    assert budget([a_query("a", interval=86400.0)]) == 150.0, "however rare it is"
+    assert budget([a_query("a", interval=20.0, timeout=15.0)]) == 15.5, (
+        "15 s and the time for the server's reply"
+    )
+    assert budget([a_query("a", interval=86400.0)]) == 150.0, "the maximum, for any interval"
     assert budget([]) == 0.0
 
 
-def test_a_tick_over_its_budget_ends_and_who_was_passed_over_is_first_in_the_next(
+def test_a_tick_over_its_budget_ends_and_the_skipped_queries_run_first_in_the_next(
     database: Database, replica: Replica
 ) -> None:
     sleep = "SELECT 1 AS n FROM pg_sleep(0.3)"
     queries = [a_query(f"q{number}", sleep, interval=1.0, timeout=0.6) for number in range(7)]
-    first = [what for what, _ in ask(replica, *queries)]
+    first = [value for value, _ in ask(replica, *queries)]
     reached = first.index("skipped(budget)")
     assert 0 < reached < 7
     assert first == [1] * reached + ["skipped(budget)"] * (7 - reached)
-    second = [what for what, _ in ask(replica, *queries)]
-    assert second[reached] == 1, "it was first, though its answer stays in its place"
+    second = [value for value, _ in ask(replica, *queries)]
+    assert second[reached] == 1, "it ran first, although its answer has its place in the order"
     assert second[0] == "skipped(budget)"
     open_transactions = (
         "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'obscura-poller' "
@@ -270,33 +274,33 @@ def test_a_tick_over_its_budget_ends_and_who_was_passed_over_is_first_in_the_nex
     assert database.ask_standby(open_transactions) == [(0,)]
 
 
-def test_what_one_snapshot_has_no_time_for_is_asked_in_another_of_the_same_tick(
+def test_queries_beyond_the_time_of_a_snapshot_run_in_another_snapshot_of_the_same_tick(
     database: Database, make_replica: Make
 ) -> None:
     replica = make_replica(database.standby_dsn, limits=TransactionLimits(1.0, longest_snapshot=0.2))
     began = "SELECT extract(epoch FROM now()) * 1000000 AS n FROM pg_sleep(0.3)"
     queries = [a_query(f"q{number}", began, interval=60.0, timeout=0.6) for number in range(6)]
-    answers = [what for what, _ in ask(replica, *queries)]
-    assert all(isinstance(what, int) for what in answers)
-    assert 1 < len(set(answers)) < 6, "several snapshots, of several queries each"
+    answers = [value for value, _ in ask(replica, *queries)]
+    assert all(isinstance(value, int) for value in answers)
+    assert 1 < len(set(answers)) < 6, "several snapshots with several queries each"
 
 
-# --- who is asked, and by whom ------------------------------------------------------------------------
+# --- server and role ----------------------------------------------------------------------------------
 
 
-def test_a_sighting_tells_the_server_its_role_and_its_lag(database: Database, make_replica: Make) -> None:
-    seen: list[ServerInfo] = []
+def test_server_information_has_address_role_and_lag(database: Database, make_replica: Make) -> None:
+    servers: list[ServerInfo] = []
     for dsn in (database.standby_dsn, database.primary_dsn):
         database.replayed()
-        make_replica(dsn, on_server_info=seen.append).fetch([a_query("q")])
-    assert [(one.address, one.port, one.standby, one.timeline) for one in seen] == [
+        make_replica(dsn, on_server_info=servers.append).fetch([a_query("q")])
+    assert [(server.address, server.port, server.standby, server.timeline) for server in servers] == [
         ("127.0.0.1", int(conninfo_to_dict(dsn)["port"] or 0), standby, 1)
         for dsn, standby in ((database.standby_dsn, True), (database.primary_dsn, False))
     ]
-    assert [one.lag for one in seen] == [0.0, 0.0]
+    assert [server.lag for server in servers] == [0.0, 0.0]
 
 
-def test_strict_tells_what_a_role_may_do_beyond_reading_and_lets_a_reader_pass(
+def test_strict_lists_privileges_beyond_reading_and_accepts_a_reader(
     database: Database, make_replica: Make
 ) -> None:
     role = f"strict_{database.name}"
@@ -309,11 +313,11 @@ def test_strict_tells_what_a_role_may_do_beyond_reading_and_lets_a_reader_pass(
         (answer,) = replica.fetch([a_query("q", "SELECT count(*) AS n FROM t")])
         (again,) = replica.fetch([a_query("q", "SELECT count(*) AS n FROM t")])
         replica.rest(1e9)
-        assert str(again.skipped) == str(answer.skipped), "it is remembered as long as the connection lives"
+        assert str(again.skipped) == str(answer.skipped), "it is remembered while the connection is open"
         return str(answer.skipped).rpartition("read: ")[2] if answer.skipped else None
 
     try:
-        assert refused(database.standby_dsn) == "superuser", "everything else would be true as well"
+        assert refused(database.standby_dsn) == "superuser", "a superuser is named only as a superuser"
         database.execute("REVOKE CREATE ON SCHEMA public FROM public")
         assert refused(dsn) is None
         database.execute(f"GRANT UPDATE (n) ON t TO {role}; GRANT pg_signal_backend TO {role}")
@@ -380,7 +384,7 @@ def test_strict_refuses_a_role_that_may_do_more_after_set_role_and_with_every_ki
     assert excess_of(statements) == (expected and expected.replace("{database}", database.name))
 
 
-def test_strict_refuses_every_predefined_role_that_does_not_only_read(
+def test_strict_refuses_every_predefined_role_that_can_do_more_than_read(
     database: Database, excess_of: Callable[[str], str | None]
 ) -> None:
     reading = {
@@ -388,11 +392,11 @@ def test_strict_refuses_every_predefined_role_that_does_not_only_read(
         "pg_use_reserved_connections",
     }  # fmt: skip
     roles = {name for (name,) in database.execute("SELECT rolname FROM pg_roles WHERE rolname ^@ 'pg_'")}
-    acting = roles - reading - {"pg_database_owner"}  # which has no members but the owner
+    acting = roles - reading - {"pg_database_owner"}  # only the owner is a member of it
     assert {"pg_signal_backend", "pg_write_all_data"} <= acting
-    told = excess_of(f"GRANT {', '.join(sorted(acting))} TO {{role}}")
-    assert told is not None
-    assert {f"member of {name}" for name in acting} <= set(told.split(", "))
+    excess = excess_of(f"GRANT {', '.join(sorted(acting))} TO {{role}}")
+    assert excess is not None
+    assert {f"member of {name}" for name in acting} <= set(excess.split(", "))
     assert excess_of(f"REVOKE {', '.join(sorted(acting))} FROM {{role}}") is None
 
 
@@ -402,7 +406,7 @@ def test_strict_refuses_a_role_that_may_maintain_tables(
 ) -> None:
     """PostgreSQL 17 and later have this privilege; it locks and rewrites tables."""
     if database.execute("SELECT current_setting('server_version_num')::int")[0][0] < 170000:
-        pytest.skip("there is no such privilege before PostgreSQL 17")
+        pytest.skip("PostgreSQL has this privilege from version 17 on")
     assert excess_of("GRANT MAINTAIN ON t TO {role}" if granted else "SELECT") == (
         "may change t" if granted else None
     )
@@ -411,9 +415,9 @@ def test_strict_refuses_a_role_that_may_maintain_tables(
 def test_a_hundred_queries_over_a_slow_link_take_five_round_trips_failures_included(
     database: Database, make_replica: Make, make_proxy: Callable[[int], Proxy]
 ) -> None:
-    """Connecting (a refused TLS and the start), the opening, the burst, and the goodbye.
+    """The round trips: a refused TLS request, the start-up, the opening, the burst, and the close.
 
-    Where the machine is so busy that the standby looks late, the lag is looked at once more.
+    On a busy machine the standby may seem to lag, so that the lag is read once more.
     """
     proxy = make_proxy(int(conninfo_to_dict(database.standby_dsn)["port"] or 0))
     proxy.delay_up = proxy.delay_down = 0.02
@@ -422,7 +426,7 @@ def test_a_hundred_queries_over_a_slow_link_take_five_round_trips_failures_inclu
     trips: list[int] = []
     while sum(count <= 5 for count in trips) < 2:
         proxy.reset_counts()
-        answers = [told(answer)[0] for answer in replica.fetch(queries)]
+        answers = [outcome(answer)[0] for answer in replica.fetch(queries)]
         assert (answers.count("rejected"), proxy.connections) == (10, 1)
         replica.rest(1e9)
         trips.append(proxy.round_trips)

@@ -1,4 +1,4 @@
-"""Databases in other encodings than UTF-8: every character is right, and one bad byte drops only its row."""
+"""Databases in other encodings than UTF-8: every character is correct, and a bad byte drops only its row."""
 
 from __future__ import annotations
 
@@ -43,18 +43,18 @@ WORDS = {
     "EUC_CN": "北京",
     "EUC_JP": "東京①～",
 }
-"""A text that the encoding has; the last two characters are those that Python's EUC_JP has not."""
+"""A text in the encoding; Python's EUC_JP lacks its last two characters."""
 BAD = {"WIN1252": b"a\x81b", "SQL_ASCII": b"M\xfcnchen", "EUC_CN": b"a\xaa\xa1b", "EUC_JP": b"a\xa9\xa1b"}
-"""A text that the server takes and cannot convert to UTF-8; LATIN1 has none."""
+"""A text that the server accepts and cannot convert to UTF-8; LATIN1 has no such text."""
 
 
 @contextmanager
 def encoded(site: Site, encoding: str) -> Iterator[str]:
-    """The DSN of a database in `encoding`, with a table `t (n int, kind text)`, dropped at the end."""
+    """Yield the DSN of a database in `encoding` with a table `t (n int, kind text)`; drop it at the end."""
     name = f"test_{uuid.uuid4().hex[:12]}"
     with psycopg.connect(site.primary, autocommit=True) as connection:
-        made = "CREATE DATABASE {} ENCODING {} TEMPLATE template0 LC_COLLATE 'C' LC_CTYPE 'C'"
-        connection.execute(sql.SQL(made).format(sql.Identifier(name), sql.Literal(encoding)))
+        statement = "CREATE DATABASE {} ENCODING {} TEMPLATE template0 LC_COLLATE 'C' LC_CTYPE 'C'"
+        connection.execute(sql.SQL(statement).format(sql.Identifier(name), sql.Literal(encoding)))
         try:
             dsn = make_conninfo(site.primary, dbname=name)
             run(dsn, b"CREATE TABLE t (n int, kind text)")
@@ -64,14 +64,14 @@ def encoded(site: Site, encoding: str) -> Iterator[str]:
 
 
 def run(dsn: str, statement: bytes) -> list[tuple[object, ...]]:
-    """Run a statement of raw bytes, which the server takes for text in the database's encoding."""
+    """Run a statement of raw bytes, which the server reads as text in the database's encoding."""
     with psycopg.connect(dsn, autocommit=True, client_encoding="SQL_ASCII") as connection:
         cursor = connection.execute(statement)
         return cursor.fetchall() if cursor.description else []
 
 
 def written(text: str, encoding: str) -> bytes:
-    """What the server is sent for `text`; Python cannot write all of EUC_JP."""
+    """Return `text` in the encoding; Python cannot encode all of EUC_JP."""
     return b"\xc5\xec\xb5\xfe\xad\xa1\xa1\xc1" if encoding == "EUC_JP" else text.encode(CODECS[encoding])
 
 
@@ -92,7 +92,7 @@ def asking(dsn: str) -> closing[Replica]:
 
 
 def converted(database: Database, encoding: str, texts: list[bytes]) -> list[str | None]:
-    """What the server makes of each text alone; None for what it cannot convert."""
+    """Return each text as the server converts it; None if it cannot."""
     with psycopg.connect(database.primary_dsn, autocommit=True) as connection:
         connection.execute(
             "CREATE FUNCTION pg_temp.converted(raw bytea, encoding name) RETURNS text LANGUAGE plpgsql AS "
@@ -113,20 +113,20 @@ def test_every_character_is_read_and_written_as_the_server_converts_it(
     texts = [bytes([byte]) for byte in range(0x80, 0x100)]
     if encoding == "EUC_CN":
         texts += [bytes([first, second]) for first in range(0xA1, 0xFF) for second in range(0xA1, 0xFF)]
-    known = 0
+    count = 0
     for raw, character in zip(texts, converted(database, encoding, texts), strict=True):
         if character is None:
             with pytest.raises(UnicodeDecodeError):
                 charset.to_utf8(raw).decode()
         else:
-            known += 1
+            count += 1
             assert charset.to_utf8(raw) == character.encode()
             assert character.encode(charset.codec) == raw
-    assert known > 80
+    assert count > 80
 
 
 @pytest.mark.parametrize("encoding", [None, b"UTF8", b"EUC_JP", b"EUC_TW", b"MULE_INTERNAL", b"\xff", b"New"])
-def test_what_python_does_not_read_as_the_server_does_is_left_to_the_server(encoding: bytes | None) -> None:
+def test_encodings_that_python_reads_differently_are_converted_by_the_server(encoding: bytes | None) -> None:
     assert charset_of(encoding) == UTF8
 
 
@@ -134,7 +134,7 @@ def test_what_python_does_not_read_as_the_server_does_is_left_to_the_server(enco
 @pytest.mark.parametrize("seed", [1, 2])
 @pytest.mark.parametrize("snapshot", [True, False])
 @pytest.mark.parametrize("encoding", ["WIN1252", "WIN1253", "LATIN1", "SQL_ASCII"])
-def test_exactly_the_rows_with_a_byte_that_is_no_character_are_dropped(
+def test_only_rows_with_an_invalid_byte_are_dropped(
     database: Database, encoding: str, snapshot: bool, seed: int
 ) -> None:
     dice = random.Random(seed)
@@ -164,7 +164,7 @@ def test_exactly_the_rows_with_a_byte_that_is_no_character_are_dropped(
 @pytest.mark.postgres
 @pytest.mark.parametrize("snapshot", [True, False])
 @pytest.mark.parametrize("native", WORDS, indirect=True)
-def test_texts_outside_ascii_are_right_in_statements_names_values_and_errors(
+def test_texts_outside_ascii_are_correct_in_statements_names_values_and_errors(
     native: str, snapshot: bool
 ) -> None:
     encoding = encoding_of(native)
@@ -194,8 +194,8 @@ def test_texts_outside_ascii_are_right_in_statements_names_values_and_errors(
         for _ in range(2):  # on the same connection
             literal, names, column, error, missing = map(to_result, replica.fetch(queries))
             assert literal.outcome == "ok", literal.error
-            assert [(one.value, one.attributes) for one in literal.samples] == [(2, {"kind": word})]
-            assert [one.value for one in names.samples] == [7], names
+            assert [(sample.value, sample.attributes) for sample in literal.samples] == [(2, {"kind": word})]
+            assert [sample.value for sample in names.samples] == [7], names
             assert column.error is not None
             assert column.error.message.endswith(f"the result has c{word}")
             assert error.error is not None
@@ -208,7 +208,7 @@ def test_texts_outside_ascii_are_right_in_statements_names_values_and_errors(
 @pytest.mark.postgres
 @pytest.mark.parametrize("snapshot", [True, False])
 @pytest.mark.parametrize("native", ["WIN1252", "SQL_ASCII", "EUC_CN"], indirect=True)
-def test_bytes_that_are_no_character_in_names_and_errors_break_nothing(native: str, snapshot: bool) -> None:
+def test_invalid_bytes_in_names_and_errors_break_nothing(native: str, snapshot: bool) -> None:
     bad = BAD[encoding_of(native)]
     run(native, b"INSERT INTO t VALUES (1, '%s')" % bad)
     run(native, b'CREATE TABLE "u%s" ("%s" int, n int); INSERT INTO "u%s" VALUES (1, 5)' % (bad, bad, bad))
@@ -226,30 +226,30 @@ def test_bytes_that_are_no_character_in_names_and_errors_break_nothing(native: s
     ]
     with asking(native) as replica:
         names, plan, error, good = map(to_result, replica.fetch(queries))
-    assert [one.value for one in names.samples] == [5], names.error
-    assert [one.value for one in plan.samples] == [5], plan.error
+    assert [sample.value for sample in names.samples] == [5], names.error
+    assert [sample.value for sample in plan.samples] == [5], plan.error
     assert error.error is not None
     assert error.error.sqlstate == "22P02"
     assert "\ufffd" in error.error.message
-    assert [one.value for one in good.samples] == [3]
+    assert [sample.value for sample in good.samples] == [3]
 
 
 @pytest.mark.postgres
 @pytest.mark.parametrize("snapshot", [True, False])
 @pytest.mark.parametrize("native", ["WIN1252", "LATIN1", "EUC_CN", "EUC_JP"], indirect=True)
-def test_a_character_that_the_database_has_not_costs_its_own_query_only(native: str, snapshot: bool) -> None:
+def test_a_character_unknown_to_the_database_fails_only_its_query(native: str, snapshot: bool) -> None:
     foreign = a_query("foreign", "SELECT 1 AS n -- \U0001f40c", snapshot=snapshot)
     good = a_query("good", "SELECT 2 AS n", snapshot=snapshot)
     for queries in ([foreign, good], [good, foreign], [foreign], [good]):
         with asking(native) as replica:
-            results = {one.query.name: one for one in map(to_result, replica.fetch(queries))}
+            results = {result.query.name: result for result in map(to_result, replica.fetch(queries))}
         if refused := results.get("foreign"):
             assert refused.error is not None
             assert (refused.error.kind, refused.error.sqlstate) == ("rejected", "22P05")
-            assert refused.error.position in (18, None)  # the server says none
+            assert refused.error.position in (18, None)  # the server sends no position
             assert encoding_of(native) in refused.error.message
         if answered := results.get("good"):
-            assert [one.value for one in answered.samples] == [2], answered.error
+            assert [sample.value for sample in answered.samples] == [2], answered.error
 
 
 @pytest.mark.postgres
@@ -258,7 +258,7 @@ def test_a_character_that_the_database_has_not_costs_its_own_query_only(native: 
     ("requires", "reason"),
     [({"columns": {"\U0001f40c": []}}, "relation"), ({"member_of": ["\U0001f40c"]}, "privilege")],
 )
-def test_a_requirement_that_the_database_cannot_spell_skips_its_own_query_only(
+def test_a_requirement_that_the_database_cannot_encode_skips_only_its_query(
     native: str, requires: dict[str, Any], reason: str
 ) -> None:
     foreign = a_query("foreign", "SELECT 1 AS n", requires=requires)
@@ -273,14 +273,14 @@ def test_a_requirement_that_the_database_cannot_spell_skips_its_own_query_only(
 
 @pytest.mark.postgres
 @pytest.mark.parametrize("native", ["EUC_JP"], indirect=True)
-def test_where_the_server_has_to_convert_a_bad_value_costs_its_own_query_only(native: str) -> None:
+def test_an_invalid_value_that_the_server_must_convert_fails_only_its_query(native: str) -> None:
     run(native, b"INSERT INTO t VALUES (1, '%s'), (2, 'x')" % BAD["EUC_JP"])
     kinds = a_query("kinds", "SELECT n, kind FROM t", metrics=(a_metric(attribute_columns=["kind"]),))
     with asking(native) as replica:
         bad, good = map(to_result, replica.fetch([kinds, a_query("good", "SELECT count(*) AS n FROM t")]))
     assert bad.error is not None
     assert (bad.error.sqlstate, bad.error.hint) == ("22P05", "fix the value, or exclude it in the query")
-    assert [one.value for one in good.samples] == [2]
+    assert [sample.value for sample in good.samples] == [2]
 
 
 QUERIES = """\
@@ -300,7 +300,7 @@ queries:
 
 @pytest.mark.postgres
 @pytest.mark.parametrize("native", ["WIN1252", "SQL_ASCII"], indirect=True)
-def test_every_command_works_on_such_a_database(
+def test_every_command_works_on_a_database_in_another_encoding(
     native: str, poller_process: Start, receiver: Receiver, tmp_path: Path
 ) -> None:
     encoding = encoding_of(native)
@@ -322,7 +322,7 @@ def test_every_command_works_on_such_a_database(
     polled = poller_process("poll", "--format", "json", env=env)
     polled.wait()
     (query,) = json.loads(polled.stdout)["queries"]
-    assert [(one["value"], one["attributes"]) for one in query["samples"]] == [(2, {"kind": word})]
+    assert [(sample["value"], sample["attributes"]) for sample in query["samples"]] == [(2, {"kind": word})]
     assert query["quarantined"] == {"not_utf8": 1}
 
     checked = poller_process("check", "--database", str(file), env=env)
@@ -330,8 +330,8 @@ def test_every_command_works_on_such_a_database(
 
     looked = poller_process("doctor", "--format", "json", env=env)
     looked.wait()
-    found = {one.get("subject"): one for one in json.loads(looked.stdout)["checks"]}
-    assert "1 not_utf8" in json.dumps(found["kinds"]), found["kinds"]
+    checks = {check.get("subject"): check for check in json.loads(looked.stdout)["checks"]}
+    assert "1 not_utf8" in json.dumps(checks["kinds"]), checks["kinds"]
 
     tried = poller_process("try", f'SELECT kind, count(*) AS n FROM "t{word}" GROUP BY kind', env=env)
     assert tried.wait() == 0, str(tried)
@@ -341,7 +341,7 @@ def test_every_command_works_on_such_a_database(
     assert f"t{word}" in granted.stdout
 
     daemon = poller_process("run", env=env | {"POLLER_EXPORT_INTERVAL": "300ms"})
-    (point,) = receiver.wait_for(lambda points: [one for one in points if one.metric == "kinds_count"])
+    (point,) = receiver.wait_for(lambda points: [point for point in points if point.metric == "kinds_count"])
     assert (point.value, point.attributes["kind"]) == (2, word)
     daemon.send(signal.SIGTERM)
     assert daemon.wait() == 0, str(daemon)
@@ -365,7 +365,7 @@ cases:
 
 @pytest.mark.postgres
 @pytest.mark.parametrize("native", ["WIN1252"], indirect=True)
-def test_cases_run_on_such_a_database(native: str, tmp_path: Path) -> None:
+def test_cases_run_on_a_database_in_another_encoding(native: str, tmp_path: Path) -> None:
     run(native, b"DROP TABLE t")  # only an empty database is accepted
     (tmp_path / "q.yaml").write_text(QUERIES.format(word="Zürich"), encoding="utf-8")
     (tmp_path / "q.test.yaml").write_text(CASE, encoding="utf-8")
@@ -375,7 +375,7 @@ def test_cases_run_on_such_a_database(native: str, tmp_path: Path) -> None:
 
 @pytest.mark.postgres
 @pytest.mark.parametrize("native", ["LATIN1"], indirect=True)
-def test_a_name_that_the_database_cannot_spell_is_a_problem_of_its_own_query_only(
+def test_a_name_that_the_database_cannot_encode_is_a_problem_only_of_its_query(
     native: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     metric = {"name": "a", "unit": "1", "description": "N.", "value_column": "n"}
@@ -391,13 +391,13 @@ def test_a_name_that_the_database_cannot_spell_is_a_problem_of_its_own_query_onl
     monkeypatch.setenv("POLLER_DATABASE_URL", native)
     done = CliRunner().invoke(app, ["check", str(tmp_path / "q.yaml"), "--database", "--format", "json"])
     assert "plain" in done.output, done.output
-    states = {one["query"]: one["state"] for one in json.loads(done.stdout)["queries"]}
+    states = {query["query"]: query["state"] for query in json.loads(done.stdout)["queries"]}
     assert states == {"good": "ok", "plain": "refused", "escaped": "refused"}
 
 
 @pytest.mark.postgres
 @pytest.mark.parametrize("native", ["LATIN1"], indirect=True)
-def test_a_pooled_session_goes_back_to_the_encoding_of_the_next_client(
+def test_a_pooled_session_is_returned_in_the_encoding_of_the_next_client(
     native: str, make_pgbouncer: Callable[..., PgBouncer]
 ) -> None:
     run(native, "INSERT INTO t VALUES (1, 'Zürich')".encode("latin1"))
@@ -409,7 +409,7 @@ def test_a_pooled_session_goes_back_to_the_encoding_of_the_next_client(
     with asking(pooled) as replica:
         for _ in range(2):
             result = to_result(replica.fetch([query])[0])
-            assert [(one.value, one.attributes["kind"]) for one in result.samples] == [(1, "Zürich")]
+            assert [(sample.value, sample.attributes["kind"]) for sample in result.samples] == [(1, "Zürich")]
             with psycopg.connect(pooled, autocommit=True, prepare_threshold=None) as connection:
                 assert connection.execute("SELECT kind FROM t WHERE kind = 'Zürich'").fetchall() == [
                     ("Zürich",)
@@ -420,13 +420,13 @@ def test_a_pooled_session_goes_back_to_the_encoding_of_the_next_client(
 @pytest.mark.parametrize(
     "encodings", [("SQL_ASCII", "WIN1252"), ("WIN1252", "SQL_ASCII"), ("LATIN1", "UTF8")]
 )
-def test_a_pooler_that_leads_to_a_database_in_another_encoding_changes_no_text(
+def test_a_pooler_that_switches_to_a_database_in_another_encoding_changes_no_text(
     site: Site, make_pgbouncer: Callable[..., PgBouncer], encodings: tuple[str, str]
 ) -> None:
-    """The session was told the encoding of the first database, and hears nothing of the second."""
+    """The server reports the encoding of the first database, and the pooler does not report the second."""
     codecs = {**CODECS, "UTF8": "utf-8"}
     rows = [(b"1", "é".encode()), (b"2", "Ã©".encode())]
-    asked = [
+    queries = [
         a_query("all", "SELECT n, kind FROM t ORDER BY n"),
         a_query("one", "SELECT n, kind FROM t WHERE kind = 'é'"),
         a_query("alone", "SELECT n, kind FROM t WHERE kind = 'é'", snapshot=False),
@@ -439,7 +439,7 @@ def test_a_pooler_that_leads_to_a_database_in_another_encoding_changes_no_text(
         with asking(make_conninfo(pooler.dsn(first), dbname="x")) as replica:
             for dsn in (first, second):
                 pooler.lead_to(dsn)
-                answers = {answer.query.name: answer.rows for answer in replica.fetch(asked)}
-                assert {name: found and found.values for name, found in answers.items()} == {
+                answers = {answer.query.name: answer.rows for answer in replica.fetch(queries)}
+                assert {name: result and result.values for name, result in answers.items()} == {
                     "all": rows, "one": rows[:1], "alone": rows[:1],
                 }  # fmt: skip

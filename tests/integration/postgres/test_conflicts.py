@@ -1,4 +1,4 @@
-"""A standby whose recovery cancels queries is asked again, within bounds, and says why at last."""
+"""Queries that a standby's recovery cancels run again, within bounds, and report why at last."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def replica(stage: Stage, retry: RetryConfig) -> Iterator[Replica]:
 
 
 NEVER = RetryConfig(math.inf, math.inf)
-one_try = pytest.mark.parametrize("retry", [NEVER], ids=["one try"])
+single_try = pytest.mark.parametrize("retry", [NEVER], ids=["one try"])
 short_pauses = pytest.mark.parametrize("retry", [RetryConfig(0.01, 5.0)], ids=["short pauses"])
 
 
@@ -128,8 +128,8 @@ def conflict(answer: Answer) -> PollError:
 
 @pytest.mark.parametrize("kind", HINTS)
 @pytest.mark.parametrize("shared", [True, False], ids=["shared", "alone"])
-@one_try
-def test_each_kind_of_conflict_is_told_with_what_to_do(
+@single_try
+def test_each_kind_of_conflict_is_reported_with_a_remedy(
     stage: Stage, replica: Replica, kind: str, shared: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     """In the shared transaction, which is inside a savepoint, it ends the session; else only the query."""
@@ -141,7 +141,7 @@ def test_each_kind_of_conflict_is_told_with_what_to_do(
         first, slow, last = replica.fetch(asked)
 
     ((_, _, pid),) = rows(first)
-    assert [str(found).encode() for found in pids] == [pid]
+    assert [str(process).encode() for process in pids] == [pid]
     error = conflict(slow)
     ended = "terminating connection" if fatal else "canceling statement"
     assert error.conflict == kind
@@ -155,14 +155,14 @@ def test_each_kind_of_conflict_is_told_with_what_to_do(
 
     PollLog().observe([to_result(slow)])
     (record,) = caplog.records
-    told = vars(record)
+    attributes = vars(record)
     assert record.getMessage() == f"query slow failed: {error.message}"
-    assert (told["poller.conflict"], told["db.response.status_code"]) == (kind, error.sqlstate)
-    assert HINTS[kind] in told["hint"]
+    assert (attributes["poller.conflict"], attributes["db.response.status_code"]) == (kind, error.sqlstate)
+    assert HINTS[kind] in attributes["hint"]
 
 
 @pytest.mark.parametrize("kind", ["deadlock"])
-@one_try
+@single_try
 def test_a_deadlock_that_the_query_finds_before_recovery_does_ends_only_the_query(
     stage: Stage, replica: Replica
 ) -> None:
@@ -187,7 +187,7 @@ def test_after_one_conflict_of_any_kind_the_whole_tick_is_answered_from_one_new_
     assert rows(last) == [(snapshot, dead, pid)]
     assert rows(middle)[0][:3] == (snapshot, dead, pid)
     assert dead == (b"19" if kind == "snapshot" else b"20"), "after what recovery had to do"
-    assert pid not in [str(found).encode() for found in pids], "a new connection"
+    assert pid not in [str(process).encode() for process in pids], "a new connection"
     assert len(stage.conflicts_logged()) == len(pids) == 1
 
 
@@ -225,7 +225,7 @@ def test_a_query_that_conflicts_again_and_again_is_at_last_asked_alone_and_fails
     assert watch.most == 1
 
 
-@one_try
+@single_try
 def test_what_conflicted_is_sent_last_until_it_is_answered(stage: Stage, replica: Replica) -> None:
     """So that even without time for another try it costs the others one tick at most."""
     asked = three(SLOW["snapshot"])
@@ -299,13 +299,15 @@ NEEDS_A_LOOK = {"extensions": ["plpgsql"]}
 
 
 @pytest.mark.parametrize(
-    ("kept", "retry"), [(True, NEVER), (False, CONFLICT_RETRY)], ids=["kept connection", "new connection"]
+    ("open_before", "retry"),
+    [(True, NEVER), (False, CONFLICT_RETRY)],
+    ids=["open connection", "new connection"],
 )
 def test_a_conflict_while_the_tick_is_opened_is_asked_again(
-    stage: Stage, replica: Replica, kept: bool
+    stage: Stage, replica: Replica, open_before: bool
 ) -> None:
-    """On a kept connection at once, as nothing has run yet; on a new one after the pause."""
-    if kept:
+    """On an open connection at once, as nothing has run yet; on a new one after the pause."""
+    if open_before:
         assert rows(replica.fetch([a_query("before")])[0])
     asked = [a_query("first", LOOK, requires=NEEDS_A_LOOK), a_query("last", LOOK)]
     with stage.opening(facts_query(asked)) as pids:
@@ -315,7 +317,7 @@ def test_a_conflict_while_the_tick_is_opened_is_asked_again(
     assert stage.conflicts_logged() == ["ERROR:"]
 
 
-@one_try
+@single_try
 def test_a_conflict_while_the_tick_is_opened_is_no_querys_own(stage: Stage, replica: Replica) -> None:
     asked = [a_query("first", LOOK, requires=NEEDS_A_LOOK), a_query("last", LOOK)]
     with stage.opening(facts_query(asked)):
@@ -342,16 +344,16 @@ def test_a_query_outside_of_the_snapshot_that_conflicts_again_and_again_fails_al
     stage: Stage, replica: Replica
 ) -> None:
     asked = three(SLOW["snapshot"], snapshot=False)
-    asked.append(a_query("behind", LOOK, snapshot=False))
+    asked.append(a_query("after", LOOK, snapshot=False))
     heard: list[str] = []
     with stage.whenever(SLOW["snapshot"], lambda: stage.provoke("snapshot"), math.inf) as pids:
-        first, slow, last, behind = replica.fetch(asked, heard.append)
+        first, slow, last, after = replica.fetch(asked, heard.append)
     assert rows(first) == rows(last)
-    assert rows(behind)
+    assert rows(after)
     assert conflict(slow).conflict == "snapshot"
     assert len(pids) == TRIES_TOGETHER + 1
     if not stage.signalled_twice():
-        assert heard == ["first", "last", "slow", "behind", *["slow"] * TRIES_TOGETHER]
+        assert heard == ["first", "last", "slow", "after", *["slow"] * TRIES_TOGETHER]
         assert len(set(pids)) == 1, "none of them ends the session"
 
 
@@ -359,12 +361,12 @@ def test_a_query_outside_of_the_snapshot_that_conflicts_again_and_again_fails_al
 def test_a_conflict_in_the_snapshot_asks_again_what_was_to_follow_outside_of_it(
     stage: Stage, replica: Replica
 ) -> None:
-    asked = [*three(SLOW["snapshot"]), a_query("behind", LOOK, snapshot=False)]
+    asked = [*three(SLOW["snapshot"]), a_query("after", LOOK, snapshot=False)]
     with stage.whenever(SLOW["snapshot"], lambda: stage.provoke_once("snapshot")):
-        first, slow, last, behind = replica.fetch(asked)
+        first, slow, last, after = replica.fetch(asked)
     assert rows(first) == rows(last)
     assert rows(slow)
-    assert rows(behind)[0][2] == rows(first)[0][2]
+    assert rows(after)[0][2] == rows(first)[0][2]
 
 
 # --- end to end ---------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Behind PgBouncer a tick works as it does without, and leaves nothing to the next client."""
+"""Through PgBouncer a tick works as on a direct connection, and has no effect on the next client."""
 
 from __future__ import annotations
 
@@ -28,18 +28,18 @@ Make = Callable[..., Replica]
 
 @pytest.fixture
 def make_replica() -> Iterator[Make]:
-    made: list[Replica] = []
+    replicas: list[Replica] = []
 
     def make(dsn: str, **arguments: Any) -> Replica:
-        made.append(Replica(lambda: dsn, connect_timeout=5.0, limits=TransactionLimits(1.0), **arguments))
-        return made[-1]
+        replicas.append(Replica(lambda: dsn, connect_timeout=5.0, limits=TransactionLimits(1.0), **arguments))
+        return replicas[-1]
 
     yield make
-    for replica in made:
+    for replica in replicas:
         replica.close()
 
 
-def told(answer: Answer) -> object:
+def outcome(answer: Answer) -> object:
     if answer.error is not None:
         return answer.error.sqlstate or answer.error.kind
     return answer.rows.values[0][0] if answer.rows else str(answer.skipped)
@@ -59,24 +59,24 @@ QUERIES = [
     a_query("last", "SELECT 3 AS n"),
 ]  # fmt: skip
 ANSWERS = [b"1", "22012", "57014", b"7", "25006", b"2", "22012", b"3"]
-LEFT = (
+SETTINGS = (
     "default_transaction_read_only", "statement_timeout", "lock_timeout", "transaction_isolation",
     "idle_in_transaction_session_timeout", "client_connection_check_interval", "search_path",
 )  # fmt: skip
 
 
 def session(dsn: str) -> dict[str, object]:
-    """What a client finds in the session that it is lent."""
+    """Return the state of the pooled session as a client sees it."""
     with psycopg.connect(dsn, autocommit=True, prepare_threshold=None) as connection:
-        found: dict[str, object] = {}
-        for name in LEFT:
+        state: dict[str, object] = {}
+        for name in SETTINGS:
             row = connection.execute(f"SHOW {name}".encode()).fetchone()
-            found[name] = row[0] if row else None
+            state[name] = row[0] if row else None
         row = connection.execute("SELECT count(*) FROM pg_prepared_statements").fetchone()
-        found["prepared"] = row[0] if row else None
+        state["prepared"] = row[0] if row else None
         row = connection.execute("SELECT pg_backend_pid()").fetchone()
-        found["pid"] = row[0] if row else None
-        return found
+        state["pid"] = row[0] if row else None
+        return state
 
 
 @pytest.mark.parametrize("settings", [{}, {"ignore_startup_parameters": "options"}])
@@ -87,13 +87,13 @@ def test_ticks_of_every_kind_work_and_leave_nothing_in_the_pooled_session(
     before = session(dsn)
     replica = make_replica(dsn)
     for _ in range(3):
-        assert [told(answer) for answer in replica.fetch(QUERIES)] == ANSWERS
-        assert session(dsn) == before, "the very same session, as if we had not been there"
+        assert [outcome(answer) for answer in replica.fetch(QUERIES)] == ANSWERS
+        assert session(dsn) == before, "the same session with the same state"
     idle = "SELECT state FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
     assert database.ask_standby(idle) == [("idle",)]
 
 
-def test_startup_options_that_are_refused_are_said_once(
+def test_refused_startup_options_are_logged_once(
     database: Database, make_pgbouncer: Pooler, make_replica: Make, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
@@ -106,7 +106,7 @@ def test_startup_options_that_are_refused_are_said_once(
     ]
 
 
-def test_an_interrupt_ends_the_query_behind_the_pooler(
+def test_an_interrupt_cancels_the_query_through_the_pooler(
     database: Database, make_pgbouncer: Pooler, make_replica: Make
 ) -> None:
     replica = make_replica(make_pgbouncer(database.standby_dsn).dsn(database.standby_dsn))
@@ -119,28 +119,28 @@ def test_an_interrupt_ends_the_query_behind_the_pooler(
     assert eventually(lambda: database.ask_standby(running) == [(1,)])
     replica.interrupt()
     asking.join()
-    assert [told(answer) for answer in answers] == ["cancelled"]
+    assert [outcome(answer) for answer in answers] == ["cancelled"]
     assert eventually(lambda: database.ask_standby(running) == [(0,)])
 
 
-def test_a_pooler_that_was_restarted_between_two_ticks_costs_no_answer(
+def test_a_restart_of_the_pooler_between_two_ticks_loses_no_answer(
     database: Database, make_pgbouncer: Pooler, make_replica: Make
 ) -> None:
     pooler = make_pgbouncer(database.standby_dsn)
     replica = make_replica(pooler.dsn(database.standby_dsn))
-    assert [told(answer) for answer in replica.fetch(QUERIES[:1])] == [b"1"]
+    assert [outcome(answer) for answer in replica.fetch(QUERIES[:1])] == [b"1"]
     pooler.stop()
     pooler.start()
-    assert [told(answer) for answer in replica.fetch(QUERIES[:1])] == [b"1"]
+    assert [outcome(answer) for answer in replica.fetch(QUERIES[:1])] == [b"1"]
     pooler.stop()
-    assert [told(answer) for answer in replica.fetch(QUERIES[:1])] == ["unavailable"]
+    assert [outcome(answer) for answer in replica.fetch(QUERIES[:1])] == ["unavailable"]
 
 
-def test_session_mode_works_and_statement_mode_says_what_to_do(
+def test_session_mode_works_and_statement_mode_is_reported_with_the_fix(
     database: Database, make_pgbouncer: Pooler, make_replica: Make
 ) -> None:
     pooled = make_pgbouncer(database.standby_dsn, pool_mode="session").dsn(database.standby_dsn)
-    assert [told(answer) for answer in make_replica(pooled).fetch(QUERIES)] == ANSWERS
+    assert [outcome(answer) for answer in make_replica(pooled).fetch(QUERIES)] == ANSWERS
     pooled = make_pgbouncer(database.standby_dsn, pool_mode="statement").dsn(database.standby_dsn)
     (answer,) = make_replica(pooled).fetch(QUERIES[:1])
     assert answer.error is not None
@@ -149,7 +149,7 @@ def test_session_mode_works_and_statement_mode_says_what_to_do(
     assert "pool_mode" in answer.error.hint
 
 
-def test_the_admin_console_is_named_with_what_to_write(
+def test_the_admin_console_is_reported_with_the_fix(
     database: Database, make_pgbouncer: Pooler, make_replica: Make
 ) -> None:
     pooler = make_pgbouncer(database.primary_dsn)
@@ -162,7 +162,7 @@ def test_the_admin_console_is_named_with_what_to_write(
     assert answer.error.hint == "name the application's database in the connection string, not pgbouncer"
 
 
-def test_strict_judges_each_server_that_the_pooler_leads_to(
+def test_strict_checks_each_server_that_the_pooler_connects_to(
     site: Site, database: Database, make_pgbouncer: Pooler, make_replica: Make
 ) -> None:
     role = f"reader_{database.name}"
@@ -172,11 +172,11 @@ def test_strict_judges_each_server_that_the_pooler_leads_to(
         replica = make_replica(
             make_conninfo(pooler.dsn(site.primary), dbname="x"), admission=Admission("false", strict=True)
         )
-        for dsn, seen in ((site.primary, b"1"), (database.primary_dsn, None), (site.primary, b"1")):
+        for dsn, expected in ((site.primary, b"1"), (database.primary_dsn, None), (site.primary, b"1")):
             pooler.lead_to(dsn, role)
             (answer,) = replica.fetch([a_query("one", "SELECT 1 AS n")])
-            assert (answer.rows and answer.rows.values[0][0]) == seen, told(answer)
-            assert (answer.skipped is not None) == (seen is None)
+            assert (answer.rows and answer.rows.values[0][0]) == expected, outcome(answer)
+            assert (answer.skipped is not None) == (expected is None)
     finally:
         database.execute(f"DROP OWNED BY {role}; DROP ROLE {role}")
 
@@ -185,10 +185,10 @@ def test_strict_judges_each_server_that_the_pooler_leads_to(
     "admission",
     [Admission("true"), Admission("false", strict=True), Admission("false", max_replay_lag=3600.0)],
 )
-def test_no_query_runs_on_another_server_than_the_one_that_was_judged(
+def test_no_query_runs_on_a_server_that_was_not_checked(
     database: Database, make_pgbouncer: Pooler, make_replica: Make, admission: Admission
 ) -> None:
-    """The pooler is led from the standby to the primary while the shared transaction runs."""
+    """The pooler switches from the standby to the primary while the shared transaction runs."""
     role = f"reader_{database.name}"
     database.execute(f"CREATE ROLE {role} LOGIN")
     database.replayed()
@@ -199,17 +199,17 @@ def test_no_query_runs_on_another_server_than_the_one_that_was_judged(
             make_conninfo(pooler.dsn(database.standby_dsn), dbname="x"), admission=admission
         )
         sql = "SELECT pg_is_in_recovery()::int AS n"
-        asked = [a_query("shared", sql), a_query("alone", sql, snapshot=False)]
+        queries = [a_query("shared", sql), a_query("alone", sql, snapshot=False)]
 
         def lead(name: str) -> None:
             if name == "shared":
                 pooler.lead_to(database.primary_dsn, role)
 
-        shared, alone = replica.fetch(asked, lead)
-        assert told(shared) == b"1"
-        assert alone.error is not None, told(alone)
+        shared, alone = replica.fetch(queries, lead)
+        assert outcome(shared) == b"1"
+        assert alone.error is not None, outcome(alone)
         assert "another server" in alone.error.message
         pooler.lead_to(database.standby_dsn, role)
-        assert [told(answer) for answer in replica.fetch(asked)] == [b"1", b"1"]
+        assert [outcome(answer) for answer in replica.fetch(queries)] == [b"1", b"1"]
     finally:
         database.execute(f"DROP OWNED BY {role}; DROP ROLE {role}")

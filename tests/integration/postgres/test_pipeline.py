@@ -1,4 +1,4 @@
-"""A burst of statements goes down one connection, and each one's answer comes back apart."""
+"""A burst of statements on a connection, with a separate answer for each statement."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ def statements(*sql: str, patience: float = 30.0) -> list[Statement]:
     return [Statement(text, patience) for text in sql]
 
 
-def told(reply: Reply) -> object:
-    """The rows of a reply, or the SQLSTATE of its error."""
+def outcome(reply: Reply) -> object:
+    """Return the rows of a reply, or the SQLSTATE of its error."""
     if reply.error is not None:
         assert reply.rows is None
         return reply.error.sqlstate
@@ -63,15 +63,15 @@ def test_each_statement_has_its_own_answer_in_order(pipeline: Pipeline) -> None:
     replies = pipeline.send(
         statements("SELECT 1", "SELECT 1/0", "", "SELECT nope", "SET x.y = 1", "SELECT 2")
     )
-    assert [told(reply) for reply in replies] == [[(b"1",)], "22012", [], "42703", [], [(b"2",)]]
+    assert [outcome(reply) for reply in replies] == [[(b"1",)], "22012", [], "42703", [], [(b"2",)]]
 
 
-def test_one_pipeline_after_another_uses_the_same_connection(
+def test_consecutive_pipelines_use_the_same_connection(
     connection: psycopg.Connection, cancel_token: CancelToken
 ) -> None:
     for n in (1, 2, 3):
         assert [
-            told(reply) for reply in Pipeline(connection, cancel_token).send(statements(f"SELECT {n}"))
+            outcome(reply) for reply in Pipeline(connection, cancel_token).send(statements(f"SELECT {n}"))
         ] == [[(str(n).encode(),)]]
     assert connection.execute("SELECT 4").fetchone() == (4,)
 
@@ -79,7 +79,7 @@ def test_one_pipeline_after_another_uses_the_same_connection(
 def test_a_hang_is_not_reported_as_an_exhausted_budget(
     database: Database, cancel_token: CancelToken, make_proxy: Callable[[int], Proxy]
 ) -> None:
-    """The budget ends shortly before the patience, and long after the server should have said something."""
+    """The budget ends shortly before the patience, and long after the server should have answered."""
     proxy = make_proxy(int(str(conninfo_to_dict(database.primary_dsn)["port"])))
     with psycopg.connect(proxy.dsn(database.primary_dsn), autocommit=True) as connection:
         proxy.hang()
@@ -92,23 +92,23 @@ def test_a_hang_is_not_reported_as_an_exhausted_budget(
     assert "hangs" in (caught.value.hint or "")
 
 
-def test_several_statements_in_one_text_are_refused(pipeline: Pipeline, database: Database) -> None:
+def test_several_statements_in_a_single_text_are_refused(pipeline: Pipeline, database: Database) -> None:
     (reply,) = pipeline.send(statements("SELECT 1; COMMIT; CREATE TABLE x ()"))
-    assert told(reply) == "42601"
+    assert outcome(reply) == "42601"
     assert database.execute("SELECT to_regclass('x')") == [(None,)]
 
 
-def test_rows_beyond_the_bound_are_counted_and_not_kept(pipeline: Pipeline) -> None:
+def test_rows_beyond_the_limit_are_counted_and_discarded(pipeline: Pipeline) -> None:
     burst = [Statement("SELECT generate_series(1, 1000)", 30, Limit(300)), *statements("SELECT 1")]
     bounded, after = pipeline.send(burst)
     assert bounded.rows is not None
     assert (len(bounded.rows.values), bounded.rows.beyond) == (300, 700)
     assert bounded.rows.values[299] == (b"300",)
-    assert told(after) == [(b"1",)]
+    assert outcome(after) == [(b"1",)]
 
 
 @pytest.mark.parametrize("count", [0, 1, 255, 256, 257, 512, 1000])
-def test_a_result_is_whole_whatever_the_size_of_its_pieces(pipeline: Pipeline, count: int) -> None:
+def test_a_result_is_complete_for_every_size_of_its_pieces(pipeline: Pipeline, count: int) -> None:
     (reply,) = pipeline.send([Statement(f"SELECT generate_series(1, {count}) AS n", 30, Limit(1000))])
     assert reply.rows is not None
     assert [column.name for column in reply.rows.columns] == ["n"]
@@ -120,22 +120,22 @@ def test_a_query_that_fails_after_its_first_rows_has_no_rows(pipeline: Pipeline)
     reply, after = pipeline.send(
         statements("SELECT 1 / (600 - n) FROM generate_series(1, 1000) n", "SELECT 1")
     )
-    assert told(reply) == "22012"
-    assert told(after) == [(b"1",)]
+    assert outcome(reply) == "22012"
+    assert outcome(after) == [(b"1",)]
 
 
-def test_a_burst_larger_than_every_buffer_waits_for_a_slow_query_as_long_as_it_may_take(
+def test_a_burst_larger_than_every_buffer_waits_for_a_slow_query_within_its_timeout(
     pipeline: Pipeline,
 ) -> None:
     large = f"SELECT length('{'x' * 60_000}')"
     burst = [
-        Statement("SELECT 0", 1.0),  # its patience must not be that of the sending
+        Statement("SELECT 0", 1.0),  # its patience must not limit the sending
         Statement("SELECT pg_sleep(2)", 30.0),
         *[Statement(large, 30.0) for _ in range(400)],
     ]
     replies = list(pipeline.send(burst))
     assert all(reply.error is None for reply in replies)
-    assert [told(reply) for reply in replies[2:]] == [[(b"60000",)]] * 400
+    assert [outcome(reply) for reply in replies[2:]] == [[(b"60000",)]] * 400
 
 
 def test_a_burst_and_its_answers_larger_than_every_buffer_do_not_block_each_other(pipeline: Pipeline) -> None:
@@ -145,7 +145,7 @@ def test_a_burst_and_its_answers_larger_than_every_buffer_do_not_block_each_othe
     assert all(reply.rows and len(reply.rows.values) == 5 for reply in replies)
 
 
-def test_the_message_has_its_detail_and_the_error_the_servers_hint(pipeline: Pipeline) -> None:
+def test_the_message_includes_the_detail_and_the_error_has_the_servers_hint(pipeline: Pipeline) -> None:
     (reply,) = pipeline.send(
         statements("DO $$BEGIN RAISE 'm' USING detail = 'd', hint = 'h', errcode = 'AB123'; END$$")
     )
@@ -153,7 +153,7 @@ def test_the_message_has_its_detail_and_the_error_the_servers_hint(pipeline: Pip
     assert (reply.error.message, reply.error.hint, reply.error.sqlstate) == ("m (d)", "h", "AB123")
 
 
-def test_a_statement_ended_by_its_timeout_is_told_from_one_that_somebody_cancelled(
+def test_a_timeout_and_a_cancellation_are_different_errors(
     database: Database, connection: psycopg.Connection, cancel_token: CancelToken
 ) -> None:
     connection.execute("SET statement_timeout = '200ms'")
@@ -178,19 +178,19 @@ def test_copy_ends_the_burst_and_the_connection_instead_of_hanging(
     pipeline: Pipeline, connection: psycopg.Connection
 ) -> None:
     replies = pipeline.send(statements("SELECT 1", "COPY (SELECT 1) TO STDOUT", "SELECT 2"))
-    assert told(next(replies)) == [(b"1",)]
+    assert outcome(next(replies)) == [(b"1",)]
     with pytest.raises(PollError):
         next(replies)
     assert connection.closed
 
 
-def test_a_server_that_does_not_answer_ends_by_patience(
+def test_a_server_that_does_not_answer_is_abandoned_after_the_patience(
     pipeline: Pipeline, connection: psycopg.Connection, database: Database
 ) -> None:
     replies = pipeline.send(
         [*statements("SELECT 1"), Statement("SELECT pg_sleep(31)", 0.3), *statements("SELECT pg_sleep(32)")]
     )
-    assert told(next(replies)) == [(b"1",)]
+    assert outcome(next(replies)) == [(b"1",)]
     with pytest.raises(PollError, match="did not answer in time") as caught:
         next(replies)
     assert (caught.value.kind, caught.value.sqlstate) == ("unavailable", None)
@@ -198,17 +198,17 @@ def test_a_server_that_does_not_answer_ends_by_patience(
     assert eventually(lambda: active(database, "SELECT pg_sleep(3_)") == 0)
 
 
-def test_a_reader_that_leaves_early_leaves_no_answers_and_nothing_running(
+def test_a_reader_that_stops_early_leaves_no_answers_and_no_running_query(
     pipeline: Pipeline, connection: psycopg.Connection, database: Database
 ) -> None:
     replies = pipeline.send(statements("SELECT 1", "SELECT pg_sleep(33)", "SELECT pg_sleep(34)"))
-    assert told(next(replies)) == [(b"1",)]
+    assert outcome(next(replies)) == [(b"1",)]
     replies.close()
     assert connection.closed
     assert eventually(lambda: active(database, "SELECT pg_sleep(3_)") == 0)
 
 
-def test_a_waker_that_was_raised_before_ends_a_burst_at_once(
+def test_a_waker_that_was_set_before_ends_a_burst_at_once(
     pipeline: Pipeline, cancel_token: CancelToken, connection: psycopg.Connection
 ) -> None:
     cancel_token.cancel()
@@ -218,7 +218,7 @@ def test_a_waker_that_was_raised_before_ends_a_burst_at_once(
     assert connection.closed
 
 
-def test_a_waker_may_be_raised_and_closed_again_after_its_end() -> None:
+def test_a_waker_may_be_set_and_closed_again_after_its_end() -> None:
     cancel_token = CancelToken()
     cancel_token.close()
     cancel_token.cancel()

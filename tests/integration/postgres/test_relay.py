@@ -22,7 +22,7 @@ from tests.bed.postgres import Database
 pytestmark = pytest.mark.postgres
 
 DATA_SEGMENTS_SENT = 156
-"""The place of tcpi_data_segs_out in Linux's tcp_info."""
+"""Offset of tcpi_data_segs_out in Linux's tcp_info."""
 
 
 @pytest.fixture
@@ -50,7 +50,7 @@ def wait_for(relay: Relay) -> None:
     assert select.select([relay], [], [], 30.0)[0]
 
 
-def test_one_read_passes_on_one_piece_of_a_message_and_the_whole_arrives(
+def test_each_read_passes_on_a_piece_of_a_message_and_the_whole_message_arrives(
     connection: psycopg.Connection,
 ) -> None:
     size = 20 * PIECE_BYTES
@@ -71,7 +71,7 @@ def test_one_read_passes_on_one_piece_of_a_message_and_the_whole_arrives(
     assert connection.execute("SELECT 1").fetchone() == (1,)
 
 
-def test_the_connection_has_its_own_socket_again_after_a_burst_and_nothing_stays_open(
+def test_the_connection_has_its_own_socket_after_a_burst_and_nothing_stays_open(
     connection: psycopg.Connection, cancel_token: CancelToken
 ) -> None:
     before = file_of(connection.fileno()), open_descriptors()
@@ -87,7 +87,7 @@ def test_the_connection_has_its_own_socket_again_after_a_burst_and_nothing_stays
     assert open_descriptors() == before[1] - 1
 
 
-def test_a_descriptor_that_got_the_number_of_a_closed_connection_is_left_alone(
+def test_a_descriptor_with_the_number_of_a_closed_connection_is_not_touched(
     connection: psycopg.Connection,
 ) -> None:
     number = connection.fileno()
@@ -112,22 +112,22 @@ def test_a_connection_with_half_a_message_sent_is_not_used_again(connection: psy
 
 
 @pytest.mark.parametrize("free", [0, 1, 2])
-def test_a_process_without_enough_free_descriptors_says_so(
+def test_too_few_free_descriptors_are_reported(
     connection: psycopg.Connection, cancel_token: CancelToken, free: int
 ) -> None:
     pipeline = Pipeline(connection, cancel_token)
     before = open_descriptors()
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    taken = [os.open("/dev/null", os.O_RDONLY) for _ in range(4)]
-    resource.setrlimit(resource.RLIMIT_NOFILE, (max(taken) + 1, hard))
+    descriptors = [os.open("/dev/null", os.O_RDONLY) for _ in range(4)]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(descriptors) + 1, hard))
     try:
-        for descriptor in taken[:free]:
+        for descriptor in descriptors[:free]:
             os.close(descriptor)
         with pytest.raises(PollError, match="cannot open a socket: Too many open files") as caught:
             list(pipeline.send([Statement("SELECT 1", 60.0)]))
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-        for descriptor in taken[free:]:
+        for descriptor in descriptors[free:]:
             os.close(descriptor)
     assert caught.value.kind == "unavailable"
     assert connection.closed
@@ -136,7 +136,7 @@ def test_a_process_without_enough_free_descriptors_says_so(
 
 @pytest.mark.skipif(not hasattr(socket, "TCP_INFO"), reason="only Linux counts segments")
 def test_a_burst_is_sent_in_full_segments(connection: psycopg.Connection, cancel_token: CancelToken) -> None:
-    """libpq flushes at every Sync, and its socket has TCP_NODELAY: each would be a packet."""
+    """libpq flushes at every Sync, and its socket has TCP_NODELAY: each statement would be a packet."""
     burst = [Statement("SELECT 1", 60.0)] * 500
     with socket.socket(fileno=os.dup(connection.fileno())) as server:
 

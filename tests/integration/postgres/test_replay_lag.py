@@ -1,4 +1,4 @@
-"""Replay lag is right on an idle primary and on a cut link, where both formulas in wide use are wrong."""
+"""Replay lag is correct on an idle primary and on a cut link, unlike both common formulas."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ ZERO_IF_EQUAL = (
 
 @dataclass
 class Site:
-    """A standby that streams through a link of ours, and a meter that looks at it."""
+    """A standby that streams through a link that the tests control, and a meter that reads its lag."""
 
     cluster: Cluster
     link: Proxy
@@ -50,7 +50,7 @@ class Site:
         self.cluster.primary.execute("INSERT INTO things VALUES (0)")
 
     def synced(self) -> Lag:
-        """Wait until all that was committed is replayed and the standby knows that it is."""
+        """Wait until every commit is replayed and the standby reports no lag."""
         self.cluster.wait_replayed()
         assert eventually(lambda: self.look().seconds == 0.0), self.look()
         return self.look()
@@ -59,7 +59,7 @@ class Site:
 @pytest.fixture(scope="module")
 def shared(request: pytest.FixtureRequest, pg_bin: Path | None) -> Iterator[Site]:
     if request.config.getoption("--test-dsn"):
-        pytest.skip("cuts links, which it does not do to the servers of --test-dsn")
+        pytest.skip("it would cut the link of the servers of --test-dsn")
     with Cluster(pg_bin) as cluster, Proxy(cluster.primary.port) as link:
         cluster.primary.execute(
             "CREATE TABLE things (n int); CREATE ROLE plain LOGIN; CREATE ROLE watcher LOGIN"
@@ -69,8 +69,8 @@ def shared(request: pytest.FixtureRequest, pg_bin: Path | None) -> Iterator[Site
         standby = cluster.standby
         ((conninfo,),) = standby.execute("SHOW primary_conninfo")
         parts = [part for part in conninfo.split() if not part.startswith("port=")]
-        told = " ".join([*parts, f"port={link.port}"]).replace("'", "''")
-        standby.execute(f"ALTER SYSTEM SET primary_conninfo = '{told}'")
+        changed = " ".join([*parts, f"port={link.port}"]).replace("'", "''")
+        standby.execute(f"ALTER SYSTEM SET primary_conninfo = '{changed}'")
         standby.execute("SELECT pg_reload_conf()")
         yield Site(cluster, link)
 
@@ -84,7 +84,7 @@ def streams(site: Site) -> bool:
 
 @pytest.fixture
 def site(shared: Site) -> Iterator[Site]:
-    """The pair with a fresh meter and everything in working order."""
+    """The pair in working order, with a new meter."""
     shared.meter = LagMeter()
     assert eventually(lambda: streams(shared))
     yield shared
@@ -96,8 +96,8 @@ def site(shared: Site) -> Iterator[Site]:
 # --- a real pair --------------------------------------------------------------------------------------
 
 
-def test_nothing_lags_behind_an_idle_primary(site: Site) -> None:
-    """`now() - pg_last_xact_replay_timestamp()` counts the idleness."""
+def test_an_idle_primary_means_no_lag(site: Site) -> None:
+    """`now() - pg_last_xact_replay_timestamp()` includes the idle time."""
     site.commit()
     lag = site.synced()
     before = site.naive(SINCE_REPLAY)
@@ -107,8 +107,8 @@ def test_nothing_lags_behind_an_idle_primary(site: Site) -> None:
     assert lag.data_age is not None
 
 
-def test_a_cut_link_lags_since_it_was_last_in_sync(site: Site) -> None:
-    """`CASE WHEN receive = replay THEN 0` says 0 for ever: what never arrived is not seen to be missing."""
+def test_the_lag_of_a_cut_link_counts_from_the_last_synchronous_moment(site: Site) -> None:
+    """`CASE WHEN receive = replay THEN 0` stays 0, because it ignores WAL that was not received."""
     site.commit()
     site.synced()
     site.link.refuse()
@@ -125,7 +125,7 @@ def test_a_cut_link_lags_since_it_was_last_in_sync(site: Site) -> None:
     assert site.synced().seconds == 0.0
 
 
-def test_a_link_that_is_cut_for_a_standby_nobody_looked_at_counts_from_the_last_commit(site: Site) -> None:
+def test_the_lag_of_a_link_cut_before_the_first_look_counts_from_the_last_commit(site: Site) -> None:
     site.commit()
     site.cluster.wait_replayed()
     site.link.refuse()
@@ -137,7 +137,7 @@ def test_a_link_that_is_cut_for_a_standby_nobody_looked_at_counts_from_the_last_
     assert lag.why.endswith("since the last replayed transaction")
 
 
-def test_replay_that_is_paused_lags_from_the_first_thing_that_is_missing(site: Site) -> None:
+def test_the_lag_of_a_paused_replay_counts_from_the_first_missing_record(site: Site) -> None:
     site.commit()
     site.synced()
     site.cluster.standby.execute("SELECT pg_wal_replay_pause()")
@@ -151,18 +151,18 @@ def test_replay_that_is_paused_lags_from_the_first_thing_that_is_missing(site: S
 
 
 @pytest.mark.parametrize("user", ["plain", "watcher"])
-def test_any_role_may_look_and_one_with_pg_monitor_sees_more(site: Site, user: str) -> None:
+def test_any_role_can_read_the_lag_and_pg_monitor_shows_more(site: Site, user: str) -> None:
     site.commit()
     site.cluster.wait_replayed()
     assert eventually(lambda: site.look(user).seconds == 0.0)
     assert (site.look(user).data_age is None) == (user == "plain")
 
 
-def test_a_primary_is_behind_nothing(site: Site) -> None:
+def test_a_primary_has_no_lag(site: Site) -> None:
     assert site.look(dsn=site.cluster.primary.dsn()) == Lag(0.0, 0.0, False, 1, "a primary is behind nothing")
 
 
-def test_of_a_standby_that_starts_without_its_primary_nothing_is_known_until_it_is_promoted(
+def test_the_lag_of_a_standby_that_starts_without_its_primary_is_unknown_until_promotion(
     make_cluster: Callable[..., Cluster],
 ) -> None:
     cluster = make_cluster()
@@ -191,15 +191,15 @@ def test_a_brief_look_differs_only_in_what_it_omits(site: Site, role: str, user:
     with psycopg.connect(server.dsn(user=user), autocommit=True) as connection:
         looks = [connection.execute(lag_query(brief=brief).encode()).fetchone() for brief in (False, True)]
     whole, brief = (row[0] for row in looks if row is not None)
-    for told in (whole, brief):
-        told["receiver"] = told["receiver"] and {**told["receiver"], "age": None}
-        told["replay_age"] = None
+    for answer in (whole, brief):
+        answer["receiver"] = answer["receiver"] and {**answer["receiver"], "age": None}
+        answer["replay_age"] = None
     omitted = {"system"} | ({"timeline"} if role == "standby" else set())
     assert all(brief[name] is None and whole[name] is not None for name in omitted)
     assert {**brief, **{name: whole[name] for name in omitted}} == whole
 
 
-def test_after_a_whole_look_a_brief_one_is_enough_unless_the_receiver_is_hidden_or_gone(site: Site) -> None:
+def test_after_a_full_look_a_brief_look_is_enough_unless_the_receiver_is_hidden_or_gone(site: Site) -> None:
     def brief(user: str = "postgres") -> bool:
         site.look(user=user)
         return site.meter.brief
@@ -214,9 +214,7 @@ def test_after_a_whole_look_a_brief_one_is_enough_unless_the_receiver_is_hidden_
     ("timeout", "seconds"),
     [("60s", 60), ("1min", 60), ("500ms", 0.5), ("0", 0), ("1h", 3600), ("1d", 86400), ("90500", 90.5)],
 )
-def test_half_of_wal_receiver_timeout_is_read_whatever_unit_the_server_shows(
-    site: Site, timeout: str, seconds: float
-) -> None:
+def test_half_of_wal_receiver_timeout_is_read_in_every_unit(site: Site, timeout: str, seconds: float) -> None:
     standby = site.cluster.standby
     standby.execute(f"ALTER SYSTEM SET wal_receiver_timeout = '{timeout}'")
     try:
@@ -250,16 +248,18 @@ def receiver(**changes: Any) -> dict[str, Any]:
     return {**STREAMING, **changes}
 
 
-def test_a_link_that_swallows_everything_is_cut_once_the_ping_was_not_answered() -> None:
+def test_a_link_that_drops_everything_counts_as_cut_after_an_unanswered_ping() -> None:
     meter = LagMeter()
     assert read(meter, 0.0).seconds == 0.0
-    assert read(meter, 39.0, receiver=receiver(age=39.0)).seconds == 0.0, "silent, but asked a moment ago"
+    assert read(meter, 39.0, receiver=receiver(age=39.0)).seconds == 0.0, (
+        "silent, but the ping was sent a moment ago"
+    )
     silent = read(meter, 41.0, receiver=receiver(age=41.0))
     assert silent.seconds == pytest.approx(41.0, abs=0.5)
     assert "silent for 41s" in silent.why
 
 
-def test_a_receiver_that_has_just_connected_knows_nothing_yet() -> None:
+def test_a_receiver_that_has_just_connected_does_not_reset_the_lag() -> None:
     meter = LagMeter()
     read(meter, 0.0)
     lag = read(meter, 10.0, receiver=receiver(heard=False, age=0.0))
@@ -267,33 +267,33 @@ def test_a_receiver_that_has_just_connected_knows_nothing_yet() -> None:
     assert "just connected" in lag.why
 
 
-def test_what_was_written_but_not_received_is_missing() -> None:
+def test_wal_that_was_written_but_not_received_counts_as_missing() -> None:
     meter = LagMeter()
     read(meter, 0.0)
     lag = read(meter, 5.0, receiver=receiver(end=2000))
-    assert lag.seconds == pytest.approx(5.2), "since the mark before, the younger witness"
+    assert lag.seconds == pytest.approx(5.2), "since the last look in sync, the newer reference"
     assert lag.why.endswith("since it was last seen in sync")
 
 
-def test_after_an_idle_hour_one_transaction_on_its_way_reads_as_the_time_since_the_last_look() -> None:
+def test_after_an_idle_hour_a_transaction_in_transit_counts_from_the_last_look() -> None:
     meter = LagMeter()
     read(meter, 0.0)
     late = read(meter, 0.1, received=1100, receiver=receiver(end=1100))
     assert late.seconds == pytest.approx(0.3)
 
 
-def test_a_slow_replay_is_measured_by_the_marks_it_has_passed() -> None:
+def test_the_lag_of_a_slow_replay_is_measured_by_replayed_marks() -> None:
     meter = LagMeter()
     for second in range(10):
         written = 1000 + 100 * second
         read(meter, float(second), received=written, replayed=1000, receiver=receiver(end=written))
     lag = read(meter, 10.0, received=2000, replayed=1500, receiver=receiver(end=2000))
     assert lag.seconds == pytest.approx(10.0 - 4.8), (
-        "what was written at 5 s (less the message's age) is there"
+        "WAL written at 5 s (less the age of the message) is replayed"
     )
 
 
-def test_aurora_tells_the_lag_itself() -> None:
+def test_aurora_reports_the_lag_itself() -> None:
     aurora = {
         "aurora": True,
         "receiver": None,
@@ -314,25 +314,25 @@ def test_aurora_tells_the_lag_itself() -> None:
         {"timeline": "2"},
     ],
 )
-def test_marks_of_another_server_or_timeline_are_forgotten(change: dict[str, Any]) -> None:
+def test_marks_of_another_server_or_timeline_are_discarded(change: dict[str, Any]) -> None:
     meter = LagMeter()
     read(meter, 0.0)
     lag = read(meter, 5.0, receiver=None, replay_age=None, **change)
     assert lag.seconds is None
 
 
-def test_a_restart_of_the_same_server_forgets_nothing() -> None:
+def test_a_restart_of_the_same_server_discards_no_marks() -> None:
     meter = LagMeter()
     read(meter, 0.0)
     assert read(meter, 5.0, started=2.5, receiver=None, replay_age=None).seconds == pytest.approx(5.2)
 
 
 def brief(**changes: Any) -> bytes:
-    """What a brief look comes to."""
+    """Return the answer to a brief look."""
     return json.dumps({**IN_SYNC, "system": None, "timeline": None, **changes}).encode()
 
 
-def test_a_brief_look_is_enough_after_a_whole_one_and_reads_the_same() -> None:
+def test_a_brief_look_after_a_full_look_gives_the_same_lag() -> None:
     meter = LagMeter()
     whole = read(meter, 0.0)
     assert [LagMeter().brief, meter.brief] == [False, True]
@@ -340,7 +340,7 @@ def test_a_brief_look_is_enough_after_a_whole_one_and_reads_the_same() -> None:
     assert meter.read(brief(), 0.0) == whole
     missing = brief(received=1100, receiver=receiver(end=1100))
     assert meter.covers(missing)
-    assert meter.read(missing, 1.0).seconds == pytest.approx(1.2), "the marks from before are still known"
+    assert meter.read(missing, 1.0).seconds == pytest.approx(1.2), "the earlier marks still apply"
 
 
 @pytest.mark.parametrize(
@@ -352,8 +352,8 @@ def test_a_brief_look_is_enough_after_a_whole_one_and_reads_the_same() -> None:
         {"receiver": receiver(timeline=None)},
     ],
 )
-def test_another_server_process_and_a_missing_receiver_need_a_whole_look(change: dict[str, Any]) -> None:
-    """A pooler may lead to another server in the next tick; without a receiver the control file is needed."""
+def test_another_server_process_and_a_missing_receiver_need_a_full_look(change: dict[str, Any]) -> None:
+    """A pooler may switch to another server; without a receiver the control file is needed."""
     meter = LagMeter()
     read(meter, 0.0)
     assert not meter.covers(brief(**change))
@@ -375,8 +375,8 @@ def test_a_look_is_brief_only_if_it_can_be_enough(change: dict[str, Any], enough
     assert meter.brief is enough
 
 
-def test_an_earlier_timeline_of_the_same_server_forgets_nothing() -> None:
-    """Without a receiver only the control file has it, and that is late."""
+def test_an_earlier_timeline_of_the_same_server_discards_no_marks() -> None:
+    """Without a receiver only the control file has the timeline, and it is updated late."""
     meter = LagMeter()
     assert read(meter, 0.0, receiver=receiver(timeline=2)).timeline == 2
     lag = read(meter, 5.0, receiver=None, replay_age=None)
@@ -384,7 +384,7 @@ def test_an_earlier_timeline_of_the_same_server_forgets_nothing() -> None:
     assert lag.timeline == 2
 
 
-def test_marks_of_a_standby_that_shows_an_older_state_than_before_do_not_count() -> None:
+def test_marks_are_ignored_if_the_standby_shows_an_older_state_than_before() -> None:
     meter = LagMeter()
     read(meter, 0.0)
     assert read(meter, 5.0, receiver=None, replayed=900, replay_age=7200.0).seconds == 7200.0
@@ -411,11 +411,11 @@ answers = st.builds(
 
 
 @given(st.lists(answers, max_size=20))
-def test_whatever_servers_say_a_lag_is_never_negative_and_0_only_where_nothing_is_known_to_be_missing(
-    told: list[dict[str, Any]],
+def test_a_lag_is_never_negative_and_0_only_if_no_wal_is_missing(
+    states: list[dict[str, Any]],
 ) -> None:
     meter = LagMeter()
-    for second, answer in enumerate(told):
+    for second, answer in enumerate(states):
         lag = meter.read(json.dumps(answer).encode(), float(second))
         assert lag.seconds is None or lag.seconds >= 0
         if lag.seconds == 0 and lag.standby:

@@ -1,4 +1,4 @@
-"""The replica answers every question of a tick in one snapshot, harmed by none and harming nobody."""
+"""The replica runs all queries of a tick in a snapshot; a failing query affects no other query."""
 
 from __future__ import annotations
 
@@ -38,18 +38,18 @@ NAME = "obscura-poller"
 
 @pytest.fixture
 def make_replica() -> Iterator[Make]:
-    """Make replicas of a DSN, or of a function that returns one; closed at the test's end."""
-    made: list[Replica] = []
+    """Create replicas of a DSN, or of a function that returns a DSN; close them after the test."""
+    replicas: list[Replica] = []
 
     def make(dsn: str | Callable[[], str], **arguments: Any) -> Replica:
         conninfo = dsn if callable(dsn) else lambda: dsn
-        made.append(
+        replicas.append(
             Replica(conninfo, **{"connect_timeout": 5.0, "limits": TransactionLimits(1.0), **arguments})
         )
-        return made[-1]
+        return replicas[-1]
 
     yield make
-    for replica in made:
+    for replica in replicas:
         replica.close()
 
 
@@ -63,8 +63,8 @@ def queries(*sql: str, **fields: Any) -> list[QueryDefinition]:
     return [a_query(f"q{number}", text, **fields) for number, text in enumerate(sql)]
 
 
-def told(answer: Answer) -> object:
-    """The rows of an answer, the SQLSTATE of its error, or why it was skipped."""
+def outcome(answer: Answer) -> object:
+    """Return the rows of an answer, the SQLSTATE of its error, or the reason why it was skipped."""
     assert [answer.rows, answer.error, answer.skipped].count(None) == 2
     if answer.error is not None:
         return answer.error.sqlstate or answer.error.kind
@@ -72,17 +72,17 @@ def told(answer: Answer) -> object:
 
 
 def ask(replica: Replica, *sql: str, **fields: Any) -> list[object]:
-    return [told(answer) for answer in replica.fetch(queries(*sql, **fields))]
+    return [outcome(answer) for answer in replica.fetch(queries(*sql, **fields))]
 
 
-def ask_one(replica: Replica, sql: str, **fields: Any) -> PollError:
+def error_of(replica: Replica, sql: str, **fields: Any) -> PollError:
     (answer,) = replica.fetch(queries(sql, **fields))
     assert answer.error is not None
     return answer.error
 
 
 def session_of(replica: Replica) -> psycopg.Connection:
-    """The session itself, where that is what is looked at."""
+    """Return the connection, for tests of the session."""
     assert replica.connection.is_open
     return replica.connection.connection()
 
@@ -137,7 +137,7 @@ def value(replica: Replica, sql: str) -> tuple[object, dict[str, int]]:
         ("SELECT 1 AS n -- a comment at the end", 1),
     ],
 )
-def test_numbers_arrive_as_the_server_has_them(replica: Replica, sql: str, expected: float | None) -> None:
+def test_numbers_equal_those_of_the_server(replica: Replica, sql: str, expected: float | None) -> None:
     if expected is None:
         assert ask(replica, sql) == [[(b"1",)]]
     else:
@@ -155,18 +155,18 @@ def test_numbers_arrive_as_the_server_has_them(replica: Replica, sql: str, expec
         ("SELECT sum(x) AS n FROM (SELECT 1 AS x WHERE false) AS t", "null"),
     ],
 )
-def test_what_is_no_number_arrives_as_none(replica: Replica, sql: str, reason: str) -> None:
+def test_values_that_are_not_numbers_are_none(replica: Replica, sql: str, reason: str) -> None:
     assert value(replica, sql) == (None, {reason: 1})
 
 
-def test_an_infinite_numeric_arrives_as_none(database: Database, replica: Replica) -> None:
+def test_an_infinite_numeric_is_none(database: Database, replica: Replica) -> None:
     ((version,),) = database.execute("SHOW server_version_num")
     if int(version) < 140000:
-        pytest.skip("numeric has infinity from PostgreSQL 14 on")
+        pytest.skip("numeric has infinity from version 14 on")
     assert value(replica, "SELECT 'Infinity'::numeric AS n") == (None, {"infinite": 1})
 
 
-def test_show_values_table_and_with_are_queries_too(database: Database, replica: Replica) -> None:
+def test_show_values_table_and_with_are_queries(database: Database, replica: Replica) -> None:
     database.execute("CREATE TABLE t (n int); INSERT INTO t VALUES (7)")
     database.replayed()
     sql = ["SHOW server_encoding", "VALUES (1), (2)", "TABLE t", "WITH w AS (TABLE t) TABLE w"]
@@ -175,35 +175,35 @@ def test_show_values_table_and_with_are_queries_too(database: Database, replica:
     ]  # fmt: skip
 
 
-def test_rows_beyond_max_series_are_counted_and_not_kept(replica: Replica) -> None:
+def test_rows_beyond_max_series_are_counted_and_discarded(replica: Replica) -> None:
     (answer,) = replica.fetch(queries("SELECT n FROM generate_series(1, 500000) n", max_series=10))
     assert answer.rows is not None
     assert answer.rows.values == [(str(n).encode(),) for n in range(1, 11)]
     assert answer.rows.beyond == 499_990
 
 
-# --- one tick -----------------------------------------------------------------------------------------
+# --- a tick -------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("count", [1, 3, 200])
-def test_a_tick_is_two_round_trips_however_many_its_queries(
+def test_a_tick_takes_two_round_trips_for_any_number_of_queries(
     database: Database, make_replica: Make, make_proxy: Callable[[int], Proxy], count: int
 ) -> None:
     proxy = make_proxy(port(database.standby_dsn))
     replica = make_replica(proxy.dsn(database.standby_dsn))
     ask(replica, "SELECT 1 AS n")
     proxy.reset_counts()
-    # Held back, no answer comes before the whole burst has left, however many writes that takes.
+    # The delay ensures that the whole burst is sent before the first answer, in any number of writes.
     proxy.delay_down = 0.3
     sql = [f"SELECT {n} AS n" for n in range(count)]
     assert ask(replica, *sql) == [[(str(n).encode(),)] for n in range(count)]
     assert (proxy.connections, proxy.round_trips) == (0, 2)
 
 
-def test_a_tick_asks_the_server_nothing_that_it_knows_or_does_not_need(
+def test_a_tick_asks_the_server_only_for_facts_that_are_needed_and_unknown(
     database: Database, make_replica: Make, make_proxy: Callable[[int], Proxy]
 ) -> None:
-    """What is sent is counted, in bytes, of the second and third tick of a connection."""
+    """The sent bytes of the second and third tick of a connection are counted."""
     proxy = make_proxy(port(database.standby_dsn))
 
     def sent(**arguments: Any) -> tuple[int, int]:
@@ -224,10 +224,10 @@ def test_a_tick_asks_the_server_nothing_that_it_knows_or_does_not_need(
     assert sent(admission=Admission("false", 60.0, report_lag=False)) == with_lag
 
 
-def test_a_role_that_is_given_more_than_reading_is_noticed_on_a_kept_connection(
+def test_a_privilege_granted_later_is_noticed_on_an_open_connection(
     database: Database, make_replica: Make
 ) -> None:
-    """PostgreSQL lets a GRANT take effect in the sessions that are open."""
+    """In PostgreSQL, a GRANT takes effect in open sessions."""
     role = f"reader_{database.name}"
     database.execute(f"CREATE ROLE {role} LOGIN")
     try:
@@ -245,7 +245,7 @@ def test_a_role_that_is_given_more_than_reading_is_noticed_on_a_kept_connection(
         database.execute(f"DROP OWNED BY {role}; DROP ROLE {role}")
 
 
-def test_a_failing_query_costs_no_other_its_result(replica: Replica) -> None:
+def test_a_failing_query_does_not_affect_the_other_results(replica: Replica) -> None:
     assert ask(
         replica,
         "SELECT 1 AS n", "SELECT 1/0 AS n", "SELECT 2 AS n", "SELECT nope", "SELECT 3 AS n", "SELEC",
@@ -258,7 +258,7 @@ def test_a_failing_query_costs_no_other_its_result(replica: Replica) -> None:
     ]  # fmt: skip
 
 
-def test_a_query_that_takes_too_long_is_ended_by_its_own_timeout(replica: Replica) -> None:
+def test_a_query_that_takes_too_long_is_cancelled_by_its_own_timeout(replica: Replica) -> None:
     quick, slow = (
         a_query("quick", "SELECT pg_sleep(20)", timeout=0.2),
         a_query("slow", "SELECT pg_sleep(0.6), 1 AS n"),
@@ -266,10 +266,12 @@ def test_a_query_that_takes_too_long_is_ended_by_its_own_timeout(replica: Replic
     first, second = replica.fetch([quick, slow])
     assert first.error is not None
     assert (first.error.kind, first.error.sqlstate) == ("timeout", "57014")
-    assert second.rows is not None, "its own timeout is the default, and the first one's does not last"
+    assert second.rows is not None, (
+        "its own timeout is the default, and that of the first query does not remain"
+    )
 
 
-def test_a_lock_on_the_primary_costs_only_the_query_that_needs_it(
+def test_a_lock_on_the_primary_fails_only_the_query_that_needs_it(
     database: Database, make_replica: Make
 ) -> None:
 
@@ -288,7 +290,7 @@ def test_a_lock_on_the_primary_costs_only_the_query_that_needs_it(
                 "55P03",
                 [(b"0",)],
             ]
-            error = ask_one(replica, count + "locked")
+            error = error_of(replica, count + "locked")
             assert error.kind == "timeout"
             assert error.hint is not None
             assert "POLLER_LOCK_TIMEOUT" in error.hint
@@ -309,11 +311,13 @@ def test_all_queries_of_a_tick_see_one_snapshot(database: Database, make_replica
             queries("SELECT count(*) AS n FROM t", "SELECT pg_sleep(1.5)", "SELECT count(*) AS n FROM t"),
             write,
         )
-        assert told(after) == told(before)
-        assert ask(replica, "SELECT count(*) AS n FROM t") != [told(before)], "the next tick sees the new row"
+        assert outcome(after) == outcome(before)
+        assert ask(replica, "SELECT count(*) AS n FROM t") != [outcome(before)], (
+            "the next tick sees the new row"
+        )
 
 
-def test_a_tick_whose_listener_broke_does_not_lend_its_snapshot_to_the_next(
+def test_a_tick_whose_listener_raised_does_not_pass_its_snapshot_to_the_next(
     database: Database, make_replica: Make
 ) -> None:
     def broken(name: str) -> None:
@@ -341,9 +345,9 @@ SETTINGS = {
 }
 
 
-def test_the_bounds_are_in_force_inside_the_tick(replica: Replica) -> None:
-    shown = ask(replica, *[f"SHOW {name}" for name in SETTINGS], timeout=7)
-    assert dict(zip(SETTINGS, shown, strict=True)) == {
+def test_the_limits_apply_inside_the_tick(replica: Replica) -> None:
+    values = ask(replica, *[f"SHOW {name}" for name in SETTINGS], timeout=7)
+    assert dict(zip(SETTINGS, values, strict=True)) == {
         name: [(setting.encode(),)] for name, setting in SETTINGS.items()
     }
 
@@ -352,17 +356,17 @@ def test_nothing_of_a_tick_outlives_its_transaction(replica: Replica) -> None:
     poisons = [f"SELECT set_config('{name}', '0', false)" for name in ("statement_timeout", "lock_timeout")]
     ask(replica, "SELECT set_config('default_transaction_read_only', 'off', false)", *poisons)
     connection = session_of(replica)
-    left = {name: connection.execute(f"SHOW {name}".encode()).fetchone() for name in SETTINGS}
-    assert left["statement_timeout"] == ("0",)
-    assert left["lock_timeout"] == ("0",)
-    assert left["idle_in_transaction_session_timeout"] == ("0",)
-    assert left["client_connection_check_interval"] == ("0",)
-    assert left["transaction_isolation"] == ("read committed",)
-    assert left["default_transaction_read_only"] == ("on",)
+    settings = {name: connection.execute(f"SHOW {name}".encode()).fetchone() for name in SETTINGS}
+    assert settings["statement_timeout"] == ("0",)
+    assert settings["lock_timeout"] == ("0",)
+    assert settings["idle_in_transaction_session_timeout"] == ("0",)
+    assert settings["client_connection_check_interval"] == ("0",)
+    assert settings["transaction_isolation"] == ("read committed",)
+    assert settings["default_transaction_read_only"] == ("on",)
 
 
 @pytest.mark.parametrize("snapshot", [True, False])
-def test_what_the_last_query_set_or_notified_is_undone(
+def test_settings_and_notifications_of_the_last_query_are_rolled_back(
     database: Database, make_replica: Make, *, snapshot: bool
 ) -> None:
     replica = make_replica(database.primary_dsn)
@@ -372,21 +376,23 @@ def test_what_the_last_query_set_or_notified_is_undone(
             ask(replica, f"SELECT set_config('{name}', '{value}', false)", snapshot=snapshot)
         ask(replica, "SELECT pg_notify('heard', 'ours')", snapshot=snapshot)
         listener.execute("NOTIFY heard, 'the end'")
-        assert [one.payload for one in listener.notifies(timeout=30, stop_after=1)] == ["the end"]
-    left = [session_of(replica).execute(f"SHOW {name}".encode()).fetchone() for name in SETTINGS]
+        assert [notification.payload for notification in listener.notifies(timeout=30, stop_after=1)] == [
+            "the end"
+        ]
+    settings = [session_of(replica).execute(f"SHOW {name}".encode()).fetchone() for name in SETTINGS]
     ((work_mem,),) = session_of(replica).execute("SHOW work_mem").fetchall()
-    assert dict(zip(SETTINGS, left, strict=True))["default_transaction_read_only"] == ("on",)
+    assert dict(zip(SETTINGS, settings, strict=True))["default_transaction_read_only"] == ("on",)
     assert work_mem != "99MB"
 
 
-def test_one_query_cannot_take_the_bounds_from_the_next(replica: Replica) -> None:
+def test_a_query_cannot_remove_the_limits_of_the_next(replica: Replica) -> None:
     loosened = "SELECT set_config('lock_timeout', '0', {0}), set_config('statement_timeout', '0', {0})"
     sql = [loosened.format("false"), "SHOW lock_timeout", loosened.format("true"), "SHOW statement_timeout"]
-    told = ask(replica, *sql, timeout=9)
-    assert (told[1], told[3]) == ([(b"1s",)], [(b"9s",)])
+    answers = ask(replica, *sql, timeout=9)
+    assert (answers[1], answers[3]) == ([(b"1s",)], [(b"9s",)])
 
 
-def test_the_options_of_the_user_are_kept_beside_ours(
+def test_options_of_the_user_are_combined_with_those_of_the_poller(
     database: Database, make_replica: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PGOPTIONS", "-c search_path=from_env")
@@ -398,15 +404,15 @@ def test_the_options_of_the_user_are_kept_beside_ours(
     replica = make_replica(
         make_conninfo(database.standby_dsn, options="-c search_path=mine", application_name="me")
     )
-    shown = ask(replica, *[f"SHOW {name}" for name in ("search_path", "application_name")])
-    assert shown == [[(b"mine",)], [(b"me",)]]
+    values = ask(replica, *[f"SHOW {name}" for name in ("search_path", "application_name")])
+    assert values == [[(b"mine",)], [(b"me",)]]
     assert ask(replica, "SHOW default_transaction_read_only") == [[(b"on",)]]
 
 
-def test_the_time_of_each_query_is_its_own(replica: Replica) -> None:
+def test_each_query_has_its_own_duration(replica: Replica) -> None:
     before = time.time()
     first, slow, last = replica.fetch(queries("SELECT 1 AS n", "SELECT pg_sleep(0.5)", "SELECT 2 AS n"))
-    # Taken when answers are read, so that a machine that is busy shifts a part of one to the one before.
+    # Measured when answers are read, so a busy machine may add a part of a duration to the previous query.
     assert first.duration + slow.duration >= 0.5
     assert slow.duration > last.duration
     assert first.at == slow.at == last.at
@@ -464,7 +470,7 @@ def test_a_query_that_writes_changes_nothing_on_a_primary(
 @pytest.mark.parametrize(
     "end", ["COMMIT", "ROLLBACK", "COMMIT AND CHAIN", "ROLLBACK TO SAVEPOINT tick", "RELEASE SAVEPOINT tick"]
 )
-def test_a_query_that_ends_the_transaction_does_not_set_free_what_follows(
+def test_a_query_that_ends_the_transaction_does_not_lift_the_limits_of_the_next(
     written: Database, make_replica: Make, end: str
 ) -> None:
     replica = make_replica(written.primary_dsn)
@@ -481,27 +487,27 @@ def test_a_query_that_ends_the_transaction_does_not_set_free_what_follows(
     )
     assert eventually(lambda: all(state == "idle" for state, _ in backends(written, written.primary_dsn)))
     assert untouched(written)
-    assert ask(replica, "SELECT n FROM t") == [[(b"1",)]], "the next tick is in order"
+    assert ask(replica, "SELECT n FROM t") == [[(b"1",)]], "the next tick succeeds"
 
 
-def test_each_query_has_its_own_timeout_whatever_the_others_have_and_do(replica: Replica) -> None:
-    shown = "SELECT setting::int FROM pg_settings WHERE name = 'statement_timeout'"
+def test_each_query_has_its_own_timeout_independent_of_the_others(replica: Replica) -> None:
+    show = "SELECT setting::int FROM pg_settings WHERE name = 'statement_timeout'"
     wild = "SELECT set_config('statement_timeout', '0', false)"
-    wanted = [
+    definitions = [
         a_query(f"q{number}", sql, timeout=timeout)
         for number, (sql, timeout) in enumerate(
-            [(shown, 9), (shown, 5), (wild, 5), (shown, 5), ("SELECT 1/0", 7), (shown, 5), (shown, 7)]
+            [(show, 9), (show, 5), (wild, 5), (show, 5), ("SELECT 1/0", 7), (show, 5), (show, 7)]
         )
     ]
-    answers = replica.fetch(wanted)
-    told = [answer.rows.values[0][0] if answer.rows else None for answer in answers]
-    assert told == [b"9000", b"5000", b"0", b"5000", None, b"5000", b"7000"]
+    answers = replica.fetch(definitions)
+    values = [answer.rows.values[0][0] if answer.rows else None for answer in answers]
+    assert values == [b"9000", b"5000", b"0", b"5000", None, b"5000", b"7000"]
 
 
 # --- requirements -------------------------------------------------------------------------------------
 
 
-def test_what_is_not_met_is_skipped_without_an_error_on_the_server(
+def test_a_query_with_an_unmet_requirement_is_skipped_without_an_error_on_the_server(
     database: Database, make_replica: Make, cluster: Cluster
 ) -> None:
     database.execute("CREATE TABLE users (id int)")
@@ -511,15 +517,19 @@ def test_what_is_not_met_is_skipped_without_an_error_on_the_server(
         {"role": "primary"}, {"server_version": ">=99"}, {"extensions": [marker]}, {"columns": {marker: []}},
         {"columns": {"users": ["id", "size"]}}, {"columns": {f"a.b.{marker}": []}},
     ]  # fmt: skip
-    wanted = [a_query(f"q{n}", f"SELECT {marker}", requires=requires) for n, requires in enumerate(needs)]
-    wanted.append(
+    definitions = [
+        a_query(f"q{n}", f"SELECT {marker}", requires=requires) for n, requires in enumerate(needs)
+    ]
+    definitions.append(
         a_query(
             "met", "SELECT id AS n FROM users", requires={"role": "standby", "columns": {"users": ["id"]}}
         )
     )
     before = cluster.standby.log_path.stat().st_size
-    told_of = {answer.query.name: told(answer) for answer in make_replica(database.standby_dsn).fetch(wanted)}
-    reasons = [told_of[f"q{n}"] for n in range(len(needs))]
+    outcomes = {
+        answer.query.name: outcome(answer) for answer in make_replica(database.standby_dsn).fetch(definitions)
+    }
+    reasons = [outcomes[f"q{n}"] for n in range(len(needs))]
     assert reasons[0] == "needs a primary, this server is a standby"
     assert str(reasons[1]).startswith("needs server version >=99, this server has ")
     assert reasons[2:] == [
@@ -528,22 +538,20 @@ def test_what_is_not_met_is_skipped_without_an_error_on_the_server(
         "column users.size does not exist",
         f"relation a.b.{marker} does not exist",
     ]
-    assert told_of["met"] == []
+    assert outcomes["met"] == []
     with cluster.standby.log_path.open() as log:
         log.seek(before)
         assert "ERROR" not in log.read()
 
 
-def test_a_schema_that_may_not_be_used_costs_only_its_own_query(
-    database: Database, make_replica: Make
-) -> None:
+def test_a_schema_without_usage_affects_only_its_own_query(database: Database, make_replica: Make) -> None:
     role = f"reader_{database.name}"
     database.execute(f"CREATE ROLE {role} LOGIN; CREATE SCHEMA private; CREATE TABLE private.t (n int)")
     database.replayed()
     try:
         replica = make_replica(make_conninfo(database.standby_dsn, user=role))
         barred = a_query("barred", "SELECT n FROM private.t", requires={"columns": {"private.t": ["n"]}})
-        assert [told(answer) for answer in replica.fetch([barred, *queries("SELECT 1 AS n")])] == [
+        assert [outcome(answer) for answer in replica.fetch([barred, *queries("SELECT 1 AS n")])] == [
             "column private.t.n may not be read; GRANT SELECT on it, and USAGE on its schema",
             [(b"1",)],
         ]
@@ -552,7 +560,7 @@ def test_a_schema_that_may_not_be_used_costs_only_its_own_query(
         database.execute(f"DROP ROLE {role}")
 
 
-def test_a_tick_of_skipped_queries_alone_is_answered(replica: Replica) -> None:
+def test_a_tick_of_only_skipped_queries_is_answered(replica: Replica) -> None:
     (answer,) = replica.fetch(queries("SELECT 1 AS n", requires={"columns": {"nowhere": []}}))
     assert (str(answer.skipped), answer.duration) == ("relation nowhere does not exist", 0.0)
     assert replica.fetch([]) == []
@@ -561,10 +569,10 @@ def test_a_tick_of_skipped_queries_alone_is_answered(replica: Replica) -> None:
 # --- interruption -------------------------------------------------------------------------------------
 
 
-def test_an_interrupted_burst_is_cancelled_whole_and_leaves_no_backend(
+def test_an_interrupted_burst_is_cancelled_completely_and_leaves_no_backend(
     database: Database, make_replica: Make
 ) -> None:
-    # So that only our cancel ends it.
+    # Only the cancel request can end the query.
     replica = make_replica(database.standby_dsn, limits=TransactionLimits(1.0, connection_check=100.0))
     sleeps = [f"SELECT pg_sleep({n})" for n in (30, 31, 32)]
     answers: list[object] = []
@@ -575,7 +583,7 @@ def test_an_interrupted_burst_is_cancelled_whole_and_leaves_no_backend(
     asking.join()
     assert answers == [[(b"1",)], "cancelled", "cancelled", "cancelled"]
     assert eventually(lambda: backends(database, database.standby_dsn) == [])
-    assert ask(replica, "SELECT 1 AS n") == ["cancelled"], "and nothing is begun any more"
+    assert ask(replica, "SELECT 1 AS n") == ["cancelled"], "no query is started"
     assert backends(database, database.standby_dsn) == []
 
 
@@ -585,7 +593,7 @@ def test_an_interrupt_before_the_first_tick_opens_no_connection(replica: Replica
     assert not replica.connection.is_open
 
 
-def test_an_interrupt_after_the_end_harms_nobody(database: Database) -> None:
+def test_an_interrupt_after_close_has_no_effect(database: Database) -> None:
     replica = Replica(lambda: database.standby_dsn, connect_timeout=5, limits=TransactionLimits(1))
     assert ask(replica, "SELECT 1 AS n") == [[(b"1",)]]
     replica.close()
@@ -609,10 +617,10 @@ def test_the_server_ends_the_query_of_a_poller_that_was_killed(
     assert eventually(lambda: backends(database, database.standby_dsn) == [], 30.0)
 
 
-# --- the connection's life ----------------------------------------------------------------------------
+# --- reuse and loss of the connection -----------------------------------------------------------------
 
 
-def test_a_kept_connection_is_used_again_and_rest_closes_it_before_a_long_pause(
+def test_an_open_connection_is_reused_and_rest_closes_it_before_a_long_pause(
     database: Database, replica: Replica
 ) -> None:
     pid = ask(replica, "SELECT pg_backend_pid() AS n")
@@ -623,7 +631,7 @@ def test_a_kept_connection_is_used_again_and_rest_closes_it_before_a_long_pause(
     assert ask(replica, "SELECT pg_backend_pid() AS n") != pid
 
 
-def test_a_connection_that_died_between_two_ticks_costs_no_answer(
+def test_a_connection_that_failed_between_two_ticks_loses_no_answer(
     database: Database, replica: Replica
 ) -> None:
     assert ask(replica, "SELECT 1 AS n") == [[(b"1",)]]
@@ -635,7 +643,7 @@ def test_a_connection_that_died_between_two_ticks_costs_no_answer(
 
 
 @pytest.mark.parametrize("mode", ["fast", "immediate"])
-def test_a_server_restarted_between_two_ticks_costs_no_answer(
+def test_a_server_restart_between_two_ticks_loses_no_answer(
     own_cluster: Cluster, make_replica: Make, mode: Any
 ) -> None:
     replica = make_replica(own_cluster.standby.dsn())
@@ -648,7 +656,7 @@ def test_a_server_restarted_between_two_ticks_costs_no_answer(
     assert ask(replica, "SELECT 1 AS n") == [[(b"1",)]]
 
 
-def test_a_backend_that_is_terminated_in_the_middle_says_so_and_the_next_tick_is_fine(
+def test_a_backend_terminated_during_a_tick_is_reported_and_the_next_tick_succeeds(
     database: Database, replica: Replica
 ) -> None:
     def terminate() -> None:
@@ -663,34 +671,34 @@ def test_a_backend_that_is_terminated_in_the_middle_says_so_and_the_next_tick_is
     killer.start()
     first, *others = replica.fetch(queries("SELECT 1 AS n", "SELECT pg_sleep(30)", "SELECT 2 AS n"))
     killer.join()
-    assert told(first) == [(b"1",)]
+    assert outcome(first) == [(b"1",)]
     assert [(answer.error.kind, answer.error.sqlstate) for answer in others if answer.error] == [
         ("unavailable", "57P01")
     ] * 2
-    assert others[1].duration == 0.0, "it never came to its turn"
+    assert others[1].duration == 0.0, "it was not run"
     assert ask(replica, "SELECT 1 AS n") == [[(b"1",)]]
 
 
-def test_a_connection_cut_in_the_middle_is_unavailable_and_the_next_tick_is_fine(
+def test_a_connection_cut_during_a_tick_is_unavailable_and_the_next_tick_succeeds(
     database: Database, make_replica: Make, make_proxy: Callable[[int], Proxy]
 ) -> None:
     proxy = make_proxy(port(database.standby_dsn))
     replica = make_replica(proxy.dsn(database.standby_dsn))
-    asked = queries("SELECT 1 AS n", "SELECT pg_sleep(30)", "SELECT 2 AS n")
-    answers = replica.fetch(asked, lambda name: proxy.cut() if name == "q0" else None)
-    assert [told(answer) for answer in answers] == [[(b"1",)], "unavailable", "unavailable"]
+    definitions = queries("SELECT 1 AS n", "SELECT pg_sleep(30)", "SELECT 2 AS n")
+    answers = replica.fetch(definitions, lambda name: proxy.cut() if name == "q0" else None)
+    assert [outcome(answer) for answer in answers] == [[(b"1",)], "unavailable", "unavailable"]
     assert ask(replica, "SELECT 1 AS n") == [[(b"1",)]]
 
 
-def test_a_server_that_hangs_ends_by_patience_and_the_connection_is_closed(
+def test_a_server_that_hangs_is_abandoned_after_the_patience_and_the_connection_closed(
     database: Database, make_replica: Make, make_proxy: Callable[[int], Proxy]
 ) -> None:
     proxy = make_proxy(port(database.standby_dsn))
     limits = TransactionLimits(1.0, patience=0.5)
     replica = make_replica(proxy.dsn(database.standby_dsn), limits=limits)
-    asked = queries("SELECT 1 AS n", "SELECT pg_sleep(0.3)", "SELECT 2 AS n", timeout=0.5)
-    first, *others = replica.fetch(asked, lambda name: proxy.hang() if name == "q0" else None)
-    assert told(first) == [(b"1",)]
+    definitions = queries("SELECT 1 AS n", "SELECT pg_sleep(0.3)", "SELECT 2 AS n", timeout=0.5)
+    first, *others = replica.fetch(definitions, lambda name: proxy.hang() if name == "q0" else None)
+    assert outcome(first) == [(b"1",)]
     late = [answer.error for answer in others]
     assert [error.kind for error in late if error] == ["unavailable"] * 2
     assert late[0] is not None
@@ -700,7 +708,7 @@ def test_a_server_that_hangs_ends_by_patience_and_the_connection_is_closed(
     assert ask(replica, "SELECT 1 AS n") == [[(b"1",)]]
 
 
-def test_a_frozen_backend_ends_by_patience_and_the_next_tick_is_fine(
+def test_a_frozen_backend_is_abandoned_after_the_patience_and_the_next_tick_succeeds(
     own_cluster: Cluster, make_replica: Make
 ) -> None:
     replica = make_replica(own_cluster.standby.dsn(), limits=TransactionLimits(1.0, patience=0.5))
@@ -715,8 +723,8 @@ def test_a_frozen_backend_ends_by_patience_and_the_next_tick_is_fine(
             assert eventually(lambda: stat.read_text().rpartition(")")[2].split()[0] in "Tt")
 
     try:
-        asked = queries("SELECT 1 AS n", "SELECT pg_sleep(0.4)", "SELECT 2 AS n", timeout=0.5)
-        answers = [told(answer) for answer in replica.fetch(asked, freeze)]
+        definitions = queries("SELECT 1 AS n", "SELECT pg_sleep(0.4)", "SELECT 2 AS n", timeout=0.5)
+        answers = [outcome(answer) for answer in replica.fetch(definitions, freeze)]
         assert answers == [[(b"1",)], "unavailable", "unavailable"]
         assert not replica.connection.is_open
         assert ask(replica, "SELECT 1 AS n") == [[(b"1",)]]
@@ -734,7 +742,7 @@ def failure(replica: Replica) -> PollError:
 
 
 def no_secret(error: BaseException) -> bool:
-    """Whether the password is in no text of the error, nor in an error that it brings along."""
+    """Return whether neither the error nor an error in its chain contains the password."""
     chain = [error, *filter(None, [error.__cause__, error.__context__])]
     return not any("hunter" in text for e in chain for text in (str(e), repr(e), repr(vars(e))))
 
@@ -750,30 +758,28 @@ def test_a_refused_connection_is_unavailable(make_replica: Make, make_proxy: Cal
     assert no_secret(error)
 
 
-def test_a_failure_leaves_nothing_that_only_pythons_collector_could_free(
-    make_replica: Make, make_proxy: Callable[[int], Proxy]
-) -> None:
-    """The daemon has it look seldom; an error that leads back to itself holds all that was on its way."""
+def test_a_failure_leaves_no_reference_cycle(make_replica: Make, make_proxy: Callable[[int], Proxy]) -> None:
+    """Python's garbage collector rarely runs in the daemon, so a reference cycle would stay in memory."""
     proxy = make_proxy(1)
     proxy.refuse()
     replica = make_replica(f"postgresql://u@127.0.0.1:{proxy.port}/x")
 
     def errors() -> int:
-        return sum(issubclass(type(one), psycopg.Error | PollError) for one in gc.get_objects())
+        return sum(issubclass(type(item), psycopg.Error | PollError) for item in gc.get_objects())
 
     gc.collect()
     gc.disable()
     try:
         before = errors()
-        kept = failure(replica)
+        error = failure(replica)
         assert errors() == before + 1
-        del kept
+        del error
         assert errors() == before
     finally:
         gc.enable()
 
 
-def test_an_unknown_database_or_role_is_unavailable_in_the_servers_words(
+def test_an_unknown_database_or_role_is_unavailable_with_the_servers_message(
     database: Database, make_replica: Make
 ) -> None:
     for changed, words in (
@@ -786,7 +792,7 @@ def test_an_unknown_database_or_role_is_unavailable_in_the_servers_words(
         assert no_secret(error)
 
 
-def test_a_wrong_password_is_unavailable_and_not_told(
+def test_a_wrong_password_is_unavailable_and_not_shown(
     make_cluster: Callable[..., Cluster], make_replica: Make
 ) -> None:
     cluster = make_cluster()
@@ -810,7 +816,7 @@ def test_a_wrong_password_is_unavailable_and_not_told(
     assert 'password authentication failed for user "guarded"' in error.message
     assert no_secret(error)
     passwords.reverse()
-    assert ask(replica, "SELECT 1 AS n") == [[(b"1",)]], "the password is asked for at each connect"
+    assert ask(replica, "SELECT 1 AS n") == [[(b"1",)]], "the password is read at each connect"
 
 
 def failure_or_none(replica: Replica) -> PollError | None:
@@ -828,8 +834,8 @@ def failure_or_none(replica: Replica) -> PollError | None:
 )
 def test_a_parameter_of_another_driver_is_named(make_replica: Make, conninfo: str, names: str) -> None:
     error = failure(make_replica(conninfo))
-    one = names.startswith("parameter ")
-    verb, them = ("belongs", "it") if one else ("belong", "them")
+    single = names.startswith("parameter ")
+    verb, them = ("belongs", "it") if single else ("belong", "them")
     assert error.message == (
         f"libpq does not know the {names} of the connection string, which {verb} to another driver"
     )
@@ -849,7 +855,7 @@ def test_a_parameter_of_another_driver_is_named(make_replica: Make, conninfo: st
         "postgresql://u:hunter/2@127.0.0.1/x": "its password has an @ or / that is not escaped",
     }.items(),
 )
-def test_what_libpq_does_not_understand_is_named_if_it_is_no_secret(
+def test_an_invalid_part_of_the_connection_string_is_named_unless_it_may_be_secret(
     make_replica: Make, conninfo: str, fault: str
 ) -> None:
     error = failure(make_replica(conninfo))
@@ -868,7 +874,7 @@ def test_what_libpq_does_not_understand_is_named_if_it_is_no_secret(
         "postgresql://u:p@127.0.0.1:hunter/x",
     ],
 )
-def test_a_connection_string_that_is_none_is_not_repeated(make_replica: Make, conninfo: str) -> None:
+def test_an_invalid_connection_string_is_not_repeated(make_replica: Make, conninfo: str) -> None:
     error = failure(make_replica(conninfo))
     assert (error.kind, error.message) == ("unavailable", "libpq does not understand the connection string")
     assert error.hint is not None

@@ -1,4 +1,4 @@
-"""A session leads to a fit host of several, by the secrets of this moment, and trusts only whom it should."""
+"""A session uses a suitable host of several, current secrets, and only trusted servers."""
 
 from __future__ import annotations
 
@@ -41,19 +41,19 @@ QUERY = a_query("q", "SELECT 1 AS n")
 
 
 @dataclass
-class Asked:
-    """A replica, and what it has seen."""
+class Asker:
+    """A replica, and the servers that it has used."""
 
     replica: Replica
-    seen: list[ServerInfo] = field(default_factory=list)
+    servers: list[ServerInfo] = field(default_factory=list)
 
     def __call__(self) -> str:
-        """Ask once; say where the answer came from, or what was wrong."""
+        """Run a query; return the role and port of the server, or the error message."""
         (answer,) = self.replica.fetch([QUERY])
         if answer.error is not None:
             return answer.error.message
         assert answer.rows is not None
-        return f"{self.seen[-1].role} {self.seen[-1].port}"
+        return f"{self.servers[-1].role} {self.servers[-1].port}"
 
     def error(self) -> PollError:
         (answer,) = self.replica.fetch([QUERY])
@@ -61,41 +61,41 @@ class Asked:
         return answer.error
 
 
-Make = Callable[..., Asked]
+Make = Callable[..., Asker]
 
 
 @pytest.fixture
-def asked() -> Iterator[Make]:
-    """Make replicas of a DSN, or of a function that returns one."""
-    made: list[Asked] = []
+def make_asker() -> Iterator[Make]:
+    """Create replicas of a DSN, or of a function that returns a DSN."""
+    askers: list[Asker] = []
 
-    def make(dsn: str | Callable[[], str], **arguments: Any) -> Asked:
-        seen: list[ServerInfo] = []
+    def make(dsn: str | Callable[[], str], **arguments: Any) -> Asker:
+        servers: list[ServerInfo] = []
         replica = Replica(
             dsn if callable(dsn) else lambda: dsn,
             **{
                 "connect_timeout": 5.0,
                 "limits": TransactionLimits(1.0),
-                "on_server_info": seen.append,
+                "on_server_info": servers.append,
                 **arguments,
             },
         )
-        made.append(Asked(replica, seen))
-        return made[-1]
+        askers.append(Asker(replica, servers))
+        return askers[-1]
 
     yield make
-    for one in made:
-        one.replica.close()
+    for asker in askers:
+        asker.replica.close()
 
 
 def hosts(*ports: int, **more: str) -> str:
-    """A keyword string with several hosts."""
+    """Return a keyword string with several hosts."""
     named = {"host": ",".join([LOOPBACK] * len(ports)), "port": ",".join(map(str, ports))}
     return make_conninfo(dbname="postgres", user="postgres", **named, **more)
 
 
 def uri(*ports: int, **more: str) -> str:
-    """A URI with several hosts."""
+    """Return a URI with several hosts."""
     named = "&".join(f"{name}={value}" for name, value in more.items())
     return f"postgresql://postgres@{','.join(f'{LOOPBACK}:{port}' for port in ports)}/postgres?{named}"
 
@@ -106,79 +106,81 @@ def uri(*ports: int, **more: str) -> str:
 @pytest.mark.every_version
 @pytest.mark.parametrize("write", [hosts, uri])
 @pytest.mark.parametrize(
-    ("wanted", "role"),
+    ("target", "role"),
     [
         ("any", "primary"), ("standby", "standby"), ("prefer-standby", "standby"), ("read-only", "standby"),
         ("primary", "primary"), ("read-write", "primary"),
     ],
 )  # fmt: skip
-def test_the_host_that_is_fit_is_found_among_several(
-    cluster: Cluster, asked: Make, write: Callable[..., str], wanted: str, role: str
+def test_the_suitable_host_of_several_is_used(
+    cluster: Cluster, make_asker: Make, write: Callable[..., str], target: str, role: str
 ) -> None:
     ports = {"primary": cluster.primary.port, "standby": cluster.standby.port}
-    assert asked(write(*ports.values(), target_session_attrs=wanted))() == f"{role} {ports[role]}"
+    assert make_asker(write(*ports.values(), target_session_attrs=target))() == f"{role} {ports[role]}"
 
 
 @pytest.mark.every_version
-def test_where_only_a_standby_will_do_a_primary_alone_is_refused(cluster: Cluster, asked: Make) -> None:
-    error = asked(hosts(cluster.primary.port, target_session_attrs="standby")).error()
+def test_a_primary_is_refused_if_only_a_standby_is_allowed(cluster: Cluster, make_asker: Make) -> None:
+    error = make_asker(hosts(cluster.primary.port, target_session_attrs="standby")).error()
     assert error.kind == "unavailable"
     assert "not in hot standby mode" in error.message
 
 
 @pytest.mark.parametrize("fault", ["refuse", "hang"])
-def test_a_first_host_that_is_down_or_hangs_costs_no_answer(
-    cluster: Cluster, asked: Make, make_proxy: Callable[[int], Proxy], fault: str
+def test_a_first_host_that_is_down_or_hangs_loses_no_answer(
+    cluster: Cluster, make_asker: Make, make_proxy: Callable[[int], Proxy], fault: str
 ) -> None:
     proxy = make_proxy(cluster.standby.port)
     getattr(proxy, fault)()
-    ask = asked(hosts(proxy.port, cluster.standby.port, target_session_attrs="standby"), connect_timeout=2.0)
+    ask = make_asker(
+        hosts(proxy.port, cluster.standby.port, target_session_attrs="standby"), connect_timeout=2.0
+    )
     assert ask() == f"standby {cluster.standby.port}"
     if fault == "hang":
-        assert proxy.connections == 1, "it was tried"
+        assert proxy.connections == 1, "the first host was tried"
 
 
-def test_the_tick_after_a_failover_is_on_another_host_and_the_log_says_which(
-    make_cluster: Callable[..., Cluster], asked: Make, caplog: pytest.LogCaptureFixture
+def test_the_tick_after_a_failover_uses_another_host_and_the_log_names_it(
+    make_cluster: Callable[..., Cluster], make_asker: Make, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO", logger="poller.postgres.server_tracker")
     cluster = make_cluster()
     primary, standby = cluster.primary.port, cluster.standby.port
     tracker = ServerTracker(60.0)
-    ask = asked(hosts(primary, standby, target_session_attrs="prefer-standby"))
-    seen = ask.seen
+    ask = make_asker(hosts(primary, standby, target_session_attrs="prefer-standby"))
+    servers = ask.servers
 
-    def told() -> list[str]:
-        tracker.record(seen[-1])
+    def new_messages() -> list[str]:
+        tracker.record(servers[-1])
         messages = [record.getMessage() for record in caplog.records]
         caplog.clear()
         return messages
 
     assert ask() == f"standby {standby}"
-    assert told() == [f"polling the standby {LOOPBACK}:{standby}"]
+    assert new_messages() == [f"polling the standby {LOOPBACK}:{standby}"]
     cluster.standby.stop()
     assert ask() == f"primary {primary}", "the very next tick"
-    assert told() == [
+    assert new_messages() == [
         f"polling another server: the primary {LOOPBACK}:{primary} instead of {LOOPBACK}:{standby}"
     ]
     cluster.standby.start()
-    assert ask() == f"standby {standby}", "a second choice is not kept"
-    assert told() == [
+    assert ask() == f"standby {standby}", "a less suitable host is left when possible"
+    assert new_messages() == [
         f"polling another server: the standby {LOOPBACK}:{standby} instead of {LOOPBACK}:{primary}"
     ]
     cluster.primary.stop("immediate")
     cluster.standby.execute("SELECT pg_promote()")
     assert ask() == f"primary {standby}"
-    (promoted,) = told()
+    (promoted,) = new_messages()
     assert promoted == f"{LOOPBACK}:{standby} is a primary now, was a standby"
-    assert seen[-1].timeline == 2
+    assert servers[-1].timeline == 2
 
 
-def test_a_kept_connection_to_a_standby_that_is_promoted_is_given_up_for_a_fit_one(
-    make_cluster: Callable[..., Cluster], cluster: Cluster, asked: Make
+def test_an_open_connection_to_a_promoted_standby_is_replaced_by_a_suitable_host(
+    make_cluster: Callable[..., Cluster], cluster: Cluster, make_asker: Make
 ) -> None:
     other = make_cluster()
-    ask = asked(hosts(other.standby.port, cluster.standby.port, target_session_attrs="prefer-standby"))
+    ask = make_asker(hosts(other.standby.port, cluster.standby.port, target_session_attrs="prefer-standby"))
     assert ask() == f"standby {other.standby.port}"
     other.standby.execute("SELECT pg_promote()")
     assert ask() == f"standby {cluster.standby.port}"
@@ -189,7 +191,7 @@ def test_a_kept_connection_to_a_standby_that_is_promoted_is_given_up_for_a_fit_o
 
 @dataclass
 class Login:
-    """A role that logs in by password, on a standby that asks for one."""
+    """A role that logs in by password on a standby."""
 
     cluster: Cluster
     dsn: str
@@ -217,14 +219,14 @@ def first(login: Login) -> Login:
     return login
 
 
-def answers(ask: Asked) -> bool:
-    """Whether a new connection is let in."""
+def answers(ask: Asker) -> bool:
+    """Return whether a new connection is accepted."""
     ask.replica.rest(1e9)
     return ask().startswith("standby ")
 
 
-def test_a_password_that_rotates_is_read_anew_at_every_connect_wherever_it_stands(
-    first: Login, asked: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_rotating_password_is_read_from_every_source_at_every_connect(
+    first: Login, make_asker: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     url, passfile, token, service = (tmp_path / name for name in ("url", "passfile", "token", "service"))
     for file in (url, passfile, token, service):
@@ -242,10 +244,10 @@ def test_a_password_that_rotates_is_read_anew_at_every_connect_wherever_it_stand
     write("secret-1")
     settings = load({"POLLER_DATABASE_URL_FILE": str(url)})
     ways = {
-        "file of the URL": asked(settings.conninfo),
-        "passfile": asked(make_conninfo(first.dsn, passfile=str(passfile))),
-        "command": asked(first.dsn, password=password_from(f"cat {shlex.quote(str(token))}")),
-        "service": asked("service=here"),
+        "file of the URL": make_asker(settings.conninfo),
+        "passfile": make_asker(make_conninfo(first.dsn, passfile=str(passfile))),
+        "command": make_asker(first.dsn, password=password_from(f"cat {shlex.quote(str(token))}")),
+        "service": make_asker("service=here"),
     }
     assert {way: answers(ask) for way, ask in ways.items()} == dict.fromkeys(ways, True)
     first.set_password("secret-2")
@@ -258,47 +260,47 @@ def test_a_password_that_rotates_is_read_anew_at_every_connect_wherever_it_stand
 
 @pytest.mark.every_version
 @pytest.mark.parametrize("way", ["string", "variable"])
-def test_all_that_a_service_file_says_is_kept(
-    cluster: Cluster, asked: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str
+def test_every_parameter_of_a_service_file_applies(
+    cluster: Cluster, make_asker: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str
 ) -> None:
     service = tmp_path / "service"
     login = f"dbname=postgres\nuser=postgres\nhost={LOOPBACK},{LOOPBACK}\n"
     more = "options=-c search_path=mine\napplication_name=named\ntarget_session_attrs="
     ports = (cluster.standby.port, cluster.primary.port)
     sections = [
-        f"[{wanted}]\n{login}port={','.join(map(str, order))}\n{more}{wanted}\n"
-        for wanted, order in {"read-write": ports, "standby": ports[::-1]}.items()
+        f"[{target}]\n{login}port={','.join(map(str, order))}\n{more}{target}\n"
+        for target, order in {"read-write": ports, "standby": ports[::-1]}.items()
     ]
     service.write_text("".join(sections))
     monkeypatch.setenv("PGSERVICEFILE", str(service))
-    shown = a_query("q", "SELECT current_setting('search_path'), current_setting('application_name')")
-    for wanted, role in {"read-write": "primary", "standby": "standby"}.items():
-        monkeypatch.setenv("PGSERVICE", wanted if way == "variable" else "")
-        ask = asked(f"service={wanted}" if way == "string" else "")
+    settings = a_query("q", "SELECT current_setting('search_path'), current_setting('application_name')")
+    for target, role in {"read-write": "primary", "standby": "standby"}.items():
+        monkeypatch.setenv("PGSERVICE", target if way == "variable" else "")
+        ask = make_asker(f"service={target}" if way == "string" else "")
         assert ask() == f"{role} {getattr(cluster, role).port}"
-        (answer,) = ask.replica.fetch([shown])
+        (answer,) = ask.replica.fetch([settings])
         assert answer.rows is not None
         assert answer.rows.values == [(b"mine", b"named")]
 
 
-def test_a_file_that_is_gone_or_empty_for_a_moment_is_told_and_tried_again(
-    first: Login, asked: Make, tmp_path: Path
+def test_a_missing_or_empty_file_is_reported_and_read_again(
+    first: Login, make_asker: Make, tmp_path: Path
 ) -> None:
     url = tmp_path / "url"
     url.write_text(make_conninfo(first.dsn, password="secret-1"))
-    ask = asked(load({"POLLER_DATABASE_URL_FILE": str(url)}).conninfo)
+    ask = make_asker(load({"POLLER_DATABASE_URL_FILE": str(url)}).conninfo)
     assert answers(ask)
-    for spoil, told in ((url.unlink, "No such file"), (url.touch, "it is empty")):
+    for spoil, problem in ((url.unlink, "No such file"), (url.touch, "it is empty")):
         spoil()
         assert not answers(ask)
         error = ask.error()
-        assert (error.kind, told in error.message) == ("unavailable", True), error.message
+        assert (error.kind, problem in error.message) == ("unavailable", True), error.message
     url.write_text(make_conninfo(first.dsn, password="secret-1"))
     assert answers(ask)
 
 
 @pytest.mark.parametrize(
-    ("command", "told"),
+    ("command", "message"),
     [
         ("nowhere-to-be-found --token", "cannot be run: nowhere-to-be-found: No such file or directory$"),
         ("sh -c 'echo unsaid >&2; echo secret; exit 3'", "ended with exit code 3"),
@@ -311,18 +313,18 @@ def test_a_file_that_is_gone_or_empty_for_a_moment_is_told_and_tried_again(
         ),
     ],
 )
-def test_a_password_command_that_fails_says_how_and_repeats_nothing_of_it(command: str, told: str) -> None:
-    with pytest.raises(PollError, match=told) as raised:
+def test_a_failing_password_command_is_reported_without_its_output(command: str, message: str) -> None:
+    with pytest.raises(PollError, match=message) as raised:
         password_from(command)()
     assert raised.value.kind == "unavailable"
     assert raised.value.hint is not None
     chain = [raised.value, *filter(None, [raised.value.__cause__, raised.value.__context__])]
-    shown = "".join(str(one) + repr(vars(one)) for one in chain)
-    assert "secret" not in shown
-    assert "unsaid" not in shown
+    text = "".join(str(error) + repr(vars(error)) for error in chain)
+    assert "secret" not in text
+    assert "unsaid" not in text
 
 
-def test_a_password_command_that_does_not_end_is_ended(
+def test_a_password_command_that_does_not_end_is_killed(
     tmp_path: Path,
 ) -> None:
     pid = tmp_path / "pid"
@@ -332,21 +334,21 @@ def test_a_password_command_that_does_not_end_is_ended(
         os.kill(int(pid.read_text()), 0)
 
 
-def test_a_password_keeps_its_blanks_and_loses_only_the_line_break() -> None:
+def test_only_the_line_break_is_removed_from_a_password() -> None:
     assert password_from("printf ' a b \\r\\n'")() == " a b "
 
 
-def test_an_interrupt_ends_a_slow_password_command(first: Login, asked: Make, tmp_path: Path) -> None:
-    """The daemon has to be gone within its grace period, whatever the command does."""
+def test_an_interrupt_ends_a_slow_password_command(first: Login, make_asker: Make, tmp_path: Path) -> None:
+    """The daemon must end within its grace period, independently of the command."""
     pid = tmp_path / "pid"
-    ask = asked(first.dsn, password=password_from(f"sh -c 'echo $$ > {pid}; exec sleep 5'"))
-    said: list[str] = []
-    asking = threading.Thread(target=lambda: said.append(ask()))
+    ask = make_asker(first.dsn, password=password_from(f"sh -c 'echo $$ > {pid}; exec sleep 5'"))
+    replies: list[str] = []
+    asking = threading.Thread(target=lambda: replies.append(ask()))
     asking.start()
     assert eventually(lambda: pid.exists() and pid.read_text().strip() != "")
     ask.replica.interrupt()
     asking.join()
-    assert said in (["stop requested"], ["the password command wrote nothing"])
+    assert replies in (["stop requested"], ["the password command wrote nothing"])
     assert ask() == "stop requested"
 
 
@@ -371,7 +373,7 @@ def test_the_daemon_ends_within_its_grace_period_while_the_password_command_hang
 
 @pytest.fixture(scope="module")
 def tls_server(certificates: Certificates) -> Iterator[Cluster]:
-    """A pair whose standby speaks TLS, and wants a client's certificate from the role `certified`."""
+    """A pair whose standby supports TLS, and requires a client certificate from the role `certified`."""
     if not DEBIAN.is_dir():  # the PostgreSQL of the wheel has no TLS
         lacking("PostgreSQL 15 of Debian (apt-get install postgresql-15)")
     with Cluster(DEBIAN) as cluster:
@@ -382,15 +384,15 @@ def tls_server(certificates: Certificates) -> Iterator[Cluster]:
         standby.add_file("tls.key", certificates.server_key.read_bytes())
         standby.add_file("ca.pem", certificates.ca.read_bytes())
         hba = standby.data_dir / "pg_hba.conf"
-        wanted = "hostssl all certified all trust clientcert=verify-ca\nhostnossl all certified all reject\n"
-        hba.write_text(wanted + hba.read_text())
+        rules = "hostssl all certified all trust clientcert=verify-ca\nhostnossl all certified all reject\n"
+        hba.write_text(rules + hba.read_text())
         standby.configure(ssl="on", ssl_cert_file="tls.pem", ssl_key_file="tls.key", ssl_ca_file="ca.pem")
         standby.restart()
         yield cluster
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "message"),
     [
         ({"sslmode": "require"}, None),
         ({"sslmode": "verify-full", "sslrootcert": "ca"}, None),
@@ -404,8 +406,12 @@ def tls_server(certificates: Certificates) -> Iterator[Cluster]:
         ({**CERTIFIED, "sslcert": "stranger", "sslkey": "stranger_key"}, "unknown ca"),
     ],
 )
-def test_tls_is_as_strict_as_it_is_told_to_be(
-    tls_server: Cluster, certificates: Certificates, asked: Make, changes: dict[str, str], told: str | None
+def test_tls_is_as_strict_as_configured(
+    tls_server: Cluster,
+    certificates: Certificates,
+    make_asker: Make,
+    changes: dict[str, str],
+    message: str | None,
 ) -> None:
     files = {"sslrootcert", "sslcert", "sslkey"}
     changes = {
@@ -415,19 +421,19 @@ def test_tls_is_as_strict_as_it_is_told_to_be(
     for name in ("sslkey",):
         if name in changes:
             Path(changes[name]).chmod(0o600)
-    said = asked(make_conninfo(tls_server.standby.dsn(), **changes))()
-    if told is None:
-        assert said == f"standby {tls_server.standby.port}"
+    answer = make_asker(make_conninfo(tls_server.standby.dsn(), **changes))()
+    if message is None:
+        assert answer == f"standby {tls_server.standby.port}"
     else:
-        assert told in said.lower()
+        assert message in answer.lower()
 
 
 @pytest.mark.every_version
-def test_what_the_user_says_of_the_connection_goes_before_our_own_words(
-    database: Database, asked: Make
+def test_connection_parameters_of_the_user_override_those_of_the_poller(
+    database: Database, make_asker: Make
 ) -> None:
     dsn = make_conninfo(database.standby_dsn, application_name="mine", connect_timeout="7")
-    ask = asked(dsn)
+    ask = make_asker(dsn)
     assert ask().startswith("standby ")
     names = database.ask_standby(
         "SELECT application_name FROM pg_stat_activity "
@@ -436,8 +442,8 @@ def test_what_the_user_says_of_the_connection_goes_before_our_own_words(
     assert names == [("mine",)]
 
 
-class AbsurdServer:
-    """Asks for 2^31 iterations of SCRAM, as an hour of computing the proof of a password needs."""
+class ScramServer:
+    """Requests 2^31 iterations of SCRAM, which take an hour of computing."""
 
     def __init__(self) -> None:
         self._listener = socket.create_server((LOOPBACK, 0))
@@ -457,14 +463,14 @@ class AbsurdServer:
         while True:
             client, _ = self._listener.accept()
             self.connections += 1
-            with contextlib.suppress(OSError), client, client.makefile("rb") as said:
-                said.read(struct.unpack("!I", said.read(4))[0] - 4)
+            with contextlib.suppress(OSError), client, client.makefile("rb") as stream:
+                stream.read(struct.unpack("!I", stream.read(4))[0] - 4)
                 self._ask(client, 10, b"SCRAM-SHA-256\0\0")
-                said.read(1)
-                first = said.read(struct.unpack("!I", said.read(4))[0] - 4)
+                stream.read(1)
+                first = stream.read(struct.unpack("!I", stream.read(4))[0] - 4)
                 nonce = first.rpartition(b"r=")[2] + b"server"
                 self._ask(client, 11, b"r=" + nonce + b",s=c2FsdHNhbHQ=,i=2147483647")
-                said.read(1)
+                stream.read(1)
 
     @staticmethod
     def _ask(client: socket.socket, kind: int, text: bytes) -> None:
@@ -485,9 +491,9 @@ os._exit(0)  # as the daemon ends: a thread of libpq still computes
 """
 
 
-def test_a_server_that_asks_for_an_hour_of_scram_is_left_and_computed_for_once() -> None:
-    """A process of its own, as nothing but its end stops the thread that computes."""
-    server = AbsurdServer()
+def test_an_excessive_scram_iteration_count_is_abandoned_and_computed_once() -> None:
+    """The test uses a process, because only its end stops the computing thread."""
+    server = ScramServer()
     done = subprocess.run(
         [sys.executable, "-c", ASK_TWICE, server.dsn], capture_output=True, text=True, timeout=150
     )

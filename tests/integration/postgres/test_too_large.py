@@ -1,4 +1,4 @@
-"""A result that is larger than POLLER_MAX_RESULT_SIZE costs its query, and never the memory for it."""
+"""A result larger than POLLER_MAX_RESULT_SIZE fails its query, without the memory for the whole result."""
 
 from __future__ import annotations
 
@@ -63,9 +63,9 @@ HUGE = {
 def ask(
     dsn: str, sql: str, *, snapshot: bool = True, limit: int | None = None, data_limit: int | None = None
 ) -> tuple[list[str | None], int]:
-    """The errors of three queries, of which `sql` is the second, and how much the peak of memory grew.
+    """Return the errors of three queries, of which `sql` is the second, and the growth of the memory peak.
 
-    In a process of its own, whose peak nothing else has raised. `data_limit` is its RLIMIT_DATA.
+    They run in a new process, so that the peak is theirs. `data_limit` is its RLIMIT_DATA.
     """
     limits = {} if limit is None else {"max_result_bytes": limit}
     arguments = json.dumps([dsn, sql, snapshot, limits, data_limit])
@@ -90,7 +90,7 @@ def tls_server(certificates: Certificates) -> Iterator[Server]:
 
 @pytest.mark.parametrize("huge", HUGE)
 @pytest.mark.parametrize("way", ["TCP", "Unix socket"])
-def test_the_memory_for_one_huge_message_is_never_taken(cluster: Cluster, way: str, huge: str) -> None:
+def test_memory_for_a_huge_message_is_never_allocated(cluster: Cluster, way: str, huge: str) -> None:
     """The server is on the same machine and sends as fast as libpq reads."""
     server = cluster.primary
     host = {"TCP": "127.0.0.1", "Unix socket": str(server.socket_dir)}[way]
@@ -100,20 +100,20 @@ def test_the_memory_for_one_huge_message_is_never_taken(cluster: Cluster, way: s
 
 
 @pytest.mark.parametrize("huge", HUGE)
-def test_the_memory_for_one_huge_message_is_never_taken_over_tls(tls_server: Server, huge: str) -> None:
+def test_memory_for_a_huge_message_is_never_allocated_over_tls(tls_server: Server, huge: str) -> None:
     errors, growth = ask(make_conninfo(tls_server.dsn(), sslmode="require"), HUGE[huge])
     assert errors == [None, "too_large", None]
     assert growth < 100 * MIB
 
 
-def test_a_value_that_libpq_has_no_memory_for_is_too_large(database: Database) -> None:
-    """Some hosts refuse memory that they do not have; the connection is not at fault."""
+def test_a_value_that_does_not_fit_the_memory_of_libpq_is_too_large(database: Database) -> None:
+    """Some hosts refuse an allocation; that is not a failure of the connection."""
     errors, _ = ask(database.primary_dsn, HUGE["value"], data_limit=400 * MIB)
     assert errors == [None, "too_large", None]
 
 
 @pytest.mark.parametrize("sslmode", ["disable", "require"])
-def test_a_value_just_below_the_default_limit_arrives_whole(tls_server: Server, sslmode: str) -> None:
+def test_a_value_just_below_the_default_limit_arrives_completely(tls_server: Server, sslmode: str) -> None:
     dsn = make_conninfo(tls_server.dsn(), sslmode=sslmode)
     size = MAX_RESULT_BYTES - 256 * 1024
     with closing(Replica(lambda: dsn, connect_timeout=5, limits=TransactionLimits(1))) as replica:
@@ -128,7 +128,7 @@ def test_a_value_just_below_the_default_limit_arrives_whole(tls_server: Server, 
 
 @pytest.mark.parametrize("snapshot", [True, False])
 @pytest.mark.parametrize("large", LARGE)
-def test_a_large_result_is_cancelled_while_it_comes_and_costs_no_other_query(
+def test_a_large_result_is_cancelled_while_it_arrives_and_affects_no_other_query(
     database: Database, large: str, snapshot: bool
 ) -> None:
     """The whole result has 400 MB or more."""
@@ -143,14 +143,14 @@ def test_a_large_result_is_cancelled_while_it_comes_and_costs_no_other_query(
             )
             == [(0,)]
         )
-    ), "nothing of it runs on"
+    ), "no query continues on the server"
 
 
 @pytest.mark.parametrize(
     "large",
     ["SELECT repeat('x', 64 * 1024 * 1024) AS n", "SELECT ('x' || repeat('x', 64 * 1024 * 1024))::int AS n"],
 )
-def test_one_value_that_is_too_large_fails_its_query_in_a_row_as_in_an_error(
+def test_a_value_that_is_too_large_fails_its_query_in_a_row_and_in_an_error(
     database: Database, large: str
 ) -> None:
     with closing(
@@ -160,10 +160,10 @@ def test_one_value_that_is_too_large_fails_its_query_in_a_row_as_in_an_error(
     assert [answer.error and answer.error.kind for answer in answers] == ["too_large", None]
 
 
-def test_a_result_below_the_limit_is_whole_and_what_stands_behind_it_is_not_counted(
+def test_a_result_below_the_limit_is_complete_and_later_results_are_not_counted(
     database: Database,
 ) -> None:
-    """Many results of a burst may be in the buffer at once; each has the limit for itself."""
+    """Many results of a burst may be in the buffer at once; the limit applies to each result."""
     sql = "SELECT repeat('x', 600 * 1024) AS n"
     queries = [a_query(f"q{number}", sql) for number in range(20)]
     with closing(
@@ -173,7 +173,7 @@ def test_a_result_below_the_limit_is_whole_and_what_stands_behind_it_is_not_coun
     assert [answer.rows and len(answer.rows.values[0][0] or b"") for answer in answers] == [600 * 1024] * 20
 
 
-def test_the_breaker_holds_a_query_after_one_result_that_is_too_large() -> None:
+def test_the_circuit_breaker_postpones_a_query_after_a_result_that_is_too_large() -> None:
     query = a_query()
     breaker = CircuitBreaker(max_duty_cycle=1.0)
     error = PollError("too_large", "the result has more than 4 bytes")

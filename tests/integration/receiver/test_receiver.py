@@ -1,4 +1,4 @@
-"""The receiver keeps what OpenTelemetry's own exporters send, value for value, and answers as it is told."""
+"""The receiver stores the exact values of OpenTelemetry's own exporters, and gives the configured answers."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ EXPORTERS: dict[str, Callable[..., MetricExporter]] = {"grpc": grpc_exporter, "h
 
 @pytest.fixture
 def send() -> Iterator[Send]:
-    """Export metrics once through a fresh exporter of a protocol; says what the exporter says."""
+    """Export metrics once through a new exporter of a protocol; return its result."""
     exporters: list[MetricExporter] = []
 
     def send(receiver: Receiver, protocol: str, data: MetricsData, **options: Any) -> MetricExportResult:
@@ -98,7 +98,7 @@ def send() -> Iterator[Send]:
 
 @pytest.fixture(scope="module")
 def metrics() -> MetricsData:
-    """One of each instrument that the SDK has, collected once."""
+    """Metrics of each instrument of the SDK, collected once."""
     reader = InMemoryMetricReader()
     provider = MeterProvider([reader], resource=Resource({"service.name": "tested", "answer": 42}))
     meter = provider.get_meter("the scope")
@@ -164,7 +164,7 @@ def test_every_value_arrives_as_it_was_sent(
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_a_request_is_kept_whole_with_protocol_and_headers(
+def test_a_request_is_stored_with_protocol_and_headers(
     receiver: Receiver, metrics: MetricsData, send: Send, protocol: str
 ) -> None:
     send(receiver, protocol, metrics, headers={"x-tenant": "blue"})
@@ -186,7 +186,7 @@ def test_a_request_is_kept_whole_with_protocol_and_headers(
         ("http", HttpCompression.Deflate),
     ],
 )
-def test_compressed_requests_are_smaller_on_the_wire_and_the_same_inside(
+def test_compressed_requests_are_smaller_with_the_same_contents(
     receiver: Receiver, make_proxy: Callable[[int], Proxy], protocol: str, compression: object
 ) -> None:
     reader = InMemoryMetricReader()
@@ -213,7 +213,7 @@ def test_compressed_requests_are_smaller_on_the_wire_and_the_same_inside(
     assert [point.value for point in packed.points()] == list(range(500))
 
 
-def test_what_the_sdk_does_not_send_arrives_too(receiver: Receiver) -> None:
+def test_data_that_the_sdk_does_not_send_arrive(receiver: Receiver) -> None:
     request = ExportMetricsServiceRequest()
     metric = request.resource_metrics.add().scope_metrics.add().metrics
     metric.add(name="exponential").exponential_histogram.data_points.add(count=3, sum=4.5, min=1.0, max=2.0)
@@ -233,14 +233,16 @@ def test_what_the_sdk_does_not_send_arrives_too(receiver: Receiver) -> None:
     ]
 
 
-def test_only_the_newest_requests_are_kept_when_bounded(metrics: MetricsData, send: Send) -> None:
+def test_only_the_newest_requests_are_stored_with_a_limit(metrics: MetricsData, send: Send) -> None:
     with Receiver(keep=2) as receiver:
         for tenant in ("1", "2", "3"):
             send(receiver, "http", metrics, headers={"x-tenant": tenant})
         assert [received.headers["x-tenant"] for received in receiver.requests()] == ["2", "3"]
 
 
-def test_requests_of_many_threads_are_all_kept(receiver: Receiver, metrics: MetricsData, send: Send) -> None:
+def test_requests_of_many_threads_are_all_stored(
+    receiver: Receiver, metrics: MetricsData, send: Send
+) -> None:
     def work(protocol: str) -> None:
         for _ in range(5):
             assert send(receiver, protocol, metrics) is MetricExportResult.SUCCESS
@@ -257,17 +259,19 @@ def test_requests_of_many_threads_are_all_kept(receiver: Receiver, metrics: Metr
 # --- waiting ------------------------------------------------------------------------------------------
 
 
-def test_waiting_returns_what_the_predicate_found(
+def test_waiting_returns_the_result_of_the_predicate(
     receiver: Receiver, metrics: MetricsData, send: Send
 ) -> None:
     later = threading.Timer(0.2, send, (receiver, "grpc", metrics))
     later.start()
-    found = receiver.wait_for(lambda points: [point.value for point in points if point.metric == "polls"])
-    assert found == [7]
+    values = receiver.wait_for(lambda points: [point.value for point in points if point.metric == "polls"])
+    assert values == [7]
     later.join()
 
 
-def test_waiting_in_vain_says_what_did_arrive(receiver: Receiver, metrics: MetricsData, send: Send) -> None:
+def test_a_timeout_of_waiting_lists_the_received_data(
+    receiver: Receiver, metrics: MetricsData, send: Send
+) -> None:
     send(receiver, "http", metrics)
     with pytest.raises(
         TimeoutError,
@@ -280,7 +284,7 @@ def test_waiting_in_vain_says_what_did_arrive(receiver: Receiver, metrics: Metri
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_a_stopped_receiver_refuses_and_the_same_exporter_finds_it_again(
+def test_a_stopped_receiver_refuses_and_the_same_exporter_reconnects(
     receiver: Receiver, metrics: MetricsData, protocol: str
 ) -> None:
     exporter = EXPORTERS[protocol](receiver, timeout=1)
@@ -302,7 +306,7 @@ def test_a_stopped_receiver_refuses_and_the_same_exporter_finds_it_again(
     exporter.shutdown()
 
 
-def test_a_taken_port_is_an_error(receiver: Receiver) -> None:
+def test_a_port_in_use_is_an_error(receiver: Receiver) -> None:
     with pytest.raises(OSError, match=str(receiver.grpc_port)):
         Receiver(grpc_port=receiver.grpc_port)
     with pytest.raises(OSError, match="in use"):
@@ -320,7 +324,7 @@ def test_an_invalid_request_is_not_sent_again(
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_an_exporter_comes_back_to_a_receiver_that_was_unavailable(
+def test_an_exporter_retries_a_receiver_that_was_unavailable(
     receiver: Receiver, metrics: MetricsData, send: Send, protocol: str
 ) -> None:
     receiver.answer = UNAVAILABLE
@@ -342,10 +346,10 @@ def test_an_exporter_comes_back_to_a_receiver_that_was_unavailable(
 def test_throttling_by_grpc_carries_retry_info_in_both_ways(receiver: Receiver) -> None:
     receiver.answer = throttle(1.5)
     address = f"127.0.0.1:{receiver.grpc_port}"
-    with grpc.insecure_channel(address) as channel, pytest.raises(grpc.RpcError) as told:
+    with grpc.insecure_channel(address) as channel, pytest.raises(grpc.RpcError) as raised:
         export(channel)(ExportMetricsServiceRequest(), timeout=5)
-    assert told.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
-    trailing = dict(told.value.trailing_metadata())
+    assert raised.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    trailing = dict(raised.value.trailing_metadata())
     status = Status.FromString(trailing["grpc-status-details-bin"])
     info = RetryInfo()
     assert status.code == 8
@@ -362,7 +366,7 @@ def test_throttling_by_http_carries_retry_after_in_whole_seconds(receiver: Recei
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_a_partial_success_is_accepted_and_says_what_was_rejected(receiver: Receiver, protocol: str) -> None:
+def test_a_partial_success_reports_the_number_of_rejected_points(receiver: Receiver, protocol: str) -> None:
     receiver.answer = partial(3, "too old")
     if protocol == "grpc":
         with grpc.insecure_channel(f"127.0.0.1:{receiver.grpc_port}") as channel:
@@ -377,7 +381,7 @@ def test_a_partial_success_is_accepted_and_says_what_was_rejected(receiver: Rece
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_a_hanging_receiver_is_given_up_on_and_then_serves_again(
+def test_an_exporter_times_out_on_a_hanging_receiver_which_then_serves_again(
     receiver: Receiver, metrics: MetricsData, send: Send, protocol: str
 ) -> None:
     receiver.answer = HANG
@@ -390,7 +394,7 @@ def test_a_hanging_receiver_is_given_up_on_and_then_serves_again(
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_stopping_lets_go_of_a_hanging_request(
+def test_stopping_ends_a_hanging_request(
     receiver: Receiver, metrics: MetricsData, send: Send, protocol: str
 ) -> None:
     receiver.answer = HANG
@@ -450,12 +454,12 @@ def post(
         ),
     ],
 )
-def test_what_is_no_otlp_request_is_refused_and_not_kept(
+def test_an_invalid_request_is_refused_and_not_stored(
     receiver: Receiver, path: str, headers: Mapping[str, str], body: bytes, code: int
 ) -> None:
-    answered, _, said = post(receiver, body, path, headers)
+    answered, _, reply = post(receiver, body, path, headers)
     assert answered == code
-    assert Status.FromString(said).message
+    assert Status.FromString(reply).message
     assert receiver.attempts() == []
 
 
@@ -515,8 +519,8 @@ LOGS_AS_JSON = {
 }
 
 
-def send_json(receiver: Receiver, path: str, told: object) -> tuple[int, Mapping[str, str], bytes]:
-    return post(receiver, json.dumps(told).encode(), path, {"Content-Type": "application/json"})
+def send_json(receiver: Receiver, path: str, document: object) -> tuple[int, Mapping[str, str], bytes]:
+    return post(receiver, json.dumps(document).encode(), path, {"Content-Type": "application/json"})
 
 
 def test_spans_as_json_arrive_with_their_hexadecimal_ids(receiver: Receiver) -> None:
@@ -544,28 +548,28 @@ def test_log_records_as_json_arrive(receiver: Receiver) -> None:
 
 
 @pytest.mark.parametrize("body", [b"not json", b"[]", b'{"resourceSpans": 7}', b'{"x": {"traceId": "0a7"}}'])
-def test_what_is_no_request_as_json_is_refused_in_json(receiver: Receiver, body: bytes) -> None:
-    code, headers, said = post(receiver, body, "/v1/traces", {"Content-Type": "application/json"})
+def test_an_invalid_json_request_is_refused_in_json(receiver: Receiver, body: bytes) -> None:
+    code, headers, reply = post(receiver, body, "/v1/traces", {"Content-Type": "application/json"})
     assert (code, headers["Content-Type"]) == (400, "application/json")
-    assert json.loads(said)["message"]
+    assert json.loads(reply)["message"]
     assert receiver.attempts() == []
 
 
 def by_hand(receiver: Receiver, head: str, body: bytes) -> bytes:
-    """What is answered to a request that is written byte by byte."""
+    """Return the answer to a request that is written byte by byte."""
     with socket.create_connection(("127.0.0.1", receiver.http_port), 30) as connection:
         lines = ["POST /v1/traces HTTP/1.1", "Host: x", "Content-Type: application/json", "Connection: close"]
         connection.sendall("\r\n".join([*lines, head, "", ""]).encode() + body)
         return b"".join(iter(lambda: connection.recv(10_000), b""))
 
 
-def test_a_body_in_chunks_arrives_whole(receiver: Receiver) -> None:
+def test_a_chunked_body_arrives_completely(receiver: Receiver) -> None:
     body = json.dumps(TRACES_AS_JSON).encode()
     chunks = b"".join(
         b"%x;ext=1\r\n%s\r\n" % (len(part), part) for part in (body[:7], body[7:500], body[500:]) if part
     )
-    said = by_hand(receiver, "Transfer-Encoding: chunked", chunks + b"0\r\nTrailer: x\r\n\r\n")
-    assert said.startswith(b"HTTP/1.1 200")
+    reply = by_hand(receiver, "Transfer-Encoding: chunked", chunks + b"0\r\nTrailer: x\r\n\r\n")
+    assert reply.startswith(b"HTTP/1.1 200")
     assert [span.name for span in receiver.spans()] == ["GET /users"]
 
 
@@ -580,7 +584,7 @@ def test_a_body_in_chunks_arrives_whole(receiver: Receiver) -> None:
         ("Content-Length: 4294967295", b"", 413),
     ],
 )
-def test_a_body_of_no_length_or_too_much_is_refused(
+def test_a_body_with_an_invalid_or_excessive_length_is_refused(
     receiver: Receiver, head: str, body: bytes, code: int
 ) -> None:
     assert by_hand(receiver, head, body).startswith(b"HTTP/1.1 %d" % code)
@@ -591,24 +595,22 @@ BOMB = bytes(200 * 2**20)
 
 
 @pytest.mark.parametrize("encoding", ["gzip", "deflate"])
-def test_a_small_body_that_unpacks_to_a_large_one_is_refused_before_it_is_unpacked(
-    receiver: Receiver, encoding: str
-) -> None:
+def test_a_decompression_bomb_is_refused_before_it_is_decompressed(receiver: Receiver, encoding: str) -> None:
     body = zlib.compress(BOMB) if encoding == "deflate" else gzip.compress(BOMB, 6)
     headers = {"Content-Type": "application/x-protobuf", "Content-Encoding": encoding}
     tracemalloc.start()
     try:
-        code, _, said = post(receiver, body, headers=headers)
+        code, _, reply = post(receiver, body, headers=headers)
         _, most = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert (code, "too large" in Status.FromString(said).message) == (413, True)
+    assert (code, "too large" in Status.FromString(reply).message) == (413, True)
     assert most < len(BOMB) / 4
     assert receiver.attempts() == []
 
 
 @pytest.mark.parametrize("encoding", ["gzip", "deflate"])
-def test_a_compressed_body_without_its_end_is_refused_and_a_whole_one_is_taken(
+def test_a_truncated_compressed_body_is_refused_and_a_complete_body_accepted(
     receiver: Receiver, encoding: str
 ) -> None:
     request = json.dumps(TRACES_AS_JSON).encode()
@@ -624,7 +626,7 @@ def test_a_compressed_body_without_its_end_is_refused_and_a_whole_one_is_taken(
     assert [span.name for span in receiver.spans()] == ["GET /users"]
 
 
-def test_the_same_by_grpc_is_a_resource_that_is_exhausted(receiver: Receiver) -> None:
+def test_a_decompression_bomb_over_grpc_is_resource_exhausted(receiver: Receiver) -> None:
     """gRPC's own limit counts the unpacked bytes."""
     target = receiver.grpc_endpoint.removeprefix("http://")
     with grpc.insecure_channel(target, compression=grpc.Compression.Gzip) as channel:
@@ -636,12 +638,12 @@ def test_the_same_by_grpc_is_a_resource_that_is_exhausted(receiver: Receiver) ->
 
 
 def test_a_trailer_without_an_end_is_refused(receiver: Receiver) -> None:
-    said = by_hand(receiver, "Transfer-Encoding: chunked", b"0\r\n" + b"X: y\r\n" * 200)
-    assert said.startswith(b"HTTP/1.1 400")
+    reply = by_hand(receiver, "Transfer-Encoding: chunked", b"0\r\n" + b"X: y\r\n" * 200)
+    assert reply.startswith(b"HTTP/1.1 400")
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_spans_and_log_records_of_the_sdk_arrive(receiver: Receiver, protocol: str) -> None:
+def test_spans_and_log_records_of_the_sdk_are_received(receiver: Receiver, protocol: str) -> None:
     spans: Any = GrpcSpanExporter if protocol == "grpc" else HttpSpanExporter
     logs: Any = GrpcLogExporter if protocol == "grpc" else HttpLogExporter
     at = receiver.grpc_endpoint if protocol == "grpc" else receiver.http_endpoint
@@ -670,41 +672,41 @@ def test_spans_and_log_records_of_the_sdk_arrive(receiver: Receiver, protocol: s
         ("/v1/logs", ExportLogsServiceResponse, "rejected_log_records"),
     ],
 )
-def test_a_partial_success_is_told_in_the_words_of_each_signal(
+def test_a_partial_success_uses_the_message_of_each_signal(
     receiver: Receiver, path: str, response: Any, rejected: str
 ) -> None:
     receiver.answer = partial(3, "too old")
     _, _, body = post(receiver, b"", path)
-    told = response.FromString(body).partial_success
-    assert (getattr(told, rejected), told.error_message) == (3, "too old")
+    success = response.FromString(body).partial_success
+    assert (getattr(success, rejected), success.error_message) == (3, "too old")
 
 
 # --- TLS ----------------------------------------------------------------------------------------------
 
 
 def trust(protocol: str, certificates: Certificates, client: str | None = None) -> dict[str, Any]:
-    """An exporter's options: the authority to trust, and whose certificate to show."""
-    shown = {
+    """Return an exporter's options: the trusted authority and the client certificate."""
+    pair = {
         None: None,
         "client": (certificates.client, certificates.client_key),
         "stranger": (certificates.stranger, certificates.stranger_key),
     }[client]
     if protocol == "http":
         options = {"certificate_file": str(certificates.ca)}
-        if shown:
-            options |= {"client_certificate_file": str(shown[0]), "client_key_file": str(shown[1])}
+        if pair:
+            options |= {"client_certificate_file": str(pair[0]), "client_key_file": str(pair[1])}
         return options
     return {
         "credentials": grpc.ssl_channel_credentials(
             certificates.ca.read_bytes(),
-            shown[1].read_bytes() if shown else None,
-            shown[0].read_bytes() if shown else None,
+            pair[1].read_bytes() if pair else None,
+            pair[0].read_bytes() if pair else None,
         )
     }
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_tls_serves_who_trusts_the_authority(
+def test_tls_serves_clients_that_trust_the_authority(
     certificates: Certificates, metrics: MetricsData, send: Send, protocol: str
 ) -> None:
     with Receiver(tls=certificates.tls) as receiver:
@@ -715,7 +717,7 @@ def test_tls_serves_who_trusts_the_authority(
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_mtls_serves_its_own_clients_and_nobody_else(
+def test_mtls_serves_only_its_own_clients(
     certificates: Certificates, metrics: MetricsData, send: Send, protocol: str
 ) -> None:
     with Receiver(tls=certificates.mtls) as receiver:
@@ -728,7 +730,7 @@ def test_mtls_serves_its_own_clients_and_nobody_else(
         assert len(receiver.requests()) == 1
 
 
-def test_a_plain_client_gets_nowhere_with_tls_and_the_next_is_served(
+def test_a_client_without_tls_fails_and_the_next_is_served(
     certificates: Certificates, metrics: MetricsData, send: Send
 ) -> None:
     with Receiver(tls=certificates.tls) as receiver, socket.socket() as plain:
@@ -741,10 +743,10 @@ def test_a_plain_client_gets_nowhere_with_tls_and_the_next_is_served(
         assert len(receiver.attempts()) == 1
 
 
-# --- as its own process -------------------------------------------------------------------------------
+# --- as a process -------------------------------------------------------------------------------------
 
 
-def test_as_a_process_it_prints_where_it_listens_and_each_batch(
+def test_as_a_process_it_prints_its_ports_and_each_batch(
     start_process: Callable[..., Process], metrics: MetricsData
 ) -> None:
     process = start_process([sys.executable, "-m", "poller.receiver"])
@@ -771,7 +773,7 @@ def test_as_a_process_it_prints_where_it_listens_and_each_batch(
     assert process.stderr == ""
 
 
-def test_as_a_process_it_ends_with_its_standard_input_when_told_to() -> None:
+def test_as_a_process_it_ends_with_its_standard_input_if_configured() -> None:
     command = [sys.executable, "-m", "poller.receiver", "--until-eof"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdin is not None
@@ -781,9 +783,9 @@ def test_as_a_process_it_ends_with_its_standard_input_when_told_to() -> None:
         assert process.wait(20) == 0
 
 
-def test_what_is_called_for_each_request_sees_it_as_it_is_kept(metrics: MetricsData, send: Send) -> None:
-    seen: list[Received] = []
-    with Receiver(on_request=seen.append) as receiver:
+def test_the_callback_for_each_request_gets_the_stored_request(metrics: MetricsData, send: Send) -> None:
+    received: list[Received] = []
+    with Receiver(on_request=received.append) as receiver:
         send(receiver, "grpc", metrics)
-        assert seen == receiver.attempts()
-        assert len(seen) == 1
+        assert received == receiver.attempts()
+        assert len(received) == 1

@@ -1,4 +1,4 @@
-"""Log records go out as they stand on stderr, whatever they hold, and never about themselves."""
+"""Log records are exported as on stderr, with any contents, except records about their own export."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ logger = logging.getLogger("poller.test")
 
 @pytest.fixture
 def stderr() -> Iterator[io.StringIO]:
-    """The log as the program has it, at every level, written here."""
+    """The log of the program at every level, written to a string."""
     root = logging.getLogger()
     handlers, level = list(root.handlers), root.level
     stream = io.StringIO()
@@ -40,7 +40,7 @@ def stderr() -> Iterator[io.StringIO]:
 
 @pytest.fixture
 def open_log(receiver: Receiver, stderr: io.StringIO, monkeypatch: pytest.MonkeyPatch) -> Iterator[Open]:
-    """Begin to export to the receiver, soon after each record; ended with the test."""
+    """Start an export to the receiver, soon after each record; stop it after the test."""
     del stderr
     monkeypatch.setenv("OTEL_BLRP_SCHEDULE_DELAY", "50")
     opened: list[LogRecords] = []
@@ -51,12 +51,12 @@ def open_log(receiver: Receiver, stderr: io.StringIO, monkeypatch: pytest.Monkey
         return opened[-1]
 
     yield begin
-    for one in opened:
-        one.shutdown(1.0)
+    for exported in opened:
+        exported.shutdown(1.0)
 
 
 def arrived(receiver: Receiver, exported: LogRecords) -> list[LogRecord]:
-    """All that was logged until now."""
+    """Return everything that has been logged."""
     exported.shutdown(60.0)
     return receiver.records()
 
@@ -82,7 +82,7 @@ def test_severities_are_those_of_the_data_model(
     assert record.time_unix_nano > 0
 
 
-def test_fields_keep_their_types_and_what_otlp_cannot_carry_becomes_text(
+def test_fields_have_their_types_and_unsupported_types_become_text(
     receiver: Receiver, open_log: Open
 ) -> None:
     extra: dict[str, Any] = {
@@ -96,8 +96,8 @@ def test_fields_keep_their_types_and_what_otlp_cannot_carry_becomes_text(
         "error": ValueError("no"),
     }
     exported = open_log()
-    (handler,) = [one for one in logging.getLogger().handlers if isinstance(one, Handler)]
-    # Not through the logger: what pytest catches of it has to go from process to process.
+    (handler,) = [handler for handler in logging.getLogger().handlers if isinstance(handler, Handler)]
+    # Not through the logger, because pytest-xdist could not transfer the captured record.
     handler.handle(logger.makeRecord(logger.name, logging.INFO, "", 0, "half \ud800", (), None, extra=extra))
     logger.info("and the next")
     first, second = arrived(receiver, exported)
@@ -126,7 +126,7 @@ def test_an_exception_has_its_attributes(receiver: Receiver, open_log: Open) -> 
     assert "Traceback" in str(record.attributes["exception.stacktrace"])
 
 
-def test_secrets_are_masked_wherever_they_stand(
+def test_secrets_are_masked_in_every_part_of_a_record(
     receiver: Receiver, open_log: Open, stderr: io.StringIO
 ) -> None:
     learn("hunter2secret")
@@ -141,7 +141,7 @@ def test_secrets_are_masked_wherever_they_stand(
     assert "hunter2secret" not in str(receiver.attempts("logs")[0].request)
 
 
-def test_a_record_within_a_span_has_its_ids(receiver: Receiver, open_log: Open) -> None:
+def test_a_record_within_a_span_has_the_ids_of_the_span(receiver: Receiver, open_log: Open) -> None:
     exported = open_log()
     context = SpanContext(0xAB, 0xCD, is_remote=False, trace_flags=TraceFlags(1))
     with trace.use_span(NonRecordingSpan(context)):
@@ -152,10 +152,10 @@ def test_a_record_within_a_span_has_its_ids(receiver: Receiver, open_log: Open) 
     assert (outside.trace_id, outside.span_id) == ("", "")
 
 
-def test_what_export_says_of_itself_stays_on_stderr(
+def test_records_about_the_export_stay_on_stderr(
     receiver: Receiver, open_log: Open, stderr: io.StringIO
 ) -> None:
-    """A collector that refuses log records must not be sent records about that, and so on."""
+    """A collector that refuses log records must not get records about the refusal."""
     receiver.answer = INVALID
     exported = open_log()
     logger.info("first")
@@ -171,10 +171,10 @@ def test_what_export_says_of_itself_stays_on_stderr(
     assert "the queue is full" in stderr.getvalue()
 
 
-def test_the_export_of_metrics_and_spans_logs_what_is_exported_and_that_of_log_records_does_not(
+def test_only_records_about_the_export_of_metrics_and_spans_are_exported(
     receiver: Receiver, open_log: Open
 ) -> None:
-    """Whatever thread logs it."""
+    """The logging thread does not matter."""
     exported = open_log()
     for signal in ("metrics", "traces", "logs"):
         logging.getLogger(f"poller.delivery.{signal}").warning("export of %s failed", signal)
@@ -187,7 +187,7 @@ def test_the_export_of_metrics_and_spans_logs_what_is_exported_and_that_of_log_r
 def test_a_failing_export_of_log_records_makes_no_further_requests(
     receiver: Receiver, open_log: Open, stderr: io.StringIO
 ) -> None:
-    """At debug level each try is logged: with a record of each there would be ever more to send."""
+    """At debug level each attempt is logged, and exporting these records would cause further attempts."""
     receiver.answer = UNAVAILABLE
     exported = open_log()
     logger.info("first")
@@ -198,7 +198,7 @@ def test_a_failing_export_of_log_records_makes_no_further_requests(
     assert [record.body for record in arrived(receiver, exported)] == ["first"]
 
 
-def test_what_is_logged_after_the_end_is_for_stderr_alone(
+def test_records_after_shutdown_are_only_on_stderr(
     receiver: Receiver, open_log: Open, stderr: io.StringIO
 ) -> None:
     exported = open_log()
@@ -209,13 +209,13 @@ def test_what_is_logged_after_the_end_is_for_stderr_alone(
     assert "after" in stderr.getvalue()
 
 
-def shown(stderr: io.StringIO) -> list[dict[str, Any]]:
+def stderr_records(stderr: io.StringIO) -> list[dict[str, Any]]:
     """The records on stderr, without those that the export of log records writes about itself."""
     lines = map(json.loads, stderr.getvalue().splitlines())
     return [line for line in lines if line["logger"] != "poller.delivery.logs"]
 
 
-def test_a_record_whose_arguments_do_not_fit_is_exported_as_stderr_has_it(
+def test_a_record_with_wrong_arguments_is_exported_as_on_stderr(
     receiver: Receiver, open_log: Open, stderr: io.StringIO, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(logging, "raiseExceptions", False)
@@ -224,17 +224,17 @@ def test_a_record_whose_arguments_do_not_fit_is_exported_as_stderr_has_it(
     logger.info("the next")
     bodies = [record.body for record in arrived(receiver, exported)]
     assert bodies == ["%d of them (its arguments do not fit: TypeError)", "the next"]
-    assert bodies == [line["message"] for line in shown(stderr)]
+    assert bodies == [line["message"] for line in stderr_records(stderr)]
 
 
-def test_a_long_text_is_exported_as_stderr_has_it(
+def test_a_long_text_is_exported_as_on_stderr(
     receiver: Receiver, open_log: Open, stderr: io.StringIO
 ) -> None:
     exported = open_log()
     fields = {"hint": "h" * 1_000_000, "rows": ["r" * 1_000_000]}
     logger.error("x" * 1_000_000, extra=fields, exc_info=ValueError("m" * 1_000_000))
     (record,) = arrived(receiver, exported)
-    (line,) = shown(stderr)
+    (line,) = stderr_records(stderr)
     on_stderr = [line["message"], line["exception"], line["hint"], line["rows"]]
     texts = [record.attributes[name] for name in ("exception.stacktrace", "hint", "rows")]
     assert [record.body, *texts] == on_stderr

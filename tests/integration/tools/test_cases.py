@@ -170,7 +170,7 @@ def test_now_is_constant_and_every_series_is_compared(table: Desk) -> None:
           files: {letters: more.csv}
           rows: {letters: "id,state,expires_at\\n4,sent,infinity\\n"}
           sql: |
-            -- what BEGIN and COMMIT say here is passed over
+            -- what BEGIN and COMMIT say here is ignored
             BEGIN;
             UPDATE letters SET created_at = now() - interval '90.5 s' WHERE state = 'sent';
             COMMIT
@@ -295,8 +295,8 @@ def test_a_case_is_rolled_back_and_the_query_cannot_write(table: Desk, site: Sit
         "# 25006 cannot execute INSERT in a read-only transaction",
     ]
     with psycopg.connect(site.primary) as connection:
-        ((left,),) = connection.execute("SELECT to_regclass('letters')::text").fetchall()
-    assert left is None
+        ((relation,),) = connection.execute("SELECT to_regclass('letters')::text").fetchall()
+    assert relation is None
 
 
 @pytest.mark.postgres
@@ -349,7 +349,7 @@ def test_rows_that_cannot_be_created_are_reported_with_their_place(
 
 
 def mistakes() -> Iterator[tuple[str, str, list[str]]]:
-    """Name of the mistake, the file, and each reported problem without the file's name."""
+    """Yield the name of the mistake, the file, and each reported problem without the file's name."""
     text = Path(__file__).with_name("mistaken_cases.txt").read_text(encoding="utf-8")
     for part in text.split("==== ")[1:]:
         name, _, rest = part.partition("\n")
@@ -605,16 +605,20 @@ def test_junit_has_the_same_results_as_a_terminal(table: Desk) -> None:
     first, second, third = reported.iter("testcase")
     assert (first.attrib["name"], list(first)) == ("good", [])
     assert (second.attrib["name"], second.attrib["line"]) == ("<bad> &", "5")
-    assert [one.tag for one in second] == ["failure"]
+    assert [element.tag for element in second] == ["failure"]
     assert "waiting_total" in str(second[0].text)
     assert third[0].attrib["message"] == "no \ufffd rows"
-    shown = io.StringIO()
-    print_case_result(Console(file=shown, force_terminal=True, color_system="standard", highlight=False), bad)
-    assert "\x1b[32m        + waiting_total" in shown.getvalue()
+    coloured = io.StringIO()
+    print_case_result(
+        Console(file=coloured, force_terminal=True, color_system="standard", highlight=False), bad
+    )
+    assert "\x1b[32m        + waiting_total" in coloured.getvalue()
     plain = io.StringIO()
     print_case_result(Console(file=plain, width=20, highlight=False), bad)
     assert "\x1b" not in plain.getvalue()
-    assert all(line[:6].strip() in ("failed", "") for line in plain.getvalue().splitlines()), "nothing folds"
+    assert all(line[:6].strip() in ("failed", "") for line in plain.getvalue().splitlines()), (
+        "no line is wrapped"
+    )
     assert (
         summary([good, bad, broken], ["x"])
         == "3 cases: 1 ok, 1 failed, 1 broken (- expected, + actual); without a case: x"

@@ -62,7 +62,7 @@ def check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Resu
     return run
 
 
-def one(sql: str, *, more: str = "", metric: str = "", name: str = "a") -> str:
+def query(sql: str, *, more: str = "", metric: str = "", name: str = "a") -> str:
     return QUERY.format(name=name, sql=sql, more=more, metric=metric)
 
 
@@ -78,11 +78,11 @@ ESTIMATE = "    estimate: {{sql: {sql}, above_cost: {cost}}}\n"
 REPORTED: dict[str, tuple[str, list[str]]] = {
     # The query, and the reported problems.
     "column": (
-        one("SELECT 1 AS m"),
+        query("SELECT 1 AS m"),
         ["error 8 column queries[0].metrics[0].value_column: column 'n' is missing; the result has m"],
     ),
     "column-misspelt": (
-        one("SELECT 1 AS n, 'x' AS stat", metric=by("state")),
+        query("SELECT 1 AS n, 'x' AS stat", metric=by("state")),
         [
             (
                 "error 9 column queries[0].metrics[0].attribute_columns: column 'state' is missing; "
@@ -92,7 +92,7 @@ REPORTED: dict[str, tuple[str, list[str]]] = {
         ],
     ),
     "unused-column": (
-        one("SELECT 's' AS state, 'm' AS mood, pg_sleep(0), 1 AS n", metric=by("mood")),
+        query("SELECT 's' AS state, 'm' AS mood, pg_sleep(0), 1 AS n", metric=by("mood")),
         [
             (
                 "warning 3 unused-column queries[0].sql: column 'state' feeds no metric: rows that differ "
@@ -102,7 +102,7 @@ REPORTED: dict[str, tuple[str, list[str]]] = {
         ],
     ),
     "column-twice": (
-        one("SELECT 1 AS n, 2 AS n, 'x' AS s, 'y' AS s", metric=by("s")),
+        query("SELECT 1 AS n, 2 AS n, 'x' AS s, 'y' AS s", metric=by("s")),
         [
             (
                 "error 8 column queries[0].metrics[0].value_column: column 'n' comes 2 times; rename "
@@ -117,7 +117,7 @@ REPORTED: dict[str, tuple[str, list[str]]] = {
         ],
     ),
     "not-numeric": (
-        one("SELECT now() AS n"),
+        query("SELECT now() AS n"),
         [
             (
                 "error 8 not-numeric queries[0].metrics[0].value_column: value column 'n' is "
@@ -127,7 +127,7 @@ REPORTED: dict[str, tuple[str, list[str]]] = {
         ],
     ),
     "rejected": (
-        one("|\n      SELECT count(*) AS n\n      FROM things\n      WHERE nowhere = 1"),
+        query("|\n      SELECT count(*) AS n\n      FROM things\n      WHERE nowhere = 1"),
         [
             (
                 'error 6:13 rejected queries[0].sql: column "nowhere" does not exist (42703, line 3, '
@@ -137,7 +137,7 @@ REPORTED: dict[str, tuple[str, list[str]]] = {
         ],
     ),
     "rejected-on-one-line": (
-        one("SELECT 1 AS n FROM absent"),
+        query("SELECT 1 AS n FROM absent"),
         [
             (
                 'error 3:29 rejected queries[0].sql: relation "absent" does not exist (42P01, line '
@@ -147,7 +147,7 @@ REPORTED: dict[str, tuple[str, list[str]]] = {
         ],
     ),
     "rejected-and-misspelt": (
-        one("SELECT 1 AS n FROM thigns"),
+        query("SELECT 1 AS n FROM thigns"),
         [
             (
                 'error 3:29 rejected queries[0].sql: relation "thigns" does not exist (42P01, line 1, '
@@ -156,11 +156,11 @@ REPORTED: dict[str, tuple[str, list[str]]] = {
         ],
     ),
     "rejected-in-the-plan": (
-        one("SELECT 1/0 AS n"),
+        query("SELECT 1/0 AS n"),
         ["error 3:5 rejected queries[0].sql: division by zero (22012); guard the division: x / nullif(y, 0)"],
     ),
     "attribute-type-time": (
-        one("SELECT 1 AS n, now() AS at", metric=by("at")),
+        query("SELECT 1 AS n, now() AS at", metric=by("at")),
         [
             (
                 "warning 9 attribute-type queries[0].metrics[0].attribute_columns: attribute column 'at' is "
@@ -171,7 +171,7 @@ REPORTED: dict[str, tuple[str, list[str]]] = {
         ],
     ),
     "attribute-type-others": (
-        one(
+        query(
             "SELECT 1 AS n, 0.5::float8 AS ratio, '{}'::jsonb AS doc, '{}'::text[] AS tags",
             metric=by("ratio", "doc", "tags"),
         ),
@@ -196,7 +196,7 @@ REPORTED: dict[str, tuple[str, list[str]]] = {
         ],
     ),
     "attribute-values": (
-        one("SELECT 1 AS n, 'glad'::mood AS mood", metric=by("mood", mood=["glad", "sadd"])),
+        query("SELECT 1 AS n, 'glad'::mood AS mood", metric=by("mood", mood=["glad", "sadd"])),
         [
             (
                 "warning 10 attribute-values queries[0].metrics[0].attribute_values: 'sadd' is not "
@@ -210,11 +210,11 @@ REPORTED: dict[str, tuple[str, list[str]]] = {
         ],
     ),
     "requires": (
-        one("SELECT 1 AS n FROM absent", more="    requires: {columns: {absent: []}}\n"),
+        query("SELECT 1 AS n FROM absent", more="    requires: {columns: {absent: []}}\n"),
         ["note 4 requires queries[0].requires: is not sent to this server: relation absent does not exist"],
     ),
     "requires-role": (
-        one("SELECT 1 AS n", more="    requires: {role: primary}\n"),
+        query("SELECT 1 AS n", more="    requires: {role: primary}\n"),
         [
             (
                 "note 4 requires queries[0].requires: is not sent to this server: needs a primary, "
@@ -224,7 +224,7 @@ REPORTED: dict[str, tuple[str, list[str]]] = {
         ],
     ),
     "sequential-scan": (
-        one(COUNT),
+        query(COUNT),
         [
             (
                 "warning 3 sequential-scan queries[0].sql: reads all of public.things, 5,000 rows; "
@@ -235,7 +235,7 @@ REPORTED: dict[str, tuple[str, list[str]]] = {
         ],
     ),
     "sequential-scan-of-groups": (
-        one(GROUPED.format("state"), metric=by("state")),
+        query(GROUPED.format("state"), metric=by("state")),
         [
             (
                 "warning 3 sequential-scan queries[0].sql: reads all of public.things, 5,000 rows; use a "
@@ -244,7 +244,7 @@ REPORTED: dict[str, tuple[str, list[str]]] = {
         ],
     ),
     "sequential-scan-below-its-estimate": (
-        one(COUNT, more=ESTIMATE.format(sql="SELECT 1 AS n", cost=1e6)),
+        query(COUNT, more=ESTIMATE.format(sql="SELECT 1 AS n", cost=1e6)),
         [
             (
                 "warning 3 sequential-scan queries[0].sql: reads all of public.things, 5,000 rows; use a "
@@ -253,7 +253,7 @@ REPORTED: dict[str, tuple[str, list[str]]] = {
         ],
     ),
     "missing-index": (
-        one(f"{COUNT} WHERE at = now()"),
+        query(f"{COUNT} WHERE at = now()"),
         [
             (
                 "warning 3 missing-index queries[0].sql: reads all of public.things, 5,000 rows, to "
@@ -263,7 +263,7 @@ REPORTED: dict[str, tuple[str, list[str]]] = {
         ],
     ),
     "statistics": (
-        one("SELECT count(*) AS n FROM fresh"),
+        query("SELECT count(*) AS n FROM fresh"),
         [
             (
                 "note 3 statistics queries[0].sql: public.fresh was never analysed, so the cost is "
@@ -273,7 +273,7 @@ REPORTED: dict[str, tuple[str, list[str]]] = {
         ],
     ),
     "estimate": (
-        one(COUNT, more=ESTIMATE.format(sql="SELECT 1 AS n", cost=1)),
+        query(COUNT, more=ESTIMATE.format(sql="SELECT 1 AS n", cost=1)),
         [
             (
                 "note 4 estimate queries[0].estimate.above_cost: is used on this server, because the exact "
@@ -282,7 +282,7 @@ REPORTED: dict[str, tuple[str, list[str]]] = {
         ],
     ),
     "estimate-that-is-dearer": (
-        one("SELECT 1 AS n", more=ESTIMATE.format(sql=COUNT, cost=1)),
+        query("SELECT 1 AS n", more=ESTIMATE.format(sql=COUNT, cost=1)),
         [
             (
                 "warning 4 estimate queries[0].estimate.sql: costs N, not less than the exact query's 0; "
@@ -291,7 +291,7 @@ REPORTED: dict[str, tuple[str, list[str]]] = {
         ],
     ),
     "estimate-with-other-columns": (
-        one("SELECT 1 AS n", more=ESTIMATE.format(sql="SELECT 1 AS m", cost=1)),
+        query("SELECT 1 AS n", more=ESTIMATE.format(sql="SELECT 1 AS m", cost=1)),
         [
             (
                 "warning 4 estimate queries[0].estimate.sql: costs 0, not less than the exact query's 0; "
@@ -305,7 +305,7 @@ REPORTED: dict[str, tuple[str, list[str]]] = {
         ],
     ),
     "max-cost": (
-        one("SELECT count(*) AS n FROM generate_series(1, 1000000000) g WHERE g % 7 = 1"),
+        query("SELECT count(*) AS n FROM generate_series(1, 1000000000) g WHERE g % 7 = 1"),
         [
             (
                 "error 3 max-cost queries[0].sql: the planner's cost N is above the limit 1,000,000; make it "
@@ -314,7 +314,7 @@ REPORTED: dict[str, tuple[str, list[str]]] = {
         ],
     ),
     "max-cost-of-an-estimate": (
-        one(
+        query(
             "SELECT count(*) AS n FROM generate_series(1, 1000000000) g",
             more=ESTIMATE.format(
                 sql='"SELECT count(*) AS n FROM generate_series(1, 900000000) g"', cost=1000
@@ -336,11 +336,11 @@ REPORTED: dict[str, tuple[str, list[str]]] = {
 }
 
 
-def without_numbers(told: dict[str, Any]) -> str:
-    """One problem as a line, without costs and row estimates, which differ between versions."""
-    column = f":{told['column']}" if told["rule"] == "rejected" else ""
-    what = re.sub(r"(costs?|above_cost:|to find) (?!0\b)\d[\d,]*\b", r"\1 N", told["message"])
-    return f"{told['level']} {told['line']}{column} {told['rule']} {told['path']}: {what}"
+def without_numbers(problem: dict[str, Any]) -> str:
+    """Return a problem as a line, without costs and row estimates, which differ between versions."""
+    column = f":{problem['column']}" if problem["rule"] == "rejected" else ""
+    message = re.sub(r"(costs?|above_cost:|to find) (?!0\b)\d[\d,]*\b", r"\1 N", problem["message"])
+    return f"{problem['level']} {problem['line']}{column} {problem['rule']} {problem['path']}: {message}"
 
 
 @pytest.mark.every_version
@@ -349,27 +349,29 @@ def test_each_problem_is_reported_with_its_rule_place_and_advice(
 ) -> None:
     """All queries are in one file, so that a failure of one must not affect the others."""
     files: list[str] = []
-    wanted: list[str] = []
+    expected: list[str] = []
     line = 1
-    for number, (text, said) in enumerate(REPORTED.values()):
+    for number, (text, messages) in enumerate(REPORTED.values()):
         files.append(re.sub(r"name: a$", f"name: a{number}", text, flags=re.MULTILINE))
-        for told in said:
-            at = re.sub(r"^(\w+) (\d+)", lambda m, line=line: f"{m[1]} {int(m[2]) + line - 1}", told)  # type: ignore[misc] # a lambda in a loop
-            wanted.append(at.replace("queries[0]", f"queries[{number}]"))
+        for message in messages:
+            at = re.sub(r"^(\w+) (\d+)", lambda m, line=line: f"{m[1]} {int(m[2]) + line - 1}", message)  # type: ignore[misc] # a lambda in a loop
+            expected.append(at.replace("queries[0]", f"queries[{number}]"))
         line += text.count("\n")
     options = ["--database", "--max-cost", "1000000", "--large-table", "1000", "--format", "json"]
     done = check("".join(files), *options, "--database-url", things.standby_dsn)
-    told = json.loads(done.stdout)
+    report = json.loads(done.stdout)
 
-    assert [without_numbers(problem) for problem in told["problems"]] == wanted
-    assert (done.exit_code, told["ok"]) == (1, False)
-    assert {one["state"] for one in told["queries"]} == {"ok", "refused", "not_sent"}
-    answers = {name for name, one in zip(REPORTED, told["queries"], strict=True) if one["estimate_answers"]}
+    assert [without_numbers(problem) for problem in report["problems"]] == expected
+    assert (done.exit_code, report["ok"]) == (1, False)
+    assert {query["state"] for query in report["queries"]} == {"ok", "refused", "not_sent"}
+    answers = {
+        name for name, query in zip(REPORTED, report["queries"], strict=True) if query["estimate_answers"]
+    }
     assert answers == {"estimate", "max-cost-of-an-estimate"}
     # Other tests cover these rules, below and in test_check_warnings.py.
-    untold = {"query-file", "database", "privilege", "volatile-function"}
-    untold |= {"same-series", "own-setting", "own-backend", "attribute-text"}
-    assert {problem["rule"] for problem in told["problems"]} == RULES.keys() - untold
+    tested_elsewhere = {"query-file", "database", "privilege", "volatile-function"}
+    tested_elsewhere |= {"same-series", "own-setting", "own-backend", "attribute-text"}
+    assert {problem["rule"] for problem in report["problems"]} == RULES.keys() - tested_elsewhere
 
 
 @pytest.mark.every_version
@@ -378,22 +380,22 @@ def test_missing_privileges_are_reported(things: Database, check: Callable[..., 
     things.execute(f"CREATE ROLE {name} LOGIN; GRANT SELECT (id, state) ON things TO {name}")
     try:
         things.replayed()
-        foreseen = one(
+        foreseen = query(
             "SELECT count(hidden) AS n FROM things",
             more="    requires: {columns: {things: [hidden]}}\n",
             name="b",
         )
         done = check(
-            one("SELECT count(hidden) AS n FROM things")
+            query("SELECT count(hidden) AS n FROM things")
             + foreseen
-            + one("SELECT count(id) AS n FROM things", name="c"),
+            + query("SELECT count(id) AS n FROM things", name="c"),
             "--database", "--format", "json", "--database-url", make_conninfo(things.standby_dsn, user=name),
         )  # fmt: skip
     finally:
         things.execute(f"DROP OWNED BY {name}; DROP ROLE {name}")
-    told = json.loads(done.stdout)
+    report = json.loads(done.stdout)
 
-    assert [without_numbers(problem) for problem in told["problems"]] == [
+    assert [without_numbers(problem) for problem in report["problems"]] == [
         (
             "error 3 privilege queries[0].sql: permission denied for table things (42501); GRANT "
             "SELECT on what "
@@ -405,7 +407,7 @@ def test_missing_privileges_are_reported(things: Database, check: Callable[..., 
             "read; GRANT SELECT on it, and USAGE on its schema"
         ),
     ]
-    assert [one["state"] for one in told["queries"]] == ["refused", "not_sent", "ok"]
+    assert [query["state"] for query in report["queries"]] == ["refused", "not_sent", "ok"]
 
 
 VOLATILE = """
@@ -488,12 +490,14 @@ CREATE RULE writes AS ON INSERT TO of_stored DO INSTEAD SELECT app.lurks(1);
     }.items(),
     ids=str,
 )
-def test_a_volatile_function_that_is_not_known_to_only_read_is_a_warning(
+def test_a_volatile_function_that_may_write_is_a_warning(
     things: Database, check: Callable[..., Result], sql: str, names: list[str]
 ) -> None:
     """The query may call it by name, as an attribute, or by an operator, a view or a policy."""
     things.execute(VOLATILE)
-    done = check(one(json.dumps(sql)), "--database", "--format", "json", "--database-url", things.primary_dsn)
+    done = check(
+        query(json.dumps(sql)), "--database", "--format", "json", "--database-url", things.primary_dsn
+    )
     warned = [problem for problem in json.loads(done.stdout)["problems"] if "VOLATILE" in problem["message"]]
 
     assert [re.match(r"calls (\S+), which", problem["message"])[1] for problem in warned] == names  # type: ignore[index] # None is a failure
@@ -508,7 +512,9 @@ def test_the_server_parses_the_statement_that_was_checked(
     r"""With that setting `\'` would not end the text, and the result would have no column `n`."""
     things.execute(f"ALTER DATABASE {things.name} SET standard_conforming_strings = off")
     sql = r"SELECT '\' AS a, 1 AS n --' AS b"
-    done = check(one(json.dumps(sql)), "--database", "--format", "json", "--database-url", things.primary_dsn)
+    done = check(
+        query(json.dumps(sql)), "--database", "--format", "json", "--database-url", things.primary_dsn
+    )
     assert {problem["rule"] for problem in json.loads(done.stdout)["problems"]} == {"unused-column"}
 
 
@@ -517,7 +523,7 @@ def test_no_query_is_run(things: Database, check: Callable[..., Result]) -> None
     """A statement that would never end is prepared and planned like the others."""
     sql = "WITH RECURSIVE e AS (SELECT 1 AS n UNION ALL SELECT n FROM e) SELECT count(*) AS n FROM e"
     done = check(
-        one(sql) + one("SHOW work_mem", name="b"), "--database", "--database-url", things.standby_dsn
+        query(sql) + query("SHOW work_mem", name="b"), "--database", "--database-url", things.standby_dsn
     )
     ok, refused, summary = done.stdout.splitlines()
 
@@ -535,7 +541,7 @@ def test_a_subfolder_with_query_files_is_reported_as_not_read(tmp_path: Path) ->
         (tmp_path / folder).mkdir()
         name = "a.test.yaml" if folder == "mine/cases" else "a.yaml"
         if folder != "mine/empty":
-            (tmp_path / folder / name).write_text(f"queries:\n{one('SELECT 1 AS n')}")
+            (tmp_path / folder / name).write_text(f"queries:\n{query('SELECT 1 AS n')}")
     done = CliRunner().invoke(app, ["check", str(tmp_path / "mine")])
     assert done.exit_code == 0
     assert done.stderr == (
@@ -548,7 +554,7 @@ def test_a_subfolder_with_query_files_is_reported_as_not_read(tmp_path: Path) ->
 @pytest.mark.every_version
 def test_warnings_do_not_fail_the_check(things: Database, check: Callable[..., Result]) -> None:
     options = ["--database", "--large-table", "1000", "--database-url", things.primary_dsn]
-    done = check(one(COUNT), *options)
+    done = check(query(COUNT), *options)
 
     assert done.exit_code == 0, done.output
     assert done.stdout.splitlines()[-1] == "1 query: 0 errors, 1 warning, 0 notes"
@@ -557,7 +563,7 @@ def test_warnings_do_not_fail_the_check(things: Database, check: Callable[..., R
 def test_an_unreachable_database_is_a_separate_error(check: Callable[..., Result]) -> None:
     (port,) = free_ports(1)
     url = f"postgresql://poller:sekret@127.0.0.1:{port}/app"
-    done = check(one("SELECT 1 AS n"), "--database", "--format", "json", "--database-url", url)
+    done = check(query("SELECT 1 AS n"), "--database", "--format", "json", "--database-url", url)
     (problem,) = json.loads(done.stdout)["problems"]
 
     assert done.exit_code == 1
@@ -567,30 +573,30 @@ def test_an_unreachable_database_is_a_separate_error(check: Callable[..., Result
         "start the server, or correct host and port (and its listen_addresses)"
     )
     assert "sekret" not in done.output
-    told = check(one("SELECT 1 AS n"), "--database", "--database-url", url)
-    assert told.stdout.splitlines() == [
+    plain = check(query("SELECT 1 AS n"), "--database", "--database-url", url)
+    assert plain.stdout.splitlines() == [
         f"error    --database-url: {problem['message']}",
         "0 queries: 1 error, 0 warnings, 0 notes",
     ]
 
 
 def test_options_that_need_a_database_are_rejected_without_it(check: Callable[..., Result]) -> None:
-    for options, what in (
+    for options, message in (
         (["--max-cost", "5"], "--max-cost: requires the server's planner; add --database"),
         (["--database"], "POLLER_DATABASE_URL: is not set"),
         (["--database", "--max-cost", "nan"], "--max-cost: is not above 0; write for example 100000"),
         (["--database", "--max-cost", "-1"], "--max-cost: is not above 0; write for example 100000"),
     ):
-        done = check(one("SELECT 1 AS n"), *options)
+        done = check(query("SELECT 1 AS n"), *options)
         assert isinstance(done.exception, ConfigError)
-        assert str(done.exception).startswith(what)
+        assert str(done.exception).startswith(message)
 
 
 # --- Output for programs, with or without a database ----------------------------------------------------
 
 
 def test_problems_of_files_are_json(check: Callable[..., Result]) -> None:
-    done = check(one("SELECT 1 AS n", more="    intervall: 5m\n"), "--format", "json")
+    done = check(query("SELECT 1 AS n", more="    intervall: 5m\n"), "--format", "json")
 
     assert done.exit_code == 2
     assert json.loads(done.stdout) == {
@@ -607,13 +613,13 @@ def test_problems_of_files_are_json(check: Callable[..., Result]) -> None:
         ],
         "queries": [],
     }  # fmt: skip
-    assert json.loads(check(one("SELECT 1 AS n"), "--format", "json").stdout)["ok"] is True
+    assert json.loads(check(query("SELECT 1 AS n"), "--format", "json").stdout)["ok"] is True
 
 
-def test_github_gets_one_escaped_command_per_problem(
+def test_github_gets_an_escaped_command_per_problem(
     check: Callable[..., Result],
 ) -> None:
-    done = check(one("SELECT 100 % AS n"), "--format", "github")
+    done = check(query("SELECT 100 % AS n"), "--format", "github")
     assert done.exit_code == 2
     assert done.stdout == (
         "::error file=q.yaml,line=3,col=5,title=poller query-file::queries[0].sql: is not SQL that "
@@ -622,7 +628,7 @@ def test_github_gets_one_escaped_command_per_problem(
     )
     broken = check('  - name: "a%\\r\\nb: c"\n', "--format", "github").stdout.splitlines()
     assert all(line.startswith("::error file=q.yaml,line=") for line in broken)
-    good = check(one("SELECT 1 AS n"), "--format", "github")
+    good = check(query("SELECT 1 AS n"), "--format", "github")
     assert (good.exit_code, good.stdout) == (0, "1 file, 1 query, 1 metric: no problems\n")
 
 
@@ -757,7 +763,7 @@ def sarif(done: Result) -> list[dict[str, Any]]:
 
 
 def test_sarif_names_the_place_of_each_problem(check: Callable[..., Result]) -> None:
-    done = check(one("SELECT 1 AS n", more="    interval: x\n"), "--format", "sarif")
+    done = check(query("SELECT 1 AS n", more="    interval: x\n"), "--format", "sarif")
     (result,) = sarif(done)
 
     assert done.exit_code == 2
@@ -767,14 +773,14 @@ def test_sarif_names_the_place_of_each_problem(check: Callable[..., Result]) -> 
         "artifactLocation": {"uri": "q.yaml"},
         "region": {"startLine": 4, "startColumn": 5},
     }
-    assert sarif(check(one("SELECT 1 AS n"), "--format", "sarif")) == []
+    assert sarif(check(query("SELECT 1 AS n"), "--format", "sarif")) == []
 
 
 def test_a_file_name_becomes_a_uri_in_sarif(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("a b%.yaml").write_text("queries: 5\n")
     done = CliRunner().invoke(app, ["check", "a b%.yaml", "/nowhere to go", "--format", "sarif"])
-    uris = [one["locations"][0]["physicalLocation"]["artifactLocation"]["uri"] for one in sarif(done)]
+    uris = [result["locations"][0]["physicalLocation"]["artifactLocation"]["uri"] for result in sarif(done)]
 
     assert uris == ["a%20b%25.yaml", "file:///nowhere%20to%20go"]
 
@@ -783,12 +789,12 @@ def test_a_file_name_becomes_a_uri_in_sarif(tmp_path: Path, monkeypatch: pytest.
 def test_sarif_and_github_include_the_errors_of_the_server(
     things: Database, check: Callable[..., Result]
 ) -> None:
-    queries = one("SELECT 1 AS n FROM absent") + one(COUNT, name="b")
+    queries = query("SELECT 1 AS n FROM absent") + query(COUNT, name="b")
     options = ["--database", "--large-table", "1000", "--database-url", things.standby_dsn, "--format"]
     results = sarif(check(queries, *options, "sarif"))
     commands = check(queries, *options, "github").stdout.splitlines()
 
-    assert [(one["ruleId"], one["level"]) for one in results] == [
+    assert [(result["ruleId"], result["level"]) for result in results] == [
         ("rejected", "error"),
         ("sequential-scan", "warning"),
     ]
@@ -818,13 +824,13 @@ def test_planning_that_takes_too_long_is_cancelled(database: Database) -> None:
 
 
 @pytest.mark.every_version
-@pytest.mark.parametrize(("written", "meant"), [("pg_buffercache", False), ("pgbench_branche", True)])
+@pytest.mark.parametrize(("written", "suggested"), [("pg_buffercache", False), ("pgbench_branche", True)])
 def test_only_a_similar_name_is_suggested(
-    database: Database, check: Callable[..., Result], written: str, meant: bool
+    database: Database, check: Callable[..., Result], written: str, suggested: bool
 ) -> None:
     database.execute("CREATE TABLE pgbench_branches (n int)")
     done = check(
-        one(f"SELECT count(*) AS n FROM {written}"), "--database", "--database-url", database.primary_dsn
+        query(f"SELECT count(*) AS n FROM {written}"), "--database", "--database-url", database.primary_dsn
     )
     assert f'relation "{written}" does not exist' in done.stdout
-    assert ("did you mean 'pgbench_branches'?" in done.stdout) is meant
+    assert ("did you mean 'pgbench_branches'?" in done.stdout) is suggested

@@ -156,7 +156,7 @@ SERVER_DECIDES = {
     ),
     "an odd name": 'SELECT count(u."$$") AS n FROM odd u',
 }
-"""Every column of a table is granted if the server finds that one of the names is no column of it."""
+"""Every column of a table is granted if the server finds that a name is not a column of the table."""
 
 
 @pytest.fixture
@@ -196,7 +196,7 @@ def refusal(database: Database, role: str, sql: str) -> str | None:
     [*RUNS.values(), *(sql for sql, _ in WHOLE.values()), *SERVER_DECIDES.values()],
     ids=[*RUNS, *WHOLE, *SERVER_DECIDES],
 )
-def test_a_role_with_exactly_these_grants_runs_the_query(
+def test_a_role_with_exactly_the_printed_grants_runs_the_query(
     database: Database, role: str, tmp_path: Path, sql: str
 ) -> None:
     script = granted(tmp_path, [query("a", sql)], "--role", role)
@@ -205,12 +205,12 @@ def test_a_role_with_exactly_these_grants_runs_the_query(
     assert refusal(database, role, sql) is None, script
     if sql in RUNS.values():
         for table in ("users", "orders", '"App"."Select"', '"App".states', "ev", "b.ev", "pg_mine"):
-            # Without USAGE on its schema a table without a schema's name is not even found.
+            # Without USAGE on the schema an unqualified table does not exist.
             assert refusal(database, role, f"SELECT secret FROM {table}") in ("42501", "42P01"), script
 
 
 @pytest.mark.parametrize(("sql", "why"), WHOLE.values(), ids=WHOLE)
-def test_every_column_is_granted_only_with_the_reason(sql: str, why: str) -> None:
+def test_every_column_is_granted_with_the_reason(sql: str, why: str) -> None:
     assert f"-- All columns, because {why}.\nGRANT SELECT ON public." in to_sql(
         needs_of([a_query(sql=sql)], "public"), "poller"
     )
@@ -239,7 +239,7 @@ def test_each_privilege_is_printed_once_with_quoted_names(tmp_path: Path) -> Non
     )
 
 
-def test_what_cannot_be_known_without_a_database_is_a_comment(tmp_path: Path) -> None:
+def test_grants_that_need_a_database_to_be_exact_are_comments(tmp_path: Path) -> None:
     queries = [
         query("a", "SELECT app.secret() AS n FROM pg_ls_waldir()"),
         query("b", "SELECT count(*) AS n FROM pg_statistic, pg_class, pg_stat_statements"),
@@ -274,7 +274,7 @@ def test_a_name_that_the_query_computes_is_a_comment(sql: str, reader: str | Non
 
 
 @pytest.mark.parametrize("name", ["public", "none", ""])
-def test_a_name_that_is_not_one_role_is_refused(tmp_path: Path, name: str) -> None:
+def test_a_name_that_is_not_a_single_role_is_refused(tmp_path: Path, name: str) -> None:
     (tmp_path / "q.yaml").write_text(json.dumps({"queries": [query("a", "SELECT 1 AS n")]}))
     done = CliRunner().invoke(app, ["grants", str(tmp_path / "q.yaml"), "--role", name])
     assert isinstance(done.exception, ConfigError)
@@ -283,7 +283,9 @@ def test_a_name_that_is_not_one_role_is_refused(tmp_path: Path, name: str) -> No
 
 
 @pytest.mark.every_version
-def test_the_catalogue_is_known_and_what_public_may_not_read_of_it(database: Database, role: str) -> None:
+def test_exactly_the_catalogue_relations_that_public_cannot_read_are_named_as_restricted(
+    database: Database, role: str
+) -> None:
     with psycopg.connect(make_conninfo(database.primary_dsn, user=role)) as connection:
         relations = connection.execute(
             "SELECT relname, has_table_privilege(oid, 'SELECT') FROM pg_class "
@@ -313,4 +315,4 @@ def test_the_shipped_queries_are_polled_by_a_role_with_exactly_their_grants(
         assert process.wait() == 0, process
     finally:
         server.execute(f"DROP OWNED BY {role}; DROP ROLE {role}")
-    assert {one["state"] for one in json.loads(process.stdout)["queries"]} == {"ok"}
+    assert {query["state"] for query in json.loads(process.stdout)["queries"]} == {"ok"}

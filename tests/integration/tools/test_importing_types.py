@@ -39,7 +39,7 @@ def connection(site: Site) -> Iterator[psycopg.Connection]:
 
 
 @pytest.mark.every_version
-def test_each_variant_of_a_known_function_returns_the_known_type(connection: psycopg.Connection) -> None:
+def test_each_variant_of_a_listed_function_returns_the_listed_type(connection: psycopg.Connection) -> None:
     rows = connection.execute(
         "SELECT proname, typname FROM pg_proc JOIN pg_type ON pg_type.oid = prorettype"
         " WHERE pronamespace = 'pg_catalog'::regnamespace AND proname = ANY(%s)",
@@ -52,7 +52,7 @@ def test_each_variant_of_a_known_function_returns_the_known_type(connection: psy
 
 
 @pytest.mark.every_version
-def test_each_known_type_exists_and_cannot_be_summed_unless_it_is_a_number(
+def test_each_listed_type_exists_and_cannot_be_summed_unless_it_is_a_number(
     connection: psycopg.Connection,
 ) -> None:
     rows: dict[str, str] = dict(
@@ -68,7 +68,7 @@ def test_each_known_type_exists_and_cannot_be_summed_unless_it_is_a_number(
 
 
 @pytest.mark.every_version
-def test_columns_of_the_servers_views_have_the_known_types(connection: psycopg.Connection) -> None:
+def test_columns_of_the_servers_views_have_the_listed_types(connection: psycopg.Connection) -> None:
     rows = connection.execute(
         "SELECT relname, attname, typname FROM pg_attribute JOIN pg_class ON pg_class.oid = attrelid"
         " JOIN pg_type ON pg_type.oid = atttypid WHERE attnum > 0 AND relkind IN ('r', 'v')"
@@ -83,11 +83,11 @@ def test_columns_of_the_servers_views_have_the_known_types(connection: psycopg.C
     for (view, column), groups in on_server.items():
         assert RELATIONS.get(view, {}).get(column) in groups, (view, column)
     for view, column, kind in rows:
-        known = RELATIONS.get(view, {}).get(column)
-        assert (known is None) == (kind not in convertible) or (known, kind) == ("text", "text")
+        listed = RELATIONS.get(view, {}).get(column)
+        assert (listed is None) == (kind not in convertible) or (listed, kind) == ("text", "text")
 
 
-def test_a_name_that_occurs_twice_has_no_known_type() -> None:
+def test_a_name_that_occurs_twice_has_no_type() -> None:
     assert kinds_of("SELECT now() AS x, 1 AS x, now() AS y") == {"y": "time"}
     assert kinds_of("SELECT x AS z FROM (SELECT now() AS x, 1 AS x) AS q") == {}
 
@@ -344,7 +344,7 @@ def test_an_imported_value_is_the_original_value_or_reported(
         imported = _imported(folder, "postgres_exporter", sql)
 
         if not imported.drafts:
-            assert not expected, f"{kind} was not kept: {sql}"
+            assert not expected, f"{kind} is not in the imported query: {sql}"
             assert imported.losses.counts[0] > 0
             return
         (query,) = (draft.data() for draft in imported.drafts)
@@ -405,7 +405,7 @@ def test_query_exporter_exports_a_boolean_as_a_number(connection: psycopg.Connec
 
 @pytest.mark.every_version
 @pytest.mark.parametrize("form", FORMATS)
-def test_imported_queries_have_no_column_that_the_check_warns_of(
+def test_imported_queries_have_no_column_that_causes_a_warning_of_check(
     connection: psycopg.Connection, folder: Path, form: Format
 ) -> None:
     """An example is epoch_ns of pgwatch, the time of its data points."""

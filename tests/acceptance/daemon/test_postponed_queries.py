@@ -1,4 +1,4 @@
-"""A daemon on a real standby holds back what is slow, what keeps failing, and what is dear at busy times."""
+"""A daemon on a real standby postpones slow and failing queries, and expensive queries while it is busy."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ pytestmark = pytest.mark.postgres
 QUICK = "SELECT 1 AS n"
 SLOW = "SELECT 1 AS n FROM pg_sleep(0.4)"
 OTHERS = "SELECT pg_sleep(600)"
-DEAR = "SELECT 1 AS n FROM pg_sleep(1.1)"
+EXPENSIVE = "SELECT 1 AS n FROM pg_sleep(1.1)"
 
 
-def came_to(polled: Polled, *poll: str, times: int = 1) -> bool:
+def reached(polled: Polled, *poll: str, times: int = 1) -> bool:
     return eventually(lambda: polled.polls().get(poll, 0) >= times, 60)
 
 
@@ -28,32 +28,30 @@ def test_a_slow_query_is_polled_less_often(database: Database, tmp_path: Path) -
     dsn = database.standby_dsn
     queries = {"quick": QUICK, "slow": SLOW}
     with polling(tmp_path, dsn, [dsn], queries=queries, POLLER_MAX_DUTY_CYCLE="20%") as polled:
-        assert came_to(polled, "slow", "skipped", "duty_cycle", times=2), polled.process
-        assert came_to(polled, "slow", "ok", times=3), polled.process
+        assert reached(polled, "slow", "skipped", "duty_cycle", times=2), polled.process
+        assert reached(polled, "slow", "ok", times=3), polled.process
         polls = polled.polls()
     assert polls["quick", "ok"] > polls["slow", "ok"]
     assert ("quick", "skipped", "duty_cycle") not in polls
 
 
-def test_a_query_that_keeps_failing_is_tried_less_often_and_never_never(
+def test_a_query_that_keeps_failing_is_run_less_often_but_never_stops(
     database: Database, tmp_path: Path
 ) -> None:
     dsn = database.standby_dsn
     with polling(tmp_path, dsn, [dsn], queries={"quick": QUICK, "wrong": "SELECT n FROM later"}) as polled:
         failed = ("wrong", "failed", "rejected", "42P01")
-        assert came_to(polled, "wrong", "skipped", "breaker", times=4), polled.process
-        assert came_to(polled, *failed, times=4), "the half-open probe"
+        assert reached(polled, "wrong", "skipped", "breaker", times=4), polled.process
+        assert reached(polled, *failed, times=4), "the half-open probe"
         assert polled.polls()["quick", "ok"] > polled.polls()[failed]
         database.execute("CREATE TABLE later AS SELECT 7 AS n")
-        assert came_to(polled, "wrong", "ok", times=2), polled.process
+        assert reached(polled, "wrong", "ok", times=2), polled.process
         assert eventually(lambda: polled.shows("wrong", 7))
 
 
-def test_while_others_keep_the_server_busy_an_expensive_query_waits(
-    database: Database, tmp_path: Path
-) -> None:
+def test_an_expensive_query_waits_while_the_server_is_busy(database: Database, tmp_path: Path) -> None:
     dsn = database.standby_dsn
-    queries = {"quick": QUICK, "dear": DEAR}
+    queries = {"quick": QUICK, "expensive": EXPENSIVE}
     usual = {"interval": "2s", "timeout": "1900ms", "max_age": "1h"}
     with (
         polling(
@@ -62,15 +60,15 @@ def test_while_others_keep_the_server_busy_an_expensive_query_waits(
         ) as polled,
         ExitStack() as others,
     ):  # fmt: skip
-        assert came_to(polled, "dear", "ok", times=2), "nobody else is there"
+        assert reached(polled, "expensive", "ok", times=2), "the server is not busy"
         for _ in range(25):
             other = others.enter_context(closing(psycopg.connect(dsn, autocommit=True)))
             other.pgconn.send_query(OTHERS.encode())
-        assert came_to(polled, "dear", "skipped", "busy"), polled.process
+        assert reached(polled, "expensive", "skipped", "busy"), polled.process
         quick = polled.polls()["quick", "ok"]
-        assert came_to(polled, "quick", "ok", times=quick + 1), "what is cheap goes on"
+        assert reached(polled, "quick", "ok", times=quick + 1), "a cheap query continues"
         database.ask_standby(
             f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query = '{OTHERS}'"
         )
-        dear = polled.polls()["dear", "ok"]
-        assert came_to(polled, "dear", "ok", times=dear + 1), polled.process
+        expensive = polled.polls()["expensive", "ok"]
+        assert reached(polled, "expensive", "ok", times=expensive + 1), polled.process
