@@ -24,21 +24,20 @@ _STEP = 1e9
 
 
 class Prometheus:
-    """Prometheus on 127.0.0.1 with the given points in its store, each at its own time.
+    """Prometheus on 127.0.0.1 with the given samples in its store, each at its own time.
 
-    Debian's version has no OTLP receiver, so that the points become a file of OpenMetrics, under the names
-    that the receiver of a later version gives them, of which its own tool makes blocks of the store.
+    Debian's version has no OTLP receiver, so that the samples are a file of OpenMetrics, of which Prometheus'
+    own tool makes blocks of the store.
     """
 
-    def __init__(self, folder: Path, points: Iterable[Point], *, again: Sequence[float] = ()) -> None:
-        """Store `points` in `folder`, and once more as many seconds earlier as `again` says, then start."""
-        points = list(points)
-        stored = folder / "points.txt"
-        stored.write_text(openmetrics(points, (0.0, *again)), encoding="utf-8")
+    def __init__(self, folder: Path, samples: str, now: float) -> None:
+        """Store `samples` (see `openmetrics`) in `folder`, then start; queries are for the time `now`."""
+        stored = folder / "samples.txt"
+        stored.write_text(samples, encoding="utf-8")
         blocks = promtool("tsdb", "create-blocks-from", "openmetrics", stored, folder / "data")
         assert blocks.returncode == 0, blocks.stdout + blocks.stderr
         (folder / "prometheus.yml").write_text("global: {}\n")
-        self.now = max(point.time_unix_nano for point in points) / _STEP
+        self.now = now
         (port,) = free_ports(1)
         self._url = f"http://127.0.0.1:{port}"
         self._log = folder / "log"
@@ -82,8 +81,19 @@ class Prometheus:
 
     def query(self, expr: str) -> list[Labels]:
         """The series that `expr` has at the last point's time; raises AssertionError if it fails."""
-        found = self._ask("query", query=expr, time=f"{self.now:.3f}")
-        return [one["metric"] for one in found["result"]]
+        return [labels for labels, _ in self.values(expr)]
+
+    def values(self, expr: str) -> list[tuple[Labels, float]]:
+        """The series that `expr` has now, each with its value."""
+        found = self._ask("query", query=expr, time=f"{self.now:.3f}")["result"]
+        return [(one["metric"], float(one["value"][1])) for one in found]
+
+    def ranges(self, expr: str, since: float, step: float) -> list[tuple[Labels, dict[float, float]]]:
+        """The series that `expr` has in a range that ends now, each with its values by time."""
+        found = self._ask(
+            "query_range", query=expr, start=f"{since:.3f}", end=f"{self.now:.3f}", step=f"{step:g}"
+        )["result"]
+        return [(one["metric"], {at: float(value) for at, value in one["values"]}) for one in found]
 
     def label_values(self, label: str, match: str) -> list[str]:
         values: list[str] = self._ask(f"label/{label}/values", **{"match[]": match})
@@ -100,8 +110,11 @@ class Prometheus:
         return told["data"]
 
 
-def openmetrics(points: Sequence[Point], again: Sequence[float]) -> str:
-    """OpenMetrics text 1.0 of all points, at their times less each of `again`, in seconds."""
+def openmetrics(points: Iterable[Point], again: Sequence[float] = ()) -> str:
+    """OpenMetrics text 1.0 of all points, and once more as many seconds earlier as `again` says.
+
+    The names are those that the OTLP receiver of a later Prometheus gives them.
+    """
     families: dict[tuple[str, str], dict[tuple[tuple[str, str], ...], dict[int, Point]]] = {}
     for point in points:
         kind: Literal["gauge", "counter", "histogram"] = "gauge"
@@ -113,7 +126,7 @@ def openmetrics(points: Sequence[Point], again: Sequence[float]) -> str:
     for (name, shape), stored in families.items():
         lines.append(f"# TYPE {name} {shape}")
         for labels, members in stored.items():
-            for earlier in sorted(again, reverse=True):  # a series goes forward in time
+            for earlier in sorted((0.0, *again), reverse=True):  # a series goes forward in time
                 for at, point in sorted(members.items()):
                     lines += _samples(name, shape, labels, point, at / _STEP - earlier)
     return "\n".join([*lines, "# EOF", ""])
