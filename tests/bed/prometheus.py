@@ -24,21 +24,20 @@ _STEP = 1e9
 
 
 class Prometheus:
-    """Prometheus on 127.0.0.1 with points in its store, each at its own time.
+    """Prometheus on 127.0.0.1 with the given samples in its store, each at its own time.
 
-    Debian's version has no OTLP receiver. Therefore the points become an OpenMetrics file, with the names
-    that the receiver of a later version would assign, and promtool makes blocks of the store from this file.
+    Debian's version has no OTLP receiver. Therefore the samples are an OpenMetrics file, from which promtool
+    makes blocks of the store.
     """
 
-    def __init__(self, folder: Path, points: Iterable[Point], *, again: Sequence[float] = ()) -> None:
-        """Store `points` in `folder`, and again each number of seconds in `again` earlier; then start."""
-        points = list(points)
-        stored = folder / "points.txt"
-        stored.write_text(openmetrics(points, (0.0, *again)), encoding="utf-8")
+    def __init__(self, folder: Path, samples: str, now: float) -> None:
+        """Store `samples` (see `openmetrics`) in `folder`, then start; queries are for the time `now`."""
+        stored = folder / "samples.txt"
+        stored.write_text(samples, encoding="utf-8")
         blocks = promtool("tsdb", "create-blocks-from", "openmetrics", stored, folder / "data")
         assert blocks.returncode == 0, blocks.stdout + blocks.stderr
         (folder / "prometheus.yml").write_text("global: {}\n")
-        self.now = max(point.time_unix_nano for point in points) / _STEP
+        self.now = now
         (port,) = free_ports(1)
         self._url = f"http://127.0.0.1:{port}"
         self._log = folder / "log"
@@ -82,8 +81,22 @@ class Prometheus:
 
     def query(self, expr: str) -> list[Labels]:
         """Return the series of `expr` at the last point's time; raises AssertionError if the query fails."""
+        return [labels for labels, _ in self.values(expr)]
+
+    def values(self, expr: str) -> list[tuple[Labels, float]]:
+        """Return the series of `expr` at the last point's time, each with its value."""
         data = self._ask("query", query=expr, time=f"{self.now:.3f}")
-        return [series["metric"] for series in data["result"]]
+        return [(series["metric"], float(series["value"][1])) for series in data["result"]]
+
+    def ranges(self, expr: str, since: float, step: float) -> list[tuple[Labels, dict[float, float]]]:
+        """Return the series of `expr` in a range that ends at the last point, each with its values by time."""
+        data = self._ask(
+            "query_range", query=expr, start=f"{since:.3f}", end=f"{self.now:.3f}", step=f"{step:g}"
+        )
+        return [
+            (series["metric"], {at: float(value) for at, value in series["values"]})
+            for series in data["result"]
+        ]
 
     def label_values(self, label: str, match: str) -> list[str]:
         values: list[str] = self._ask(f"label/{label}/values", **{"match[]": match})
@@ -100,8 +113,11 @@ class Prometheus:
         return body["data"]
 
 
-def openmetrics(points: Sequence[Point], again: Sequence[float]) -> str:
-    """Return OpenMetrics text 1.0 of all points, at their times minus each of `again`, in seconds."""
+def openmetrics(points: Iterable[Point], again: Sequence[float] = ()) -> str:
+    """Return OpenMetrics text 1.0 of all points, and again of each number of seconds in `again` earlier.
+
+    The names are those that the OTLP receiver of a later Prometheus would assign.
+    """
     families: dict[tuple[str, str], dict[tuple[tuple[str, str], ...], dict[int, Point]]] = {}
     for point in points:
         kind: Literal["gauge", "counter", "histogram"] = "gauge"
@@ -113,7 +129,7 @@ def openmetrics(points: Sequence[Point], again: Sequence[float]) -> str:
     for (name, shape), stored in families.items():
         lines.append(f"# TYPE {name} {shape}")
         for labels, members in stored.items():
-            for earlier in sorted(again, reverse=True):  # the times of a series must ascend
+            for earlier in sorted((0.0, *again), reverse=True):  # the times of a series must ascend
                 for at, point in sorted(members.items()):
                     lines += _samples(name, shape, labels, point, at / _STEP - earlier)
     return "\n".join([*lines, "# EOF", ""])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from poller.tools.generate.grafana import Frame, Level, Panel, Section, Target, Text, graph, numbers, to_json
-from poller.tools.generate.promql import METRICS, of, polls, queries, stale_count
+from poller.tools.generate.promql import METRICS, increase, of, polls, queries, stale_count
 
 UID = "obscura-poller"
 _GREEN_RED = (Level(None, "green"), Level(1, "red"))
@@ -102,7 +102,7 @@ def _replica() -> Iterator[Panel]:
 
 def _delivery() -> Iterator[Panel]:
     requests = of("poller_export_requests_total")
-    by_reason = "sum by (poller_signal, poller_reason)"
+    by_reason = "poller_signal, poller_reason"
     yield graph(
         Text(
             "Requests in five minutes, by outcome",
@@ -111,7 +111,7 @@ def _delivery() -> Iterator[Panel]:
         "short",
         [
             Target(
-                f"sum by (poller_signal, poller_outcome, error_type) (increase({requests}[5m]))",
+                increase(requests, "poller_signal, poller_outcome, error_type", "5m"),
                 "{{poller_signal}} {{poller_outcome}} {{error_type}}",
             )
         ],
@@ -124,11 +124,11 @@ def _delivery() -> Iterator[Panel]:
         "short",
         [
             Target(
-                f"{by_reason} (increase({of('poller_export_rejected_total')}[1h])) > 0",
+                increase(of("poller_export_rejected_total"), by_reason) + " > 0",
                 "{{poller_signal}}: {{poller_reason}}",
             ),
             Target(
-                f"{by_reason} (increase({of('poller_export_dropped_total')}[1h])) > 0",
+                increase(of("poller_export_dropped_total"), by_reason) + " > 0",
                 "requests of {{poller_signal}}: {{poller_reason}}",
             ),
         ],
@@ -146,7 +146,7 @@ def _delivery() -> Iterator[Panel]:
 def _query_files() -> Iterator[Panel]:
     yield numbers(
         Text(
-            "Query files",
+            "Query files rejected",
             "0: the files on disk are in use. 1: they were rejected; the previous queries run.",
         ),
         "none",
@@ -165,11 +165,6 @@ def _query_files() -> Iterator[Panel]:
     yield graph(
         Text("Reloads in an hour", "By outcome."),
         "short",
-        [
-            Target(
-                f"sum by (poller_outcome) (increase({of('poller_config_reloads_total')}[1h]))",
-                "{{poller_outcome}}",
-            )
-        ],
+        [Target(increase(of("poller_config_reloads_total"), "poller_outcome"), "{{poller_outcome}}")],
         height=6,
     )

@@ -18,6 +18,16 @@ def of(metric: str, *more: str) -> str:
     return f"{metric}{{{','.join((SCOPE, *more))}}}"
 
 
+def increase(counter: str, by: str, window: str = "1h") -> str:
+    """PromQL for the increase of `counter`, a selector, in `window`, summed up by the labels `by`.
+
+    `increase` ignores the first event of a series, because the series begins with it. The value of a series
+    that begins in the window is its increase. A series that was interrupted does not begin again.
+    """
+    new = f"{counter} unless last_over_time({counter}[1d] offset {window})"
+    return f"sum by ({by}) ({new} or increase({counter}[{window}]))"
+
+
 def stale_count() -> str:
     """PromQL for the number of queries without values, except those whose `requires` is not met."""
     stale = of("poller_query_state", 'poller_state="stale"')
@@ -107,7 +117,7 @@ def polls() -> Iterator[Panel]:
     yield graph(
         Text("Polls in an hour, by state", "Results of the polls in an hour."),
         "short",
-        [Target(f"sum by (poller_state) (increase({of('poller_polls_total')}[1h]))", "{{poller_state}}")],
+        [Target(increase(of("poller_polls_total"), "poller_state"), "{{poller_state}}")],
     )
     failed = of("poller_polls_total", 'poller_state="failed"')
     rejected = of("poller_query_quarantined_total")
@@ -116,8 +126,8 @@ def polls() -> Iterator[Panel]:
         "short",
         [
             Target(
-                "sum by (poller_query_name, error_type, db_response_status_code, poller_conflict) "
-                f"(increase({failed}[1h])) > 0",
+                increase(failed, "poller_query_name, error_type, db_response_status_code, poller_conflict")
+                + " > 0",
                 _QUERY + " {{error_type}} {{db_response_status_code}} {{poller_conflict}}",
             )
         ],
@@ -127,11 +137,11 @@ def polls() -> Iterator[Panel]:
         "short",
         [
             Target(
-                f"sum by (poller_query_name, poller_reason) (increase({rejected}[1h])) > 0",
+                increase(rejected, "poller_query_name, poller_reason") + " > 0",
                 _QUERY + " {{poller_reason}}",
             ),
             Target(
-                f"sum by (poller_query_name) (increase({of('poller_query_folded_total')}[1h])) > 0",
+                increase(of("poller_query_folded_total"), "poller_query_name") + " > 0",
                 _QUERY + " added up in `other`",
             ),
         ],
@@ -139,10 +149,5 @@ def polls() -> Iterator[Panel]:
     yield graph(
         Text("Ticks skipped in an hour", "Ticks that were due while the previous one was still running."),
         "short",
-        [
-            Target(
-                f"sum by (poller_tick_name) (increase({of('poller_tick_overruns_total')}[1h])) > 0",
-                _TICK,
-            )
-        ],
+        [Target(increase(of("poller_tick_overruns_total"), "poller_tick_name") + " > 0", _TICK)],
     )

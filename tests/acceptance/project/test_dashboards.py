@@ -26,10 +26,11 @@ from poller.receiver.receiver import Receiver
 from poller.tools.generate.alert_rules import query_rules, to_yaml
 from poller.tools.generate.dashboard import inventory
 from poller.tools.generate.grafana import unit_id
+from poller.tools.generate.promql import increase, of
 from tests.bed.messaging import MessagingServer
 from tests.bed.process import ROOT, Process, eventually
 from tests.bed.programs import need
-from tests.bed.prometheus import Prometheus
+from tests.bed.prometheus import Prometheus, openmetrics
 
 GRAFANA = ROOT / "deploy" / "grafana"
 RULES = ROOT / "deploy" / "prometheus" / "rules.yaml"
@@ -216,7 +217,8 @@ def test_every_expression_matches_the_series_of_a_real_run(
     queries = f"shipped:{file}"
     points = run(server, receiver, queries, file)
     file.write_text(json.dumps(TROUBLED))
-    with Prometheus(tmp_path, points, again=(HOUR, WEEK)) as prometheus:
+    now = max(point.time_unix_nano for point in points) / 1e9
+    with Prometheus(tmp_path, openmetrics(points, (HOUR, WEEK)), now) as prometheus:
         assert prometheus.label_values("job", "poller_query_series") == ["obscura-poller"]
         catalog = load(resolve(queries), Defaults(60.0, 1.0, 1000))
         for board in GRAFANA.glob("*.json"):
@@ -242,6 +244,27 @@ def check_panels(board: str, prometheus: Prometheus) -> None:
                 assert not series or label == "poller_conflict" or any(label in entry for entry in series), (
                     f"{title} shows {label}, which no series has: {series[0]}"
                 )
+
+
+def test_the_first_event_of_a_series_counts(tmp_path: Path) -> None:
+    """A series of events begins with the first one, which PromQL's own `increase` ignores."""
+    now, minute = 1_800_000_000, 60
+    values = {
+        "new": {-20: 3, -15: 3, -10: 5, -5: 5, 0: 5},
+        "old": dict.fromkeys(range(-120, 1, 5), 7),
+        "interrupted": {ago: 9 for ago in range(-180, 1, 5) if not -100 < ago < -30},
+        "ended": dict.fromkeys(range(-180, -90, 5), 4),
+    }
+    samples = [
+        f'events_total{{job="a",instance="b",kind="{kind}"}} {value} {now + ago * minute}'
+        for kind, series in values.items()
+        for ago, value in series.items()
+    ]
+    text = "\n".join(["# TYPE events counter", *samples, "# EOF", ""])
+    with Prometheus(tmp_path, text, now) as prometheus:
+        found = prometheus.values(filled(increase(of("events_total"), "kind")))
+
+    assert {labels["kind"]: value for labels, value in found} == {"new": 5, "old": 0, "interrupted": 0}
 
 
 def filled(expr: str) -> str:
