@@ -227,8 +227,10 @@ def test_a_value_that_is_cut_costs_no_short_one_after_it() -> None:
 
 @pytest.mark.parametrize("piece", PIECES)
 def test_no_text_is_so_hostile_that_scrubbing_fails_or_grows_it(piece: str) -> None:
-    for prefix, suffix in product(PREFIXES, SUFFIXES):
-        text = prefix + piece * (100_000 // len(piece)) + suffix
+    surrounded = (
+        prefix + piece * (4000 // len(piece)) + suffix for prefix, suffix in product(PREFIXES, SUFFIXES)
+    )
+    for text in (piece * (2 * LONGEST // len(piece)), *surrounded):
         assert len(shapes.scrub(text)) <= LONGEST * len(REDACTED)
         assert pii.personal_text(shapes.scrub(text)) is None
         assert isinstance(shapes.cut(text), str)
