@@ -63,6 +63,7 @@ class Bed:
             on_overrun=self.overruns.append,
             on_first_polls=self.first_polls,
             spacing=math.inf,
+            retry=self.retry,
         )
         self.daemon.start()
         return self.daemon
@@ -134,7 +135,7 @@ def test_later_runs_are_at_the_offset_of_the_interval(bed: Bed) -> None:
 
 
 def test_a_day_long_tick_is_not_polled_twice_at_start(bed: Bed) -> None:
-    bed.start(tick(interval=86400.0), tick("beat", interval=1.0))
+    bed.start(tick(interval=86400.0), tick("beat", interval=0.25))
     assert eventually(lambda: sum(run.queries == ("beat",) for run in bed.runs) >= 3)
     assert sum(run.queries == ("t",) for run in bed.runs) == 1
 
@@ -144,7 +145,7 @@ def test_a_tick_that_still_runs_is_left_out_counted_and_said(
 ) -> None:
     caplog.set_level(logging.WARNING, logger="poller.daemon.scheduler")
     bed.act = lambda queries: good(queries) if bed.begun == 1 else bed.until_interrupted(queries)
-    bed.start(tick(interval=1.0))
+    bed.start(tick(interval=0.25))
     assert eventually(lambda: len(bed.overruns) >= 2)
     assert bed.begun == 2, "it does not overlap itself"
     assert set(bed.overruns) == {"t"}
@@ -179,11 +180,11 @@ def test_an_overrun_after_a_run_that_kept_up_is_a_warning_again(
 
 def test_two_ticks_never_run_at_the_same_time(bed: Bed) -> None:
     def slow(queries: Sequence[QueryDefinition]) -> Sequence[PollResult]:
-        time.sleep(0.3)
+        time.sleep(0.1)
         return good(queries)
 
     bed.act = slow
-    bed.start(tick("a", interval=1.0), tick("b", interval=1.0))
+    bed.start(tick("a", interval=0.3), tick("b", interval=0.3))
     assert bed.ran(6)
     runs = sorted(bed.runs, key=lambda run: run.start)
     assert all(first.end <= second.start for first, second in pairwise(runs))
@@ -215,7 +216,7 @@ def test_a_tick_that_found_no_server_is_tried_again_at_doubling_distances(bed: B
 def test_a_success_ends_the_retries_and_begins_the_distances_anew(bed: Bed) -> None:
     bed.retry = RetryConfig(0.2, 60.0)
     bed.act = lambda queries: lost(queries) if bed.begun < 4 else good(queries)
-    daemon = bed.start(tick(), tick("beat", interval=1.0))
+    daemon = bed.start(tick(), tick("beat", interval=0.25))
     assert eventually(lambda: sum(run.queries == ("t",) for run in bed.runs) >= 1)
     assert eventually(lambda: bed.begun >= 6)
     assert eventually(lambda: daemon._failures == {})  # noqa: SLF001 - nothing else shows it before the next outage
@@ -249,8 +250,9 @@ def test_a_retry_never_comes_after_the_regular_run(bed: Bed) -> None:
 
 def test_a_failure_of_the_query_alone_is_not_tried_again(bed: Bed) -> None:
     refused = PollError("rejected", "no", sqlstate="42501")
+    bed.retry = RetryConfig(0.1, 60.0)
     bed.act = lambda queries: [a_result(query, outcome="failed", error=refused) for query in queries]
-    bed.start(tick(), tick("beat", interval=1.0))
+    bed.start(tick(), tick("beat", interval=0.25))
     assert eventually(lambda: sum(run.queries == ("beat",) for run in bed.runs) >= 4)
     assert sum(run.queries == ("t",) for run in bed.runs) == 1
 
@@ -258,8 +260,9 @@ def test_a_failure_of_the_query_alone_is_not_tried_again(bed: Bed) -> None:
 def test_a_query_that_kills_its_session_waits_for_its_interval(bed: Bed) -> None:
     """What was lost after queries were sent may be their own doing: nothing is tried again soon."""
     killed = PollError("unavailable", "server closed the connection unexpectedly")
+    bed.retry = RetryConfig(0.1, 60.0)
     bed.act = lambda queries: [a_result(query, outcome="failed", error=killed) for query in queries]
-    bed.start(tick(), tick("beat", interval=1.0))
+    bed.start(tick(), tick("beat", interval=0.25))
     assert eventually(lambda: sum(run.queries == ("beat",) for run in bed.runs) >= 4)
     assert sum(run.queries == ("t",) for run in bed.runs) == 1
 
@@ -279,7 +282,7 @@ def test_a_defect_in_one_tick_is_said_and_the_others_go_on(
         return good(queries)
 
     bed.act = broken
-    bed.start(tick("bad", interval=1.0), tick("well", interval=1.0))
+    bed.start(tick("bad", interval=0.25), tick("well", interval=0.25))
     assert eventually(lambda: sum(run.queries == ("bad",) for run in bed.runs) >= 2)
     assert eventually(lambda: sum(run.queries == ("well",) for run in bed.runs) >= 2)
     said = [record for record in caplog.records if record.name == "poller.daemon.scheduler"]
@@ -290,11 +293,11 @@ def test_a_defect_in_one_tick_is_said_and_the_others_go_on(
 
 def test_stop_interrupts_what_runs_and_starts_nothing_any_more(bed: Bed) -> None:
     bed.act = bed.until_interrupted
-    bed.start(tick("a", interval=1.0), tick("b", interval=1.0))
+    bed.start(tick("a", interval=0.25), tick("b", interval=0.25))
     assert eventually(lambda: bed.begun == 1)
     assert bed.stop(), "the worker came to rest"
     assert bed.interrupted.is_set()
-    time.sleep(1.5)  # longer than the interval
+    time.sleep(0.5)  # longer than the interval
     assert [run.queries for run in bed.runs] == [("a",)], "b was waiting for its turn, and never got it"
     assert bed.rested == []
     assert bed.reports == 0
