@@ -594,7 +594,7 @@ BOMB = bytes(200 * 2**20)
 def test_a_small_body_that_unpacks_to_a_large_one_is_refused_before_it_is_unpacked(
     receiver: Receiver, encoding: str
 ) -> None:
-    body = zlib.compress(BOMB) if encoding == "deflate" else gzip.compress(BOMB, 6)
+    body = zlib.compress(BOMB, 1) if encoding == "deflate" else gzip.compress(BOMB, 1)
     headers = {"Content-Type": "application/x-protobuf", "Content-Encoding": encoding}
     tracemalloc.start()
     try:

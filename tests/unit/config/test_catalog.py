@@ -323,7 +323,7 @@ SCALARS = st.one_of(
 TREES = st.recursive(
     SCALARS,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(KEYS), inner, max_size=5),
-    max_leaves=20,
+    max_leaves=10,
 )
 QUERIES = st.fixed_dictionaries(
     {
@@ -338,7 +338,7 @@ QUERIES = st.fixed_dictionaries(
     optional={key: TREES for key in KEYS if key not in ("name", "sql", "metrics")},
 )
 # Files are written into one folder again and again, which is what the health check warns of and is meant.
-FUZZ = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+FUZZ = settings(max_examples=75, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 @FUZZ

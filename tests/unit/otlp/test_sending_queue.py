@@ -253,7 +253,7 @@ def numbers(bodies: list[str]) -> list[int]:
 
 
 @pytest.mark.parametrize("harm", ["truncated", "overwritten", "both"])
-@pytest.mark.parametrize("count", [12, 400])
+@pytest.mark.parametrize("count", [12, 100])
 def test_a_damaged_file_costs_what_is_damaged_and_nothing_else(
     open_spool: Open, tmp_path: Path, harm: str, count: int
 ) -> None:
@@ -474,7 +474,7 @@ def flips(content: bytes, chance: random.Random) -> Iterator[int]:
             yield chance.randrange(8 * start, 8 * end)
 
 
-@pytest.mark.parametrize("count", [6, 200])
+@pytest.mark.parametrize("count", [6, 60])
 def test_a_flipped_bit_costs_at_most_the_requests_on_its_page(
     open_spool: Open, tmp_path: Path, count: int, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -494,7 +494,8 @@ def test_a_flipped_bit_costs_at_most_the_requests_on_its_page(
         (folder / "spool.db").write_bytes(damaged)
         again = open_spool(folder)
         left = look_through(again)
-        lost = [body for body in whole if f"{body[:5]}." not in {one[:6] for one in left}]
+        heads = {one[:6] for one in left}
+        lost = [body for body in whole if body[:6] not in heads]
         place = f"byte {bit // 8}, bit {bit % 8}: {caplog.text}"
         assert [body.rstrip(".") for body in whole if body not in lost] == left, place
         start = bit // 8 // PAGE * PAGE
@@ -574,7 +575,7 @@ def harms(folder: Path, during: str, chance: random.Random) -> Iterator[tuple[st
             yield name, 8 * size, content[:size]
 
 
-@pytest.mark.parametrize(("count", "during"), [(6, "nothing"), (60, "nothing"), (60, "add"), (60, "remove")])
+@pytest.mark.parametrize(("count", "during"), [(6, "nothing"), (30, "nothing"), (30, "add"), (30, "remove")])
 def test_a_flipped_bit_in_any_file_after_a_kill_loses_nothing_that_is_not_counted(
     open_spool: Open, tmp_path: Path, count: int, during: str, caplog: pytest.LogCaptureFixture
 ) -> None:
