@@ -66,13 +66,13 @@ def _no_secrets_of_other_tests() -> Iterator[None]:
 
 _MARKS = {
     "postgres": {"pg_bin", "site", "Cluster"},
-    "process": {"subprocess", "multiprocessing", "start_process", "s3_endpoint"},
+    "process": {"subprocess", "multiprocessing", "start_process", "s3_endpoint", "LoaderProcess"},
 }
 """For each mark the fixtures, modules and classes by which a test needs it."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark each test by what it needs, so that `-m "not postgres and not process"` selects the fast ones."""
+    """Mark each test by what it needs, so that `-m "not postgres and not process"` selects the others."""
     used: dict[object, set[str]] = {}
     for item in items:
         if isinstance(item, pytest.Function):

@@ -536,6 +536,7 @@ def test_a_histogram_keeps_the_boundaries_it_asks_for(receiver: Receiver, open_p
     assert value.buckets == (0, 1, 0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_a_large_push_is_split_into_requests_that_a_collector_takes(
     receiver: Receiver, open_push: Open, protocol: str

@@ -410,6 +410,7 @@ answers = st.builds(
 )
 
 
+@pytest.mark.slow
 @given(st.lists(answers, max_size=20))
 def test_whatever_servers_say_a_lag_is_never_negative_and_0_only_where_nothing_is_known_to_be_missing(
     told: list[dict[str, Any]],

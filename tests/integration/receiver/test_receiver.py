@@ -590,6 +590,7 @@ def test_a_body_of_no_length_or_too_much_is_refused(
 BOMB = bytes(200 * 2**20)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("encoding", ["gzip", "deflate"])
 def test_a_small_body_that_unpacks_to_a_large_one_is_refused_before_it_is_unpacked(
     receiver: Receiver, encoding: str

@@ -352,6 +352,7 @@ def test_any_bytes_load_or_are_told(tmp_path: Path, raw: bytes) -> None:
     loads_or_tells(path)
 
 
+@pytest.mark.slow
 @FUZZ
 @given(data=TREES | st.fixed_dictionaries({"queries": st.lists(QUERIES | TREES, max_size=3)}))
 def test_any_structure_loads_or_is_told(tmp_path: Path, data: object) -> None:

@@ -114,6 +114,7 @@ def grows_too_fast(steps: list[int]) -> bool:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "pattern"), [pytest.param(*one, id=one[0]) for one in patterns()])
 def test_no_pattern_reads_a_part_of_a_text_again_and_again(name: str, pattern: re.Pattern[Any]) -> None:
     shown = pattern.pattern.decode() if isinstance(pattern.pattern, bytes) else pattern.pattern
@@ -148,6 +149,7 @@ ENTRIES: dict[str, Callable[[str], object]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("entry", ENTRIES)
 def test_work_grows_with_the_length_of_a_text(entry: str) -> None:
     for many in zip(*map(texts, SIZES), strict=True):
@@ -206,6 +208,7 @@ CONTAINERS: dict[str, Callable[[int], Any]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", CONTAINERS)
 @pytest.mark.parametrize("function", [privacy.scrub_attributes, privacy.is_harmless])
 def test_the_work_of_one_record_has_a_bound_whatever_its_values_hold(
@@ -225,6 +228,7 @@ def test_a_value_that_is_cut_costs_no_short_one_after_it() -> None:
     assert (kept["status"], kept["number"]) == ("ok", 7)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("piece", PIECES)
 def test_no_text_is_so_hostile_that_scrubbing_fails_or_grows_it(piece: str) -> None:
     surrounded = (

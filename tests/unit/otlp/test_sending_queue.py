@@ -252,6 +252,7 @@ def numbers(bodies: list[str]) -> list[int]:
     return [int(body.partition(":")[0]) for body in bodies]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("harm", ["truncated", "overwritten", "both"])
 @pytest.mark.parametrize("count", [12, 100])
 def test_a_damaged_file_costs_what_is_damaged_and_nothing_else(
@@ -474,6 +475,7 @@ def flips(content: bytes, chance: random.Random) -> Iterator[int]:
             yield chance.randrange(8 * start, 8 * end)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [6, 60])
 def test_a_flipped_bit_costs_at_most_the_requests_on_its_page(
     open_spool: Open, tmp_path: Path, count: int, caplog: pytest.LogCaptureFixture
@@ -575,6 +577,7 @@ def harms(folder: Path, during: str, chance: random.Random) -> Iterator[tuple[st
             yield name, 8 * size, content[:size]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("count", "during"), [(6, "nothing"), (30, "nothing"), (30, "add"), (30, "remove")])
 def test_a_flipped_bit_in_any_file_after_a_kill_loses_nothing_that_is_not_counted(
     open_spool: Open, tmp_path: Path, count: int, during: str, caplog: pytest.LogCaptureFixture

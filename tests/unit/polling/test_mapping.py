@@ -486,6 +486,7 @@ def check_account(query: QueryDefinition, result: Rows) -> Mapped | None:
     return told
 
 
+@pytest.mark.slow
 @given(queries(), results())
 def test_every_row_is_a_sample_or_counted_whatever_the_server_says(
     query: QueryDefinition, result: Rows

@@ -181,6 +181,7 @@ def test_a_folder_that_cannot_be_written_to_is_told_once_and_ends_nothing(
     assert caplog.messages[-1] == "the values are remembered again"
 
 
+@pytest.mark.slow
 def test_what_is_written_is_in_proportion_to_what_is_new(tmp_path: Path) -> None:
     file = tmp_path / "values.json"
     many = [
@@ -254,6 +255,7 @@ values = st.one_of(st.integers(-(2**63), 2**63 - 1), st.floats(allow_nan=False, 
 attributes = st.dictionaries(st.text(), st.one_of(st.text(), st.booleans(), st.integers(-9, 9)), max_size=3)
 
 
+@pytest.mark.slow
 @given(st.lists(st.tuples(values, attributes), max_size=5), st.floats(0, 2e9))
 def test_whatever_is_kept_comes_back_the_same(
     tmp_path_factory: pytest.TempPathFactory, samples: list[tuple[int | float, dict[str, str]]], at: float
