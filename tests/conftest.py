@@ -66,7 +66,7 @@ def _no_secrets_of_other_tests() -> Iterator[None]:
 
 _MARKS = {
     "postgres": {"pg_bin", "site", "Cluster"},
-    "process": {"subprocess", "multiprocessing", "start_process", "s3_endpoint"},
+    "process": {"subprocess", "multiprocessing", "start_process", "s3_endpoint", "LoaderProcess"},
 }
 """Fixtures, modules and classes that give a test each mark."""
 

@@ -72,7 +72,7 @@ _SCALES: dict[str, list[tuple[float, str]]] = {
 
 
 class Series(NamedTuple):
-    """What one series of a panel's query shows."""
+    """What item series of a panel's query shows."""
 
     ref: str
     name: str
@@ -98,14 +98,14 @@ class Board:
         self._variables: dict[str, str] = {}
         for variable in self.definition["templating"]["list"]:
             if variable["type"] == "query":
-                found = re.fullmatch(r"label_values\((.+), (\w+)\)", variable["query"]["query"])
-                assert found, variable
-                values = sorted(self.prometheus.label_values(found[2], self._filled(found[1])))
+                match = re.fullmatch(r"label_values\((.+), (\w+)\)", variable["query"]["query"])
+                assert match, variable
+                values = sorted(self.prometheus.label_values(match[2], self._filled(match[1])))
                 # As Grafana: all values of a variable with "All", else the first.
                 self._variables[variable["name"]] = "|".join(values) if variable["includeAll"] else values[0]
 
     def _filled(self, text: str) -> str:
-        return re.sub(r"\$(\w+)", lambda found: self._variables[found[1]], text)
+        return re.sub(r"\$(\w+)", lambda match: self._variables[match[1]], text)
 
     def series(self, panel: Json) -> Iterator[Series]:
         """Yield what the queries of a panel answer."""
@@ -121,7 +121,7 @@ class Board:
                 if target["range"]
                 else [(labels, [value]) for labels, value in self.prometheus.values(expr)]
             )
-            for labels, values in sorted(answer, key=lambda one: sorted(one[0].items())):
+            for labels, values in sorted(answer, key=lambda item: sorted(item[0].items())):
                 legend = target["legendFormat"]
                 for name in re.findall(r"\{\{(\w+)\}\}", legend):
                     legend = legend.replace(f"{{{{{name}}}}}", labels.get(name, ""))
@@ -160,8 +160,8 @@ class Board:
 def _rounded(svg: str) -> str:
     """The SVG with coordinates in tenths of a point, without spaces at the ends of lines."""
 
-    def rounded(found: re.Match[str]) -> str:
-        return re.sub(r"-?\d+\.\d+", lambda number: f"{float(number[0]):.1f}".removesuffix(".0"), found[0])
+    def rounded(match: re.Match[str]) -> str:
+        return re.sub(r"-?\d+\.\d+", lambda number: f"{float(number[0]):.1f}".removesuffix(".0"), match[0])
 
     svg = re.sub(r' (?:d|x|y|width|height)="[^"]*"', rounded, svg)
     return re.sub(r" +\n", "\n", svg)
@@ -205,25 +205,25 @@ def _hours_axes(place: SubFigure, left: float, handles: Sequence[Any], hours: in
 
 def _timeseries(place: SubFigure, panel: Json, series: Sequence[Series], hours: int) -> None:
     overrides = {
-        one["matcher"]["options"]: {each["id"]: each["value"] for each in one["properties"]}
-        for one in panel["fieldConfig"]["overrides"]
+        item["matcher"]["options"]: {each["id"]: each["value"] for each in item["properties"]}
+        for item in panel["fieldConfig"]["overrides"]
     }
     lines = []
-    for number, one in enumerate(series):
-        style = overrides.get(one.ref, {})
+    for number, item in enumerate(series):
+        style = overrides.get(item.ref, {})
         color = style.get("color", {}).get("fixedColor")
-        gaps = [math.isnan(value) for value in [math.nan, *one.values, math.nan]]
+        gaps = [math.isnan(value) for value in [math.nan, *item.values, math.nan]]
         lines.append(
             Line2D(
-                [hours * at / (len(one.values) - 1) for at in range(len(one.values))],
-                one.values,
-                label=one.name or "Value",
+                [hours * at / (len(item.values) - 1) for at in range(len(item.values))],
+                item.values,
+                label=item.name or "Value",
                 color=_COLORS[color] if color else _PALETTE[number % len(_PALETTE)],
                 linestyle=_DASHES[style.get("custom.lineStyle", {}).get("fill", "solid")],
                 linewidth=1.2,
                 marker=".",
                 markersize=4,
-                markevery=[at for at in range(len(one.values)) if gaps[at] and gaps[at + 2]],
+                markevery=[at for at in range(len(item.values)) if gaps[at] and gaps[at + 2]],
             )
         )
     axes = _hours_axes(place, 66, lines, hours)
@@ -240,17 +240,17 @@ def _timeseries(place: SubFigure, panel: Json, series: Sequence[Series], hours: 
 
 def _timeline(place: SubFigure, panel: Json, series: Sequence[Series], hours: int) -> None:
     states = panel["fieldConfig"]["defaults"]["mappings"][0]["options"]
-    legend = [Patch(color=_COLORS[one["color"]], label=one["text"]) for one in states.values()]
+    legend = [Patch(color=_COLORS[item["color"]], label=item["text"]) for item in states.values()]
     axes = _hours_axes(place, 150, legend, hours)
-    for row, one in enumerate(series):
-        step, at = hours / (len(one.values) - 1), 0
-        for value, run in groupby(one.values):
+    for row, item in enumerate(series):
+        step, at = hours / (len(item.values) - 1), 0
+        for value, run in groupby(item.values):
             length = len(list(run))
             if not math.isnan(value):
                 color = _COLORS[states[f"{value:g}"]["color"]]
                 axes.broken_barh([(at * step, length * step)], (row - 0.4, 0.8), facecolors=color)
             at += length
-    axes.set_yticks(range(len(series)), [one.name for one in series])
+    axes.set_yticks(range(len(series)), [item.name for item in series])
     axes.set_ylim(len(series) - 0.5, -0.5)
 
 
@@ -258,29 +258,29 @@ def _stat(place: SubFigure, panel: Json, series: Sequence[Series], _: int) -> No
     options, defaults = panel["options"], panel["fieldConfig"]["defaults"]
     names = options["textMode"] == "value_and_name"
     share = place.bbox.width / len(series)
-    for number, one in enumerate(series):
+    for number, item in enumerate(series):
         reached = [
             step["color"]
             for step in defaults["thresholds"]["steps"]
-            if step["value"] is None or one.last >= step["value"]
+            if step["value"] is None or item.last >= step["value"]
         ]
         color, middle = _COLORS[reached[-1]], (number + 0.5) / len(series)
-        text = formatted(one.last, defaults["unit"])
+        text = formatted(item.last, defaults["unit"])
         place.text(middle, 0.4, text, ha="center", color=color, size=22 if names else 28, weight="bold")
         if names:
-            place.text(middle, 0.65, one.name, ha="center", size=11)
+            place.text(middle, 0.65, item.name, ha="center", size=11)
         if options["graphMode"] == "area":
             right = place.bbox.width - share * (number + 1)
             axes = _axes(place, share * number + 14, place.bbox.height * 0.68, right + 14, 14)
-            axes.plot(one.values, color=color, linewidth=1)
-            axes.set_xlim(0, len(one.values) - 1)
+            axes.plot(item.values, color=color, linewidth=1)
+            axes.set_xlim(0, len(item.values) - 1)
             axes.axis("off")
 
 
 def _table(place: SubFigure, panel: Json, series: Sequence[Series], _: int) -> None:
     defaults, options = panel["fieldConfig"]["defaults"], panel["transformations"][-1]["options"]
     names: dict[str, str] = options["renameByName"]
-    rows = [names, *({**one.labels, "Value": formatted(one.last, defaults["unit"])} for one in series)]
+    rows = [names, *({**item.labels, "Value": formatted(item.last, defaults["unit"])} for item in series)]
     if not series:
         place.text(0.5, 0.5, defaults["noValue"], ha="center")
         return

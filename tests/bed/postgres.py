@@ -1,4 +1,4 @@
-"""A primary and its streaming standby for the whole session, and a fresh database for each test."""
+"""A primary and its streaming standby for the whole session, and an empty database for each test."""
 
 from __future__ import annotations
 
@@ -134,15 +134,54 @@ def site(request: pytest.FixtureRequest) -> Site:
     return Site(cluster.primary.dsn(), cluster.standby.dsn())
 
 
+@dataclass
+class _Unchanged:
+    """The database of the previous test if that test changed nothing, and the next transaction ID."""
+
+    database: Database | None = None
+    next_xid: str = ""
+
+    def take(self, site: Site) -> Database:
+        """Return the unchanged database, or create one and wait until the standby has it."""
+        made, self.database = self.database, None
+        if made is None:
+            made = Database(f"test_{uuid.uuid4().hex[:12]}", site)
+            _execute(site.primary, f"CREATE DATABASE {made.name}")
+            ((target, self.next_xid),) = _execute(
+                site.primary, f"SELECT pg_current_wal_lsn()::text, {_NEXT_XID}"
+            )
+            if site.standby is not None:
+                wait_replayed(site.standby, target, 30.0)
+        return made
+
+    def give_back(self, made: Database) -> None:
+        """Close all connections; keep the database if no transaction ID was assigned, as each write needs."""
+        end = f"SELECT pg_terminate_backend(pid, 30000) FROM pg_stat_activity WHERE datname = '{made.name}'"
+        ((next_xid,),) = _execute(made.site.primary, f"{end}; SELECT {_NEXT_XID}")
+        if next_xid != self.next_xid:
+            _execute(made.site.primary, f"DROP DATABASE {made.name} WITH (FORCE)")
+        else:
+            if made.site.standby is not None:
+                _execute(made.site.standby, end)
+            self.database = made
+
+
+_NEXT_XID = "pg_snapshot_xmax(pg_current_snapshot())::text"
+
+
+@pytest.fixture(scope="session")
+def _unchanged() -> Iterator[_Unchanged]:
+    unchanged = _Unchanged()
+    yield unchanged
+    if unchanged.database is not None:
+        _execute(unchanged.database.site.primary, f"DROP DATABASE {unchanged.database.name} WITH (FORCE)")
+
+
 @pytest.fixture
-def database(site: Site) -> Iterator[Database]:
-    """Yield a new database that the standby shows; the end drops it and its remaining connections."""
-    new_database = Database(f"test_{uuid.uuid4().hex[:12]}", site)
-    _execute(site.primary, f"CREATE DATABASE {new_database.name}")
+def database(site: Site, _unchanged: _Unchanged) -> Iterator[Database]:
+    """An empty database, visible on the standby. Tests that write nothing get the same one."""
+    made = _unchanged.take(site)
     try:
-        if site.standby is not None:
-            ((target,),) = _execute(site.primary, "SELECT pg_current_wal_lsn()::text")
-            wait_replayed(site.standby, target, 30.0)
-        yield new_database
+        yield made
     finally:
-        _execute(site.primary, f"DROP DATABASE {new_database.name} WITH (FORCE)")
+        _unchanged.give_back(made)

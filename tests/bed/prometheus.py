@@ -89,7 +89,7 @@ class Prometheus:
         return [(series["metric"], float(series["value"][1])) for series in data["result"]]
 
     def ranges(self, expr: str, since: float, step: float) -> list[tuple[Labels, dict[float, float]]]:
-        """Return the series of `expr` in a range that ends at the last point, each with its values by time."""
+        """Return the series of `expr` in a range that ends at the last point, with their values by time."""
         data = self._ask(
             "query_range", query=expr, start=f"{since:.3f}", end=f"{self.now:.3f}", step=f"{step:g}"
         )

@@ -14,7 +14,8 @@ from collections.abc import Callable
 from re import _constants, _parser  # type: ignore[attr-defined]  # the parser of `re` itself
 from typing import Any
 
-Continue = Callable[[int], int | None]
+Match = Callable[[int], int | None]
+"""Match from a position on; return the end of the match."""
 
 _CATEGORIES: dict[Any, Callable[[str], bool]] = {
     _constants.CATEGORY_SPACE: str.isspace,
@@ -24,18 +25,13 @@ _CATEGORIES: dict[Any, Callable[[str], bool]] = {
     _constants.CATEGORY_NOT_DIGIT: lambda character: not character.isdecimal(),
     _constants.CATEGORY_NOT_WORD: lambda character: not (character.isalnum() or character == "_"),
 }
+_CHARACTERS = (_constants.LITERAL, _constants.NOT_LITERAL, _constants.IN, _constants.ANY)
 _REPEATS = (_constants.MAX_REPEAT, _constants.MIN_REPEAT, _constants.POSSESSIVE_REPEAT)
 
 
 def search_steps(pattern: re.Pattern[str], text: str) -> int:
-    """Return the steps that find every match of `pattern` in `text`."""
-    matcher = _Matcher(pattern, text)
-    at = 0
-    while at <= len(text):
-        matcher.steps += 1
-        end = matcher.match(at)
-        at = end if end is not None and end > at else at + 1
-    return matcher.steps
+    """Steps of finding every match of `pattern` in `text`, one after the other."""
+    return _compiled(pattern).search(text)
 
 
 def unbounded(pattern: re.Pattern[Any]) -> list[str]:
@@ -76,149 +72,24 @@ def python_steps(function: Callable[[], object]) -> int:
 
 
 @functools.cache
-def _parsed(pattern: re.Pattern[str]) -> tuple[list[Any], dict[tuple[int, str], bool]]:
-    """Return the parsed expression and a cache of the characters that each node of one character accepts."""
-    nodes: list[Any] = _plain(_parser.parse(pattern.pattern, pattern.flags))
-    return nodes, {}
+def _compiled(pattern: re.Pattern[str]) -> _Matcher:
+    return _Matcher(pattern)
 
 
-def _plain(node: Any) -> Any:
-    """Replace the parser's sequences, whose items are slow to read; an assertion gets its width."""
-    if isinstance(node, tuple) and (node[0] is _constants.ASSERT or node[0] is _constants.ASSERT_NOT):
-        kind, (direction, nodes) = node
-        return kind, (direction, nodes.getwidth()[0], _plain(nodes))
-    if isinstance(node, _parser.SubPattern | list):
-        return [_plain(part) for part in node]
-    return tuple(map(_plain, node)) if isinstance(node, tuple) else node
+def _reached(at: int) -> int:
+    return at
 
 
-class _Matcher:
-    def __init__(self, pattern: re.Pattern[str], text: str) -> None:
-        self.steps = 0
-        self._text = text
-        self._flags = pattern.flags
-        self._nodes, self._accepted = _parsed(pattern)
+class _Accepted(dict[str, bool]):
+    """Whether a node of one character accepts a character; none is left at the end of the text."""
 
-    def match(self, at: int) -> int | None:
-        return self._sequence(self._nodes, 0, at, lambda end: end)
+    def __init__(self, flags: int, kind: Any, value: Any) -> None:
+        super().__init__({"": False})
+        self._flags, self._kind, self._value = flags, kind, value
 
-    def _sequence(self, nodes: list[Any], index: int, at: int, then: Continue) -> int | None:
-        if index == len(nodes):
-            return then(at)
-        return self._node(nodes[index], at, lambda end: self._sequence(nodes, index + 1, end, then))
-
-    def _node(self, node: Any, at: int, then: Continue) -> int | None:
-        kind, value = node
-        if kind in (_constants.LITERAL, _constants.NOT_LITERAL, _constants.IN, _constants.ANY):
-            return then(at + 1) if self._matches_at(node, at) else None
-        if kind is _constants.BRANCH:
-            for branch in value[1]:
-                if (end := self._sequence(branch, 0, at, then)) is not None:
-                    return end
-            return None
-        if kind is _constants.SUBPATTERN:
-            return self._sequence(value[3], 0, at, then)
-        if kind is _constants.ATOMIC_GROUP:
-            end = self._sequence(value, 0, at, lambda reached: reached)
-            return None if end is None else then(end)
-        if kind in (_constants.ASSERT, _constants.ASSERT_NOT):
-            return then(at) if self._asserted(kind, at, *value) else None
-        if kind is _constants.AT:
-            return then(at) if self._is_at(value, at) else None
-        if kind in _REPEATS:
-            return self._repeat(kind, at, then, *value)
-        raise NotImplementedError(str(kind))
-
-    def _asserted(self, kind: Any, at: int, direction: int, width: int, nodes: list[Any]) -> bool:
-        start = at if direction > 0 else at - width
-        matches = start >= 0 and self._sequence(nodes, 0, start, lambda end: end) is not None
-        return matches is (kind is _constants.ASSERT)
-
-    def _is_at(self, value: Any, at: int) -> bool:
-        self.steps += 1
-        word = _CATEGORIES[_constants.CATEGORY_WORD]
-        if value is _constants.AT_BOUNDARY:
-            before = at > 0 and word(self._text[at - 1])
-            return before is not (at < len(self._text) and word(self._text[at]))
-        if value in (_constants.AT_BEGINNING, _constants.AT_BEGINNING_STRING):
-            return at == 0
-        if value in (_constants.AT_END, _constants.AT_END_STRING):
-            return at == len(self._text)
-        raise NotImplementedError(str(value))
-
-    def _repeat(
-        self, kind: Any, at: int, then: Continue, least: int, most: Any, body: list[Any]
-    ) -> int | None:
-        most = len(self._text) + 1 if most is _constants.MAXREPEAT else int(most)
-        if len(body) == 1 and body[0][0] in (
-            _constants.LITERAL,
-            _constants.NOT_LITERAL,
-            _constants.IN,
-            _constants.ANY,
-        ):
-            return self._repeat_single(kind, least, most, body[0], at, then)
-        if kind is _constants.POSSESSIVE_REPEAT:
-            count = 0
-            while count < most:
-                end = self._sequence(body, 0, at, lambda reached: reached)
-                if end is None or end == at:
-                    break
-                at, count = end, count + 1
-            return then(at) if count >= least else None
-        return self._repeat_group(kind, least, most, body, at, then)
-
-    def _repeat_single(
-        self, kind: Any, least: int, most: int, node: Any, at: int, then: Continue
-    ) -> int | None:
-        count = 0
-        if kind is _constants.MIN_REPEAT:
-            while True:
-                if count >= least and (end := then(at + count)) is not None:
-                    return end
-                if count == most or not self._matches_at(node, at + count):
-                    return None
-                count += 1
-        while count < most and self._matches_at(node, at + count):
-            count += 1
-        if kind is _constants.POSSESSIVE_REPEAT:
-            return then(at + count) if count >= least else None
-        while count >= least:
-            if (end := then(at + count)) is not None:
-                return end
-            count -= 1
-        return None
-
-    def _repeat_group(
-        self, kind: Any, least: int, most: int, body: list[Any], at: int, then: Continue, count: int = 0
-    ) -> int | None:
-        def again() -> int | None:
-            if count == most:
-                return None
-            return self._sequence(
-                body,
-                0,
-                at,
-                lambda end: (
-                    None if end == at else self._repeat_group(kind, least, most, body, end, then, count + 1)
-                ),
-            )
-
-        def stop() -> int | None:
-            return then(at) if count >= least else None
-
-        first, second = (stop, again) if kind is _constants.MIN_REPEAT else (again, stop)
-        end = first()
-        return second() if end is None else end
-
-    def _matches_at(self, node: Any, at: int) -> bool:
-        """Return whether the character at a position matches a node of one character."""
-        self.steps += 1
-        if at >= len(self._text):
-            return False
-        key = (id(node), self._text[at])
-        if key not in self._accepted:
-            self._accepted[key] = self._accepts(node[0], node[1], self._text[at])
-        return self._accepted[key]
+    def __missing__(self, character: str) -> bool:
+        self[character] = accepts = self._accepts(self._kind, self._value, character)
+        return accepts
 
     def _accepts(self, kind: Any, value: Any, character: str) -> bool:
         if kind is _constants.ANY:
@@ -241,3 +112,183 @@ class _Matcher:
                 if kind is _constants.CATEGORY and _CATEGORIES[value](form):
                     return True
         return False
+
+
+class _Matcher:
+    """A parsed expression as functions, each of which continues with the function of the next node."""
+
+    def __init__(self, pattern: re.Pattern[str]) -> None:
+        self.steps = 0
+        self._text = ""
+        self._flags = pattern.flags
+        self._match = self._sequence(_parser.parse(pattern.pattern, pattern.flags), _reached)
+
+    def search(self, text: str) -> int:
+        self.steps, self._text = 0, text
+        at = 0
+        while at <= len(text):
+            self.steps += 1
+            end = self._match(at)
+            at = end if end is not None and end > at else at + 1
+        return self.steps
+
+    def _sequence(self, nodes: Any, then: Match) -> Match:
+        for node in reversed(list(nodes)):
+            then = self._node(*node, then)
+        return then
+
+    def _node(self, kind: Any, value: Any, then: Match) -> Match:
+        if kind in _CHARACTERS:
+            return self._one(_Accepted(self._flags, kind, value), then)
+        if kind is _constants.BRANCH:
+            return self._branch([self._sequence(branch, then) for branch in value[1]])
+        if kind is _constants.SUBPATTERN:
+            return self._sequence(value[3], then)
+        if kind is _constants.ATOMIC_GROUP:
+            return self._atomic(self._sequence(value, _reached), then)
+        if kind in (_constants.ASSERT, _constants.ASSERT_NOT):
+            direction, nodes = value
+            width = 0 if direction > 0 else nodes.getwidth()[0]
+            return self._assertion(self._sequence(nodes, _reached), width, kind is _constants.ASSERT, then)
+        if kind is _constants.AT:
+            return self._position(value, then)
+        if kind in _REPEATS:
+            least, most, body = value
+            if len(body) == 1 and body[0][0] in _CHARACTERS:
+                return self._repeat_one(kind, least, most, _Accepted(self._flags, *body[0]), then)
+            if kind is _constants.POSSESSIVE_REPEAT:
+                return self._repeat_atomic(least, most, self._sequence(body, _reached), then)
+            return self._repeat_group(kind, least, most, body, then)
+        raise NotImplementedError(str(kind))
+
+    def _one(self, accepted: _Accepted, then: Match) -> Match:
+        def match(at: int) -> int | None:
+            self.steps += 1
+            return then(at + 1) if accepted[self._text[at : at + 1]] else None
+
+        return match
+
+    def _branch(self, branches: list[Match]) -> Match:
+        def match(at: int) -> int | None:
+            for branch in branches:
+                if (end := branch(at)) is not None:
+                    return end
+            return None
+
+        return match
+
+    def _atomic(self, body: Match, then: Match) -> Match:
+        def match(at: int) -> int | None:
+            end = body(at)
+            return None if end is None else then(end)
+
+        return match
+
+    def _assertion(self, body: Match, width: int, expected: bool, then: Match) -> Match:
+        def match(at: int) -> int | None:
+            matches = at >= width and body(at - width) is not None
+            return then(at) if matches is expected else None
+
+        return match
+
+    def _position(self, value: Any, then: Match) -> Match:
+        word = _CATEGORIES[_constants.CATEGORY_WORD]
+        if value is _constants.AT_BOUNDARY:
+
+            def holds(at: int) -> bool:
+                before = at > 0 and word(self._text[at - 1])
+                return before is not (at < len(self._text) and word(self._text[at]))
+
+        elif value in (_constants.AT_BEGINNING, _constants.AT_BEGINNING_STRING):
+
+            def holds(at: int) -> bool:
+                return at == 0
+
+        elif value in (_constants.AT_END, _constants.AT_END_STRING):
+
+            def holds(at: int) -> bool:
+                return at == len(self._text)
+
+        else:
+            raise NotImplementedError(str(value))
+
+        def match(at: int) -> int | None:
+            self.steps += 1
+            return then(at) if holds(at) else None
+
+        return match
+
+    def _repeat_one(self, kind: Any, least: int, most: Any, accepted: _Accepted, then: Match) -> Match:
+        def shortest(at: int) -> int | None:
+            count = 0
+            while True:
+                if count >= least and (end := then(at + count)) is not None:
+                    return end
+                if count == most:
+                    return None
+                self.steps += 1
+                if not accepted[self._text[at + count : at + count + 1]]:
+                    return None
+                count += 1
+
+        def longest(at: int) -> int:
+            count = 0
+            while count < most:
+                self.steps += 1
+                if not accepted[self._text[at + count : at + count + 1]]:
+                    break
+                count += 1
+            return count
+
+        def possessive(at: int) -> int | None:
+            count = longest(at)
+            return then(at + count) if count >= least else None
+
+        def greedy(at: int) -> int | None:
+            for count in range(longest(at), least - 1, -1):
+                if (end := then(at + count)) is not None:
+                    return end
+            return None
+
+        if kind is _constants.MIN_REPEAT:
+            return shortest
+        return possessive if kind is _constants.POSSESSIVE_REPEAT else greedy
+
+    def _repeat_atomic(self, least: int, most: Any, body: Match, then: Match) -> Match:
+        def match(at: int) -> int | None:
+            count = 0
+            while count < most:
+                end = body(at)
+                if end is None or end == at:
+                    break
+                at, count = end, count + 1
+            return then(at) if count >= least else None
+
+        return match
+
+    def _repeat_group(self, kind: Any, least: int, most: Any, nodes: Any, then: Match) -> Match:
+        begun: list[tuple[int, int]] = []
+        """Start and number of each repetition that is being matched, the innermost last."""
+
+        def repeated(end: int) -> int | None:
+            at, count = begun[-1]
+            return None if end == at else repeat(end, count + 1)
+
+        body = self._sequence(nodes, repeated)
+
+        def again(at: int, count: int) -> int | None:
+            if count == most:
+                return None
+            begun.append((at, count))
+            end = body(at)
+            begun.pop()
+            return end
+
+        def repeat(at: int, count: int = 0) -> int | None:
+            if kind is _constants.MIN_REPEAT:
+                end = then(at) if count >= least else None
+                return again(at, count) if end is None else end
+            end = again(at, count)
+            return then(at) if end is None and count >= least else end
+
+        return repeat

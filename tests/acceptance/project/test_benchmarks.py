@@ -52,6 +52,7 @@ def test_medians_and_ratios_are_printed() -> None:
     ]
 
 
+@pytest.mark.postgres
 def test_the_exact_and_estimated_cost_of_each_query_is_printed() -> None:
     costs = query_costs.measured([100, 1000])
     assert {"users", "pending_messages", "attachments", "attachments_bytes"} <= costs.keys()

@@ -410,6 +410,7 @@ answers = st.builds(
 )
 
 
+@pytest.mark.slow
 @given(st.lists(answers, max_size=20))
 def test_a_lag_is_never_negative_and_0_only_if_no_wal_is_missing(
     states: list[dict[str, Any]],

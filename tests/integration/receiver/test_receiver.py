@@ -594,9 +594,10 @@ def test_a_body_with_an_invalid_or_excessive_length_is_refused(
 BOMB = bytes(200 * 2**20)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("encoding", ["gzip", "deflate"])
 def test_a_decompression_bomb_is_refused_before_it_is_decompressed(receiver: Receiver, encoding: str) -> None:
-    body = zlib.compress(BOMB) if encoding == "deflate" else gzip.compress(BOMB, 6)
+    body = zlib.compress(BOMB, 1) if encoding == "deflate" else gzip.compress(BOMB, 1)
     headers = {"Content-Type": "application/x-protobuf", "Content-Encoding": encoding}
     tracemalloc.start()
     try:

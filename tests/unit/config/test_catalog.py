@@ -330,7 +330,7 @@ SCALARS = st.one_of(
 TREES = st.recursive(
     SCALARS,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(KEYS), inner, max_size=5),
-    max_leaves=20,
+    max_leaves=10,
 )
 QUERIES = st.fixed_dictionaries(
     {
@@ -345,7 +345,7 @@ QUERIES = st.fixed_dictionaries(
     optional={key: TREES for key in KEYS if key not in ("name", "sql", "metrics")},
 )
 # All examples write into the same folder on purpose; the health check would warn about that.
-FUZZ = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+FUZZ = settings(max_examples=75, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 @FUZZ
@@ -359,6 +359,7 @@ def test_any_bytes_load_or_are_reported(tmp_path: Path, raw: bytes) -> None:
     load_or_report(path)
 
 
+@pytest.mark.slow
 @FUZZ
 @given(data=TREES | st.fixed_dictionaries({"queries": st.lists(QUERIES | TREES, max_size=3)}))
 def test_any_structure_loads_or_is_reported(tmp_path: Path, data: object) -> None:

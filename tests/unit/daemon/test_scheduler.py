@@ -63,6 +63,7 @@ class Bed:
             on_overrun=self.overruns.append,
             on_first_polls=self.first_polls,
             spacing=math.inf,
+            retry=self.retry,
         )
         self.daemon.start()
         return self.daemon
@@ -134,7 +135,7 @@ def test_later_runs_are_at_the_offset_of_the_interval(bed: Bed) -> None:
 
 
 def test_a_day_long_tick_is_not_polled_twice_at_start(bed: Bed) -> None:
-    bed.start(tick(interval=86400.0), tick("beat", interval=1.0))
+    bed.start(tick(interval=86400.0), tick("beat", interval=0.25))
     assert eventually(lambda: sum(run.queries == ("beat",) for run in bed.runs) >= 3)
     assert sum(run.queries == ("t",) for run in bed.runs) == 1
 
@@ -142,7 +143,7 @@ def test_a_day_long_tick_is_not_polled_twice_at_start(bed: Bed) -> None:
 def test_an_overrun_is_skipped_counted_and_logged(bed: Bed, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.WARNING, logger="poller.daemon.scheduler")
     bed.act = lambda queries: good(queries) if bed.begun == 1 else bed.until_interrupted(queries)
-    bed.start(tick(interval=1.0))
+    bed.start(tick(interval=0.25))
     assert eventually(lambda: len(bed.overruns) >= 2)
     assert bed.begun == 2, "a tick must not overlap itself"
     assert set(bed.overruns) == {"t"}
@@ -175,11 +176,11 @@ def test_an_overrun_after_a_timely_run_is_a_warning_again(bed: Bed, caplog: pyte
 
 def test_two_ticks_never_run_at_the_same_time(bed: Bed) -> None:
     def slow(queries: Sequence[QueryDefinition]) -> Sequence[PollResult]:
-        time.sleep(0.3)
+        time.sleep(0.1)
         return good(queries)
 
     bed.act = slow
-    bed.start(tick("a", interval=1.0), tick("b", interval=1.0))
+    bed.start(tick("a", interval=0.3), tick("b", interval=0.3))
     assert bed.ran(6)
     runs = sorted(bed.runs, key=lambda run: run.start)
     assert all(first.end <= second.start for first, second in pairwise(runs))
@@ -211,7 +212,7 @@ def test_a_tick_without_a_server_is_retried_with_exponential_backoff(bed: Bed) -
 def test_a_success_ends_the_retries_and_resets_the_backoff(bed: Bed) -> None:
     bed.retry = RetryConfig(0.2, 60.0)
     bed.act = lambda queries: lost(queries) if bed.begun < 4 else good(queries)
-    daemon = bed.start(tick(), tick("beat", interval=1.0))
+    daemon = bed.start(tick(), tick("beat", interval=0.25))
     assert eventually(lambda: sum(run.queries == ("t",) for run in bed.runs) >= 1)
     assert eventually(lambda: bed.begun >= 6)
     assert eventually(lambda: daemon._failures == {})  # noqa: SLF001 - not observable before the next outage
@@ -245,8 +246,9 @@ def test_a_retry_never_comes_after_the_regular_run(bed: Bed) -> None:
 
 def test_a_failure_of_a_query_alone_is_not_retried(bed: Bed) -> None:
     refused = PollError("rejected", "no", sqlstate="42501")
+    bed.retry = RetryConfig(0.1, 60.0)
     bed.act = lambda queries: [a_result(query, outcome="failed", error=refused) for query in queries]
-    bed.start(tick(), tick("beat", interval=1.0))
+    bed.start(tick(), tick("beat", interval=0.25))
     assert eventually(lambda: sum(run.queries == ("beat",) for run in bed.runs) >= 4)
     assert sum(run.queries == ("t",) for run in bed.runs) == 1
 
@@ -254,8 +256,9 @@ def test_a_failure_of_a_query_alone_is_not_retried(bed: Bed) -> None:
 def test_a_query_that_kills_its_session_waits_for_its_interval(bed: Bed) -> None:
     """The queries themselves may have caused the loss of the connection: nothing is retried soon."""
     killed = PollError("unavailable", "server closed the connection unexpectedly")
+    bed.retry = RetryConfig(0.1, 60.0)
     bed.act = lambda queries: [a_result(query, outcome="failed", error=killed) for query in queries]
-    bed.start(tick(), tick("beat", interval=1.0))
+    bed.start(tick(), tick("beat", interval=0.25))
     assert eventually(lambda: sum(run.queries == ("beat",) for run in bed.runs) >= 4)
     assert sum(run.queries == ("t",) for run in bed.runs) == 1
 
@@ -275,7 +278,7 @@ def test_a_defect_in_a_tick_is_logged_and_the_others_continue(
         return good(queries)
 
     bed.act = broken
-    bed.start(tick("bad", interval=1.0), tick("well", interval=1.0))
+    bed.start(tick("bad", interval=0.25), tick("well", interval=0.25))
     assert eventually(lambda: sum(run.queries == ("bad",) for run in bed.runs) >= 2)
     assert eventually(lambda: sum(run.queries == ("well",) for run in bed.runs) >= 2)
     logged = [record for record in caplog.records if record.name == "poller.daemon.scheduler"]
@@ -286,11 +289,11 @@ def test_a_defect_in_a_tick_is_logged_and_the_others_continue(
 
 def test_stop_interrupts_the_running_tick_and_starts_no_other(bed: Bed) -> None:
     bed.act = bed.until_interrupted
-    bed.start(tick("a", interval=1.0), tick("b", interval=1.0))
+    bed.start(tick("a", interval=0.25), tick("b", interval=0.25))
     assert eventually(lambda: bed.begun == 1)
     assert bed.stop(), "the worker must end"
     assert bed.interrupted.is_set()
-    time.sleep(1.5)  # longer than the interval
+    time.sleep(0.5)  # longer than the interval
     assert [run.queries for run in bed.runs] == [("a",)], "b was waiting and must not run"
     assert bed.rested == []
     assert bed.reports == 0

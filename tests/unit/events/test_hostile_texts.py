@@ -114,6 +114,7 @@ def grows_too_fast(steps: list[int]) -> bool:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "pattern"), [pytest.param(*index, id=index[0]) for index in patterns()])
 def test_no_pattern_reads_a_part_of_a_text_repeatedly(name: str, pattern: re.Pattern[Any]) -> None:
     expression = pattern.pattern.decode() if isinstance(pattern.pattern, bytes) else pattern.pattern
@@ -151,6 +152,7 @@ ENTRIES: dict[str, Callable[[str], object]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("entry", ENTRIES)
 def test_work_grows_with_the_length_of_a_text(entry: str) -> None:
     for many in zip(*map(texts, SIZES), strict=True):
@@ -209,6 +211,7 @@ CONTAINERS: dict[str, Callable[[int], Any]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", CONTAINERS)
 @pytest.mark.parametrize("function", [privacy.scrub_attributes, privacy.is_harmless])
 def test_the_work_of_a_record_with_any_values_is_bounded(
@@ -228,10 +231,13 @@ def test_a_cut_value_does_not_remove_short_values_after_it() -> None:
     assert (scrubbed["status"], scrubbed["number"]) == ("ok", 7)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("piece", PIECES)
 def test_scrubbing_a_hostile_text_neither_fails_nor_enlarges_it(piece: str) -> None:
-    for prefix, suffix in product(PREFIXES, SUFFIXES):
-        text = prefix + piece * (100_000 // len(piece)) + suffix
+    surrounded = (
+        prefix + piece * (4000 // len(piece)) + suffix for prefix, suffix in product(PREFIXES, SUFFIXES)
+    )
+    for text in (piece * (2 * LONGEST // len(piece)), *surrounded):
         assert len(shapes.scrub(text)) <= LONGEST * len(REDACTED)
         assert pii.personal_text(shapes.scrub(text)) is None
         assert isinstance(shapes.cut(text), str)

@@ -213,6 +213,7 @@ BRIEF = settings(max_examples=40)  # every step writes a file to the disk
 polls = st.dictionaries(st.sampled_from("xyz"), numbers)
 
 
+@pytest.mark.slow
 @BRIEF
 @given(st.lists(st.one_of(polls, st.sampled_from(["export", "die"])), max_size=30))
 def test_with_the_same_start_a_counter_never_decreases_and_its_first_point_has_no_duration(
@@ -243,6 +244,7 @@ def test_with_the_same_start_a_counter_never_decreases_and_its_first_point_has_n
             assert points[at : at + len(stretch)] == stretch, "no sequence goes on after another began"
 
 
+@pytest.mark.slow
 @BRIEF
 @given(st.lists(st.one_of(numbers, st.just("die")), min_size=1, max_size=20))
 def test_a_counter_that_only_grows_keeps_its_start(

@@ -491,6 +491,7 @@ def check_account(query: QueryDefinition, result: Rows) -> Mapped | None:
     return outcome
 
 
+@pytest.mark.slow
 @given(queries(), results())
 def test_every_row_of_any_result_is_a_sample_or_counted(query: QueryDefinition, result: Rows) -> None:
     check_account(query, result)

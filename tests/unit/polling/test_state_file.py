@@ -185,6 +185,7 @@ def test_a_read_only_folder_is_logged_once_and_ends_nothing(
     assert caplog.messages[-1] == "the values are remembered again"
 
 
+@pytest.mark.slow
 def test_the_written_bytes_are_proportional_to_the_new_values(tmp_path: Path) -> None:
     file = tmp_path / "values.json"
     many = [
@@ -258,6 +259,7 @@ values = st.one_of(st.integers(-(2**63), 2**63 - 1), st.floats(allow_nan=False, 
 attributes = st.dictionaries(st.text(), st.one_of(st.text(), st.booleans(), st.integers(-9, 9)), max_size=3)
 
 
+@pytest.mark.slow
 @given(st.lists(st.tuples(values, attributes), max_size=5), st.floats(0, 2e9))
 def test_any_stored_value_is_restored_unchanged(
     tmp_path_factory: pytest.TempPathFactory, samples: list[tuple[int | float, dict[str, str]]], at: float
