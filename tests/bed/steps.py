@@ -133,8 +133,8 @@ class _Matcher:
         return self.steps
 
     def _sequence(self, nodes: Any, then: Match) -> Match:
-        for node in reversed(list(nodes)):
-            then = self._node(*node, then)
+        for kind, value in reversed(list(nodes)):
+            then = self._node(kind, value, then)
         return then
 
     def _node(self, kind: Any, value: Any, then: Match) -> Match:
