@@ -72,7 +72,7 @@ _SCALES: dict[str, list[tuple[float, str]]] = {
 
 
 class Series(NamedTuple):
-    """What item series of a panel's query shows."""
+    """Values of one series of a panel's query."""
 
     ref: str
     name: str

@@ -139,7 +139,7 @@ class _Matcher:
 
     def _node(self, kind: Any, value: Any, then: Match) -> Match:
         if kind in _CHARACTERS:
-            return self._one(_Accepted(self._flags, kind, value), then)
+            return self._character(_Accepted(self._flags, kind, value), then)
         if kind is _constants.BRANCH:
             return self._branch([self._sequence(branch, then) for branch in value[1]])
         if kind is _constants.SUBPATTERN:
@@ -155,13 +155,13 @@ class _Matcher:
         if kind in _REPEATS:
             least, most, body = value
             if len(body) == 1 and body[0][0] in _CHARACTERS:
-                return self._repeat_one(kind, least, most, _Accepted(self._flags, *body[0]), then)
+                return self._repeat_character(kind, least, most, _Accepted(self._flags, *body[0]), then)
             if kind is _constants.POSSESSIVE_REPEAT:
                 return self._repeat_atomic(least, most, self._sequence(body, _reached), then)
             return self._repeat_group(kind, least, most, body, then)
         raise NotImplementedError(str(kind))
 
-    def _one(self, accepted: _Accepted, then: Match) -> Match:
+    def _character(self, accepted: _Accepted, then: Match) -> Match:
         def match(at: int) -> int | None:
             self.steps += 1
             return then(at + 1) if accepted[self._text[at : at + 1]] else None
@@ -218,7 +218,7 @@ class _Matcher:
 
         return match
 
-    def _repeat_one(self, kind: Any, least: int, most: Any, accepted: _Accepted, then: Match) -> Match:
+    def _repeat_character(self, kind: Any, least: int, most: Any, accepted: _Accepted, then: Match) -> Match:
         def shortest(at: int) -> int | None:
             count = 0
             while True:

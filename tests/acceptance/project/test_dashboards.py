@@ -262,13 +262,13 @@ def test_the_first_event_of_a_series_counts(tmp_path: Path) -> None:
     ]
     text = "\n".join(["# TYPE events counter", *samples, "# EOF", ""])
     with Prometheus(tmp_path, text, now) as prometheus:
-        found = prometheus.values(filled(increase(of("events_total"), "kind")))
+        increases = prometheus.values(filled(increase(of("events_total"), "kind")))
 
-    assert {labels["kind"]: value for labels, value in found} == {"new": 5, "old": 0, "interrupted": 0}
+    assert {labels["kind"]: value for labels, value in increases} == {"new": 5, "old": 0, "interrupted": 0}
 
 
 def filled(expr: str) -> str:
-    """The expression with all values of the dashboard's variables."""
+    """Return the expression with all values of the dashboard's variables."""
     return expr.replace("$job", ".*").replace("$instance", ".*")
 
 
