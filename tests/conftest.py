@@ -64,6 +64,15 @@ def _no_secrets_of_other_tests() -> Iterator[None]:
     redaction._memory = redaction._Memory()  # noqa: SLF001
 
 
+@pytest.fixture(autouse=True)
+def _environment_of_other_tests() -> Iterator[None]:
+    """Remove the variables that `poller.events` sets for the packages that it loads."""
+    before = dict(os.environ)
+    yield
+    for name in os.environ.keys() - before.keys() - {"PYTEST_CURRENT_TEST"}:
+        del os.environ[name]
+
+
 _MARKS = {
     "postgres": {"pg_bin", "site", "Cluster"},
     "process": {"subprocess", "multiprocessing", "start_process", "s3_endpoint", "LoaderProcess"},

@@ -17,7 +17,7 @@ result       Result of one poll, and the state and status of a query.
 retry        Retry pauses that double, for polls, recovery conflicts and OTLP requests.
 rows         Rows of a result up to a limit, in a stated order, with the sum or count of the rest.
 secrets      Masking of URLs and connection strings, and secrets that no message shows.
-series       Identity of a series: its attributes as Prometheus compares them.
+series       Identity of a series: its attributes as Prometheus compares them; start times of its points.
 text         Text helpers for messages: quoted values, kinds, counts and suggestions for misspelt words.
 tick         Ticks: groups of queries with one interval and a fixed offset in it.
 units        Validation of units (UCUM, case-sensitive), and suggestions for a correct one.

@@ -1,11 +1,15 @@
-"""Identity of a series: its attributes as Prometheus compares them."""
+"""Identity of a series: its attributes as Prometheus compares them; start times of its points."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
 
 from poller.model.query import AttributeValue
 
+MetricT = TypeVar("MetricT", bound=Any)
+"""A metric of the SDK, which this package does not import."""
 Key = tuple[tuple[str, AttributeValue], ...]
 """Attributes, sorted by name."""
 
@@ -26,3 +30,28 @@ def fixed_series(attributes: Mapping[str, object]) -> frozenset[tuple[str, str]]
         for name, value in attributes.items()
     }
     return frozenset((name, text) for name, text in texts.items() if text)
+
+
+def starting_in_time(metric: MetricT) -> MetricT:
+    """Return the metric with each start time at most the point's own time.
+
+    It can be later if the clock was set back, or if the series began during the collection, whose time the
+    SDK reads first. A corrected point starts at its own time, which marks a sequence of unknown duration
+    (OpenTelemetry specification, metrics data model, "Cumulative streams: handling unknown start time").
+    """
+    points = metric.data.data_points
+    if all((point.start_time_unix_nano or 0) <= point.time_unix_nano for point in points):
+        return metric
+    starts = [min(point.start_time_unix_nano, point.time_unix_nano) for point in points]
+    return with_points(
+        metric,
+        [
+            dataclasses.replace(point, start_time_unix_nano=start)
+            for point, start in zip(points, starts, strict=True)
+        ],
+    )
+
+
+def with_points(metric: MetricT, points: Sequence[Any]) -> MetricT:
+    """Return a copy of the metric with other data points; the SDK's objects are never changed in place."""
+    return dataclasses.replace(metric, data=dataclasses.replace(metric.data, data_points=points))

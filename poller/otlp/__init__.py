@@ -5,7 +5,7 @@ exporter         Periodic exporter of all metrics: collection, encoding and hand
 grpc             gRPC sender for one OTLP request.
 http             HTTP sender for one OTLP request.
 http_transport   HTTP transport of `requests` with connections that another thread can close.
-metric_reader    Metric reader of the SDK's instruments, and corrections of collected metrics.
+metric_reader    Metric reader of the SDK's instruments.
 preferences      Standard variables for temporality, histograms and exemplars of the poller's own metrics.
 queue_database   Layout of the queue's SQLite database, its reads, and the detection of damage.
 queue_lock       Lock on the state folder, so that only one process uses it.

@@ -18,9 +18,10 @@ from opentelemetry.sdk.resources import Resource
 
 from poller.model.duration import format_duration
 from poller.model.retry import RetryConfig
+from poller.model.series import starting_in_time
 from poller.model.text import counted
 from poller.otlp import sender as otlp
-from poller.otlp.metric_reader import OnDemandReader, starting_in_time
+from poller.otlp.metric_reader import OnDemandReader
 from poller.otlp.preferences import read_preferences
 from poller.otlp.request import MAX_SIZE, SCOPE, Request, encode, is_encodable
 from poller.otlp.retry_sender import RETRY, RetrySender

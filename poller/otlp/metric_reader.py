@@ -1,8 +1,7 @@
-"""Metric reader of the SDK's instruments, and corrections of collected metrics."""
+"""Metric reader of the SDK's instruments."""
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from typing import Any
 
@@ -54,28 +53,3 @@ class OnDemandReader(MetricReader):
 
     def shutdown(self, timeout_millis: float = 0, **_: Any) -> None:
         """Do nothing, because the reader has no thread and no exporter."""
-
-
-def starting_in_time(metric: Metric) -> Metric:
-    """Return the metric with each start time at most the point's own time; the clock may have been set back.
-
-    A corrected point starts at its own time, which marks a sequence of unknown duration (OpenTelemetry
-    specification, metrics data model, "Cumulative streams: handling unknown start time").
-    """
-    if all((point.start_time_unix_nano or 0) <= point.time_unix_nano for point in metric.data.data_points):
-        return metric
-    return with_points(
-        metric,
-        [
-            dataclasses.replace(
-                point, start_time_unix_nano=min(point.start_time_unix_nano, point.time_unix_nano)
-            )
-            for point in metric.data.data_points
-        ],
-    )
-
-
-def with_points(metric: Metric, points: list[Any]) -> Metric:
-    """Return a copy of the metric with other data points; the SDK's objects are never changed in place."""
-    data: Any = metric.data
-    return dataclasses.replace(metric, data=dataclasses.replace(data, data_points=points))

@@ -17,8 +17,8 @@ from opentelemetry.sdk.metrics.export import Metric, Sum
 
 from poller.model.query import AttributeValue, MetricDefinition
 from poller.model.result import PollResult, Sample
-from poller.model.series import key_of
-from poller.otlp.metric_reader import OnDemandReader, with_points
+from poller.model.series import key_of, with_points
+from poller.otlp.metric_reader import OnDemandReader
 from poller.otlp.request import SCOPE
 
 if TYPE_CHECKING:

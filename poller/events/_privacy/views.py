@@ -21,6 +21,7 @@ from opentelemetry.sdk.metrics.view import View
 
 from poller.events._privacy.attributes import is_denied, is_harmless, scrub_attributes
 from poller.events.metrics import SCOPE
+from poller.model.series import starting_in_time, with_points
 
 logger = logging.getLogger(__name__)
 
@@ -79,14 +80,17 @@ def scrub_metrics(data: MetricsData) -> MetricsData:
     """Return the metrics without data points whose attribute values identify a client.
 
     Masking a value instead would merge several series into one with a number that was never measured. The
-    first omitted data point of each metric is logged.
+    first omitted data point of each metric is logged. Start times are corrected (`starting_in_time`).
     """
     return MetricsData(
         [
             replace(
                 resource,
                 scope_metrics=[
-                    replace(scope, metrics=[_scrub_metric(metric, scope) for metric in scope.metrics])
+                    replace(
+                        scope,
+                        metrics=[_scrub_metric(metric, scope) for metric in scope.metrics],
+                    )
                     for scope in resource.scope_metrics
                 ],
             )
@@ -96,6 +100,7 @@ def scrub_metrics(data: MetricsData) -> MetricsData:
 
 
 def _scrub_metric(metric: Metric, scope: ScopeMetrics) -> Metric:
+    metric = starting_in_time(metric)
     points: list[Any] = list(metric.data.data_points)
     routed = scope.scope.name == SCOPE
     encodable = [point for point in points if _is_encodable(point)]
@@ -112,7 +117,7 @@ def _scrub_metric(metric: Metric, scope: ScopeMetrics) -> Metric:
         logger.warning(
             "%s has attributes that identify a client; data points with them are not exported", metric.name
         )
-    return replace(metric, data=replace(metric.data, data_points=clean))
+    return with_points(metric, clean)
 
 
 def _is_encodable(point: Any) -> bool:

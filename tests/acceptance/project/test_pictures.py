@@ -53,8 +53,9 @@ def on_terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cal
 def printed(terminal: Terminal) -> list[str]:
     """Return the lines of a command that has ended."""
     terminal.wait(120)
-    lines = terminal.text.rstrip().splitlines()
     # On a terminal, a command may have drawn and erased a progress display before its output.
+    output = terminal.text.rstrip().rpartition("\x1b[2K")[2]
+    lines = output.splitlines()
     first = next(number for number, line in enumerate(lines) if normal(line))
     return lines[first:]
 

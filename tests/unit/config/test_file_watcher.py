@@ -224,10 +224,10 @@ def test_a_change_is_checked_again_after_the_settle_time(folder: Path, watched: 
     watched.settle = 3600.0
     watcher = watched.start()
     assert watched.looked()
-    replace(folder / "a.yaml", "two")
     looks = watched.looks
+    replace(folder / "a.yaml", "two")
+    assert eventually(lambda: watched.looks > looks)
     assert eventually(lambda: not watched.looked(1, 1.0))
-    assert watched.looks > looks
     assert watched.read == []
     watcher.ask()
     assert eventually(lambda: len(watched.read) == 1)

@@ -7,6 +7,7 @@ import json
 import logging
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,7 +15,7 @@ from typing import Any
 import httpx
 import pytest
 from opentelemetry.sdk.metrics import MeterProvider
-from opentelemetry.sdk.metrics.export import InMemoryMetricReader, MetricExportResult
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader, MetricExportResult, MetricsData
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
@@ -40,6 +41,7 @@ from poller.events.asgi import TelemetryMiddleware
 from poller.events.health import Health
 from poller.events.logs import JsonFormatter
 from poller.events.testing import Recorder
+from poller.model.series import with_points
 from poller.receiver.ports import LOOPBACK, free_ports
 from poller.receiver.receiver import Receiver
 from tests.bed.process import Process, eventually
@@ -463,6 +465,27 @@ def test_an_attribute_named_route_of_another_meter_is_not_a_template() -> None:
     assert data is not None
     (scope,) = scrub_metrics(data).resource_metrics[0].scope_metrics
     assert list(scope.metrics[0].data.data_points) == []
+
+
+def test_a_series_that_begins_during_a_collection_does_not_start_after_its_time() -> None:
+    """The SDK reads the time of all points before it collects them."""
+    reader = InMemoryMetricReader()
+    meter = MeterProvider([reader], shutdown_on_exit=False).get_meter("m")
+    meter.create_counter("calls").add(1)
+    data = reader.get_metrics_data()
+    assert data is not None
+    (scope,) = data.resource_metrics[0].scope_metrics
+    (metric,) = scope.metrics
+    (point,) = metric.data.data_points
+    early = replace(point, time_unix_nano=(point.start_time_unix_nano or 0) - 1)
+    resource = replace(
+        data.resource_metrics[0],
+        scope_metrics=[replace(scope, metrics=[with_points(metric, [early])])],
+    )
+
+    (scope,) = scrub_metrics(MetricsData([resource])).resource_metrics[0].scope_metrics
+    (corrected,) = scope.metrics[0].data.data_points
+    assert corrected == replace(early, start_time_unix_nano=early.time_unix_nano)
 
 
 # --- shutdown and errors

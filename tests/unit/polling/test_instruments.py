@@ -21,7 +21,8 @@ from opentelemetry.sdk.resources import Resource
 from poller.model.errors import ConfigError
 from poller.model.query import AttributeValue, QueryDefinition
 from poller.model.result import PollResult, Sample
-from poller.otlp.metric_reader import OnDemandReader, starting_in_time, with_points
+from poller.model.series import starting_in_time, with_points
+from poller.otlp.metric_reader import OnDemandReader
 from poller.otlp.preferences import read_preferences
 from poller.polling.instruments import RENEWAL_FLOOR, CatalogInstruments, Frame
 from poller.polling.store import ResultStore
