@@ -14,6 +14,8 @@ query_exporter     Importer for query-exporter's configuration files.
 sql_columns        Names and types of the columns of a statement, without a database.
 sql_exporter       Importer for the collectors of burningalchemist's sql_exporter, and for justwatchcom's
                    jobs.
+sql_names          Names in a statement: of the columns of its result, of the columns it reads, and of its
+                   relations.
 sql_projection     Projection query around an imported statement that adds computed columns.
 sql_types          Type inference for SQL expressions from PostgreSQL's own types, functions and operators.
 sqlquery           Importer for the `sqlquery` receivers of an OpenTelemetry Collector.

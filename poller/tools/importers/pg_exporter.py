@@ -14,7 +14,8 @@ from poller.tools.importers.files import open_each, open_yaml
 from poller.tools.importers.losses import HISTOGRAM, Losses
 from poller.tools.importers.naming import metric_name, unit_of, version_range
 from poller.tools.importers.node import Node
-from poller.tools.importers.sql_columns import columns_of, kinds_of, number, relations_of
+from poller.tools.importers.sql_columns import columns_of, kinds_of, number
+from poller.tools.importers.sql_names import relations_of
 from poller.tools.importers.sql_projection import Columns, identifier, literal, statement
 from poller.tools.importers.sql_types import Kind
 

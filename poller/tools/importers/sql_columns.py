@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -12,17 +11,10 @@ from typing import Any
 import pgparse
 
 from poller.tools.importers import sql_types as sqltypes
+from poller.tools.importers.sql_names import default_name, last_name
 from poller.tools.importers.sql_projection import identifier
 from poller.tools.importers.sql_types import Kind, Type
 
-_UNNAMED = "?column?"
-_NAMES = {
-    "CoalesceExpr": "coalesce", "A_ArrayExpr": "array", "RowExpr": "row", "GroupingFunc": "grouping",
-    "XmlSerialize": "xmlserialize", "JsonParseExpr": "json", "JsonScalarExpr": "json_scalar",
-    "JsonSerializeExpr": "json_serialize", "JsonObjectConstructor": "json_object",
-    "JsonArrayConstructor": "json_array", "JsonArrayQueryConstructor": "json_array",
-    "JsonObjectAgg": "json_objectagg", "JsonArrayAgg": "json_arrayagg",
-}  # fmt: skip
 _VALUE_FUNCTIONS: dict[str, Type] = {
     "CURRENT_DATE": "date",
     **dict.fromkeys(("CURRENT_TIME", "CURRENT_TIME_N", "LOCALTIME", "LOCALTIME_N"), "clock"),
@@ -103,49 +95,6 @@ def duplicate_names(columns: Sequence[Column]) -> set[str]:
     return {name for name, count in Counter(column.name for column in columns).items() if count > 1}
 
 
-def names_in(expression: str) -> set[str]:
-    """Return the names of the columns that an SQL expression reads; empty if it is invalid."""
-    try:
-        nodes = _nodes(pgparse.parse(f"SELECT {expression}"))
-    except (pgparse.PGQueryError, RecursionError):
-        return set()
-    return {_last(node["ColumnRef"]["fields"]) for node in nodes if "ColumnRef" in node}
-
-
-def relations_of(sql: str, schema: str) -> list[str]:
-    """Return the relations in `sql` with an explicit `schema`, in the form of `requires: columns:`."""
-    try:
-        nodes = _nodes(pgparse.parse(sql))
-    except (pgparse.PGQueryError, RecursionError):
-        return []
-    ranges = [node["RangeVar"] for node in nodes if "RangeVar" in node]
-    return sorted(
-        {
-            f"{_quoted(schema)}.{_quoted(relation['relname'])}"
-            for relation in ranges
-            if relation.get("schemaname") == schema
-        }
-    )
-
-
-def _nodes(tree: Any) -> list[dict[str, Any]]:
-    """Return every mapping in a parse tree."""
-    nodes: list[dict[str, Any]] = []
-    pending = [tree]
-    while pending:
-        node = pending.pop()
-        if isinstance(node, dict):
-            nodes.append(node)
-            pending.extend(node.values())
-        elif isinstance(node, list):
-            pending.extend(node)
-    return nodes
-
-
-def _quoted(name: str) -> str:
-    return name if re.fullmatch(r"[a-z_][a-z0-9_]*", name) else identifier(name)
-
-
 # --- statements -------------------------------------------------------------------------------------------
 
 
@@ -177,7 +126,7 @@ def _of_select(select: Any, scope: _Scope) -> Columns | None:
         inner = target["ResTarget"]
         value = inner.get("val", {})
         if "A_Star" not in str(_path(value)):
-            result.append(Column(inner.get("name") or _named(value)[0], _type(value, scope)))
+            result.append(Column(inner.get("name") or default_name(value)[0], _type(value, scope)))
             continue
         for columns in _of_star(value, starred, items):
             if columns is None:
@@ -198,7 +147,7 @@ def _of_star(
     fields = value.get("ColumnRef", {}).get("fields", [])
     if len(fields) == 1:
         return starred
-    named = [item for item in items if len(fields) == 2 and item.name == _last(fields[:1])]
+    named = [item for item in items if len(fields) == 2 and item.name == last_name(fields[:1])]
     return [named[0].columns if len(named) == 1 and named[0].complete else None]
 
 
@@ -266,7 +215,7 @@ def _of_source(node: Any, scope: _Scope, before: Sequence[_Item]) -> tuple[Colum
         columns = _of_query(inner["subquery"]["SelectStmt"], outer)
     elif kind == "RangeFunction":
         columns = _of_functions(inner, name, scope.inside(before))
-        name = name or _named(inner["functions"][0]["List"]["items"][0])[0]
+        name = name or default_name(inner["functions"][0]["List"]["items"][0])[0]
     columns = _renamed(columns, renamed)
     return columns, [_Item(name, partial if columns is None else columns, columns is not None)]
 
@@ -283,7 +232,7 @@ def _of_functions(node: Any, alias: str, scope: _Scope) -> Columns | None:
             columns = [column["ColumnDef"] for column in definitions]
             result += [Column(column["colname"], _of_type_name(column["typeName"])) for column in columns]
         elif (type_ := _type(call, scope)) is not None:
-            name = alias if alias and len(node["functions"]) == 1 else _named(call)[0]
+            name = alias if alias and len(node["functions"]) == 1 else default_name(call)[0]
             result.append(Column(name, type_))
         else:
             return None
@@ -312,65 +261,6 @@ def _renamed(columns: Columns | None, names: Any) -> Columns | None:
         return columns
     aliases = [name["String"]["sval"] for name in names]
     return (*(replace(column, name=name) for column, name in zip(columns, aliases)), *columns[len(aliases) :])  # noqa: B905
-
-
-# --- names ------------------------------------------------------------------------------------------------
-
-
-def _named(value: Any) -> tuple[str, bool]:
-    """Return PostgreSQL's default name of a column, and whether a cast keeps it.
-
-    Source: src/backend/parser/parse_target.c, FigureColnameInternal.
-    """
-    ((node, inner),) = value.items() if len(value) == 1 else ((_UNNAMED, {}),)
-    match node:
-        case "ColumnRef":
-            return _last(inner["fields"]), True
-        case "FuncCall":
-            return _last(inner["funcname"]), True
-        case "TypeCast":
-            name, strong = _named(inner["arg"])
-            return (name, True) if strong else (_last(inner["typeName"]["names"]), False)
-        case "CaseExpr":
-            name, strong = _named(inner.get("defresult", {}))
-            return (name, True) if strong else ("case", False)
-        case "MinMaxExpr":
-            return ("least" if inner.get("op") == "IS_LEAST" else "greatest"), True
-        case "A_Indirection":
-            field = _last(inner["indirection"])
-            return (field, True) if field != _UNNAMED else _named(inner["arg"])
-        case "CollateClause":
-            return _named(inner["arg"])
-        case "SubLink":
-            return _of_sublink(inner)
-        case "SQLValueFunction":
-            return str(inner["op"]).removeprefix("SVFOP_").lower().removesuffix("_n"), True
-        case "A_Expr" if inner.get("kind") == "AEXPR_NULLIF":
-            return "nullif", True
-        case "XmlExpr" if inner.get("op") != "IS_DOCUMENT":
-            return str(inner["op"]).removeprefix("IS_").lower(), True
-        case "JsonFuncExpr":
-            return str(inner["op"]).removesuffix("_OP").lower(), True
-    return _NAMES.get(node, _UNNAMED), node in _NAMES
-
-
-def _of_sublink(link: Any) -> tuple[str, bool]:
-    kind = link.get("subLinkType")
-    if kind == "EXPR_SUBLINK":
-        select = link["subselect"]["SelectStmt"]
-        while "larg" in select:
-            select = select["larg"]
-        if "valuesLists" in select:
-            return "column1", True
-        target = select["targetList"][0]["ResTarget"]
-        return (target["name"], True) if "name" in target else _named(target["val"])
-    name = {"EXISTS_SUBLINK": "exists", "ARRAY_SUBLINK": "array"}.get(str(kind))
-    return (name, True) if name else (_UNNAMED, False)
-
-
-def _last(names: Any) -> str:
-    strings = [name["String"].get("sval", "") for name in names if "String" in name]
-    return str(strings[-1]) if strings else _UNNAMED
 
 
 # --- expressions ------------------------------------------------------------------------------------------

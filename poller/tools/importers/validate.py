@@ -24,7 +24,8 @@ from poller.tools.draft import yaml_writer as write
 from poller.tools.importers.draft import DraftMetric, DraftQuery
 from poller.tools.importers.losses import Losses
 from poller.tools.importers.naming import query_name
-from poller.tools.importers.sql_columns import columns_of, names_in
+from poller.tools.importers.sql_columns import columns_of
+from poller.tools.importers.sql_names import names_in
 from poller.tools.importers.sql_projection import statement
 
 _SHORTEST, _LONGEST = 1.0, 86400.0
