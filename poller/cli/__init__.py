@@ -26,6 +26,7 @@ new_query        Choice of a table and its aggregates for `new`, from options or
                  terminal.
 options          Decorator that gives a command one option per setting it uses.
 poll             Command `poll`: one poll of every query, with the values on stdout.
+receive          Command `receive`: an OTLP receiver that prints what it accepts.
 run              Command `run`: the part in the child process that loads the daemon's configuration.
 schema           Command `schema`: the JSON Schema of query files.
 settings         Command `settings`: every effective setting with its source and its meaning.

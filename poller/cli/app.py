@@ -28,6 +28,7 @@ COMMANDS = {
     "doctor": "Check database, role, queries and collector; suggest fixes.",
     "catalog": "Print the catalogue of all metrics, of queries and events.",
     "conform": "Compare a server's OTLP output with the catalogue.",
+    "receive": "Receive OTLP and print it, to try without a collector.",
     "health": "Report whether the poller on this host is alive or ready.",
     "dashboard": "Write a Grafana dashboard from the query files.",
     "alerts": "Write Prometheus alerting rules from the query files.",

@@ -7,7 +7,15 @@ from typing import Annotated, Literal, get_args
 
 import typer
 
-from poller.cli.options import with_settings
+from poller.cli.options import (
+    GrpcPort,
+    Host,
+    HttpPort,
+    Listening,
+    port_in_use,
+    seconds_to_listen,
+    with_settings,
+)
 from poller.config.queries.files import resolve
 from poller.config.queries.load import load
 from poller.config.settings import Settings
@@ -16,7 +24,7 @@ from poller.events.catalog import GenerationName, declared
 from poller.events.catalog import generation as known_generation
 from poller.model.catalog import Defaults
 from poller.model.diagnostics import failed, invalid
-from poller.model.duration import format_duration, parse_duration
+from poller.model.duration import format_duration
 from poller.model.errors import ConfigError
 from poller.terminal.diagnostics import checks_to_json, print_checks
 from poller.tools.conform.conformance import ConformanceCheck, Require
@@ -32,18 +40,11 @@ def conform(
         list[str] | None,
         typer.Argument(help="Recorded OTLP/JSON, one object per line, or - for stdin (default: listen)."),
     ] = None,
-    duration: Annotated[
-        str | None,
-        typer.Option("--for", metavar="DURATION", help="How long to listen (default: until Ctrl-C)."),
-    ] = None,
+    duration: Listening = None,
     requests: Annotated[int | None, typer.Option(min=1, help="Number of requests to wait for.")] = None,
-    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    grpc_port: Annotated[
-        int, typer.Option(min=0, max=65535, help="Port for OTLP/gRPC; 0: a free port.")
-    ] = 4317,
-    http_port: Annotated[
-        int, typer.Option(min=0, max=65535, help="Port for OTLP/HTTP; 0: a free port.")
-    ] = 4318,
+    host: Host = "127.0.0.1",
+    grpc_port: GrpcPort = 4317,
+    http_port: HttpPort = 4318,
     generation: Annotated[
         GenerationName, typer.Option(help="Source of the event names: the design document or server v0.9.4.")
     ] = "document",
@@ -67,7 +68,7 @@ def conform(
     values, impossible values, personal data in any signal, root spans without a request id, and log records
     without trace context. Exit code 0: no difference; 1: differences, or no data received; 2: invalid input.
     """
-    seconds = _seconds(duration)
+    seconds = seconds_to_listen(duration)
     if files and (duration or requests):
         raise ConfigError(
             [invalid("poller conform", "cannot combine files with --for or --requests; omit one")]
@@ -96,17 +97,6 @@ def conform(
 
         print_checks(open_console(), findings)
     raise typer.Exit(1 if failed(findings) else 0)
-
-
-def _seconds(duration: str | None) -> float | None:
-    if duration is None:
-        return None
-    try:
-        seconds = parse_duration(duration)
-    except ValueError as error:
-        raise ConfigError([invalid("--for", str(error))]) from None
-    assert isinstance(seconds, float)  # noqa: S101 - what it returns for a text
-    return seconds
 
 
 def _elsewhere(generation: GenerationName, namespace: str | None) -> dict[str, str]:
@@ -142,8 +132,7 @@ def _listen(
             examination.take, host=host, grpc_port=grpc_port, http_port=http_port, enough=requests
         )
     except OSError as error:
-        hint = "set --grpc-port and --http-port; 0 chooses a free port"
-        raise ConfigError([invalid("poller conform", f"{error}; {hint}")]) from None
+        raise port_in_use("poller conform", error) from None
     StopSignal(listening.end)
     until = [
         *([f"for {format_duration(seconds)}"] if seconds is not None else []),

@@ -74,6 +74,10 @@ EXAMPLES: dict[str, tuple[tuple[str, str], ...]] = {
         ("poller conform recorded.json", "or read a file"),
         ("poller conform --require all --ignore '*:process.*'", "skip some"),
     ),
+    "receive": (
+        ("poller receive", "on 4317 (gRPC) and 4318 (HTTP)"),
+        ("poller receive 'orders*' --for 5m", "some metrics, for a while"),
+    ),
     "health": (
         ("poller health --live", "for HEALTHCHECK and livenessProbe"),
         ("poller health --ready", "for readinessProbe and startupProbe"),

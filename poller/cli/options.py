@@ -15,6 +15,9 @@ from poller.cli.completion import folders, values
 from poller.config.load_settings import load
 from poller.config.setting import Setting
 from poller.config.settings import SETTINGS
+from poller.model.diagnostics import invalid
+from poller.model.duration import parse_duration
+from poller.model.errors import ConfigError
 from poller.model.printable import one_line
 
 FILES = ("queries", "interval", "timeout", "max_series", "namespace")
@@ -29,6 +32,29 @@ QueryFiles = Annotated[
     ),
 ]
 """Argument of commands that may read other query files than the daemon."""
+Listening = Annotated[
+    str | None,
+    typer.Option("--for", metavar="DURATION", help="How long to listen (default: until Ctrl-C)."),
+]
+Host = Annotated[str, typer.Option(help="Address to listen on.")]
+GrpcPort = Annotated[int, typer.Option(min=0, max=65535, help="Port for OTLP/gRPC; 0: a free port.")]
+HttpPort = Annotated[int, typer.Option(min=0, max=65535, help="Port for OTLP/HTTP; 0: a free port.")]
+"""Options of commands that receive OTLP."""
+
+
+def seconds_to_listen(duration: str | None) -> float | None:
+    """Return the seconds of the option `--for`; raises ConfigError."""
+    if duration is None:
+        return None
+    try:
+        return float(parse_duration(duration))  # type: ignore[arg-type] # it is a number for a text
+    except ValueError as error:
+        raise ConfigError([invalid("--for", str(error))]) from None
+
+
+def port_in_use(command: str, error: OSError) -> ConfigError:
+    """Return the error of a receiver that cannot listen."""
+    return ConfigError([invalid(command, f"{error}; set --grpc-port and --http-port; 0 chooses a free port")])
 
 
 class SettingsCommand(typer.core.TyperCommand):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
@@ -18,6 +19,8 @@ class GrpcListener:
 
     def __init__(self, host: str, port: int, tls: Tls | None, take: Take) -> None:
         """Start listening; raises OSError if the port is in use."""
+        # gRPC's core writes to stderr without using a logger.
+        os.environ.setdefault("GRPC_VERBOSITY", "NONE")
         self._take = take
         self._threads = ThreadPoolExecutor(max_workers=8, thread_name_prefix="otlp-grpc")
         # Two servers on one port would share its connections, and a port in use would go unnoticed.
@@ -32,7 +35,8 @@ class GrpcListener:
             )
         except RuntimeError as error:
             self._threads.shutdown()
-            raise OSError(f"cannot listen on {address}: {error}") from error
+            problem = "the port is in use, or the address is not one of this host"
+            raise OSError(f"cannot listen on {address}: {problem}") from error
         if bound != port:
             self._threads.shutdown()
             raise OSError(f"cannot listen on {address}")

@@ -252,20 +252,13 @@ def test_python_snippets_run(tmp_path: Path) -> None:
 def test_the_instrumented_server_exports_the_documented_telemetry(
     server: MessagingServer, receiver: Receiver, tmp_path: Path, start_process: Callable[..., Process]
 ) -> None:
-    name, text = only("server")
-    (tmp_path / name).write_text(text, encoding="utf-8")
-    (port,) = free_ports(1)
-    process = start_process(
-        [sys.executable, "-m", "uvicorn", f"{name.removesuffix('.py')}:app", "--port", str(port)],
-        cwd=tmp_path,
-        env={
-            "DATABASE_URL": server.primary_dsn,
-            "OBSCURA_OTLP_ENDPOINT": receiver.grpc_endpoint,
-            "OBSCURA_SERVER_SHUTDOWN_TIMEOUT_SECS": "120",
-        },
+    process, url = start_documented_server(
+        start_process,
+        "messages.py",
+        tmp_path,
+        DATABASE_URL=server.primary_dsn,
+        OBSCURA_OTLP_ENDPOINT=receiver.grpc_endpoint,
     )
-    process.wait_for_line("Uvicorn running on", 120)
-    url = f"http://127.0.0.1:{port}"
     assert httpx.get(f"{url}/v1/users/u-1/messages", timeout=60).text == "11"
     assert httpx.get(f"{url}/manage/readyz", timeout=60).json() == {"status": "ok", "database": "ok"}
     process.send(signal.SIGTERM)
@@ -277,6 +270,39 @@ def test_the_instrumented_server_exports_the_documented_telemetry(
     assert (inner.parent_span_id, inner.attributes["limit"]) == (root.span_id, 50)
     exported = {point.metric for point in receiver.points()}
     assert {"health_status", "db_pool_idle_connections", "http_request_duration_seconds"} <= exported
+
+
+def test_poller_receive_prints_the_output_of_the_smallest_server(
+    tmp_path: Path, start_process: Callable[..., Process], poller_process: Callable[..., Process]
+) -> None:
+    receiving = poller_process("receive", "--grpc-port", "0", "--http-port", "0")
+    endpoint = receiving.wait_for_line(r"receiving: grpc (\S+),", stream="stderr").group(1)
+    process, url = start_documented_server(start_process, "shop.py", tmp_path, OBSCURA_OTLP_ENDPOINT=endpoint)
+    assert httpx.get(f"{url}/orders/7", timeout=60).json() == {"number": 7}
+    process.send(signal.SIGTERM)
+    process.wait()
+
+    receiving.wait_for_line(r" span GET /orders/{number}{")
+    receiving.wait_for_line(
+        r" metric http_requests_total{method=GET, route=/orders/{number}, status=200} 1 {request}"
+    )
+    receiving.wait_for_line(r" log INFO .*GET /orders/7.*, trace \w{32}")
+
+
+def start_documented_server(
+    start_process: Callable[..., Process], name: str, folder: Path, **env: str
+) -> tuple[Process, str]:
+    """Start the server of a page with uvicorn; return the process and its URL."""
+    (text,) = [block.text for block in all_blocks("server") if block.argument == name]
+    (folder / name).write_text(text, encoding="utf-8")
+    (port,) = free_ports(1)
+    process = start_process(
+        [sys.executable, "-m", "uvicorn", f"{name.removesuffix('.py')}:app", "--port", str(port)],
+        cwd=folder,
+        env={"OBSCURA_SERVER_SHUTDOWN_TIMEOUT_SECS": "120", **env},
+    )
+    process.wait_for_line("Uvicorn running on", 120)
+    return process, f"http://127.0.0.1:{port}"
 
 
 def test_doctor_accepts_the_role_of_the_documentation(
