@@ -29,7 +29,7 @@ _CLASSES: dict[str, ErrorKind] = {
     "28": "unavailable",  # invalid authorization
 }
 _HINTS = {
-    "42501": "GRANT SELECT on what the query reads to the poller's role",
+    "42501": "grant the poller's role what the query reads; `poller grants` prints the privileges",
     "42P01": "if that is expected here, name it under requires.columns",
     "42703": "if that is expected here, name it under requires.columns",
     "42883": "no such function for these types; if an extension brings it, name it under requires.extensions",

@@ -12,9 +12,12 @@ from typing import Any
 from poller.events._export.endpoint import Signal, Target
 from poller.events._logging.records import message_of
 from poller.events._privacy.texts import text_of
+from poller.model.text import counted
 
 logger = logging.getLogger(__name__)
 
+UNITS: dict[Signal, str] = {"traces": "span", "metrics": "data point", "logs": "log record"}
+"""One item of each signal."""
 _EXPORTERS = "opentelemetry.exporter"
 _MOMENT = 0.25
 _UNTIL_CUT = 5.0
@@ -38,6 +41,7 @@ class Delivery:
         self._reasons = _shared_reasons()
         self._ended = False
         self._failing_since: float | None = None
+        self._lost_before = 0
         self._open, self._sending = threading.Lock(), threading.Lock()
         self._acquired = False
         self._cuts = 0
@@ -139,12 +143,15 @@ class Delivery:
             return  # this process cut it short, which says nothing about the collector
         where = {"endpoint": str(self._target)}
         if lost and self._failing_since is None:
-            self._failing_since = time.monotonic()
+            self._failing_since, self._lost_before = time.monotonic(), self.lost
             logger.warning("%s are not delivered: %s", self.signal, self._reasons.best(), extra=where)
         elif not lost and self._failing_since is not None:
             seconds = time.monotonic() - self._failing_since
             self._failing_since = None
-            logger.info("%s are delivered again after %.0f s", self.signal, seconds, extra=where)
+            # Metrics are not lost, because the next export has the totals.
+            number = self.lost - self._lost_before
+            lost_text = "" if self.signal == "metrics" else f"; lost: {counted(number, UNITS[self.signal])}"
+            logger.info("%s are delivered again after %.0f s%s", self.signal, seconds, lost_text, extra=where)
 
 
 def _size(batch: Any) -> int:

@@ -22,7 +22,7 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExportResult
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ParentBased, Sampler, TraceIdRatioBased
 
-from poller.events._export.delivery import Delivery
+from poller.events._export.delivery import UNITS, Delivery
 from poller.events._export.endpoint import Signal, Target
 from poller.events._export.exporters import build
 from poller.events._export.reader import Reader
@@ -30,10 +30,10 @@ from poller.events._export.settings import TelemetrySettings
 from poller.events._privacy.processors import ScrubbedLoggerProvider, ScrubbedTracerProvider
 from poller.events._privacy.views import permitting
 from poller.events.metrics import export_zeros_again
+from poller.model.text import counted
 
 logger = logging.getLogger(__name__)
 
-_UNITS: dict[Signal, str] = {"traces": "spans", "metrics": "data points", "logs": "log records"}
 _RESULTS: dict[Signal, Any] = {
     "traces": SpanExportResult,
     "metrics": MetricExportResult,
@@ -152,7 +152,8 @@ class _Closer:
                 number = delivery.lost - lost + undelivered
                 # Metrics that were not collected have no count; an empty queue has lost nothing.
                 if number or delivery.signal == "metrics":
-                    missing.append(f"{number or 'all'} {_UNITS[delivery.signal]}")
+                    unit = UNITS[delivery.signal]
+                    missing.append(counted(number, unit) if number else f"all {unit}s")
             if end:
                 # Also cancels a request in flight, which would delay the next pipeline.
                 delivery.shutdown()

@@ -394,6 +394,24 @@ def test_a_failure_and_the_recovery_of_the_collector_are_each_logged_once(
     assert receiver.records() == []
 
 
+def test_the_spans_lost_in_an_outage_are_counted_when_it_ends(
+    receiver: Receiver, start_process: Start
+) -> None:
+    receiver.answers = {"traces": INVALID}
+    env = environment(receiver) | {"OTEL_BSP_SCHEDULE_DELAY": "100"}
+    server = Server(start_process, env)
+    server.get("/hello/ann")
+    server.process.wait_for_line("traces are not delivered: .*INVALID_ARGUMENT", 120)
+    receiver.answers = {}
+    server.get("/hello/bob")
+    line = server.process.wait_for_line(r"traces are delivered again after \d+ s; lost: (\d+) spans?", 120)
+    server.end()
+
+    attempts = receiver.attempts("traces")
+    lost = [span for attempt in attempts if not attempt.answer.accepts for span in attempt.spans()]
+    assert int(line.group(1)) == len(lost) > 0
+
+
 def test_a_redirect_is_a_failure_and_not_a_success(start_process: Start) -> None:
     """OpenTelemetry's exporter for HTTP treats a redirect as a success."""
     script = """
