@@ -195,7 +195,7 @@ LONGEST_SECONDS = 5.0
 _PORT_SECONDS = 2.0
 _SLOW = "the collector does not answer in time: check its load and log"
 _LAST_ADVICE = {
-    "UNIMPLEMENTED": "the server accepts no OTLP metrics: add a metrics pipeline for the otlp receiver",
+    "UNIMPLEMENTED": "the server accepts no OTLP metrics; add a pipeline for metrics to its otlp receiver",
     "DEADLINE_EXCEEDED": _SLOW,
     "ReadTimeout": _SLOW,
 }

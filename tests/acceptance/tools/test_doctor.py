@@ -642,9 +642,9 @@ def test_the_collector_gets_a_single_empty_request(receiver: Receiver, protocol:
 @pytest.mark.parametrize(
     ("answer", "advice"),
     [
-        (Answer("UNAUTHENTICATED", 401, "who are you"), "OTEL_EXPORTER_OTLP_HEADERS, like authorization="),
-        (Answer("PERMISSION_DENIED", 403, "not you"), "take another"),
-        (Answer("UNIMPLEMENTED", 404, "what is that"), "metrics pipeline"),
+        (Answer("UNAUTHENTICATED", 401, "who are you"), "HEADERS, for example authorization="),
+        (Answer("PERMISSION_DENIED", 403, "not you"), "use another token"),
+        (Answer("UNIMPLEMENTED", 404, "what is that"), "pipeline for metrics"),
         (HANG, "does not answer in time"),
     ],
 )
