@@ -397,9 +397,8 @@ def test_missing_privileges_are_reported(things: Database, check: Callable[..., 
 
     assert [without_numbers(problem) for problem in report["problems"]] == [
         (
-            "error 3 privilege queries[0].sql: permission denied for table things (42501); GRANT "
-            "SELECT on what "
-            "the query reads to the poller's role"
+            "error 3 privilege queries[0].sql: permission denied for table things (42501); grant the "
+            "poller's role what the query reads; `poller grants` prints the privileges"
         ),
         (
             "warning 11 requires queries[1].requires: is not sent to this server: column "
