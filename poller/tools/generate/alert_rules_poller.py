@@ -183,7 +183,5 @@ def _job(service: str) -> str:
 
 
 def _grew(counter: str, window: str) -> str:
-    # `increase` ignores the first event of a series, because the series begins with it. A series that was
-    # interrupted does not begin again.
-    old = f"last_over_time({counter}[1d] offset {window})"
-    return f"increase({counter}[{window}]) > 0\nor\n{counter} > 0 unless {old}"
+    # `increase` ignores the first event of a series, because the series begins with it.
+    return f"increase({counter}[{window}]) > 0\nor\n{counter} > 0 unless {counter} offset {window}"

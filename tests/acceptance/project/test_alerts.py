@@ -497,19 +497,6 @@ def test_no_alert_fires_without_a_problem(rules: Path, tmp_path: Path) -> None:
     examine(tmp_path, rules, HEALTHY, looks)
 
 
-@pytest.mark.parametrize("alert", ["PollerExportDropped", "PollerExportRejected", "PollerDataPointsRefused"])
-def test_a_counter_that_was_interrupted_does_not_count_as_new(
-    alert: str, rules: Path, tmp_path: Path
-) -> None:
-    """Its value is not the increase of the last minutes, for example after an outage of Prometheus."""
-    (case,) = [case for case in FIRE if case.alert == alert]
-    stored = [{**counter, "values": "3+0x60 _x75 3+0x120"} for counter in case.stored]
-    looks: list[dict[str, object]] = [
-        {"eval_time": f"{minute}m", "alertname": alert, "exp_alerts": []} for minute in (90, 140, 160, 200)
-    ]
-    examine(tmp_path, rules, stored, looks)
-
-
 def test_a_steady_week_fires_no_anomaly_alert(rules: Path, tmp_path: Path) -> None:
     """A new series is not an anomaly either, although any value is infinitely more than none."""
     weeks = f"{2 * HALF_HOURS_OF_A_WEEK}"
