@@ -125,7 +125,7 @@ NO_CAUSE = {
     "PollerExportDropped",
     "PollerTicksLeftOut",
 }
-FUNCTIONS = {"last_over_time", "max_over_time", "avg_over_time", "predict_linear"}
+FUNCTIONS = {"max_over_time", "avg_over_time", "predict_linear"}
 UNSEEN = {
     # An event that has not happened has no series.
     metric_name("poller.export.dropped", "{request}", "counter"),
