@@ -71,7 +71,7 @@ def main(arguments: Sequence[str]) -> NoReturn:
         type=_seconds,
         default=MAX_AGE_SECONDS,
         metavar="DURATION",
-        help="maximum age of the heartbeat (default: 90s)",
+        help=f"maximum age of the heartbeat (default: {MAX_AGE_SECONDS:g}s)",
     )
     parser.add_argument(
         "--format", choices=["text", "json"], default="text", help="one line, or the complete heartbeat"

@@ -7,6 +7,8 @@ from typing import Annotated, Literal
 
 import typer
 
+from poller.daemon.health import MAX_AGE_SECONDS
+
 
 def health_help(
     live: Annotated[bool, typer.Option("--live", help="The process and its loops are running.")] = False,
@@ -14,7 +16,9 @@ def health_help(
         bool, typer.Option("--ready", help="Alive, and every query was polled at least once.")
     ] = False,
     file: Annotated[str | None, typer.Option(help="Heartbeat file.")] = None,
-    max_age: Annotated[str, typer.Option(metavar="DURATION", help="Maximum age of the heartbeat.")] = "90s",
+    max_age: Annotated[
+        str, typer.Option(metavar="DURATION", help="Maximum age of the heartbeat.")
+    ] = f"{MAX_AGE_SECONDS:g}s",
     format: Annotated[  # noqa: A002 - the option is called --format everywhere
         Literal["text", "json"], typer.Option(help="One line, or the complete heartbeat.")
     ] = "text",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import os
 import sys
 import threading
 import time
@@ -52,10 +53,13 @@ def receive(
             return
         printed.set()
         at = time.strftime("%H:%M:%S", time.localtime(received.at))
+        lines = "".join(f"{at} {one_line(text)[:_LONGEST_LINE]}\n" for text in texts)
         with lock:
-            for text in texts:
-                sys.stdout.write(f"{at} {one_line(text)[:_LONGEST_LINE]}\n")
-            sys.stdout.flush()
+            try:
+                sys.stdout.write(lines)
+                sys.stdout.flush()
+            except BrokenPipeError:
+                os._exit(0)  # the reader is gone; a normal exit would try to flush again
 
     try:
         receiver = Receiver(host=host, grpc_port=grpc_port, http_port=http_port, keep=1, on_request=show)

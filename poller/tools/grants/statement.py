@@ -96,15 +96,7 @@ class _Statement:
 
     def _schemas(self, tree: Any) -> None:
         """Schemas of functions, types, operators and collations, and of relations that a text names."""
-        names: list[list[Any]] = []
-        pending = [tree]
-        while pending:
-            node = pending.pop()
-            if isinstance(node, list):
-                pending.extend(node)
-            elif isinstance(node, dict):
-                names += [node[key] for key in _QUALIFIED if isinstance(node.get(key), list)]
-                pending.extend(node.values())
+        names = [name for key in _QUALIFIED for name in nodes(tree, key) if isinstance(name, list)]
         schemas = {parts[-2] for parts in map(_strings, names) if len(parts) > 1}
         for reader, expression in _naming_expressions(tree):
             texts = _constants(expression)

@@ -7,6 +7,7 @@ from typing import Any
 
 import pgparse
 
+from poller.config.queries.sql_ast import nodes
 from poller.tools.importers.sql_projection import identifier
 
 _UNNAMED = "?column?"
@@ -22,40 +23,25 @@ _NAMES = {
 def names_in(expression: str) -> set[str]:
     """Return the names of the columns that an SQL expression reads; empty if it is invalid."""
     try:
-        nodes = _nodes(pgparse.parse(f"SELECT {expression}"))
+        tree = pgparse.parse(f"SELECT {expression}")
     except (pgparse.PGQueryError, RecursionError):
         return set()
-    return {last_name(node["ColumnRef"]["fields"]) for node in nodes if "ColumnRef" in node}
+    return {last_name(column["fields"]) for column in nodes(tree, "ColumnRef")}
 
 
 def relations_of(sql: str, schema: str) -> list[str]:
     """Return the relations in `sql` with an explicit `schema`, in the form of `requires: columns:`."""
     try:
-        nodes = _nodes(pgparse.parse(sql))
+        tree = pgparse.parse(sql)
     except (pgparse.PGQueryError, RecursionError):
         return []
-    ranges = [node["RangeVar"] for node in nodes if "RangeVar" in node]
     return sorted(
         {
             f"{_quoted(schema)}.{_quoted(relation['relname'])}"
-            for relation in ranges
+            for relation in nodes(tree, "RangeVar")
             if relation.get("schemaname") == schema
         }
     )
-
-
-def _nodes(tree: Any) -> list[dict[str, Any]]:
-    """Return every mapping in a parse tree."""
-    nodes: list[dict[str, Any]] = []
-    pending = [tree]
-    while pending:
-        node = pending.pop()
-        if isinstance(node, dict):
-            nodes.append(node)
-            pending.extend(node.values())
-        elif isinstance(node, list):
-            pending.extend(node)
-    return nodes
 
 
 def _quoted(name: str) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
+import sys
 from collections.abc import Callable
 
 import pytest
@@ -14,7 +16,7 @@ from poller.receiver.listener import Protocol
 from poller.receiver.ports import free_ports
 from poller.receiver.receiver import Receiver
 from tests.bed.otlp_server import send_everything
-from tests.bed.process import Process
+from tests.bed.process import Process, eventually
 
 Receive = Callable[..., tuple[Process, dict[Protocol, str]]]
 
@@ -84,6 +86,22 @@ def test_text_of_a_sender_cannot_control_the_terminal_and_a_line_has_a_bound(rec
     (line,) = texts(process)
     assert line.startswith(r"metric g{a=\u001b[2J\nforged, z=xxx")
     assert len(line) <= 2_000
+
+
+def test_it_ends_when_the_reader_of_its_output_ends(start_process: Callable[..., Process]) -> None:
+    grpc, http = free_ports(2)
+    command = f"{sys.executable} -m poller receive --grpc-port {grpc} --http-port {http} | head -n 1"
+    process = start_process(["bash", "-c", command])
+    process.wait_for_line("receiving: grpc", stream="stderr")
+
+    def send() -> bool:
+        with contextlib.suppress(Exception):  # the receiver may end before it answers
+            send_everything(f"http://127.0.0.1:{grpc}", "grpc")
+        return not process.running
+
+    assert eventually(send, 120)
+    assert len(process.stdout.splitlines()) == 1
+    assert "Traceback" not in process.stderr
 
 
 def test_it_ends_with_1_if_it_receives_nothing(receive: Receive) -> None:
