@@ -29,11 +29,16 @@ _POLL, _EXPORT = "5m", "60s"
 
 
 def measured(
-    dsn: str, seconds: float, protocols: Sequence[str], *, traces: bool
+    dsn: str, seconds: float, protocols: Sequence[str], *, traces: bool, sdk: bool = False
 ) -> dict[str, dict[str, float]]:
-    """Return CPU seconds per day and wake-ups per minute of a daemon for each of `protocols`."""
+    """Return CPU seconds per day and wake-ups per minute of a daemon for each of `protocols`.
+
+    With `sdk`, also of a process in which only the SDK exports as many data points (`sdk_export`).
+    """
     with contextlib.ExitStack() as stack:
         pids = {protocol: _started(stack, dsn, protocol, traces=traces) for protocol in protocols}
+        if sdk:
+            pids |= {f"the SDK alone, {protocol}": _sdk(stack, protocol) for protocol in protocols}
         before = {name: (cpu(pid), _wakeups(pid), time.monotonic()) for name, pid in pids.items()}
         time.sleep(seconds)
         results = {}
@@ -56,12 +61,25 @@ def _started(stack: contextlib.ExitStack, dsn: str, protocol: str, *, traces: bo
     endpoint = receiver.grpc_endpoint if protocol == "grpc" else receiver.http_endpoint
     variables = environment(queries, dsn, endpoint, protocol, traces, _EXPORT)
     process = Process([sys.executable, "-m", "poller", "run"], folder, variables)
+    return _exporting(stack, process, receiver)
+
+
+def _sdk(stack: contextlib.ExitStack, protocol: str) -> int:
+    """Return the process id of the SDK's exporter after its first export."""
+    folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="benchmark-")))
+    receiver = stack.enter_context(Receiver(keep=1))
+    endpoint = receiver.grpc_endpoint if protocol == "grpc" else receiver.http_endpoint
+    process = Process([sys.executable, "-m", "tests.benchmarks.sdk_export", protocol, endpoint], folder)
+    return _exporting(stack, process, receiver)
+
+
+def _exporting(stack: contextlib.ExitStack, process: Process, receiver: Receiver) -> int:
     stack.callback(process.close)
     deadline = time.monotonic() + PATIENCE
     while not receiver.requests():
         process.check()
         if time.monotonic() > deadline:
-            raise TimeoutError("the poller exports nothing")
+            raise TimeoutError("it exports nothing")
         time.sleep(0.1)
     time.sleep(5)  # for the work that follows the start
     return process.process.pid
@@ -81,5 +99,7 @@ if __name__ == "__main__":
     with Cluster() as cluster:
         loads.fill(cluster.primary.dsn(), 0.001)
         cluster.wait_replayed(600)
-        costs = measured(cluster.standby.dsn(), 60 * options.minutes, ["grpc", "http"], traces=options.traces)
+        costs = measured(
+            cluster.standby.dsn(), 60 * options.minutes, ["grpc", "http"], traces=options.traces, sdk=True
+        )
     print(json.dumps(costs, indent=2))
