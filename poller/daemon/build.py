@@ -106,7 +106,7 @@ def open_queue(settings: Settings, *, shared: bool) -> SendingQueue:
     except StateInUseError as error:
         if not shared:
             raise
-        logger.warning("%s; what the collector does not take now is not kept", error)
+        logger.warning("%s; requests that the collector does not accept now are lost", error)
         return opened(None)
 
 

@@ -81,7 +81,7 @@ class Watchdog:
         if stuck and not self._stuck:
             logger.error("the poller hangs: %s", stuck)
         elif self._stuck and not stuck:
-            logger.info("the poller goes on")
+            logger.info("the poller works again")
         self._stuck = stuck
         for call in self._on_beat:
             call(stuck)

@@ -61,7 +61,7 @@ class ExportLog:
             )
         else:
             again = format_duration(round(pause, 1))
-            message = "%s failed, once more in %s: %s"
+            message = "%s failed; next attempt in %s: %s"
             self._logger.debug(message, self._form.export, again, export_result.reason, extra=extra)
 
     def refused(self, export_result: ExportResult, items: int) -> None:
@@ -89,7 +89,7 @@ class ExportLog:
             away = format_duration(round(self._clock() - self._since))
             extra = {"endpoint": self._endpoint, **self._counts}
             self._logger.info(
-                "%s works again after %s, caught up with %s",
+                "%s recovered after %s; delivered since then: %s",
                 self._form.export,
                 away,
                 counted(self._counts["delivered"], "request"),
@@ -120,16 +120,16 @@ class ExportLog:
                 level,
                 "the collector rejects %s: %s",
                 subject,
-                export_result.reason or "it says not why",
+                export_result.reason or "without a reason",
                 extra=extra,
             )
         else:
-            self._logger.log(level, "the collector remarks: %s", export_result.reason, extra=extra)
+            self._logger.log(level, "message of the collector: %s", export_result.reason, extra=extra)
 
     def _extra(self, export_result: ExportResult, **more: object) -> dict[str, object]:
         hint = advice(export_result.reason) if export_result.fate != "taken" else None
         if self._form.off and self._is_unwanted(export_result):
-            hint = f"the collector takes no {self._form.items}; {self._form.off} sends none"
+            hint = f"the collector accepts no {self._form.items}; {self._form.off} turns them off"
         return {"endpoint": self._endpoint, **export_result.error, **more, **({"hint": hint} if hint else {})}
 
     @staticmethod

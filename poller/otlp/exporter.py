@@ -137,7 +137,7 @@ class MetricExporter:
             return None
         collecting = now - self._turned - self._interval
         if collecting > self._patience:
-            return f"the metrics are not collected for {format_duration(round(collecting))}"
+            return f"no metrics were collected for {format_duration(round(collecting))}"
         since = self._delivery.busy_since
         if since is not None and now - since > self._patience:
             return f"one request is being sent for {format_duration(round(now - since))}"
@@ -213,7 +213,7 @@ class MetricExporter:
                     if not self._stopping.is_set():
                         self._delivery.enqueue(self._collect() or [])
             except Exception:  # for example out of threads or memory; no error may end the thread
-                logger.exception("the collected metrics could not be kept")
+                logger.exception("the collected metrics could not be stored")
 
     def _collect(self) -> list[Request] | None:
         """Collect and encode all metrics; return None if that fails."""
@@ -244,7 +244,7 @@ class MetricExporter:
             count_text = counted(left, "request")
             logger.warning("%s not delivered; kept in %s for the next start", count_text, where)
         if lost:
-            why = "POLLER_STATE_DIR is not set" if where is None else f"nothing could be kept in {where}"
+            why = "POLLER_STATE_DIR is not set" if where is None else f"nothing could be stored in {where}"
             logger.warning("%s not delivered and lost; %s", counted(lost, "request"), why)
 
 

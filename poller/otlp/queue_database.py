@@ -180,7 +180,7 @@ def check_pages(db: sqlite3.Connection) -> None:
     """Raise DamagedError if SQLite would miss rows or overwrite existing rows."""
     with contextlib.closing(new_database()) as new:
         if _schema(db) != _schema(new):
-            raise DamagedError("its table is not the one that was made")
+            raise DamagedError("its table has another definition")
     (entry,) = db.execute("PRAGMA quick_check(1)").fetchone()
     if entry != b"ok":
         raise DamagedError(" ".join(entry.decode(errors="replace").split()))

@@ -176,7 +176,7 @@ class RetrySender:
             try:
                 self._deliver_next()
             except Exception:
-                self._logger.exception("a defect of the poller; it goes on delivering")
+                self._logger.exception("defect of the poller; the delivery continues")
                 self._again_at = time.monotonic() + self._retry.longest_pause
 
     def _deliver_next(self) -> None:

@@ -31,7 +31,7 @@ SETTINGS: Mapping[Reason, str] = {"age": "POLLER_SPOOL_MAX_AGE", "size": "POLLER
 
 _FILE = "spool.db"
 _LOCK = "spool.lock"
-_IN_MEMORY = "kept in memory, not on disk"
+_IN_MEMORY = "stored in memory, not on disk"
 _SET_ASIDE = ("spool.damaged.db", *(f"spool.damaged.{number}.db" for number in range(2, 10)))
 """Names for damaged files; when all are in use, the last is overwritten."""
 _BATCH = 64
@@ -249,7 +249,7 @@ class SendingQueue:
             self.dropped[reason] += 1
             if reason not in self._warned:
                 self._warned.add(reason)
-                message = "%s: what waits for the collector %s: the oldest is dropped"
+                message = "%s: the waiting data %s; the oldest is dropped"
                 self._form.logger.log(self._loss_level, message, self._form.export, limit)
 
     def _on_disk(self, action: Callable[[QueueStorage], None]) -> bool:
@@ -316,7 +316,7 @@ class SendingQueue:
     def _set_aside(self, error: Exception) -> bool:
         """Begin a new file with the readable requests of the damaged file; return whether that succeeded."""
         if self.folder is None:
-            raise error  # there is no file to set aside
+            raise error  # there is no file to move
         old, self._disk = self._disk, None
         names = (name for name in _SET_ASIDE if not (self.folder / name).exists())
         aside = self.folder / next(names, _SET_ASIDE[-1])
@@ -337,7 +337,7 @@ class SendingQueue:
             old.close()
         self.dropped["damaged"] += lost
         logger.warning(
-            "the spool in %s is damaged (%s): it is set aside as %s, a new one begun; %s saved, %s%d lost",
+            "the spool in %s is damaged (%s): moved to %s, and a new one created; %s saved, %s%d lost",
             self.folder,
             error,
             aside.name,
@@ -383,7 +383,7 @@ class SendingQueue:
         logger.warning("one request in %s is damaged and lost: %s", self.folder, error)
 
     def _warn_no_disk(self, error: Exception) -> None:
-        self._warn("disk", "nothing can be kept in %s, so it is in memory for now: %s", self.folder, error)
+        self._warn("disk", "requests cannot be stored in %s and stay in memory: %s", self.folder, error)
 
     def _warn(self, condition: str, message: str, *arguments: object) -> None:
         """Log a warning once until the condition is over."""

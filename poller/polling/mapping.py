@@ -260,7 +260,7 @@ def _value(raw: bytes | None, oid: int, metric: MetricDefinition) -> int | float
 
 
 def _null(metric: MetricDefinition) -> PollError:
-    message = f"column {metric.value_column!r} is NULL and {metric.name} says on_null: fail"
+    message = f"column {metric.value_column!r} is NULL and {metric.name} declares on_null: fail"
     return PollError("mismatch", message)
 
 

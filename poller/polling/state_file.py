@@ -61,7 +61,7 @@ class StateFile:
                     f"it is of version {document['version']!r}, not {_VERSION}",
                 )
                 if document["database"] != self._database:
-                    logger.info("the remembered values are of another database and are left alone")
+                    logger.info("the stored values are of another database and are not used")
                     return []
                 by_name |= {entry["query"]: entry for entry in document["results"]}
             return [
@@ -73,7 +73,7 @@ class StateFile:
         except FileNotFoundError:
             return []
         except (OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError) as error:
-            logger.warning("the remembered values cannot be read, starting afresh: %s", error)
+            logger.warning("the stored values cannot be read and are discarded: %s", error)
             self._set_aside()
             return []
 
@@ -86,12 +86,12 @@ class StateFile:
         except OSError as error:
             if not self._failing:
                 self._failing = True
-                logger.warning("the values cannot be remembered over a restart: %s", error)
+                logger.warning("the values cannot be stored for a restart: %s", error)
         else:
             self._room = min(max(len(content), _LEAST_ROOM), MAX_BYTES - len(content))
             if self._failing:
                 self._failing = False
-                logger.info("the values are remembered again")
+                logger.info("the values are stored again")
 
     def add(self, fresh: Sequence[GoodResult], every: Callable[[], Sequence[GoodResult]]) -> None:
         """Store the values of one tick; `every` returns those of all queries, including `fresh`."""
@@ -147,7 +147,7 @@ class StateFile:
         try:
             self._path.replace(self._path.with_suffix(".json.unreadable"))
         except OSError:
-            logger.debug("it could not be set aside", exc_info=True)
+            logger.debug("it could not be moved", exc_info=True)
 
 
 def _documents(content: bytes) -> Iterator[Any]:

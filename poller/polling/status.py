@@ -140,7 +140,7 @@ def from_json(statuses: object) -> list[QueryStatus]:
             for item in statuses  # type: ignore[attr-defined] # any object is tried
         ]
     except (TypeError, KeyError) as error:
-        raise ValueError(f"is no account of queries: {error}") from None
+        raise ValueError(f"is not a list of query states: {error}") from None
     for item in statuses:
         _check(item)
         for reading in item.readings:
@@ -158,7 +158,7 @@ def _check(part: QueryStatus | Reading) -> None:
         else:
             good = name == "readings" or _is_number(value)
         if not good:
-            raise ValueError(f"is no account of queries: {name} is {kind_of(value)}")
+            raise ValueError(f"is not a list of query states: {name} is {kind_of(value)}")
 
 
 def _is_number(value: object) -> bool:

@@ -32,7 +32,7 @@ def read_cost(rows: Rows) -> float:
 
 _OUT_OF_TIME = {"25P03", "25P04"}
 """SQLSTATEs with which the server ends a transaction that was idle for too long or lasted too long."""
-_UNREACHED = Skip("budget", "the tick used up its share of the interval; it is first next time")
+_UNREACHED = Skip("budget", "the tick used its share of the interval; the query runs first in the next tick")
 
 
 class _Sent(NamedTuple):

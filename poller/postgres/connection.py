@@ -35,7 +35,7 @@ _CONSOLE = "name the application's database in the connection string, not pgboun
 _CONNECT_TIMEOUTS = 4
 """Number of addresses of one host name that may each take the whole connect_timeout."""
 _STUCK = (
-    "the server may ask for absurdly many SCRAM iterations: look at who answers there, restart the poller"
+    "the server may require a huge number of SCRAM iterations: check which server it is, restart the poller"
 )
 _POOLER_REFUSES = re.compile(r"unsupported startup parameter|parameter .{1,200} in options", re.IGNORECASE)
 """PgBouncer's messages that reject `options` (its manual, ignore_startup_parameters); not translated."""
@@ -307,7 +307,7 @@ _FOREIGN_KEYWORD = re.compile(r"(?:^|\s)(passwd|pass|pwd|username|database|db|ho
 _NO_SCHEME = re.compile(r"[\w.-]+:[0-9]+/\w*")
 NOT_UNDERSTOOD = "libpq does not understand the connection string"
 WRITE_INSTEAD = (
-    "write postgresql://user:password@host:5432/database, and what is special in the password as %XX"
+    "write postgresql://user:password@host:5432/database, with special characters of the password as %XX"
 )
 
 

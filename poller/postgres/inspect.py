@@ -120,7 +120,7 @@ class Inspection:
         except OverBudgetError:
             longest = format_duration(self._statements.budget)
             message = f"the server took longer than {longest} to plan the statements"
-            raise PollError("timeout", message, hint="look at fewer of them at once") from None
+            raise PollError("timeout", message, hint="check fewer queries at once") from None
         inspected = [_inspected(*replies[at : at + 2]) for at in range(0, len(replies), 2)]
         self._advise(sqls, inspected)
         return inspected

@@ -189,7 +189,7 @@ class Pipeline:
             elif status in _COPY:
                 # In pipeline mode, libpq can leave COPY only by closing the connection.
                 self._hang_up()
-                raise PollError("rejected", "COPY is no query")
+                raise PollError("rejected", "COPY is not a query")
             elif status == _FATAL:
                 failure = result
         try:
@@ -202,7 +202,7 @@ class Pipeline:
             if failure is not None:
                 # An error without a Sync has ended the session.
                 raise self._failure(failure, 0.0, None)
-            raise psycopg.OperationalError("lost step with the server")
+            raise psycopg.OperationalError("the answers no longer match the statements")
         return keeper.rows() if keeper else Rows((), []), failure
 
     def _columns(self, result: PGresult) -> tuple[Column, ...]:

@@ -209,7 +209,7 @@ class LagMeter:
             self._process = None
         if not lag_row["standby"]:
             self._forget()
-            return Lag(0.0, 0.0, False, _integer(lag_row["timeline"]), "a primary is behind nothing")
+            return Lag(0.0, 0.0, False, _integer(lag_row["timeline"]), "a primary has no replay lag")
         timeline = self._recognised((lag_row["address"], self._system), _timeline(lag_row, receiver))
         if lag_row["aurora"]:
             return _aurora(lag_row["aurora_ms"])

@@ -120,7 +120,7 @@ class Replica:
             late = time.monotonic() + pause > started + shortest / 2
             if not cancelled or attempt > TRIES_TOGETHER or late or self._cancel_token.wait(pause):
                 break
-            logger.debug("recovery conflict, trying again", extra={"attempt": attempt})
+            logger.debug("recovery conflict; retrying", extra={"attempt": attempt})
             attempt += 1
             pending = cancelled
             if attempt <= TRIES_TOGETHER and any(query.snapshot for query in cancelled):

@@ -276,7 +276,7 @@ def unmet(requires: Requirements, facts: ServerFacts) -> Skip | None:
             return Skip("extension", f"extension {extension} is not installed")
     for role in requires.member_of:
         if role not in facts.member_of:
-            return Skip("privilege", f"the role has not the privileges of {role}; GRANT {role} to it")
+            return Skip("privilege", f"the role does not have the privileges of {role}; GRANT {role} to it")
     denied: Skip | None = None  # reported only if nothing is missing, because a GRANT does not fix that
     for relation, columns in requires.columns.items():
         if relation not in facts.columns:

@@ -158,10 +158,10 @@ class SnapshotOpener:
         self, pipeline: Pipeline, statements: TransactionStatements, facts: ServerFacts, reply: Reply | None
     ) -> Lag:
         if reply is None:
-            return Lag(None, None, facts.standby, None, "it was not looked at")
+            return Lag(None, None, facts.standby, None, "it was not read")
         for look in (1, 2):
             if reply.error is not None:
-                return Lag(None, None, facts.standby, None, f"the look at it failed: {reply.error.message}")
+                return Lag(None, None, facts.standby, None, f"reading it failed: {reply.error.message}")
             lag = self._meter.read(_value(reply), time.monotonic())
             if look == 2 or lag.seconds is None or lag.seconds < _LAG_WORTH_A_SECOND_LOOK:
                 break

@@ -15,7 +15,7 @@ from poller.postgres.sqlcomment import Tags, commented, untagged
 
 _ROLLBACK = "ROLLBACK TO SAVEPOINT tick"
 _LAST_WORD_SECONDS = 0.5
-_OTHER_SERVER = "the pooler leads to another server than the one that was looked at"
+_OTHER_SERVER = "the pooler connects to another server than the one that was checked"
 
 
 @dataclass(frozen=True, slots=True)

@@ -58,17 +58,17 @@ def register(meter: Meter, deliveries: Sequence[RetrySender]) -> None:
     counter(
         "rejected",
         "{item}",
-        "Data points, spans and log records that the collector did not want, by reason.",
+        "Data points, spans and log records that the collector rejected, by reason.",
         lambda sender: sender.stats.rejected,
         lambda reason: {REASON: reason},
     )
     counter(
         "dropped",
         "{request}",
-        "Requests that waited and will never be delivered, by reason.",
+        "Requests that were dropped from the queue, by reason.",
         lambda sender: sender.queue.dropped,
         lambda reason: {REASON: reason},
     )
     gauge("requests", "{request}", "Requests that wait to be delivered.", lambda queue: queue.requests)
     gauge("size", "By", "Size of the requests that wait.", lambda queue: queue.size)
-    gauge("age", "s", "Age of the oldest request that waits; 0 where none does.", lambda queue: queue.age)
+    gauge("age", "s", "Age of the oldest request that waits; 0 if none waits.", lambda queue: queue.age)

@@ -66,7 +66,7 @@ class PollLog:
         """
         self._within = within
         self._every_result = every_result
-        self._later = ", polls will be tried again" if repeats else ""
+        self._later = ", polls will be retried" if repeats else ""
         self._queries: dict[str, _Trouble] = {}
         self._holds: dict[tuple[str, str], float] = {}
         self._server: _Trouble | None = None
@@ -103,12 +103,12 @@ class PollLog:
         if len(fresh) > MOST_LOGGED_SEPARATELY:
             names = ", ".join(item.query.name for item in fresh[:MOST_NAMES])
             more = f" and {len(fresh) - MOST_NAMES} more" if len(fresh) > MOST_NAMES else ""
-            text = f"no good poll for longer than their max_age, their values are withheld: {names}{more}"
+            text = f"no successful poll within their max_age; their values are withheld: {names}{more}"
             logger.warning("%d queries: %s", len(fresh), text, extra={"queries": len(fresh)})
             return
         for item in fresh:
             logger.warning(
-                "query %s: no good poll for %s, its values are withheld (max_age %s)",
+                "query %s: no successful poll for %s; its values are withheld (max_age %s)",
                 item.query.name,
                 format_duration(round(item.age or 0.0)),
                 format_duration(item.query.max_age),

@@ -29,11 +29,11 @@ def register_replica_gauges(
 
         meter.create_observable_gauge(f"poller.replica.{name}", [observe], unit=unit, description=description)
 
-    gauge("lag", "s", "Replay lag when it was last looked at; absent while unknown.", lambda s, _: s.lag)
+    gauge("lag", "s", "Replay lag at the last poll; absent while it is unknown.", lambda s, _: s.lag)
     gauge(
         "data_age",
         "s",
-        "How old, at most, the newest state of the primary is that the values can show.",
+        "Maximum age of the state of the primary that the values show.",
         lambda s, since: None if s.data_age is None else s.data_age + since,
     )
     gauge(

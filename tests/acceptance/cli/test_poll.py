@@ -328,7 +328,7 @@ def test_a_push_next_to_a_daemon_warns_that_it_stores_nothing_and_delivers(
     process = poller_process("poll", "--push", env={**env, "POLLER_INSTANCE": "by hand"})
     assert process.wait() == 0, process
     assert f"is in use by another poller (process {daemon.pid} on" in process.stderr
-    assert "what the collector does not take now is not kept" in process.stderr
+    assert "requests that the collector does not accept now are lost" in process.stderr
     assert "by hand" in {point.resource["service.instance.id"] for point in receiver.points("users_total")}
 
     second = poller_process("run", env=env)

@@ -11,7 +11,7 @@ from poller.demo.cluster import Cluster
 from tests.bed.polled import THINGS, Polled, Spell, polling
 from tests.bed.proxy import Proxy
 
-GONE = "^replica unavailable, polls will be tried again: "
+GONE = "^replica unavailable, polls will be retried: "
 BACK = "^replica available again after "
 SKIPPED_TICK = "^tick default/1s skipped: the previous one is still running"
 

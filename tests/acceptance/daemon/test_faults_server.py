@@ -21,7 +21,7 @@ from tests.bed.watch import NAME
 
 pytestmark = pytest.mark.every_version
 
-GONE = "^replica unavailable, polls will be tried again: "
+GONE = "^replica unavailable, polls will be retried: "
 BACK = "^replica available again after "
 SKIPPED_TICK = "^tick default/1s skipped: the previous one is still running"
 

@@ -66,7 +66,7 @@ def test_an_outage_with_a_kill_in_the_middle_loses_no_export(
     receiver.answer_next(UNAVAILABLE, throttle(1), CUT, sick, ACCEPT, ACCEPT, CUT, UNAVAILABLE)
     receiver.answer = ACCEPT
     receiver.start()
-    second.wait_for_line("INFO .*export works again after .*, caught up with", 120)
+    second.wait_for_line("INFO .*export recovered after .*; delivered since then:", 120)
     second.send(signal.SIGTERM)
     assert second.wait(120) == 0
 

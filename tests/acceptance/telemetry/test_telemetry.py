@@ -195,7 +195,7 @@ def test_a_collector_without_spans_is_reported_once_and_still_gets_the_metrics(
     process.wait_for_line("export of spans works again", PATIENCE)
 
     assert record["severity"] == "INFO", "spans are only on by default"
-    assert record["hint"] == "the collector takes no spans; POLLER_TRACES=false sends none"
+    assert record["hint"] == "the collector accepts no spans; POLLER_TRACES=false turns them off"
     assert process.stderr.count("export of spans failed") == 1
     assert "export failed" not in process.stderr
 

@@ -283,7 +283,7 @@ def test_the_setting_decides_about_a_primary(server: MessagingServer, poller_pro
         assert checks["standby"]["facts"] == {"role": "primary", "timeline": 1}
         assert checks["conflicts"]["state"] == "skip"
         assert checks["query users"]["state"] == queries
-    assert checks["lag"]["detail"] == "a primary is behind nothing"
+    assert checks["lag"]["detail"] == "a primary has no replay lag"
 
 
 @pytest.mark.every_version

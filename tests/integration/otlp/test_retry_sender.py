@@ -244,7 +244,7 @@ def test_a_warning_without_rejections_is_logged_and_the_flush_succeeds(
     counter = counting(receiver, protocol)
     receiver.answer = partial(0, "this endpoint goes away soon")
     assert counter.push.flush(60) is True
-    assert "the collector remarks: this endpoint goes away soon" in caplog.text
+    assert "message of the collector: this endpoint goes away soon" in caplog.text
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
@@ -441,7 +441,7 @@ def test_shutdown_reports_requests_that_could_not_be_stored(
     shutil.rmtree(folder)
     folder.write_text("in the way")
     counter.push.shutdown(60)
-    assert f"2 requests not delivered and lost; nothing could be kept in {folder}" in caplog.text
+    assert f"2 requests not delivered and lost; nothing could be stored in {folder}" in caplog.text
     assert "POLLER_STATE_DIR would keep them" not in caplog.text
 
 
@@ -510,7 +510,7 @@ def test_the_pauses_between_attempts_start_again_after_a_success(
     assert eventually(lambda: len(sender.sent) == 2 * tries, 60)
     assert sender.sent == [b"a"] * tries + [b"b"] * tries
     messages = [record.getMessage() for record in caplog.records]
-    matches = [re.search(r"once more in (\S+):", text) for text in messages]
+    matches = [re.search(r"next attempt in (\S+):", text) for text in messages]
     pauses = [
         seconds for match in matches if match and isinstance(seconds := parse_duration(match[1]), float)
     ]

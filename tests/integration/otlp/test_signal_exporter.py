@@ -159,8 +159,8 @@ def test_after_an_outage_everything_arrives_once_and_in_order(
 
     failed, again = take_lines()
     assert failed.startswith(f"WARNING export of {ITEMS[signal]} failed")
-    assert again.startswith(f"INFO export of {ITEMS[signal]} works again after ")
-    assert again.endswith("caught up with 4 requests")
+    assert again.startswith(f"INFO export of {ITEMS[signal]} recovered after ")
+    assert again.endswith("delivered since then: 4 requests")
     assert not exporter.delivery.stats.rejected
     assert not exporter.delivery.queue.dropped
 
@@ -308,7 +308,7 @@ def test_items_above_the_memory_limit_are_dropped_oldest_first_and_counted(
     assert eventually(lambda: exporter.delivery.queue.dropped[reason] >= 45, PATIENCE)
     assert exporter.delivery.queue.size <= 250 + 100, "the current request is stored as well"
     (line,) = [line for line in take_lines() if "is dropped" in line]
-    assert line.startswith(f"WARNING export of {ITEMS[signal]}: what waits for the collector is ")
+    assert line.startswith(f"WARNING export of {ITEMS[signal]}: the waiting data is ")
     assert "POLLER_SPOOL" not in line, "no setting changes the limit"
     if reason == "size":
         receiver.answers = {}
@@ -400,7 +400,7 @@ def test_the_hint_about_an_unsupported_signal_names_the_setting(
     exporter.shutdown(lambda: None, PATIENCE)
     failed, lost = caplog.records
     setting = {"traces": "POLLER_TRACES=false", "logs": "POLLER_OTLP_LOGS=false"}[signal]
-    assert vars(failed)["hint"] == f"the collector takes no {ITEMS[signal]}; {setting} sends none"
+    assert vars(failed)["hint"] == f"the collector accepts no {ITEMS[signal]}; {setting} turns them off"
     assert lost.getMessage() == f"export of {ITEMS[signal]}: 1 request not delivered and lost"
 
 

@@ -159,7 +159,7 @@ def test_any_role_can_read_the_lag_and_pg_monitor_shows_more(site: Site, user: s
 
 
 def test_a_primary_has_no_lag(site: Site) -> None:
-    assert site.look(dsn=site.cluster.primary.dsn()) == Lag(0.0, 0.0, False, 1, "a primary is behind nothing")
+    assert site.look(dsn=site.cluster.primary.dsn()) == Lag(0.0, 0.0, False, 1, "a primary has no replay lag")
 
 
 def test_the_lag_of_a_standby_that_starts_without_its_primary_is_unknown_until_promotion(

@@ -192,7 +192,7 @@ def test_a_failing_export_of_log_records_makes_no_further_requests(
     exported = open_log()
     logger.info("first")
     receiver.wait_for_attempts(3, 60.0, signal="logs")
-    assert eventually(lambda: "export of log records failed, once more in" in stderr.getvalue())
+    assert eventually(lambda: "export of log records failed; next attempt in" in stderr.getvalue())
     assert {len(attempt.records()) for attempt in receiver.attempts("logs")} == {1}
     receiver.answer = ACCEPT
     assert [record.body for record in arrived(receiver, exported)] == ["first"]

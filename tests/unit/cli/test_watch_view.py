@@ -322,7 +322,7 @@ def test_a_heartbeat_that_can_be_read_is_read() -> None:
     ],
 )
 def test_a_heartbeat_of_another_version_is_rejected(strange: object) -> None:
-    with pytest.raises(ValueError, match="is no account of queries"):
+    with pytest.raises(ValueError, match="is not a list of query states"):
         from_json(strange)
 
 

@@ -306,7 +306,7 @@ def test_another_kind_of_file_is_set_aside_with_a_warning(
     assert fresh.dropped == {"damaged": 1}
     (record,) = caplog.records
     assert f"the spool in {tmp_path} is damaged" in record.getMessage()
-    assert "set aside as spool.damaged.2.db" in record.getMessage()
+    assert "moved to spool.damaged.2.db" in record.getMessage()
     assert "0 requests saved, at least 1 lost" in record.getMessage()
     assert (tmp_path / "spool.damaged.2.db").stat().st_size > 100
     assert (tmp_path / "spool.damaged.db").read_text() == "from before"
@@ -353,7 +353,7 @@ def test_a_full_disk_is_logged_once_and_nothing_is_lost_or_out_of_order(
     assert output[1].split() == [str(number) for number in range(62)]
     assert output[2] == "left 0 0 True"
     (warning,) = process.stderr.splitlines()
-    assert warning.startswith(f"WARNING nothing can be kept in {tmp_path}, so it is in memory for now: ")
+    assert warning.startswith(f"WARNING requests cannot be stored in {tmp_path} and stay in memory: ")
 
 
 def test_while_another_process_locks_the_file_requests_wait_in_memory(
@@ -449,7 +449,7 @@ def test_rows_of_a_database_of_another_version_are_saved_if_their_checksums_matc
     alter(tmp_path / "spool.db", "PRAGMA user_version = 7")
     again = open_spool(tmp_path)
     assert drain(again) == ["1"]
-    assert "(its version is 7, and this program knows 2): it is set aside" in caplog.text
+    assert "(its version is 7, and this program knows 2): moved to " in caplog.text
 
 
 PAGE = 4096
@@ -912,4 +912,4 @@ def test_it_starts_on_a_disk_without_free_inodes(tmp_path: Path, start_process: 
     process = start_process([*isolate, sys.executable, "-c", _NO_INODE, str(tmp_path), str(free)])
     assert process.wait() == 0, process
     assert process.stdout.split() == [str(free >= 3), "True", "1", "2"]
-    assert process.stderr.count("WARNING nothing can be kept in") == (free < 3)
+    assert process.stderr.count("WARNING requests cannot be stored in") == (free < 3)

@@ -135,7 +135,7 @@ def test_null_is_an_integer_zero_with_on_null_zero() -> None:
 
 def test_null_fails_the_query_with_on_null_fail() -> None:
     query = a_query(metrics=(a_metric("waiting", on_null="fail"),))
-    assert refusal(rows(b"1", None), query) == "column 'n' is NULL and waiting says on_null: fail"
+    assert refusal(rows(b"1", None), query) == "column 'n' is NULL and waiting declares on_null: fail"
 
 
 # --- columns ------------------------------------------------------------------------------------------

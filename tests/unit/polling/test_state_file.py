@@ -127,7 +127,7 @@ def test_an_unreadable_file_causes_a_warning_and_is_set_aside(
     (state_folder / "values.json").write_text(content)
     if '"database"' not in content:
         assert recalled(state_folder, 1000.0) == []
-        assert "starting afresh" in caplog.text
+        assert "and are discarded" in caplog.text
         assert (state_folder / "values.json.unreadable").read_text() == content
     StateFile(state_folder, "db").save([GoodResult(RESULT, 0.0)])
     assert len(recalled(state_folder, 1000.0)) == 1
@@ -182,7 +182,7 @@ def test_a_read_only_folder_is_logged_once_and_ends_nothing(
     assert [record.levelname for record in caplog.records] == ["WARNING"]
     blocked.unlink()
     memory.save([GoodResult(RESULT, 0.0)])
-    assert caplog.messages[-1] == "the values are remembered again"
+    assert caplog.messages[-1] == "the values are stored again"
 
 
 @pytest.mark.slow

@@ -240,5 +240,6 @@ def test_a_required_role_is_checked_with_inherited_memberships(database: Databas
     assert facts.member_of == {"pg_read_all_stats"}
     assert unmet(needs(member_of=roles[:1]), facts) is None
     assert unmet(query.requires, facts) == Skip(
-        "privilege", "the role has not the privileges of pg_signal_backend; GRANT pg_signal_backend to it"
+        "privilege",
+        "the role does not have the privileges of pg_signal_backend; GRANT pg_signal_backend to it",
     )

@@ -105,7 +105,9 @@ def test_withheld_values_are_logged_once(caplog: pytest.LogCaptureFixture) -> No
     store.put([GOOD_A], 0)
     store.put([failed(DENIED)], 600)
     assert messages_at(900) == []
-    assert messages_at(901) == ["query a: no good poll for 15m1s, its values are withheld (max_age 15m)"]
+    assert messages_at(901) == [
+        "query a: no successful poll for 15m1s; its values are withheld (max_age 15m)"
+    ]
     assert messages_at(1200) == []
     store.put([GOOD_A], 1200)
     assert messages_at(1200) == []
@@ -118,7 +120,7 @@ def test_many_queries_with_withheld_values_are_a_single_line(caplog: pytest.LogC
     store.put([a_result(query) for query in queries], 0)
     polls_log.values(store.freshness(901))
     (message,) = caplog.messages
-    assert message.startswith("25 queries: no good poll for longer than their max_age, their values are")
+    assert message.startswith("25 queries: no successful poll within their max_age; their values are")
     assert message.endswith("q18, q19 and 5 more")
 
 
@@ -194,7 +196,7 @@ def test_a_conflict_is_logged_with_its_kind_and_advice(heard: Heard) -> None:
 
 def test_an_outage_and_its_end_are_each_a_single_line_for_all_queries(heard: Heard) -> None:
     messages = heard(failed(GONE, A), failed(GONE, B))
-    assert messages == ["WARNING replica unavailable, polls will be tried again: connection refused"]
+    assert messages == ["WARNING replica unavailable, polls will be retried: connection refused"]
     assert heard.extra("queries") == 2
     assert heard.extra("db.response.status_code") == "57P03"
     assert heard.extra("hint") == "wait"
