@@ -1,15 +1,15 @@
--- Make the role that the poller logs in with: it may read what its queries count, and nothing else.
+-- Create the role that the poller logs in with. The role may read only the columns that the queries read.
 --
--- Run it with psql on the primary (roles reach a standby by replication), as a superuser or as the owner of
--- the tables with CREATEROLE:
+-- Run this file with psql on the primary, because a standby gets its roles by replication. Run it as a
+-- superuser, or as the owner of the tables with CREATEROLE:
 --
 --     psql -v role=poller -v database=app -f deploy/role.sql
 --
--- It can be run again at any time, and has to be after a migration that adds a table or a column to read
--- (deploy/migrations/attachments_size_bytes.sql): what is there already is left as it is.
+-- You can run it again at any time: an existing role keeps its password and its rights. Run it again after a
+-- migration that adds a table or a column to read (deploy/migrations/attachments_size_bytes.sql).
 --
--- The role has no password yet, so that none stands in a file, in a shell's history or in the server's log.
--- Set one in psql, which sends it hashed; or log in by certificate or by your cloud's tokens instead:
+-- The script sets no password, so that no file, shell history or server log contains one. Set the password in
+-- psql, which sends it hashed. Or log in with a certificate or a token of your cloud provider:
 --
 --     \password poller
 --
@@ -17,24 +17,24 @@
 --
 --     role      poller   name of the role
 --     database  (the one that psql connects to)
---     schema    public   where the tables are; another one also becomes the role's search_path
---     access    columns  columns: SELECT on the columns that the queries read, and on no other
---                        all: member of pg_read_all_data, for queries of your own on any table; that
---                        is every password hash and every message as well
---     extended  off      on: the columns that queries/extended reads, too
---     monitor   off      on: member of pg_monitor. It shows the state of the link to the primary (a lag that
---                        notices a silent one) and the other sessions (POLLER_MAX_ACTIVE_BACKENDS), but
---                        also the texts of their queries
+--     schema    public   schema of the tables; a schema other than public also becomes the role's search_path
+--     access    columns  columns: SELECT on the columns that the queries read, and on no other column
+--                        all: member of pg_read_all_data, for custom queries on any table. The role can
+--                        then also read every password hash and every message
+--     extended  off      on: also SELECT on the columns that queries/extended reads
+--     monitor   off      on: member of pg_monitor. The role can then read the state of the connection to the
+--                        primary (so that the lag shows a silent primary) and the other sessions
+--                        (POLLER_MAX_ACTIVE_BACKENDS), but also the texts of their queries
 --
--- To undo it, in each database it was run on, then once:
+-- To undo it, run DROP OWNED in each database in which this file was run, then DROP ROLE once:
 --
 --     DROP OWNED BY poller;
 --     DROP ROLE poller;
 --
--- What it cannot do: what PUBLIC may, this role may as well. Up to PostgreSQL 14 that is to create tables in
--- the schema public (REVOKE CREATE ON SCHEMA public FROM PUBLIC), and on every version to make large objects
--- and temporary tables (REVOKE TEMPORARY ON DATABASE app FROM PUBLIC). A standby takes none of these.
--- `poller doctor --strict` looks at what the role may do in the end.
+-- Limits: the role also has every right of PUBLIC. Up to PostgreSQL 14, PUBLIC may create tables in the
+-- schema public (REVOKE CREATE ON SCHEMA public FROM PUBLIC). On every version, PUBLIC may create large
+-- objects and temporary tables (REVOKE TEMPORARY ON DATABASE app FROM PUBLIC). A standby rejects these.
+-- `poller doctor --strict` checks the resulting rights of the role.
 
 \set ON_ERROR_STOP on
 \set QUIET on
@@ -53,14 +53,14 @@
 \endif
 
 BEGIN;
--- Another role may have created a function or an operator in the schema public that fits a call below better
--- than PostgreSQL's own. It would run with the rights of the user who runs this script.
+-- Another role may have created a function or an operator in the schema public that matches a call below
+-- better than PostgreSQL's own. The server would run it with the rights of the user who runs this script.
 SET LOCAL search_path = pg_catalog;
 SET LOCAL client_min_messages = warning;
 -- A GRANT waits for a transaction that changes the table, and other transactions would wait for the GRANT.
 SET LOCAL lock_timeout = '2s';
 
--- An anonymous block sees no variable of psql's.
+-- A DO block cannot read psql's variables.
 SELECT set_config('role_sql.role', :'role', true), set_config('role_sql.schema', :'schema', true),
     set_config('role_sql.access', :'access', true) \g /dev/null
 
@@ -79,7 +79,7 @@ BEGIN
         RAISE EXCEPTION 'there is no schema % in database %', current_setting('role_sql.schema'),
             current_database();
     END IF;
-    -- The role probably belongs to another program: without its rights, that program could stop.
+    -- The role probably belongs to another program, which could fail without these rights.
     SELECT concat_ws(', ', CASE WHEN rolsuper THEN 'SUPERUSER' END, CASE WHEN rolcreaterole THEN 'CREATEROLE' END,
         CASE WHEN rolcreatedb THEN 'CREATEDB' END, CASE WHEN rolreplication THEN 'REPLICATION' END,
         CASE WHEN rolbypassrls THEN 'BYPASSRLS' END) INTO power FROM pg_roles WHERE rolname = wanted;
@@ -94,11 +94,11 @@ $$;
 SELECT format('CREATE ROLE %I NOSUPERUSER NOCREATEDB NOCREATEROLE', :'role')
 WHERE NOT EXISTS (SELECT FROM pg_roles WHERE rolname = :'role') \gexec
 
--- One connection is the poller's; the second is for the moment in which the server has not yet noticed that the
--- first is gone, and for `poller doctor` next to the daemon.
+-- The poller uses one connection. It needs the second to reconnect before the server notices that the first
+-- is closed. `poller doctor` needs the second while the daemon runs.
 ALTER ROLE :"role" LOGIN INHERIT CONNECTION LIMIT 2;
 
--- The poller sets tighter ones for each query. These hold for everybody else who logs in with this role.
+-- Limits for other clients that log in with this role. The poller sets lower ones for each query.
 ALTER ROLE :"role" SET default_transaction_read_only = on;
 ALTER ROLE :"role" SET statement_timeout = '60s';
 ALTER ROLE :"role" SET lock_timeout = '1s';
@@ -114,7 +114,7 @@ SELECT current_setting('hash_mem_multiplier', true) IS NOT NULL AS has_hash_mem_
 \if :has_hash_mem_multiplier
     ALTER ROLE :"role" SET hash_mem_multiplier = 1;
 \endif
--- Only a superuser may limit temporary files, and from PostgreSQL 15 on a role that was granted it.
+-- Only a superuser may set temp_file_limit. From PostgreSQL 15 on, a role with a GRANT for it may, too.
 SELECT current_setting('is_superuser')::bool AS may_limit_files,
     current_setting('server_version_num')::int >= 150000 AS has_parameter_privileges \gset
 \if :has_parameter_privileges
@@ -126,7 +126,7 @@ SELECT current_setting('is_superuser')::bool AS may_limit_files,
     \echo 'temp_file_limit is not set: only a superuser may run ALTER ROLE' :"role" 'SET temp_file_limit = 1048576'
 \endif
 
--- What it may read -----------------------------------------------------------------------------------------
+-- Its rights -----------------------------------------------------------------------------------------------
 
 SELECT format('GRANT CONNECT ON DATABASE %I TO %I', current_database(), :'role') \gexec
 GRANT USAGE ON SCHEMA :"schema" TO :"role";
@@ -141,8 +141,9 @@ SELECT :'access' = 'all' AS read_all \gset
 \if :read_all
     GRANT pg_read_all_data TO :"role";
 \else
-    -- Missing tables and columns (another release of the server, a later migration) are skipped. The poller
-    -- skips their queries and says why. To count rows, any column is enough: here a harmless one is granted.
+    -- Skip tables and columns that do not exist (another release of the server, a later migration). The
+    -- poller skips their queries and reports the reason. A query that counts rows needs a right on one column
+    -- only, so the list has a column without sensitive data.
     SELECT format('GRANT SELECT (%s) ON %I.%I TO %I',
         string_agg(quote_ident(attname), ', ' ORDER BY attnum), :'schema', relname, :'role')
     FROM (VALUES

@@ -1,11 +1,11 @@
--- Give attachments a size, so that attachments_total_bytes has a source.
+-- Add a size to attachments, because attachments_total_bytes needs it.
 --
 -- Run on the primary, as the owner of the table:
 --
 --     psql -v ON_ERROR_STOP=1 -f attachments_size_bytes.sql "$DATABASE_URL"
 --
--- It can be run again at any time: what is there already is left alone. The server's own migrations do not
--- know the column; a database that is rebuilt at an upgrade of the server needs this file again.
+-- You can run it again at any time: it does not change an existing column. The server's own migrations do not
+-- contain the column. If an upgrade of the server rebuilds the database, run this file again.
 --
 -- To undo it (the sizes are lost; the poller goes back to skipping the query):
 --
@@ -13,18 +13,18 @@
 
 -- Part 1: the column ------------------------------------------------------------------------------------
 
--- Operators are written with their schema: one that another role created in the search_path could fit better
--- than PostgreSQL's own, and would run with the rights of the user who runs it.
+-- The operators have their schema, because another role may have created an operator in the search_path that
+-- matches better. The server would run that one with the rights of the user who runs this script.
 BEGIN;
 
--- Adding a nullable column without a default changes the catalogue only, no row is rewritten. It needs an
--- ACCESS EXCLUSIVE lock for that instant, and other transactions wait for a transaction that requests one:
--- stop after two seconds, so that a long transaction does not block the server. Then run it again.
+-- A nullable column without a default changes only the catalogue and rewrites no row. The statement needs an
+-- ACCESS EXCLUSIVE lock for an instant. While it waits for the lock, other transactions wait for it. It fails
+-- after two seconds, so that a long transaction does not block the server. Then run it again.
 SET LOCAL lock_timeout = '2s';
 
 ALTER TABLE attachments ADD COLUMN IF NOT EXISTS size_bytes bigint;
 
--- NOT VALID: new rows are checked from now on, the old ones are not read under this lock.
+-- NOT VALID: the server checks new rows from now on, and does not read the old rows under this lock.
 DO $$
 BEGIN
     IF NOT EXISTS (
@@ -42,8 +42,8 @@ COMMENT ON COLUMN attachments.size_bytes IS 'Bytes of the stored object; NULL wh
 
 COMMIT;
 
--- Reads the table once while the server goes on reading and writing (SHARE UPDATE EXCLUSIVE). Validated
--- already: does nothing.
+-- This reads the table once, under a lock that allows reads and writes (SHARE UPDATE EXCLUSIVE). It does
+-- nothing if the constraint is already validated.
 BEGIN;
 SET LOCAL lock_timeout = '2s';
 ALTER TABLE attachments VALIDATE CONSTRAINT attachments_size_bytes_check;
@@ -51,19 +51,20 @@ COMMIT;
 
 -- Part 2: the sizes, by hand -----------------------------------------------------------------------------
 --
--- Leave a size NULL where it is not known: the poller exports no total as long as one live attachment has
--- none, because a sum over the others would be too small and look right. A guess, or 0, hides that.
+-- Leave an unknown size NULL. The poller exports no total while a live attachment has no size, because the
+-- sum of the others would be too small and look correct. A guess, or 0, hides that.
 --
--- a) The attachments that exist. Only the object storage knows their sizes. List it (object keys are
---    `attachments/<id>` from v0.5.0 on; before, the bare id at the bucket's root: then leave --prefix away);
---    that reads no object, and takes one request for a thousand of them:
+-- a) Existing attachments. Only the object storage has their sizes. List its objects. The listing reads no
+--    object and needs one request for each thousand objects. From v0.5.0 on, object keys are
+--    `attachments/<id>`. Before v0.5.0, the key is the bare id at the bucket's root: omit --prefix then.
 --
 --        aws s3api list-objects-v2 --bucket "$OBSCURA_STORAGE_BUCKET" --prefix attachments/ \
 --            --query 'Contents[].[Key, Size]' --output text > sizes.tsv
 --
---    and, in one psql session on the primary, join the listing to the rows by the id the key ends in, a
---    thousand a second, until it says UPDATE 0 (then Ctrl-C). So no transaction is long, no replica falls
---    behind, and a row that the server holds just now is left to the next round:
+--    Then, in one psql session on the primary, join the listing to the rows by the id at the end of the key.
+--    The statement updates a thousand rows each second. Press Ctrl-C when psql prints UPDATE 0. The
+--    transactions are short, so they cause no replay lag. A row that the server has locked waits for the next
+--    round:
 --
 --        CREATE TEMPORARY TABLE listing (key text, size_bytes bigint);
 --        \copy listing FROM 'sizes.tsv'
@@ -79,15 +80,15 @@ COMMIT;
 --        UPDATE attachments SET size_bytes = batch.size_bytes FROM batch WHERE attachments.id = batch.id;
 --        \watch 1
 --
---    Only rows without a size are touched, so this can be run as often as needed. What is still without a
---    size has no object in the storage:
+--    You can run this as often as needed, because it updates only rows without a size. Attachments that still
+--    have no size have no object in the storage:
 --
 --        SELECT id, expires_at FROM attachments WHERE size_bytes IS NULL AND expires_at >= now();
 --
--- b) The attachments to come. The server counts the bytes it streams to the object storage; it should hand
---    that count to the statement that inserts the row, which comes after the upload:
+-- b) Future attachments. The server counts the bytes that it streams to the object storage. It should pass
+--    that count to the statement that inserts the row after the upload:
 --
 --        INSERT INTO attachments (id, expires_at, size_bytes) VALUES ($1, $2, $3)
 --
---    A server that does not do so leaves NULL: run a) on a schedule, more often than the poller's interval,
---    or expect the total to be absent between an upload and the next run.
+--    A server without this change stores NULL. Run a) on a schedule then, more often than the poller's
+--    interval. Otherwise, the total is absent between an upload and the next run.
