@@ -1,10 +1,10 @@
 #!/bin/sh
-# Write the exact versions and hashes of all that goes into the image, and the versions that CI tests with.
+# Write the exact versions and hashes of all packages in the image, and the versions that CI tests with.
 #
 #     pip install uv && deploy/image/pin.sh [--upgrade]
 #
-# Without --upgrade, pinned versions stay the same as long as pyproject.toml allows them. The licences change with
-# the versions: write their list again afterwards (deploy/image/README.md).
+# Without --upgrade, pinned versions stay the same while pyproject.toml allows them. The licences can change with the
+# versions, so write their list again afterwards (deploy/image/README.md).
 set -eu
 cd "$(dirname "$0")/../.."
 
