@@ -1,14 +1,15 @@
-# The daemon alone, on a base without a shell, from wheels whose hashes are known; more in deploy/image/README.md.
+# Build an image with only the daemon, on a base without a shell, from wheels with pinned hashes. See
+# deploy/image/README.md.
 
-# Any two images with the same minor version of Python; by digest (NAME@sha256:...) where builds are to be repeatable.
+# Use any two images with the same minor version of Python. For repeatable builds, give digests (NAME@sha256:...).
 ARG BUILD_IMAGE=docker.io/library/python:3.13-slim-trixie
 ARG RUNTIME_IMAGE=gcr.io/distroless/python3-debian13:nonroot
 
 FROM ${BUILD_IMAGE} AS build
 WORKDIR /build
 COPY deploy/image/build-requirements.txt deploy/image/requirements.txt ./
-# Where the package index is another than the public one, say so by `--secret id=pip,src=pip.conf`: unlike an
-# argument, a secret leaves no trace. The tools stay behind in this stage; what goes on has no pip.
+# To use a private package index, add `--secret id=pip,src=pip.conf`. Unlike an argument, a secret leaves no trace. The
+# tools stay in this stage, so the shipped environment has no pip.
 RUN --mount=type=secret,id=pip,target=/etc/pip.conf \
     python3 -m venv tools \
     && tools/bin/python3 -m pip install \
@@ -19,7 +20,7 @@ RUN --mount=type=secret,id=pip,target=/etc/pip.conf \
 COPY pyproject.toml README.md LICENSE ./
 COPY queries queries
 COPY poller poller
-# Where the runtime image has its interpreter; the environment is made to point there.
+# Path of the interpreter in the runtime image. The build points the environment to it.
 ARG RUNTIME_PYTHON=/usr/bin/python3
 RUN tools/bin/python3 -m pip wheel \
         --no-cache-dir --no-deps --no-index --no-build-isolation --wheel-dir dist . \
@@ -42,9 +43,9 @@ LABEL org.opencontainers.image.title="obscura-poller" \
     org.opencontainers.image.revision="${REVISION}" \
     org.opencontainers.image.base.name="${RUNTIME_IMAGE}"
 COPY --from=build /opt/poller /opt/poller
-# What lies here is polled; a volume or a ConfigMap on the folder replaces it.
+# The poller polls the queries in this folder. To replace them, mount a volume or a ConfigMap there.
 COPY queries/*.yaml /etc/poller/queries/
-# The only place that is written to.
+# The poller writes only to this folder.
 COPY --from=build --chown=65532:65532 /build/state /var/lib/poller
 VOLUME ["/var/lib/poller"]
 ENV PATH=/opt/poller/bin:/usr/local/bin:/usr/bin:/bin \
@@ -54,7 +55,7 @@ ENV PATH=/opt/poller/bin:/usr/local/bin:/usr/bin:/bin \
     POLLER_QUERIES=/etc/poller/queries \
     POLLER_STATE_DIR=/var/lib/poller
 USER 65532:65532
-# Fails where the two images' versions of Python differ, or this one lacks a library.
+# This step fails if the two images have different versions of Python, or if the runtime image lacks a library.
 RUN ["python3", "-c", "import poller.cli.run, poller.otlp.grpc, poller.otlp.http"]
 HEALTHCHECK --interval=30s --timeout=10s --start-period=30s CMD ["poller", "health"]
 STOPSIGNAL SIGTERM
