@@ -285,7 +285,7 @@ def test_the_daemon_recovers_when_the_collector_returns(
     )
     process.wait_for_line("export failed")
     receiver.start()
-    process.wait_for_line("export works again", 40)
+    process.wait_for_line("export recovered after", 40)
     receiver.wait_for(lambda points: latest(points).get("users_total"))
     receiver.answer = UNAVAILABLE
     process.wait_for_line("export failed", after=process.line_count())

@@ -216,7 +216,7 @@ def test_refused_data_are_dropped_and_delay_nothing(
     assert counter.push.delivery.stats.rejected == {"invalid": 2}
     lost = [record for record in caplog.records if "its data points are lost" in record.getMessage()]
     assert [record.levelno for record in lost] == [logging.WARNING]
-    (well,) = [record for record in caplog.records if "works again" in record.getMessage()]
+    (well,) = [record for record in caplog.records if "recovered after" in record.getMessage()]
     assert (vars(well)["refused"], vars(well)["delivered"]) == (2, 3)
 
 

@@ -206,7 +206,7 @@ def test_refused_items_are_counted_and_logged_once_and_the_next_are_sent(
     lost, again = take_lines()
     assert lost.startswith(f"WARNING export of {ITEMS[signal]} refused, its {ITEMS[signal]} are lost: ")
     assert "the receiver is configured to reject this" in lost
-    assert again.startswith(f"INFO export of {ITEMS[signal]} works again")
+    assert again.startswith(f"INFO export of {ITEMS[signal]} recovered after")
 
 
 @both
