@@ -12,7 +12,7 @@ from poller.config.queries.load import load
 from poller.config.settings import Settings
 from poller.model.catalog import Defaults
 from poller.tools.generate.alert_rules import query_rules, to_yaml
-from poller.tools.generate.alert_rules_poller import Limits, poller_rules
+from poller.tools.generate.alert_rules_poller import AlertLimits, poller_rules
 
 RUNBOOK = "docs/runbook.md"
 REPLAY_LAG = 300.0
@@ -46,7 +46,7 @@ def alerts(
     """
     defaults = Defaults(settings.interval, settings.timeout, settings.max_series, settings.namespace)
     catalog = load(resolve(settings.queries), defaults)
-    limits = Limits(
+    limits = AlertLimits(
         settings.service_name,
         REPLAY_LAG if settings.max_replay_lag is None else settings.max_replay_lag,
         settings.spool_max_size,

@@ -104,10 +104,10 @@ def _judged(
     from poller.cli.database import visiting
     from poller.config.queries.query_file import Origin
     from poller.postgres.inspect import inspecting
-    from poller.tools.check.rules import Limits, check_queries
+    from poller.tools.check.rules import CostLimits, check_queries
 
     origins = {str(data["name"]): Origin(file, at) for file in files for at, data in file.queries()}
-    limits = Limits(math.inf if max_cost is None else max_cost, large_table)
+    limits = CostLimits(math.inf if max_cost is None else max_cost, large_table)
     with visiting(settings) as visit:
         try:
             with inspecting(visit.replica.opener, catalog.queries) as inspection:

@@ -59,7 +59,7 @@ def poll(
     """
     # Imported here because shell completion waits for the imports of the module.
     from poller.cli.load_catalog import open_catalog
-    from poller.daemon.build import Telemetry, open_cycle, open_exporter
+    from poller.daemon.build import TelemetryExport, open_cycle, open_exporter
     from poller.polling.report import refusals
 
     configure(settings.log_format, settings.log_level)
@@ -72,7 +72,7 @@ def poll(
     settings.conninfo()  # before the SDK is imported, so that a missing database is reported at once
     store = ResultStore(catalog.queries)
     exporter = open_exporter(settings, store, periodic=False) if push else None
-    telemetry = Telemetry(settings if push else None, exporter)
+    telemetry = TelemetryExport(settings if push else None, exporter)
     cycle = open_cycle(settings, catalog.queries, store, exporter, tracing=telemetry.tracing)
     stop = StopSignal(cycle.replica.interrupt)
     with Progress([query.name for query in chosen]) as progress:

@@ -10,7 +10,7 @@ from urllib.parse import unquote
 
 from pydantic_settings import BaseSettings, EnvSettingsSource
 
-from poller.config.settings import SETTINGS, Source
+from poller.config.settings import SETTINGS, SettingSource
 from poller.model.diagnostics import Diagnostic, invalid
 from poller.model.duration import format_duration
 from poller.model.redaction import learn_environment
@@ -49,7 +49,7 @@ class Environment(EnvSettingsSource):
     def _load_env_vars(self) -> Mapping[str, str | None]:
         return dict(self._read)
 
-    def value_of(self, name: str) -> tuple[str, Source] | None:
+    def value_of(self, name: str) -> tuple[str, SettingSource] | None:
         """Return the value of the field `name` and the variable that sets it; None if it is unset."""
         setting = SETTINGS[name]
         if setting.secret and (secret := self._from_file(setting.variables[0])):
@@ -60,11 +60,11 @@ class Environment(EnvSettingsSource):
                 value = self._milliseconds(variable, value)
             elif name == "export_timeout" and variable.startswith("OTEL_"):
                 value = self._few_seconds(variable, value)
-            return (value, Source("variable", variable)) if value is not None else None
+            return (value, SettingSource("variable", variable)) if value is not None else None
         if name == "traces" and self._environ.get("OTEL_TRACES_EXPORTER", "").strip().lower() == "none":
-            return "false", Source("variable", "OTEL_TRACES_EXPORTER")
+            return "false", SettingSource("variable", "OTEL_TRACES_EXPORTER")
         if name in _RESOURCE and (attribute := self._resource_attribute(_RESOURCE[name])):
-            return attribute, Source("variable", "OTEL_RESOURCE_ATTRIBUTES")
+            return attribute, SettingSource("variable", "OTEL_RESOURCE_ATTRIBUTES")
         return None
 
     def file_of(self, name: str) -> Path | None:
@@ -72,12 +72,12 @@ class Environment(EnvSettingsSource):
         file = self._environ.get(f"{SETTINGS[name].variables[0]}_FILE")
         return None if file is None else Path(file)
 
-    def switched_off(self) -> Source | None:
+    def switched_off(self) -> SettingSource | None:
         """Return the standard variable that disables metrics, if any."""
         if self._environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
-            return Source("variable", "OTEL_SDK_DISABLED")
+            return SettingSource("variable", "OTEL_SDK_DISABLED")
         if self._environ.get("OTEL_METRICS_EXPORTER", "").strip().lower() == "none":
-            return Source("variable", "OTEL_METRICS_EXPORTER")
+            return SettingSource("variable", "OTEL_METRICS_EXPORTER")
         return None
 
     def sdk_problems(self) -> list[Diagnostic]:
@@ -103,7 +103,7 @@ class Environment(EnvSettingsSource):
                 messages.append(f"{name}: no such setting" + (f"; did you mean {near[0]}?" if near else ""))
         return tuple(messages)
 
-    def _from_file(self, variable: str) -> tuple[str, Source] | None:
+    def _from_file(self, variable: str) -> tuple[str, SettingSource] | None:
         where = f"{variable}_FILE"
         file = self._environ.get(where)
         if file is None:
@@ -117,7 +117,7 @@ class Environment(EnvSettingsSource):
             reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
             self.problems.append(invalid(where, f"{show_path(file)} cannot be read: {reason}"))
             return None
-        return value, Source("variable", where)
+        return value, SettingSource("variable", where)
 
     def _milliseconds(self, variable: str, value: str) -> str | None:
         if re.fullmatch(r"\s*\d+(\.\d+)?\s*", value):

@@ -21,7 +21,7 @@ from poller.config.endpoint import Endpoint, Protocol, Signal, resolve
 from poller.config.environment import Environment
 from poller.config.queries.schema.fields import Duration
 from poller.config.setting import Setting
-from poller.config.settings import SETTINGS, Settings, Source
+from poller.config.settings import SETTINGS, Settings, SettingSource
 from poller.model.diagnostics import Diagnostic, invalid
 from poller.model.errors import ConfigError
 from poller.model.secrets import Secret
@@ -86,7 +86,7 @@ _VARIABLES = create_model("Variables", __base__=_Model, **_FIELDS)
 def destinations(
     signals: Iterable[Signal],
     values: Mapping[str, Any],
-    sources: Mapping[str, Source],
+    sources: Mapping[str, SettingSource],
     environ: Mapping[str, str],
 ) -> tuple[dict[Signal, Endpoint], list[Diagnostic]]:
     """Return the endpoint of each of `signals` that has one, and the problems of their settings.
@@ -109,7 +109,10 @@ def destinations(
 
 
 def _place(
-    signal: Signal, values: Mapping[str, Any], sources: Mapping[str, Source], environ: Mapping[str, str]
+    signal: Signal,
+    values: Mapping[str, Any],
+    sources: Mapping[str, SettingSource],
+    environ: Mapping[str, str],
 ) -> tuple[str, str]:
     """Return the endpoint as written (empty if unset), and the variable or option that sets it."""
     field = f"{signal}_endpoint"
@@ -123,7 +126,10 @@ def _place(
 
 
 def _protocol(
-    signal: Signal, values: Mapping[str, Any], sources: Mapping[str, Source], environ: Mapping[str, str]
+    signal: Signal,
+    values: Mapping[str, Any],
+    sources: Mapping[str, SettingSource],
+    environ: Mapping[str, str],
 ) -> Protocol | None:
     own = f"OTEL_EXPORTER_OTLP_{signal.upper()}_PROTOCOL"
     if protocol := environ.get(own, "").strip().lower():
@@ -146,11 +152,11 @@ def load(environ: Mapping[str, str], overrides: Mapping[str, Any] | None = None)
     """
     environment = Environment(_VARIABLES, environ)
     values: dict[str, Any] = {}
-    sources: dict[str, Source] = {}
+    sources: dict[str, SettingSource] = {}
     for name, setting in SETTINGS.items():
         override = (overrides or {}).get(name)
         if override is not None:
-            sources[name] = Source("option", setting.option)
+            sources[name] = SettingSource("option", setting.option)
             values[name] = None if override == "" and setting.default is None else override
         elif entry := environment.value_of(name):
             values[name], sources[name] = entry

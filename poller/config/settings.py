@@ -23,7 +23,7 @@ A_DATABASE = "postgresql://poller@replica:5432/app"
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class SettingSource:
     """Source of a setting's value."""
 
     kind: Literal["option", "variable", "default"]
@@ -237,7 +237,7 @@ class Settings:
         example="off",
     )
 
-    sources: Mapping[str, Source] = field(repr=False)
+    sources: Mapping[str, SettingSource] = field(repr=False)
     """Source of each field that does not have its default."""
     warnings: tuple[str, ...]
     """Likely mistakes in the environment, which are not errors."""
@@ -265,9 +265,9 @@ class Settings:
         """Endpoint of log records; None if they are disabled or no endpoint is set."""
         return self.others.get("logs")
 
-    def source(self, name: str) -> Source:
+    def source(self, name: str) -> SettingSource:
         """Return the source of the field `name`."""
-        return self.sources.get(name, Source("default"))
+        return self.sources.get(name, SettingSource("default"))
 
     def conninfo(self) -> str:
         """Return the database as a libpq connection string; empty if libpq's own environment describes it.

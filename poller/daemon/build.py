@@ -205,7 +205,7 @@ class _Part(Protocol):
     def shutdown(self, timeout: float) -> None: ...
 
 
-class Telemetry:
+class TelemetryExport:
     """Export of spans and log records; without either no SDK is imported."""
 
     def __init__(self, settings: Settings | None, exporter: MetricExporter | None = None) -> None:

@@ -31,7 +31,7 @@ _MOST_NAMES = 10
 _FILE = "heartbeat.json"
 
 
-class Health(NamedTuple):
+class HealthResult(NamedTuple):
     """A result, and its reason in one line."""
 
     good: bool
@@ -113,15 +113,15 @@ def whose(heartbeat: dict[str, Any]) -> str:
 
 def judge(
     heartbeat: dict[str, Any] | str, *, ready: bool, now: float, max_age: float = MAX_AGE_SECONDS
-) -> Health:
+) -> HealthResult:
     """Judge whether the poller of a heartbeat is alive (or `ready`) at `now` of `clock`; times in seconds."""
     word = "ready" if ready else "alive"
     if isinstance(heartbeat, str):
-        return Health(False, f"not {word}: {heartbeat}")
+        return HealthResult(False, f"not {word}: {heartbeat}")
     why = _dead(heartbeat, now, max_age) or (_unready(heartbeat) if ready else None)
     if why is not None:
-        return Health(False, f"not {word}: {why}")
-    return Health(True, f"{word}: {_summary(heartbeat, now)}")
+        return HealthResult(False, f"not {word}: {why}")
+    return HealthResult(True, f"{word}: {_summary(heartbeat, now)}")
 
 
 def _dead(heartbeat: dict[str, Any], now: float, max_age: float) -> str | None:

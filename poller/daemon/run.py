@@ -18,7 +18,7 @@ from poller.config.loader_process import LoaderError, LoaderProcess
 from poller.config.orphans import ORPHANS
 from poller.config.queries.file_watcher import Fingerprint, Watcher, contents, fingerprint
 from poller.config.settings import Settings
-from poller.daemon.build import Telemetry, open_cycle, open_exporter, open_store, own_meter, version
+from poller.daemon.build import TelemetryExport, open_cycle, open_exporter, open_store, own_meter, version
 from poller.daemon.health import places
 from poller.daemon.heartbeat import Heartbeat
 from poller.daemon.heartbeat_content import HeartbeatContent
@@ -92,7 +92,7 @@ class Daemon:
         self._settings = settings
         self._store = open_store(settings, catalog.queries)
         self._exporter = open_exporter(settings, self._store, periodic=True)
-        self._telemetry = Telemetry(settings, self._exporter)
+        self._telemetry = TelemetryExport(settings, self._exporter)
         self._cycle = open_cycle(
             settings,
             catalog.queries,

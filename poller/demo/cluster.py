@@ -13,11 +13,11 @@ from typing import Self
 
 import psycopg
 
-from poller.demo.postgres import Account, ClusterError, Programs, Server, make_directory
+from poller.demo.postgres import Account, ClusterError, PostgresServer, Programs, make_directory
 from poller.demo.processes import CleanupProcess
 from poller.receiver.ports import LOOPBACK, free_ports
 
-__all__ = ["Cluster", "ClusterError", "Server"]
+__all__ = ["Cluster", "ClusterError", "PostgresServer"]
 
 _SLOT = "standby"
 _SETTINGS = {
@@ -76,8 +76,8 @@ class Cluster:
         try:
             primary_port, standby_port = free_ports(2)
             self._programs = installation.within_reach(self.directory)
-            self.primary = Server(self._programs, self.directory / "primary", primary_port)
-            self.standby = Server(self._programs, self.directory / "standby", standby_port)
+            self.primary = PostgresServer(self._programs, self.directory / "primary", primary_port)
+            self.standby = PostgresServer(self._programs, self.directory / "standby", standby_port)
             self._create_primary({**_SETTINGS, **(primary or {})})
             if with_standby:
                 self._create_standby({"max_standby_streaming_delay": standby_delay, **(standby or {})})
@@ -106,7 +106,7 @@ class Cluster:
         """Stop both servers and remove their directory; a second call has no effect."""
         atexit.unregister(self.close)
         for name in ("standby", "primary"):
-            server: Server | None = getattr(self, name, None)
+            server: PostgresServer | None = getattr(self, name, None)
             if server is not None:
                 with contextlib.suppress(ClusterError):
                     server.stop("immediate")
@@ -178,7 +178,7 @@ GROUP BY attrelid"""
 contents, keys and tokens stay unreadable, as they are with deploy/role.sql."""
 
 
-def create_role(server: Server, dbname: str) -> None:
+def create_role(server: PostgresServer, dbname: str) -> None:
     """Create the poller's role on the primary `server`; the database `dbname` already has its tables."""
     server.execute(f"CREATE ROLE {LOGIN} LOGIN")
     for (grant,) in server.execute(_GRANTS, dbname):

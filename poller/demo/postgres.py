@@ -196,7 +196,7 @@ _SHARED_MEMORY_LINE = 6
 """Lines of postmaster.pid, counted from 0 (PostgreSQL source, src/include/utils/pidfile.h)."""
 
 
-class Server:
+class PostgresServer:
     """A data directory and, while the server runs, its postmaster; the port never changes."""
 
     def __init__(self, programs: Programs, data_dir: Path, port: int) -> None:

@@ -17,7 +17,7 @@ from typing import Any
 from poller.config.endpoint import Endpoint
 from poller.demo.cluster import LOGIN, Cluster, create_role
 from poller.demo.processes import Child
-from poller.demo.screen import Board, EventBoard
+from poller.demo.screen import DemoBoard, EventBoard
 from poller.events.metrics import SCOPE
 from poller.model.errors import PollerError
 
@@ -63,7 +63,7 @@ class Demo:
         self._target = ""
         self._lock = threading.Lock()
         self._url = ""
-        self.board = Board(str(endpoint) if endpoint else None)
+        self.board = DemoBoard(str(endpoint) if endpoint else None)
         self.events = EventBoard()
         self.log: deque[str] = deque(maxlen=_LOG_LINES)
         self.headline = ""

@@ -177,19 +177,19 @@ _FIXED = 8
 
 
 @dataclass(slots=True)
-class Series(History):
+class ReceivedSeries(History):
     """The received values of one series, and their unit."""
 
     unit: str = ""
 
 
-class Board:
+class DemoBoard:
     """The screen: all received values, by series."""
 
     def __init__(self, collector: str | None = None) -> None:
         """`collector` is the URL of another collector; the screen then has no values."""
         self._collector = collector
-        self.series: dict[Key, Series] = {}
+        self.series: dict[Key, ReceivedSeries] = {}
         self.points = 0
         self.requests = 0
         self.hint = ""
@@ -198,7 +198,7 @@ class Board:
     def receive(self, metric: str, unit: str, attributes: Mapping[str, object], value: float) -> None:
         """Add one data point."""
         key = (metric, tuple(sorted((name, str(item)) for name, item in attributes.items())))
-        self.series.setdefault(key, Series(unit=unit)).add(value)
+        self.series.setdefault(key, ReceivedSeries(unit=unit)).add(value)
         self.points += 1
 
     def draw(
@@ -251,7 +251,7 @@ class Board:
             for (metric, attributes), series in self._query_series()
         ]
 
-    def _query_series(self) -> list[tuple[Key, Series]]:
+    def _query_series(self) -> list[tuple[Key, ReceivedSeries]]:
         return [
             (key, series) for key, series in sorted(self.series.items()) if not key[0].startswith("poller.")
         ]

@@ -35,7 +35,7 @@ def configure(form: Form = "text", level: str = "info", stream: TextIO | None = 
     """
     records.install()
     threshold = logging.getLevelNamesMapping()[level.upper()]
-    _HANDLERS["console"] = _Console(stream, form, threshold)
+    _HANDLERS["console"] = _LogConsole(stream, form, threshold)
     if not issubclass(logging.config.dictConfigClass, _Adopting):
         logging.config.dictConfigClass = _Adopting
     _adopt()
@@ -101,7 +101,7 @@ class TextFormatter(logging.Formatter):
         return one_line(line) + "".join(map(indented, filter(None, below)))
 
 
-class _Console(logging.StreamHandler[TextIO]):
+class _LogConsole(logging.StreamHandler[TextIO]):
     def __init__(self, stream: TextIO | None, form: Form, threshold: int) -> None:
         super().__init__(stream)
         self.setFormatter(JsonFormatter() if form == "json" else TextFormatter())
@@ -127,7 +127,7 @@ class _Adopting(logging.config.DictConfigurator):
 def _adopt() -> None:
     """Replace every handler that writes to the terminal; add a scrubber to all other handlers."""
     console = _HANDLERS.get("console")
-    if not isinstance(console, _Console):
+    if not isinstance(console, _LogConsole):
         return
     handlers = list(_HANDLERS.values())
     root = logging.getLogger()
@@ -136,7 +136,7 @@ def _adopt() -> None:
         for handler in list(logger.handlers):
             if handler in handlers:
                 continue
-            if isinstance(handler, _Console) or _is_terminal(handler):
+            if isinstance(handler, _LogConsole) or _is_terminal(handler):
                 logger.removeHandler(handler)
                 logger.propagate = True
             elif not any(isinstance(item, records.Scrubber) for item in handler.filters):

@@ -18,7 +18,7 @@ _VALID_ID = re.compile(rb"[A-Za-z0-9_-]{8,128}")
 _LONGEST_USER = 128
 
 
-class Request:
+class CurrentRequest:
     """The HTTP request or WebSocket session that the current task handles."""
 
     __slots__ = ("id", "is_probe", "route", "span")
@@ -31,7 +31,7 @@ class Request:
         """Whether `Health` has answered this request."""
 
 
-current: ContextVar[Request | None] = ContextVar("request", default=None)
+current: ContextVar[CurrentRequest | None] = ContextVar("request", default=None)
 """Current request. Tasks and threads (asyncio, anyio) that a request starts share the same object."""
 
 

@@ -19,7 +19,7 @@ from poller.otlp.signals import format_of
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class QueueLimits:
     """Limits of a signal's queue in memory; above them the oldest request is dropped."""
 
     size: int = 4 * 2**20
@@ -45,7 +45,7 @@ class SignalExport:
         timeout: float,
         *,
         requested: bool = True,
-        limits: Limits | None = None,
+        limits: QueueLimits | None = None,
     ) -> None:
         """Prepare; `timeout` bounds one request, in seconds.
 
@@ -53,7 +53,7 @@ class SignalExport:
         Raises ConfigError if a standard OTEL_EXPORTER_OTLP_* variable cannot be used, or if the package for
         HTTP is missing.
         """
-        self._limits = limits or Limits()
+        self._limits = limits or QueueLimits()
         self._form = format_of(signal)
         self._loss_level = logging.WARNING if requested else logging.INFO
         sender = otlp.build(endpoint, timeout, signal=signal)

@@ -11,7 +11,7 @@ from google.rpc.status_pb2 import Status  # type: ignore[import-untyped]  # it s
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class CannedAnswer:
     """Answer for both gRPC and HTTP (OTLP specification 1.10, "OTLP/gRPC Response" and HTTP)."""
 
     grpc: str = "OK"
@@ -34,24 +34,26 @@ class Answer:
         return self.grpc == "OK" and not self.hang and not self.cut
 
 
-ACCEPT = Answer()
-UNAVAILABLE = Answer("UNAVAILABLE", 503, "the receiver is configured to be unavailable")
-INVALID = Answer("INVALID_ARGUMENT", 400, "the receiver is configured to reject this")
-HANG = Answer(hang=True)
-CUT = Answer(cut=True)
+ACCEPT = CannedAnswer()
+UNAVAILABLE = CannedAnswer("UNAVAILABLE", 503, "the receiver is configured to be unavailable")
+INVALID = CannedAnswer("INVALID_ARGUMENT", 400, "the receiver is configured to reject this")
+HANG = CannedAnswer(hang=True)
+CUT = CannedAnswer(cut=True)
 
 
-def throttle(seconds: float) -> Answer:
+def throttle(seconds: float) -> CannedAnswer:
     """Return the answer of an overloaded receiver, which requests a retry after `seconds`."""
-    return Answer("RESOURCE_EXHAUSTED", 429, "the receiver is configured to be busy", retry_after=seconds)
+    return CannedAnswer(
+        "RESOURCE_EXHAUSTED", 429, "the receiver is configured to be busy", retry_after=seconds
+    )
 
 
-def partial(rejected: int, message: str) -> Answer:
+def partial(rejected: int, message: str) -> CannedAnswer:
     """Return the answer of a receiver that accepts the request but rejects `rejected` of its data points."""
-    return Answer(message=message, rejected=rejected)
+    return CannedAnswer(message=message, rejected=rejected)
 
 
-def status(answer: Answer) -> Status:
+def status(answer: CannedAnswer) -> Status:
     """Return the google.rpc.Status of an answer, with RetryInfo if it has a retry delay."""
     status = Status(code=grpc.StatusCode[answer.grpc].value[0], message=answer.message)
     if answer.retry_after is not None:

@@ -20,7 +20,7 @@ from typing import Any
 
 from google.protobuf.message import DecodeError
 
-from poller.receiver.answers import Answer, status
+from poller.receiver.answers import CannedAnswer, status
 from poller.receiver.listener import Take, Tls
 from poller.receiver.otlp_json import from_json, to_json
 from poller.receiver.signals import KINDS, Kind, Request
@@ -88,7 +88,7 @@ class _HttpServer(ThreadingHTTPServer):
         self._host = host
         self._connections: set[socket.socket] = set()
         self._lock = threading.Lock()
-        super().__init__((host, port), _Handler)
+        super().__init__((host, port), _HttpHandler)
 
     def server_bind(self) -> None:
         # HTTPServer's method would look up the host name, which may query a name server.
@@ -120,7 +120,7 @@ class _HttpServer(ThreadingHTTPServer):
             super().handle_error(request, client_address)
 
 
-class _Handler(BaseHTTPRequestHandler):
+class _HttpHandler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     server: _HttpServer
 
@@ -130,7 +130,7 @@ class _Handler(BaseHTTPRequestHandler):
             body = self._body()
         except ValueError:
             self.close_connection = True
-            self._reply(Answer("INVALID_ARGUMENT", 400, "the length of the body is invalid"))
+            self._reply(CannedAnswer("INVALID_ARGUMENT", 400, "the length of the body is invalid"))
             return
         if body is None:
             self._refuse_size()
@@ -139,11 +139,11 @@ class _Handler(BaseHTTPRequestHandler):
         kind = _BY_PATH.get(self.path)
         if kind is None:
             self._reply(
-                Answer("UNIMPLEMENTED", 404, f"the path is unknown; write one of {', '.join(_BY_PATH)}")
+                CannedAnswer("UNIMPLEMENTED", 404, f"the path is unknown; write one of {', '.join(_BY_PATH)}")
             )
         elif self.headers.get_content_type() not in (_PROTOBUF, _JSON) or encoding not in _UNPACK:
             self._reply(
-                Answer("INVALID_ARGUMENT", 415, f"send {_PROTOBUF} or {_JSON}, plain, gzip or deflate")
+                CannedAnswer("INVALID_ARGUMENT", 415, f"send {_PROTOBUF} or {_JSON}, plain, gzip or deflate")
             )
         else:
             try:
@@ -153,7 +153,9 @@ class _Handler(BaseHTTPRequestHandler):
                     return
                 request = self._parsed(unpacked, kind)
             except (DecodeError, EOFError, OSError, ValueError, zlib.error) as error:
-                self._reply(Answer("INVALID_ARGUMENT", 400, f"the body is not an OTLP request: {error}"))
+                self._reply(
+                    CannedAnswer("INVALID_ARGUMENT", 400, f"the body is not an OTLP request: {error}")
+                )
                 return
             headers = {name.lower(): value for name, value in self.headers.items()}
             answer = self.server.take("http", headers, request)
@@ -168,7 +170,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _refuse_size(self) -> None:
         self.close_connection = True
         advice = f"send at most {_LARGEST_BODY} bytes, also after decompression"
-        self._reply(Answer("RESOURCE_EXHAUSTED", 413, f"the body is too large; {advice}"))
+        self._reply(CannedAnswer("RESOURCE_EXHAUSTED", 413, f"the body is too large; {advice}"))
 
     def _body(self) -> bytes | None:
         """Return the body, also if chunked (RFC 9112, section 7.1); None if it is too long.
@@ -194,7 +196,7 @@ class _Handler(BaseHTTPRequestHandler):
             return from_json(body, kind.request)
         return kind.request.FromString(body)
 
-    def _reply(self, answer: Answer, kind: Kind | None = None) -> None:
+    def _reply(self, answer: CannedAnswer, kind: Kind | None = None) -> None:
         message = kind.response(answer) if kind and answer.accepts else status(answer)
         as_json = self.headers.get_content_type() == _JSON
         body = to_json(message) if as_json else message.SerializeToString()

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from poller.receiver.answers import Answer
+from poller.receiver.answers import CannedAnswer
 from poller.receiver.signals import Request
 
 Protocol = Literal["grpc", "http"]
-Take = Callable[[Protocol, Mapping[str, str], Request], Answer]
+Take = Callable[[Protocol, Mapping[str, str], Request], CannedAnswer]
 """Called in the thread of a request; returns the answer to the sender."""
 
 

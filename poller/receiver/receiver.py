@@ -14,7 +14,7 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsSer
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from poller.receiver.answers import ACCEPT, CUT, HANG, INVALID, UNAVAILABLE, Answer, partial, throttle
+from poller.receiver.answers import ACCEPT, CUT, HANG, INVALID, UNAVAILABLE, CannedAnswer, partial, throttle
 from poller.receiver.decode import Distribution, LogRecord, Point, Span, points_of, records_of, spans_of
 from poller.receiver.grpc import GrpcListener
 from poller.receiver.http import HttpListener
@@ -28,7 +28,7 @@ __all__ = [
     "HANG",
     "INVALID",
     "UNAVAILABLE",
-    "Answer",
+    "CannedAnswer",
     "Distribution",
     "Point",
     "Received",
@@ -51,7 +51,7 @@ class Received:
     headers: Mapping[str, str]
     """HTTP headers or gRPC metadata, with names in lower case."""
     request: Request
-    answer: Answer
+    answer: CannedAnswer
 
     @property
     def signal(self) -> Signal:
@@ -101,9 +101,9 @@ class Receiver:
         self._changed = threading.Condition()
         self._attempts: dict[Signal, deque[Received]] = {kind.signal: deque(maxlen=keep) for kind in KINDS}
         self._answer = ACCEPT
-        self._decide: Callable[[ExportMetricsServiceRequest], Answer | None] = lambda _: None
-        self._next: deque[Answer] = deque()
-        self._answers: Mapping[Signal, Answer] = {}
+        self._decide: Callable[[ExportMetricsServiceRequest], CannedAnswer | None] = lambda _: None
+        self._next: deque[CannedAnswer] = deque()
+        self._answers: Mapping[Signal, CannedAnswer] = {}
         self._stops = 0
         self._stopping = False
         self._listeners: tuple[GrpcListener, HttpListener] | None = None
@@ -128,31 +128,31 @@ class Receiver:
         return f"{self._scheme}://{self._host}:{self.http_port}"
 
     @property
-    def answer(self) -> Answer:
+    def answer(self) -> CannedAnswer:
         return self._answer
 
     @answer.setter
-    def answer(self, answer: Answer) -> None:
+    def answer(self, answer: CannedAnswer) -> None:
         with self._changed:
             self._answer = answer
             self._changed.notify_all()
 
-    def answer_next(self, *answers: Answer) -> None:
+    def answer_next(self, *answers: CannedAnswer) -> None:
         """Use each of these answers for one of the next metrics requests, and `answer` after that."""
         with self._changed:
             self._next.extend(answers)
 
-    def answer_by(self, decide: Callable[[ExportMetricsServiceRequest], Answer | None]) -> None:
+    def answer_by(self, decide: Callable[[ExportMetricsServiceRequest], CannedAnswer | None]) -> None:
         """Answer metrics requests with the result of `decide`, or with `answer` if the result is None."""
         with self._changed:
             self._decide = decide
 
     @property
-    def answers(self) -> Mapping[Signal, Answer]:
+    def answers(self) -> Mapping[Signal, CannedAnswer]:
         return self._answers
 
     @answers.setter
-    def answers(self, answers: Mapping[Signal, Answer]) -> None:
+    def answers(self, answers: Mapping[Signal, CannedAnswer]) -> None:
         with self._changed:
             self._answers = dict(answers)
             self._changed.notify_all()
@@ -250,12 +250,12 @@ class Receiver:
             if not self._changed.wait_for(lambda: len(attempts) >= count, timeout):
                 raise TimeoutError(f"{len(attempts)} of {count} requests in {timeout:g} s")
 
-    def _choose(self, signal: Signal, request: Request) -> Answer:
+    def _choose(self, signal: Signal, request: Request) -> CannedAnswer:
         if not isinstance(request, ExportMetricsServiceRequest):
             return self._answers.get(signal, self._answer)
         return self._next.popleft() if self._next else self._decide(request) or self._answer
 
-    def _take(self, protocol: Protocol, headers: Mapping[str, str], request: Request) -> Answer:
+    def _take(self, protocol: Protocol, headers: Mapping[str, str], request: Request) -> CannedAnswer:
         with self._changed:
             signal = signal_of(request)
             answer = self._choose(signal, request)

@@ -22,7 +22,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
 )
 
 if TYPE_CHECKING:
-    from poller.receiver.answers import Answer
+    from poller.receiver.answers import CannedAnswer
 
 Signal = Literal["metrics", "traces", "logs"]
 SIGNALS: tuple[Signal, ...] = ("metrics", "traces", "logs")
@@ -44,7 +44,7 @@ class Kind:
         """Path of HTTP requests."""
         return f"/v1/{self.signal}"
 
-    def response(self, answer: Answer) -> Response:
+    def response(self, answer: CannedAnswer) -> Response:
         """Return the response to an accepted request, including a partial success."""
         if not answer.rejected and not answer.message:
             return _RESPONSES[self.signal]()

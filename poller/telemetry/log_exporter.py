@@ -59,7 +59,7 @@ class LogRecords:
         self._export = SignalExport("logs", endpoint, timeout)
         self.delivery = self._export.delivery
         try:
-            processor = BatchLogRecordProcessor(_Exporter(self._export), meter_provider=meter_provider)
+            processor = BatchLogRecordProcessor(_LogExporter(self._export), meter_provider=meter_provider)
         except ValueError as error:
             raise ConfigError([invalid("OTEL_BLRP_*", str(error))]) from None
         self._provider = LoggerProvider(resource, shutdown_on_exit=False)
@@ -97,7 +97,7 @@ class Handler(logging.Handler):
             self._provider.get_logger(record.name).emit(_otel_record(record))
 
 
-class _Exporter(LogRecordExporter):
+class _LogExporter(LogRecordExporter):
     def __init__(self, export: SignalExport) -> None:
         self._export = export
 

@@ -43,7 +43,7 @@ def configure(
         sys.excepthook = _ended
         threading.excepthook = lambda of: _ended(of.exc_type, of.exc_value, of.exc_traceback)
         sys.unraisablehook = lambda of: _ended(of.exc_type, of.exc_value, of.exc_traceback)
-    handler = _Handler(stream)
+    handler = _StreamHandler(stream)
     coloured = stream.isatty() and not os.environ.get("NO_COLOR")
     handler.setFormatter(JsonFormatter() if form == "json" else TextFormatter(coloured=coloured))
     root = logging.getLogger()
@@ -60,7 +60,7 @@ def configure(
     logging.captureWarnings(capture=True)
 
 
-class _Handler(logging.StreamHandler[TextIO]):
+class _StreamHandler(logging.StreamHandler[TextIO]):
     """Writes records to a stream."""
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - the name of `logging`

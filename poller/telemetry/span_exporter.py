@@ -47,7 +47,7 @@ class Spans:
         self._export = SignalExport("traces", endpoint, timeout, requested=requested)
         self.delivery = self._export.delivery
         try:
-            processor = BatchSpanProcessor(_Exporter(self._export), meter_provider=meter_provider)
+            processor = BatchSpanProcessor(_SpanExporter(self._export), meter_provider=meter_provider)
         except ValueError as error:
             raise ConfigError([invalid("OTEL_BSP_*", str(error))]) from None
         self._provider = TracerProvider(resource=resource, shutdown_on_exit=False)
@@ -61,7 +61,7 @@ class Spans:
         self._export.shutdown(self._provider.shutdown, timeout)
 
 
-class _Exporter(SpanExporter):
+class _SpanExporter(SpanExporter):
     def __init__(self, export: SignalExport) -> None:
         self._export = export
 

@@ -15,7 +15,7 @@ import psycopg
 import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from poller.demo.messaging.client import Client, Connection, ResponseCounts
+from poller.demo.messaging.client import Client, GatewaySession, ResponseCounts
 from poller.events import NotificationEvent
 from tests.bed.eventmetrics import PATIENCE, EventMetricsSeen
 from tests.bed.messaging import MessagingServer
@@ -125,7 +125,7 @@ class Load:
         self.counted["device_created",] += 1
         return client
 
-    async def _deliver(self, alice: Client, bob: Client, session: Connection) -> None:
+    async def _deliver(self, alice: Client, bob: Client, session: GatewaySession) -> None:
         await self._send(alice, bob, 2, b"hello")
         ids, _ = await session.receive()
         assert len(ids) == 2
@@ -135,14 +135,14 @@ class Load:
         await self._until(lambda: self._waiting_for(bob) == 0)
         self.recorded["websocket_acks_flushed"].append(2)
 
-    async def _run_out_of_keys(self, alice: Client, bob: Client, session: Connection) -> None:
+    async def _run_out_of_keys(self, alice: Client, bob: Client, session: GatewaySession) -> None:
         for _ in range(3):
             await _expect(alice.bundles(bob.user), 200)
         assert await session.receive() == ([], 2)
         self.counted["prekeys_low",] += 1
         self._notified("sent", "PreKeyLow")
 
-    async def _fill_the_ack_queue(self, session: Connection) -> None:
+    async def _fill_the_ack_queue(self, session: GatewaySession) -> None:
         await session.acknowledge([str(uuid4()) for _ in range(16)])
         self.counted["websocket_acks_received",] += 1
         self.counted["websocket_acks_dropped",] += 6
@@ -154,7 +154,7 @@ class Load:
         self.counted["websocket_outbound_dropped", "encode_failed"] += 1
         await self._metrics.see(1, "websocket_outbound_dropped", "encode_failed")
 
-    async def _be_slow(self, alice: Client, bob: Client, session: Connection) -> None:
+    async def _be_slow(self, alice: Client, bob: Client, session: GatewaySession) -> None:
         """A client that does not read: the server drops exactly the frames that it did not receive."""
         dave = await self._join("dave")
         await self._send(alice, dave, 29, bytes(30_000), connected=False)
@@ -345,7 +345,7 @@ class Load:
         fetched: list[int] | None = None,
         reads: bool = True,
         **how: Any,
-    ) -> AsyncIterator[Connection]:
+    ) -> AsyncIterator[GatewaySession]:
         async with client.connected(**how) as session:
             self.counted["websocket_session",] += 1
             self.counted["notification_channels_reclaimed",] += 1

@@ -18,7 +18,7 @@ import psycopg
 from poller.cli.load_catalog import open_catalog
 from poller.config.load_settings import load
 from poller.config.queries.diff import compare
-from poller.daemon.build import Telemetry, open_cycle, open_exporter
+from poller.daemon.build import TelemetryExport, open_cycle, open_exporter
 from poller.polling.store import ResultStore
 from poller.telemetry.logging import configure
 
@@ -48,7 +48,7 @@ def main(dsn: str, endpoint: str, folder: Path, polls: int) -> None:
     store = ResultStore(catalog.queries)
     push = open_exporter(settings, store, periodic=False)
     assert push is not None
-    telemetry = Telemetry(settings, push)
+    telemetry = TelemetryExport(settings, push)
     cycle = open_cycle(settings, catalog.queries, store, push, daemon=False, tracing=telemetry.tracing)
     good = 0
     with psycopg.connect(dsn, autocommit=True, application_name="soak") as killer:

@@ -25,7 +25,7 @@ from types import FrameType
 from poller.cli.load_catalog import open_catalog
 from poller.config.load_settings import load
 from poller.config.queries.schema.query import DeclaredQuery
-from poller.daemon.build import Telemetry, open_cycle, open_exporter
+from poller.daemon.build import TelemetryExport, open_cycle, open_exporter
 from poller.model.query import QueryDefinition
 from poller.model.result import PollResult
 from poller.model.rows import Column, Rows
@@ -134,7 +134,7 @@ def _per_query(dsn: str, *, traces: bool) -> float:
             store = ResultStore(catalog.queries)
             push = open_exporter(settings, store, periodic=False)
             assert push is not None
-            telemetry = Telemetry(settings, push)
+            telemetry = TelemetryExport(settings, push)
             cycle = open_cycle(settings, catalog.queries, store, push, daemon=True, tracing=telemetry.tracing)
 
             def once() -> None:

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from poller.cli.load_catalog import open_catalog
 from poller.config.load_settings import load
-from poller.daemon.build import Telemetry, open_cycle, open_exporter
+from poller.daemon.build import TelemetryExport, open_cycle, open_exporter
 from poller.polling.store import ResultStore
 from poller.telemetry.logging import configure
 from tests.benchmarks.contestants import HOURLY, environment
@@ -38,7 +38,7 @@ def main(
     store = ResultStore(catalog.queries)
     push = open_exporter(settings, store, periodic=False)
     assert push is not None
-    telemetry = Telemetry(settings, push)
+    telemetry = TelemetryExport(settings, push)
     cycle = open_cycle(settings, catalog.queries, store, push, daemon=True, tracing=telemetry.tracing)
     wall, cpu = [], []
     early: list[float] = []

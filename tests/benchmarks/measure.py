@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from poller.demo.postgres import Server
+from poller.demo.postgres import PostgresServer
 from poller.otlp.request import Request
 from poller.otlp.sending_queue import SendingQueue
 from poller.receiver.receiver import Receiver
@@ -35,7 +35,9 @@ _REQUESTS = 200
 class Bench:
     """Measures on one standby and adds the figures to the results."""
 
-    def __init__(self, standby: Server, results: Results, polls: int, warn: Callable[[str], None]) -> None:
+    def __init__(
+        self, standby: PostgresServer, results: Results, polls: int, warn: Callable[[str], None]
+    ) -> None:
         """A figure of one round is the mean of `polls` polls; `warn` receives the problems."""
         self._standby = standby
         self._dsn = standby.dsn()

@@ -26,7 +26,7 @@ _MORE_KEYS = "q quits, ↑ ↓ and space scroll"
 
 
 @dataclass(frozen=True, slots=True)
-class Column:
+class BoardColumn:
     """One column: its heading, and its width in cells."""
 
     heading: str
@@ -34,22 +34,22 @@ class Column:
     right: bool = False
 
 
-def columns(width: int) -> dict[str, Column]:
+def columns(width: int) -> dict[str, BoardColumn]:
     """Return the columns that fill `width` cells; the history gets the remaining width."""
     wide = width >= _WIDE
     columns_by_name = {
-        "query": Column("QUERY", 24 if wide else 18),
-        "state": Column("STATE", 19 if wide else 16),
-        **({"metric": Column("METRIC", 26)} if wide else {}),
-        "value": Column("VALUE", 15 if wide else 13, right=True),
-        **({"unit": Column("UNIT", 12)} if wide else {}),
-        "change": Column("CHANGE", 10 if wide else 9, right=True),
-        "history": Column("HISTORY", 0),
-        "age": Column("AGE", 4, right=True),
-        "next": Column("NEXT", 4, right=True),
+        "query": BoardColumn("QUERY", 24 if wide else 18),
+        "state": BoardColumn("STATE", 19 if wide else 16),
+        **({"metric": BoardColumn("METRIC", 26)} if wide else {}),
+        "value": BoardColumn("VALUE", 15 if wide else 13, right=True),
+        **({"unit": BoardColumn("UNIT", 12)} if wide else {}),
+        "change": BoardColumn("CHANGE", 10 if wide else 9, right=True),
+        "history": BoardColumn("HISTORY", 0),
+        "age": BoardColumn("AGE", 4, right=True),
+        "next": BoardColumn("NEXT", 4, right=True),
     }
     rest = width - sum(column.width for column in columns_by_name.values()) - (len(columns_by_name) - 1)
-    columns_by_name["history"] = Column("HISTORY", max(0, rest))
+    columns_by_name["history"] = BoardColumn("HISTORY", max(0, rest))
     return columns_by_name
 
 
@@ -125,7 +125,9 @@ class Board:
             foot.append(_KEYS)
         return foot
 
-    def _lines(self, poller: PollerStatus, now: float, layout: dict[str, Column], width: int) -> list[Text]:
+    def _lines(
+        self, poller: PollerStatus, now: float, layout: dict[str, BoardColumn], width: int
+    ) -> list[Text]:
         from rich.text import Text
 
         lines = [line for status in poller.statuses for line in self._query(status, now, layout, width)]
@@ -136,7 +138,7 @@ class Board:
         return lines
 
     def _query(
-        self, status: QueryStatus, now: float, layout: dict[str, Column], width: int
+        self, status: QueryStatus, now: float, layout: dict[str, BoardColumn], width: int
     ) -> Iterator[Text]:
         from rich.text import Text
 
@@ -167,7 +169,9 @@ class Board:
         if status.series > len(status.readings):
             yield Text(f"  and {status.series - len(status.readings)} more", "dim")
 
-    def _reading(self, status: QueryStatus, reading: Reading, layout: dict[str, Column]) -> dict[str, Text]:
+    def _reading(
+        self, status: QueryStatus, reading: Reading, layout: dict[str, BoardColumn]
+    ) -> dict[str, Text]:
         from rich.text import Text
 
         history = self._histories.get(_key(status, reading), History())
@@ -187,7 +191,7 @@ def _head(poller: PollerStatus) -> list[Text]:
     return [*lines, Text(one_line(poller.server))] if poller.server else lines
 
 
-def _headings(layout: dict[str, Column]) -> Text:
+def _headings(layout: dict[str, BoardColumn]) -> Text:
     from rich.text import Text
 
     return _row({name: Text(column.heading, "bold cyan") for name, column in layout.items()}, layout)
@@ -203,7 +207,7 @@ def span(seconds: float) -> str:
     return f"{min(seconds / 86400, 999):.0f}d"
 
 
-def _row(cells: dict[str, Text], layout: dict[str, Column], *, spread: bool = False) -> Text:
+def _row(cells: dict[str, Text], layout: dict[str, BoardColumn], *, spread: bool = False) -> Text:
     """Return one line; with `spread`, the first cell also fills the second column."""
     from rich.text import Text
 

@@ -16,7 +16,7 @@ from poller.model.units import unit_problem
 
 
 @dataclass(frozen=True, slots=True)
-class _Metric:
+class _WrittenMetric:
     """A metric as written, whether or not its query is valid."""
 
     file: QueryFile
@@ -31,7 +31,7 @@ class _Metric:
 def clashes(files: Sequence[QueryFile], namespace: str) -> Iterator[Diagnostic]:
     """Return every conflict in `files`; invalid queries are included, so that no mistake hides a conflict."""
     names: dict[str, str] = {}
-    metrics: dict[str, _Metric] = {}
+    metrics: dict[str, _WrittenMetric] = {}
     translated: dict[str, tuple[str, str]] = {}
     for file in files:
         for at, query in file.queries():
@@ -43,20 +43,22 @@ def clashes(files: Sequence[QueryFile], namespace: str) -> Iterator[Diagnostic]:
                     yield file.problem(
                         (*at, "name"), f"{name[:63]!r} is also the query at {first}; rename one"
                     )
-            fed: dict[object, _Metric] = {}
+            fed: dict[object, _WrittenMetric] = {}
             for metric in _metrics_of(file, at, query):
                 yield from _clash(metric, metrics, fed)
                 yield from _translation(metric, translated, namespace)
 
 
-def _metrics_of(file: QueryFile, at: tuple[Key, ...], query: dict[str, Any]) -> Iterator[_Metric]:
+def _metrics_of(file: QueryFile, at: tuple[Key, ...], query: dict[str, Any]) -> Iterator[_WrittenMetric]:
     listed = query.get("metrics")
     for index, data in enumerate(listed if isinstance(listed, list) else []):
         if isinstance(data, dict) and isinstance(data.get("name"), str) and data["name"]:
-            yield _Metric(file, (*at, "metrics", index), data)
+            yield _WrittenMetric(file, (*at, "metrics", index), data)
 
 
-def _clash(metric: _Metric, metrics: dict[str, _Metric], fed: dict[object, _Metric]) -> Iterator[Diagnostic]:
+def _clash(
+    metric: _WrittenMetric, metrics: dict[str, _WrittenMetric], fed: dict[object, _WrittenMetric]
+) -> Iterator[Diagnostic]:
     name = metric.data["name"]
     attributes = metric.data.get("attributes", {})
     if isinstance(attributes, dict):
@@ -74,7 +76,7 @@ def _clash(metric: _Metric, metrics: dict[str, _Metric], fed: dict[object, _Metr
 
 
 def _translation(
-    metric: _Metric, translated: dict[str, tuple[str, str]], namespace: str
+    metric: _WrittenMetric, translated: dict[str, tuple[str, str]], namespace: str
 ) -> Iterator[Diagnostic]:
     name, unit = metric.data["name"], metric.data.get("unit")
     if not isinstance(unit, str) or unit_problem(unit):
@@ -92,7 +94,7 @@ def _translation(
         yield metric.file.problem((*metric.path, "name"), message)
 
 
-def _type(metric: _Metric) -> MetricType:
+def _type(metric: _WrittenMetric) -> MetricType:
     return (
         cast(MetricType, declared)
         if (declared := metric.data.get("type")) in get_args(MetricType)

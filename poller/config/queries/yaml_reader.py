@@ -73,7 +73,7 @@ class UnreadableError(Exception):
         self.path = path
 
 
-class _Reader:
+class _NodeReader:
     """Reader of nodes from the parser's events. `MAX_DEPTH` bounds its recursion."""
 
     def __init__(
@@ -271,7 +271,7 @@ def parse(raw: bytes, file: Path = Path(), tags: Container[str] = ()) -> Documen
         return Document([invalid(Place(file, raw.count(b"\n", 0, error.start) + 1), message)])
     document = Document([])
     try:
-        document.root = _Reader(yaml.parse(text, Loader=_LOADER), file, tags, document.flaws).read()
+        document.root = _NodeReader(yaml.parse(text, Loader=_LOADER), file, tags, document.flaws).read()
     except UnreadableError as stop:
         document.flaws.append(invalid(Place(file, stop.line, stop.path), str(stop)))
     except yaml.MarkedYAMLError as error:

@@ -25,7 +25,7 @@ from poller.events.telemetry import configure_telemetry
 from poller.receiver.ports import LOOPBACK
 
 
-class Server(uvicorn.Server):
+class MessagingServer(uvicorn.Server):
     """Uvicorn server that prints its URL."""
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -70,7 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         EventMetrics(generation=options.generation),
         from_options(options),
     )
-    server = Server(
+    server = MessagingServer(
         uvicorn.Config(
             application,
             log_config=None,

@@ -13,7 +13,7 @@ from psycopg.errors import UniqueViolation
 
 from poller.demo.messaging.database import Connection, Pool
 from poller.demo.messaging.requests import RequestError
-from poller.demo.messaging.settings import Settings
+from poller.demo.messaging.settings import MessagingSettings
 from poller.events import EventMetrics
 from poller.events.service import traced
 
@@ -37,7 +37,7 @@ class Tokens:
 class AccountService:
     """Accounts and their sessions; access tokens live in this process, refresh tokens in the database."""
 
-    def __init__(self, pool: Pool, metrics: EventMetrics, settings: Settings) -> None:
+    def __init__(self, pool: Pool, metrics: EventMetrics, settings: MessagingSettings) -> None:
         self._pool = pool
         self._metrics = metrics
         self._settings = settings

@@ -24,7 +24,7 @@ from poller.demo.messaging.objects import ObjectStore
 from poller.demo.messaging.push import Provider, PushService
 from poller.demo.messaging.requests import RequestError
 from poller.demo.messaging.routes import Routes, client_disconnected, internal_error, rejected
-from poller.demo.messaging.settings import Settings
+from poller.demo.messaging.settings import MessagingSettings
 from poller.demo.messaging.workers import Workers
 from poller.events import EventMetrics
 from poller.events.asgi import TelemetryMiddleware
@@ -33,7 +33,7 @@ from poller.events.pools import watch_pool
 
 
 def make_application(
-    dsn: str, objects: ObjectStore, provider: Provider, metrics: EventMetrics, settings: Settings
+    dsn: str, objects: ObjectStore, provider: Provider, metrics: EventMetrics, settings: MessagingSettings
 ) -> TelemetryMiddleware:
     """Return the server's ASGI application; it connects when its lifespan begins."""
     pool = make_pool(dsn, settings.pool_size, settings.pool_timeout)

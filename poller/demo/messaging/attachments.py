@@ -7,7 +7,7 @@ from uuid import UUID, uuid4
 from poller.demo.messaging.database import Pool
 from poller.demo.messaging.objects import ObjectStore
 from poller.demo.messaging.requests import RequestError
-from poller.demo.messaging.settings import Settings
+from poller.demo.messaging.settings import MessagingSettings
 from poller.events import EventMetrics
 from poller.events.service import traced
 
@@ -17,7 +17,9 @@ _BATCH = 100
 class AttachmentService:
     """Attachments: rows in the database, bytes in the object store."""
 
-    def __init__(self, pool: Pool, objects: ObjectStore, metrics: EventMetrics, settings: Settings) -> None:
+    def __init__(
+        self, pool: Pool, objects: ObjectStore, metrics: EventMetrics, settings: MessagingSettings
+    ) -> None:
         self._pool = pool
         self._objects = objects
         self._metrics = metrics

@@ -7,7 +7,7 @@ from uuid import UUID
 from poller.demo.messaging.database import Pool
 from poller.demo.messaging.objects import ObjectStore
 from poller.demo.messaging.requests import RequestError
-from poller.demo.messaging.settings import Settings
+from poller.demo.messaging.settings import MessagingSettings
 from poller.events import EventMetrics
 from poller.events.service import traced
 
@@ -15,7 +15,9 @@ from poller.events.service import traced
 class BackupService:
     """Backups: one row per device; the object store has the content of each version."""
 
-    def __init__(self, pool: Pool, objects: ObjectStore, metrics: EventMetrics, settings: Settings) -> None:
+    def __init__(
+        self, pool: Pool, objects: ObjectStore, metrics: EventMetrics, settings: MessagingSettings
+    ) -> None:
         self._pool = pool
         self._objects = objects
         self._metrics = metrics

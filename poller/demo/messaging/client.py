@@ -129,7 +129,7 @@ class Client:
         return await self.request("POST", "/v1/backup", content=content)
 
     @asynccontextmanager
-    async def connected(self, ticket: str | None = None, **options: Any) -> AsyncIterator[Connection]:
+    async def connected(self, ticket: str | None = None, **options: Any) -> AsyncIterator[GatewaySession]:
         """Connect for the duration of the block; without `ticket`, request a new ticket.
 
         Raises httpx.HTTPStatusError if the server issues no ticket, and websockets.exceptions.InvalidStatus
@@ -145,7 +145,7 @@ class Client:
             )
             async with connection as socket:
                 self.responses["GET", "/v1/gateway", 101] += 1
-                yield Connection(socket)
+                yield GatewaySession(socket)
         except InvalidStatus as error:
             self.responses["GET", "/v1/gateway", error.response.status_code] += 1
             raise
@@ -169,7 +169,7 @@ class Client:
         return response
 
 
-class Connection:
+class GatewaySession:
     """A WebSocket session at the gateway."""
 
     def __init__(self, socket: ClientConnection) -> None:

@@ -20,7 +20,7 @@ from uuid import UUID, uuid4
 import httpx
 from websockets.exceptions import WebSocketException
 
-from poller.demo.messaging.client import Client, Connection
+from poller.demo.messaging.client import Client, GatewaySession
 
 PRE_KEYS = 22
 """Number of pre-keys that a device publishes at first and at each refill."""
@@ -68,7 +68,7 @@ class SimulatedUser:
                 await self._run_for(self._random.uniform(15, 40), self._read(session))
             await asyncio.sleep(self._random.uniform(2, 12))
 
-    async def _read(self, session: Connection) -> None:
+    async def _read(self, session: GatewaySession) -> None:
         """Receive messages, and refill the pre-keys when they are low."""
         async with asyncio.TaskGroup() as group:
             while True:
@@ -78,7 +78,7 @@ class SimulatedUser:
                 if messages:
                     group.create_task(self._acknowledge(session, messages))
 
-    async def _acknowledge(self, session: Connection, messages: Sequence[str]) -> None:
+    async def _acknowledge(self, session: GatewaySession, messages: Sequence[str]) -> None:
         """Acknowledge after a delay; if the session ends earlier, the server delivers the messages again."""
         await asyncio.sleep(self._random.uniform(0, 4))
         await session.acknowledge(messages)

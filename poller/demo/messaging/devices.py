@@ -9,13 +9,13 @@ from uuid import UUID
 from poller.demo.messaging.database import Connection, Pool
 from poller.demo.messaging.notifications import NotificationService
 from poller.demo.messaging.requests import RequestError
-from poller.demo.messaging.settings import Settings
+from poller.demo.messaging.settings import MessagingSettings
 from poller.events import EventMetrics
 from poller.events.service import traced
 
 
 @dataclass(frozen=True, slots=True)
-class Keys:
+class PublicKeys:
     """The public keys that a device publishes."""
 
     identity: bytes
@@ -35,7 +35,7 @@ class DeviceService:
         self._keys = keys
 
     @traced("create_device")
-    async def create(self, user: UUID, name: str, keys: Keys) -> UUID:
+    async def create(self, user: UUID, name: str, keys: PublicKeys) -> UUID:
         """Create a device with its keys."""
         async with self._pool.connection() as connection, connection.transaction():
             cursor = await connection.execute(
@@ -78,7 +78,7 @@ class KeyService:
         self,
         pool: Pool,
         metrics: EventMetrics,
-        settings: Settings,
+        settings: MessagingSettings,
         notifications: NotificationService,
     ) -> None:
         self._pool = pool
@@ -87,7 +87,7 @@ class KeyService:
         self._notifications = notifications
 
     @traced("upload_keys")
-    async def upload(self, device: UUID, keys: Keys) -> bool:
+    async def upload(self, device: UUID, keys: PublicKeys) -> bool:
         """Store keys; returns whether the identity key changed, which deletes old pre-keys and messages."""
         async with self._pool.connection() as connection, connection.transaction():
             cursor = await connection.execute(
@@ -148,7 +148,7 @@ class KeyService:
             row = await cursor.fetchone()
         return row[0] if row else 0
 
-    async def store(self, connection: Connection, device: UUID, keys: Keys) -> None:
+    async def store(self, connection: Connection, device: UUID, keys: PublicKeys) -> None:
         """Write the keys in the caller's transaction."""
         await connection.execute(
             "INSERT INTO identity_keys (device_id, identity_key, registration_id) VALUES (%s, %s, 1)"

@@ -18,7 +18,7 @@ from poller.demo.messaging.accounts import Principal
 from poller.demo.messaging.devices import KeyService
 from poller.demo.messaging.messages import Envelope, MessageService
 from poller.demo.messaging.notifications import NotificationService
-from poller.demo.messaging.settings import Settings
+from poller.demo.messaging.settings import MessagingSettings
 from poller.events import EventMetrics, NotificationEvent
 from poller.events.websocket import offer
 
@@ -35,7 +35,7 @@ class Gateway:
         keys: KeyService,
         notifications: NotificationService,
         metrics: EventMetrics,
-        settings: Settings,
+        settings: MessagingSettings,
     ) -> None:
         self._messages = messages
         self._keys = keys
@@ -75,7 +75,7 @@ class _Session:
         messages: MessageService,
         keys: KeyService,
         metrics: EventMetrics,
-        settings: Settings,
+        settings: MessagingSettings,
     ) -> None:
         self._socket = socket
         self._device = device

@@ -9,7 +9,7 @@ from typing import Literal
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from poller.demo.messaging.settings import Settings
+from poller.demo.messaging.settings import MessagingSettings
 from poller.events import EventMetrics
 
 Tier = Literal["auth", "standard", "free"]
@@ -21,7 +21,7 @@ _MOST = 10_000
 class RateLimit:
     """ASGI middleware with one token bucket per client and tier; responds with 429 if it is empty."""
 
-    def __init__(self, app: ASGIApp, metrics: EventMetrics, settings: Settings) -> None:
+    def __init__(self, app: ASGIApp, metrics: EventMetrics, settings: MessagingSettings) -> None:
         self._app = app
         self._metrics = metrics
         self._tiers = {

@@ -12,7 +12,7 @@ from poller.demo.messaging.accounts import Principal
 from poller.demo.messaging.database import Pool
 from poller.demo.messaging.notifications import NotificationService
 from poller.demo.messaging.requests import RequestError
-from poller.demo.messaging.settings import Settings
+from poller.demo.messaging.settings import MessagingSettings
 from poller.events import EventMetrics
 from poller.events.service import traced
 
@@ -43,7 +43,7 @@ class MessageService:
         self,
         pool: Pool,
         metrics: EventMetrics,
-        settings: Settings,
+        settings: MessagingSettings,
         notifications: NotificationService,
     ) -> None:
         self._pool = pool

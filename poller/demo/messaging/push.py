@@ -10,7 +10,7 @@ from uuid import UUID
 import httpx
 
 from poller.demo.messaging.database import Pool
-from poller.demo.messaging.settings import Settings
+from poller.demo.messaging.settings import MessagingSettings
 from poller.events import EventMetrics
 from poller.events.service import traced
 
@@ -58,7 +58,9 @@ class HttpProvider:
 class PushService:
     """Scheduled push notifications, at most one per device."""
 
-    def __init__(self, pool: Pool, provider: Provider, metrics: EventMetrics, settings: Settings) -> None:
+    def __init__(
+        self, pool: Pool, provider: Provider, metrics: EventMetrics, settings: MessagingSettings
+    ) -> None:
         self._pool = pool
         self._provider = provider
         self._metrics = metrics

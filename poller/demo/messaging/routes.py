@@ -17,12 +17,12 @@ from poller.demo.messaging import requests
 from poller.demo.messaging.accounts import AccountService, Principal, Tokens
 from poller.demo.messaging.attachments import AttachmentService
 from poller.demo.messaging.backups import BackupService
-from poller.demo.messaging.devices import DeviceService, Keys, KeyService
+from poller.demo.messaging.devices import DeviceService, KeyService, PublicKeys
 from poller.demo.messaging.gateway import Gateway
 from poller.demo.messaging.limits import RateLimit
 from poller.demo.messaging.messages import Message, MessageService
 from poller.demo.messaging.requests import RequestError
-from poller.demo.messaging.settings import Settings
+from poller.demo.messaging.settings import MessagingSettings
 from poller.events import EventMetrics
 from poller.events._asgi.exchange import CLIENT_CLOSED_REQUEST
 from poller.events.request import set_user
@@ -42,7 +42,7 @@ class Routes:
         attachments: AttachmentService,
         backups: BackupService,
         gateway: Gateway,
-        settings: Settings,
+        settings: MessagingSettings,
     ) -> None:
         self._accounts = accounts
         self._devices = devices
@@ -220,8 +220,8 @@ def _bytes(content: bytes, headers: dict[str, str] | None = None) -> Response:
     return Response(content, media_type="application/octet-stream", headers=headers)
 
 
-def _keys(upload: requests.KeyUpload) -> Keys:
-    return Keys(upload.identity, [(pre_key.id, pre_key.key) for pre_key in upload.pre_keys])
+def _keys(upload: requests.KeyUpload) -> PublicKeys:
+    return PublicKeys(upload.identity, [(pre_key.id, pre_key.key) for pre_key in upload.pre_keys])
 
 
 def _text(content: bytes) -> str:

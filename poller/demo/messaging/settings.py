@@ -8,7 +8,7 @@ from typing import get_type_hints
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
+class MessagingSettings:
     """Sizes are in bytes and times in seconds; the defaults are those of the original server."""
 
     pool_size: int = 20
@@ -49,12 +49,14 @@ class Settings:
 
 def add_options(parser: ArgumentParser) -> None:
     """Add one option per setting to the parser."""
-    kinds = get_type_hints(Settings)
-    for field in fields(Settings):
+    kinds = get_type_hints(MessagingSettings)
+    for field in fields(MessagingSettings):
         name = field.name.replace("_", "-")
         parser.add_argument(f"--{name}", type=kinds[field.name], default=field.default, metavar="N")
 
 
-def from_options(options: Namespace) -> Settings:
+def from_options(options: Namespace) -> MessagingSettings:
     """Return the settings from the parsed options."""
-    return Settings(**{field.name: getattr(options, field.name) for field in fields(Settings)})
+    return MessagingSettings(
+        **{field.name: getattr(options, field.name) for field in fields(MessagingSettings)}
+    )

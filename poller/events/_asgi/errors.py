@@ -37,7 +37,7 @@ def is_clients_fault(error: BaseException) -> bool:
     return isinstance(status, int) and 400 <= status < 500
 
 
-class Place(NamedTuple):
+class ErrorOrigin(NamedTuple):
     """The span and the request id in which an exception was first seen."""
 
     span: SpanContext
@@ -53,7 +53,7 @@ def mark(error: BaseException, span: SpanContext, request_id: str | None = None)
     if hasattr(error, _PLACE):
         return False
     with contextlib.suppress(AttributeError, TypeError):
-        setattr(error, _PLACE, Place(span, request_id))
+        setattr(error, _PLACE, ErrorOrigin(span, request_id))
     return True
 
 
@@ -65,12 +65,12 @@ def record(span: Span, error: BaseException) -> None:
         span.add_event("exception", {"exception.type": error_type(error)})
 
 
-def first_place(error: BaseException | None) -> Place | None:
+def first_place(error: BaseException | None) -> ErrorOrigin | None:
     """Return the place in which an exception or one of its causes was first seen; None if not marked."""
     for _ in range(_DEEPEST):
         if error is None:
             return None
-        if isinstance(place := getattr(error, _PLACE, None), Place):
+        if isinstance(place := getattr(error, _PLACE, None), ErrorOrigin):
             return place
         if isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
             error = error.exceptions[0]

@@ -90,7 +90,7 @@ class Exchange(ABC):
             links,
         )
         self._context = set_span_in_context(self.span, parent)
-        self._request = request.Request(self.span, self.id)
+        self._request = request.CurrentRequest(self.span, self.id)
         # The application stores the route in its scope. Without the key `fastapi.telemetry`, FastAPI would
         # create a second root span.
         self.scope: Scope = {"fastapi.telemetry": None, **scope}

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from poller.events._export.endpoint import Signal, Target
+from poller.events._export.endpoint import Signal, SignalEndpoint
 from poller.events._logging.records import message_of
 from poller.events._privacy.texts import text_of
 from poller.model.text import counted
@@ -32,7 +32,9 @@ class Delivery:
     The exporters themselves log every attempt, and no caller receives their results (SDK 1.45).
     """
 
-    def __init__(self, signal: Signal, target: Target, build: Callable[[], Any], results: Any) -> None:
+    def __init__(
+        self, signal: Signal, target: SignalEndpoint, build: Callable[[], Any], results: Any
+    ) -> None:
         """Build the exporter; `results` is the result enumeration of its `export` method."""
         self.signal = signal
         self._target = target

@@ -18,7 +18,7 @@ _HTTP_PORT = 4318
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
+class SignalEndpoint:
     """Endpoint of one signal: `http(s)://host:port` (or gRPC's own form) for gRPC, the full URL for HTTP."""
 
     url: str = field(repr=False)
@@ -38,7 +38,9 @@ class Target:
         return {"http": True, "https": False}.get(self.url.partition("://")[0])
 
 
-def resolve(value: str, where: str, signal: Signal, protocol: Protocol | None, timeout: float) -> Target:
+def resolve(
+    value: str, where: str, signal: Signal, protocol: Protocol | None, timeout: float
+) -> SignalEndpoint:
     """Parse an endpoint according to the rules of its variable.
 
     The server's own variables require http:// or https://, so that plain text is always explicit. The
@@ -61,7 +63,7 @@ def resolve(value: str, where: str, signal: Signal, protocol: Protocol | None, t
         protocol = "http/protobuf" if port == _HTTP_PORT or has_path else "grpc"
     if parts.scheme not in ("http", "https"):
         if where.startswith("OTEL_") and protocol == "grpc" and "://" not in value:
-            return Target(value, protocol, timeout)
+            return SignalEndpoint(value, protocol, timeout)
         raise ValueError(
             f"{text!r} does not start with http:// or https://; "
             "write http:// before the host for plain text, or https:// for TLS"
@@ -75,10 +77,10 @@ def resolve(value: str, where: str, signal: Signal, protocol: Protocol | None, t
                 "write the credentials into OTEL_EXPORTER_OTLP_HEADERS, like authorization=Bearer%20TOKEN"
             )
         unsent = unsent_by_grpc(parts, "OTEL_EXPORTER_OTLP_PROTOCOL")
-        return Target(
+        return SignalEndpoint(
             f"{parts.scheme}://{parts.netloc}", protocol, timeout, unsent and f"{where}: {text!r} {unsent}"
         )
     if where.startswith("OTEL_") and where != "OTEL_EXPORTER_OTLP_ENDPOINT":
-        return Target(value, protocol, timeout)
+        return SignalEndpoint(value, protocol, timeout)
     path = (parts.path[: own_path.start()] if own_path else parts.path.rstrip("/")) + f"/v1/{signal}"
-    return Target(urlunsplit((parts.scheme, parts.netloc, path, parts.query, "")), protocol, timeout)
+    return SignalEndpoint(urlunsplit((parts.scheme, parts.netloc, path, parts.query, "")), protocol, timeout)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
-from poller.events._export.endpoint import Signal, Target
+from poller.events._export.endpoint import Signal, SignalEndpoint
 from poller.events._export.settings import TelemetryError
 from poller.model.files import read_regular
 from poller.model.otlp_limits import too_long_for_header
@@ -30,7 +30,7 @@ _MOST_POINTS = 8000
 the exporter loses a larger request completely."""
 
 
-def build(signal: Signal, target: Target) -> Any:
+def build(signal: Signal, target: SignalEndpoint) -> Any:
     """Build the exporter; TLS, headers, compression and temporality come from `OTEL_EXPORTER_OTLP_*`.
 
     Raises TelemetryError if one of these variables is invalid or the package for HTTP is missing.
@@ -45,7 +45,7 @@ def build(signal: Signal, target: Target) -> Any:
         raise TelemetryError([f"OTEL_EXPORTER_OTLP_*: {error}"]) from error
 
 
-def _grpc(signal: Signal, target: Target) -> Any:
+def _grpc(signal: Signal, target: SignalEndpoint) -> Any:
     # gRPC's core writes directly to stderr, not through a logger.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     # gRPC reads `no_proxy` in lower case only; it reads the other proxy variables in both cases.
@@ -73,7 +73,7 @@ def _grpc(signal: Signal, target: Target) -> Any:
     )
 
 
-def _http(signal: Signal, target: Target) -> Any:
+def _http(signal: Signal, target: SignalEndpoint) -> Any:
     try:
         import requests
 

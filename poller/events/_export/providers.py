@@ -23,7 +23,7 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExportResult
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ParentBased, Sampler, TraceIdRatioBased
 
 from poller.events._export.delivery import UNITS, Delivery
-from poller.events._export.endpoint import Signal, Target
+from poller.events._export.endpoint import Signal, SignalEndpoint
 from poller.events._export.exporters import build
 from poller.events._export.reader import Reader
 from poller.events._export.settings import TelemetrySettings
@@ -184,7 +184,7 @@ def _sampler(settings: TelemetrySettings) -> Sampler | None:
     return ParentBased(TraceIdRatioBased(settings.sampling_ratio))
 
 
-def _delivery(signal: Signal, target: Target) -> Delivery:
+def _delivery(signal: Signal, target: SignalEndpoint) -> Delivery:
     return Delivery(signal, target, partial(build, signal, target), _RESULTS[signal])
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 from urllib.parse import unquote
 
-from poller.events._export.endpoint import SIGNALS, Protocol, Signal, Target, resolve
+from poller.events._export.endpoint import SIGNALS, Protocol, Signal, SignalEndpoint, resolve
 from poller.events.logs import Form
 
 Value = TypeVar("Value")
@@ -29,7 +29,7 @@ class TelemetryError(ValueError):
 class TelemetrySettings:
     """Settings for `configure_telemetry`."""
 
-    targets: Mapping[Signal, Target]
+    targets: Mapping[Signal, SignalEndpoint]
     """Endpoints by exported signal; empty in logs-only mode."""
     sampling_ratio: float | None
     """Ratio of sampled traces among those that start here; None if OTEL_TRACES_SAMPLER decides."""
@@ -50,10 +50,10 @@ def load(environ: Mapping[str, str]) -> TelemetrySettings:
 
     Raises TelemetryError with every problem.
     """
-    return _Reader(environ).settings()
+    return _SettingReader(environ).settings()
 
 
-class _Reader:
+class _SettingReader:
     def __init__(self, environ: Mapping[str, str]) -> None:
         self._environ = {name: value.strip() for name, value in environ.items() if value.strip()}
         self._problems: list[str] = []
@@ -78,7 +78,7 @@ class _Reader:
             raise TelemetryError(self._problems)
         return settings
 
-    def _target(self, signal: Signal) -> Target | None:
+    def _target(self, signal: Signal) -> SignalEndpoint | None:
         prefix = f"OTEL_EXPORTER_OTLP_{signal.upper()}_"
         if self._environ.get("OTEL_SDK_DISABLED", "").lower() == "true":
             return None

@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 from opentelemetry.trace import SpanContext, get_current_span
 
-from poller.events._asgi.errors import Place, first_place
+from poller.events._asgi.errors import ErrorOrigin, first_place
 from poller.events._privacy.attributes import scrub_attributes
 from poller.events._privacy.patterns import scrub, scrub_path
 from poller.events._privacy.texts import LONGEST, text_of
@@ -41,7 +41,7 @@ def install() -> None:
         logging.setLogRecordFactory(_Factory(factory))
 
 
-def place_of(record: logging.LogRecord) -> Place | None:
+def place_of(record: logging.LogRecord) -> ErrorOrigin | None:
     """Return the span and the request of a record; None if it has neither.
 
     They are those of the context that created the record, or else those in which its exception was first
@@ -52,7 +52,7 @@ def place_of(record: logging.LogRecord) -> Place | None:
         place = _current()
     if place is None and record.exc_info:
         place = first_place(record.exc_info[1])
-    return place if isinstance(place, Place) else None
+    return place if isinstance(place, ErrorOrigin) else None
 
 
 def span_of(record: logging.LogRecord) -> SpanContext | None:
@@ -165,7 +165,7 @@ def _clean(record: logging.LogRecord) -> None:
         record.msg, record.args = clean, None
 
 
-def _place_of_exception(record: logging.LogRecord) -> Place | None:
+def _place_of_exception(record: logging.LogRecord) -> ErrorOrigin | None:
     """Return where the record's exception was first seen, unless a recording span is current.
 
     A current span that has ended may belong to the previous request of a keep-alive connection.
@@ -175,9 +175,9 @@ def _place_of_exception(record: logging.LogRecord) -> Place | None:
     return first_place(record.exc_info[1])
 
 
-def _current() -> Place | None:
+def _current() -> ErrorOrigin | None:
     context = get_current_span().get_span_context()
-    return Place(context, request_id()) if context.is_valid else None
+    return ErrorOrigin(context, request_id()) if context.is_valid else None
 
 
 def _is_access(record: logging.LogRecord) -> bool:

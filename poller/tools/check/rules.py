@@ -35,7 +35,7 @@ _FEW_ROWS = 0.1
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class CostLimits:
     """Limits of cost and table size."""
 
     max_cost: float = math.inf
@@ -47,7 +47,7 @@ def check_queries(
     queries: Sequence[QueryDefinition],
     origins: Mapping[str, Origin],
     inspection: Inspection,
-    limits: Limits,
+    limits: CostLimits,
 ) -> list[CheckedQuery]:
     """Prepare and plan every query on the server without running it, and check the result.
 
@@ -93,7 +93,7 @@ class _QueryCheck:
     catalog_facts: CatalogFacts
     volatile: Mapping[str, Sequence[str]]
     """Functions by statement, see `Inspection.volatile`."""
-    limits: Limits
+    limits: CostLimits
 
     def result(self) -> CheckedQuery:
         diagnostics = [*self._statement(("sql",), self.query.sql, self.own)]

@@ -18,7 +18,7 @@ class Pairs(dict[str, Any]):
     """Mapping that is written on one line."""
 
 
-class _Writer(yaml.SafeDumper):
+class _YamlWriter(yaml.SafeDumper):
     def ignore_aliases(self, data: Any) -> bool:
         del data
         return True
@@ -49,14 +49,14 @@ def _read(text: str) -> Any:
     return "" if document.flaws else document.data
 
 
-_Writer.add_representer(str, _text)
-_Writer.add_representer(list, _list)
-_Writer.add_representer(Pairs, _pairs)
+_YamlWriter.add_representer(str, _text)
+_YamlWriter.add_representer(list, _list)
+_YamlWriter.add_representer(Pairs, _pairs)
 
 
 def to_yaml(query: Mapping[str, Any], indent: int = 2) -> str:
     """Return an item of a file's `queries`, with `indent` spaces before its dash."""
-    text = to_text([dict(query)], _Writer, width=_WIDTH)
+    text = to_text([dict(query)], _YamlWriter, width=_WIDTH)
     margin = " " * indent
     return "".join(margin + line if line.strip() else line for line in text.splitlines(keepends=True))
 

@@ -39,7 +39,7 @@ class _Lines(str):
     """Text that the file holds as a block of lines."""
 
 
-class _Writer(yaml.SafeDumper):
+class _RuleWriter(yaml.SafeDumper):
     def increase_indent(self, flow: bool = False, indentless: bool = False) -> None:
         del indentless  # a list is indented below its key, as in the query files
         super().increase_indent(flow, False)
@@ -49,7 +49,7 @@ def _as_block(writer: yaml.SafeDumper, lines: _Lines) -> yaml.ScalarNode:
     return writer.represent_scalar("tag:yaml.org,2002:str", lines, style="|")
 
 
-_Writer.add_representer(_Lines, _as_block)
+_RuleWriter.add_representer(_Lines, _as_block)
 
 
 def to_yaml(groups: Mapping[str, Sequence[Rule]], head: str) -> str:
@@ -61,7 +61,7 @@ def to_yaml(groups: Mapping[str, Sequence[Rule]], head: str) -> str:
         {"name": name, "rules": [_entry(rule) for rule in rules]} for name, rules in groups.items() if rules
     ]
     comments = "".join(f"# {line}\n" for line in head.splitlines())
-    return comments + to_text({"groups": entries}, _Writer, width=_ENDLESS)
+    return comments + to_text({"groups": entries}, _RuleWriter, width=_ENDLESS)
 
 
 def _entry(rule: Rule) -> dict[str, Any]:

@@ -23,7 +23,7 @@ _SAME_QUERY = "on (job, instance, poller_query_name)"
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class AlertLimits:
     """Service name and limits that the rules use."""
 
     service: str
@@ -34,7 +34,7 @@ class Limits:
     """Maximum size of the spool in bytes."""
 
 
-def poller_rules(limits: Limits, runbook: str) -> Iterator[Rule]:
+def poller_rules(limits: AlertLimits, runbook: str) -> Iterator[Rule]:
     """All rules of the poller; `runbook` is the address of the runbook, which has a section for each rule."""
 
     def rule(

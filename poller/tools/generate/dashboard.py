@@ -11,7 +11,7 @@ from poller.tools.generate.grafana import (
     DASHED,
     DOTTED,
     WIDTH,
-    Frame,
+    DashboardProperties,
     Level,
     Panel,
     Section,
@@ -45,7 +45,7 @@ def inventory(queries: Sequence[QueryDefinition]) -> str:
     for pairs in fed.values():
         feeders = {query.name: query for query, _ in pairs}
         panels += _panels([metric for _, metric in pairs], list(feeders.values()))
-    frame = Frame(
+    frame = DashboardProperties(
         uid=UID,
         title="Inventory",
         description="Metrics of the poller's queries. Written by `poller dashboard inventory`.",

@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from poller.tools.generate.grafana import Frame, Level, Panel, Section, Target, Text, graph, numbers, to_json
+from poller.tools.generate.grafana import (
+    DashboardProperties,
+    Level,
+    Panel,
+    Section,
+    Target,
+    Text,
+    graph,
+    numbers,
+    to_json,
+)
 from poller.tools.generate.promql import METRICS, increase, of, polls, queries, stale_count
 
 UID = "obscura-poller"
@@ -13,7 +23,7 @@ _GREEN_RED = (Level(None, "green"), Level(1, "red"))
 
 def poller_dashboard() -> str:
     """Dashboard of the poller itself, as JSON."""
-    frame = Frame(
+    frame = DashboardProperties(
         uid=UID,
         title="Poller",
         description="State of the poller itself. Written by `poller dashboard poller`.",

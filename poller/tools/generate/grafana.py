@@ -225,7 +225,7 @@ class Section:
 
 
 @dataclass(frozen=True, slots=True)
-class Frame:
+class DashboardProperties:
     """Properties of a dashboard other than its panels."""
 
     uid: str
@@ -239,7 +239,7 @@ class Frame:
     """Title and uid of the other dashboard."""
 
 
-def to_json(frame: Frame, sections: Sequence[Section]) -> str:
+def to_json(frame: DashboardProperties, sections: Sequence[Section]) -> str:
     """Dashboard as JSON for import and provisioning; the output is deterministic."""
     title, uid = frame.link
     board = (

@@ -57,7 +57,7 @@ def needs_of(queries: Iterable[QueryDefinition], schema: str) -> Needs:
 
 
 @dataclass(slots=True)
-class _Item:
+class _FromEntry:
     """One entry of FROM."""
 
     alias: str
@@ -67,12 +67,12 @@ class _Item:
 
 
 @dataclass(slots=True)
-class _Scope:
-    items: list[_Item]
-    outer: _Scope | None
+class _StatementScope:
+    items: list[_FromEntry]
+    outer: _StatementScope | None
 
-    def levels(self) -> Iterator[list[_Item]]:
-        scope: _Scope | None = self
+    def levels(self) -> Iterator[list[_FromEntry]]:
+        scope: _StatementScope | None = self
         while scope is not None:
             yield scope.items
             scope = scope.outer
@@ -110,7 +110,7 @@ class _Statement:
             if not call.of_row and (call.schema is None or call.schema != "pg_catalog")
         }
 
-    def _select(self, body: Any, outer: _Scope | None, ctes: dict[str, _Columns]) -> _Columns:
+    def _select(self, body: Any, outer: _StatementScope | None, ctes: dict[str, _Columns]) -> _Columns:
         """Read one SELECT and return the names that its columns certainly have."""
         ctes = dict(ctes)
         with_clause = body.get("withClause", {})
@@ -128,9 +128,11 @@ class _Statement:
         if "larg" in body:
             self._select(body["larg"], outer, ctes)
             self._select(body["rarg"], outer, ctes)
-            self._expression([body.get("limitCount"), body.get("limitOffset")], _Scope([], outer), ctes)
+            self._expression(
+                [body.get("limitCount"), body.get("limitOffset")], _StatementScope([], outer), ctes
+            )
             return _result(body)
-        scope = _Scope([], outer)
+        scope = _StatementScope([], outer)
         for item in body.get("fromClause", []):
             self._from(item, scope, ctes)
         names = [output_name(element["ResTarget"]) for element in body.get("targetList", [])]
@@ -143,17 +145,22 @@ class _Statement:
         return _result(body)
 
     def _by_name(
-        self, clause: Any, input_first: bool, names: list[str], scope: _Scope, ctes: dict[str, _Columns]
+        self,
+        clause: Any,
+        input_first: bool,
+        names: list[str],
+        scope: _StatementScope,
+        ctes: dict[str, _Columns],
     ) -> None:
         """One entry of GROUP BY, ORDER BY or DISTINCT ON, which may name a column of the result."""
         used = {name for column in nodes(clause, "ColumnRef") for name in _strings(column["fields"])[-1:]}
         if not input_first and _bare_name(clause) in set(names) - {""}:
             return
         if "" in names or not used.isdisjoint(names):
-            scope = _Scope([*scope.items, _Item("")], scope.outer)
+            scope = _StatementScope([*scope.items, _FromEntry("")], scope.outer)
         self._expression(clause, scope, ctes)
 
-    def _from(self, item: Any, scope: _Scope, ctes: dict[str, _Columns]) -> list[_Item]:
+    def _from(self, item: Any, scope: _StatementScope, ctes: dict[str, _Columns]) -> list[_FromEntry]:
         """Add an entry of FROM to `scope`; returns what it added."""
         first = len(scope.items)
         if sampled := item.get("RangeTableSample"):
@@ -170,11 +177,11 @@ class _Statement:
                     self._all_of(element, "it is in a NATURAL JOIN")
                 for element in side if "alias" in join else ():
                     self._all_of(element, "the join has an alias")
-            self._expression(join.get("quals"), _Scope(scope.items[first:], scope.outer), ctes)
+            self._expression(join.get("quals"), _StatementScope(scope.items[first:], scope.outer), ctes)
             if "alias" in join:  # hides the names inside
                 scope.items[first:] = [_derived(join)]
             elif merged := join.get("join_using_alias"):
-                scope.items.append(_Item(str(merged["aliasname"])))
+                scope.items.append(_FromEntry(str(merged["aliasname"])))
         elif query := item.get("RangeSubselect"):
             around = scope if query.get("lateral") else scope.outer
             columns = self._select(query["subquery"].get("SelectStmt", {}), around, ctes)
@@ -190,7 +197,7 @@ class _Statement:
                 scope.items.append(_derived(call, named))
         return scope.items[first:]
 
-    def _table(self, table: Mapping[str, Any], ctes: dict[str, _Columns]) -> _Item:
+    def _table(self, table: Mapping[str, Any], ctes: dict[str, _Columns]) -> _FromEntry:
         name = str(table.get("relname"))
         alias = table.get("alias", {})
         called = str(alias.get("aliasname", name))
@@ -199,9 +206,9 @@ class _Statement:
         relation = self._needs.relation(table)
         if relation and alias.get("colnames"):
             self._needs.read_all(relation, "its columns are renamed by an alias")
-        return _Item(called, relation)
+        return _FromEntry(called, relation)
 
-    def _expression(self, tree: Any, scope: _Scope, ctes: dict[str, _Columns]) -> None:
+    def _expression(self, tree: Any, scope: _StatementScope, ctes: dict[str, _Columns]) -> None:
         pending = [tree]
         while pending:
             node = pending.pop()
@@ -216,7 +223,7 @@ class _Statement:
                     else:
                         pending.append(value)
 
-    def _column(self, fields: list[Any], scope: _Scope) -> None:
+    def _column(self, fields: list[Any], scope: _StatementScope) -> None:
         names = _strings(fields)
         star = "A_Star" in fields[-1]
         if star and not names:
@@ -232,17 +239,17 @@ class _Statement:
         else:
             self._unqualified(names[0], list(scope.levels()))
 
-    def _find(self, schema: list[str], alias: str, scope: _Scope) -> _Item | None:
+    def _find(self, schema: list[str], alias: str, scope: _StatementScope) -> _FromEntry | None:
         """The innermost entry of FROM that `alias`, or `schema` and `alias`, is the name of."""
         items = [item for level in scope.levels() for item in level]
         named = [item for item in items if schema and item.relation == (schema[0], alias)]
         return next(iter(named or [item for item in items if item.alias == alias]), None)
 
-    def _all_of(self, item: _Item, why: str) -> None:
+    def _all_of(self, item: _FromEntry, why: str) -> None:
         if item.relation:
             self._needs.read_all(item.relation, why)
 
-    def _unqualified(self, name: str, levels: list[list[_Item]]) -> None:
+    def _unqualified(self, name: str, levels: list[list[_FromEntry]]) -> None:
         only = len([item for items in levels for item in items]) == 1
         for items in levels:
             if any(name in item.columns for item in items):
@@ -311,11 +318,11 @@ def _result(body: dict[str, Any]) -> _Columns:
     return frozenset(output_name(element["ResTarget"]) for element in body.get("targetList", [])) - {""}
 
 
-def _derived(node: Mapping[str, Any], columns: _Columns = frozenset(), called: str = "") -> _Item:
+def _derived(node: Mapping[str, Any], columns: _Columns = frozenset(), called: str = "") -> _FromEntry:
     """An entry of FROM that is not a table, under the names that its alias gives."""
     alias = node.get("alias", {})
     # An alias renames the first columns, however many there are.
-    return _Item(
+    return _FromEntry(
         str(alias.get("aliasname", called)), None, frozenset(_strings(alias.get("colnames", []))) or columns
     )
 

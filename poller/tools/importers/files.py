@@ -15,7 +15,7 @@ from poller.model.errors import ConfigError
 from poller.model.files import NotRegularError, read_regular
 from poller.model.path import Key
 from poller.tools.importers.losses import Losses
-from poller.tools.importers.node import Node, Source
+from poller.tools.importers.node import SourceFile, SourceNode
 
 _MAX_BYTES = 16 << 20
 """Maximum size of a file in bytes; the YAML reader has a lower limit."""
@@ -23,9 +23,9 @@ _TABLE = re.compile(r"\s*(\[\[?)\s*([\w.\"' -]+?)\s*\]\]?\s*(?:#.*)?")
 _KEY = re.compile(r"\s*([\w-]+)\s*=")
 
 
-def open_each(files: Sequence[Path], open_file: Callable[[Path], Source]) -> list[Source]:
+def open_each(files: Sequence[Path], open_file: Callable[[Path], SourceFile]) -> list[SourceFile]:
     """Open all `files`; raises ConfigError with a problem for each file that cannot be read."""
-    sources: list[Source] = []
+    sources: list[SourceFile] = []
     problems: list[Diagnostic] = []
     for file in files:
         try:
@@ -54,13 +54,13 @@ def open_yaml(
     file: Path,
     losses: Losses,
     tags: Collection[str] = (),
-    resolve: Callable[[Node], Node] = lambda node: node,
-) -> Source:
+    resolve: Callable[[SourceNode], SourceNode] = lambda node: node,
+) -> SourceFile:
     """Read `file` as YAML; problems with single keys are reported as losses. Raises ConfigError."""
     raw = _read(file)
     text = raw.decode("utf-8-sig", errors="replace")
     if all(line.strip() in ("", "---") or line.lstrip().startswith("#") for line in text.splitlines()):
-        return Source(file, text, {}, lambda _: 1, losses, resolve=resolve)  # empty, or comments only
+        return SourceFile(file, text, {}, lambda _: 1, losses, resolve=resolve)  # empty, or comments only
     document = parse(raw, file, tags)
     if document.root is None or not isinstance(document.data, dict | list):
         flaw = document.flaws[-1] if document.flaws else None
@@ -69,10 +69,10 @@ def open_yaml(
     for flaw in document.flaws:
         place = flaw.place or Place(file)
         losses.add_loss(place, flaw.message.partition(";")[0], "fix it in that file first")
-    return Source(file, text, document.data, document.line, losses, document.written, resolve)
+    return SourceFile(file, text, document.data, document.line, losses, document.written, resolve)
 
 
-def open_toml(file: Path, losses: Losses) -> Source:
+def open_toml(file: Path, losses: Losses) -> SourceFile:
     """Read `file` as TOML. Raises ConfigError."""
     try:
         text = _read(file).decode("utf-8-sig")
@@ -83,7 +83,7 @@ def open_toml(file: Path, losses: Losses) -> Source:
         raise _error(str(file), f"is not TOML: {error}") from None
     except RecursionError:
         raise _error(str(file), "is nested too deeply") from None
-    return Source(file, text, data, _LineIndex(tuple(_key_lines(text))).line, losses)
+    return SourceFile(file, text, data, _LineIndex(tuple(_key_lines(text))).line, losses)
 
 
 def _error(where: str, message: str) -> ConfigError:

@@ -9,7 +9,7 @@ import re
 
 from poller.tools.importers.draft import DraftMetric, DraftQuery
 from poller.tools.importers.naming import metric_name, other_databases, unit_of
-from poller.tools.importers.node import Node
+from poller.tools.importers.node import SourceNode
 
 _JOB = (
     "name", "interval", "cron_schedule", "connections", "queries", "startup_sql", "iterator", "keepalive",
@@ -17,20 +17,20 @@ _JOB = (
 _QUERY = ("name", "help", "labels", "values", "query", "query_ref", "allow_zero_rows", "timestamp")
 
 
-def is_justwatch(root: Node) -> bool:
+def is_justwatch(root: SourceNode) -> bool:
     """Return whether it is a file of this tool instead of the other sql_exporter."""
     jobs = root.value.get("jobs") if isinstance(root.value, dict) else None
     return isinstance(jobs, list) and any(isinstance(job, dict) and "queries" in job for job in jobs)
 
 
-def read(root: Node) -> list[DraftQuery]:
+def read(root: SourceNode) -> list[DraftQuery]:
     """Return the queries of all jobs."""
     root.report_unknown_keys("jobs", "queries", "configuration", "cloudsql_config")
     named = {name: root.child("queries").text(name) for name, _ in root.entries("queries")}
     return [draft for job in root.items("jobs") for draft in _job(job, named)]
 
 
-def _job(job: Node, named: dict[str, str]) -> list[DraftQuery]:
+def _job(job: SourceNode, named: dict[str, str]) -> list[DraftQuery]:
     job.report_unknown_keys(*_JOB)
     interval = job.seconds("interval")
     if "cron_schedule" in job:
@@ -55,7 +55,7 @@ def _job(job: Node, named: dict[str, str]) -> list[DraftQuery]:
     return [draft for draft in drafts if draft is not None]
 
 
-def _query(node: Node, job: str, interval: float | None, named: dict[str, str]) -> DraftQuery | None:
+def _query(node: SourceNode, job: str, interval: float | None, named: dict[str, str]) -> DraftQuery | None:
     node.report_unknown_keys(*_QUERY)
     reference = node.text("query_ref")
     if reference and reference not in named:

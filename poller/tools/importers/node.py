@@ -26,7 +26,7 @@ _T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class SourceFile:
     """One file: its text, its data and the line number of each key."""
 
     file: Path
@@ -36,19 +36,19 @@ class Source:
     losses: Losses
     written: Callable[[Sequence[Key]], str | None] = field(default=lambda _: None)
     """Returns the scalar at a path as it is written in the file, such as `1.10`, if that is known."""
-    resolve: Callable[[Node], Node] = field(default=lambda node: node)
+    resolve: Callable[[SourceNode], SourceNode] = field(default=lambda node: node)
     """Returns the replacement of a value, such as the content of an included file."""
 
     @property
-    def root(self) -> Node:
-        return self.resolve(Node(self, (), self.data))
+    def root(self) -> SourceNode:
+        return self.resolve(SourceNode(self, (), self.data))
 
 
 @dataclass(frozen=True, slots=True)
-class Node:
+class SourceNode:
     """A value with its location. A getter with an invalid value reports a loss and returns a default."""
 
-    source: Source
+    source: SourceFile
     path: tuple[Key, ...]
     value: Any
 
@@ -104,8 +104,8 @@ class Node:
         """Return whether `key` is present and not null."""
         return isinstance(self.value, dict) and self.value.get(key) is not None
 
-    def child(self, key: Key) -> Node:
-        return self.source.resolve(Node(self.source, (*self.path, key), self.value[key]))
+    def child(self, key: Key) -> SourceNode:
+        return self.source.resolve(SourceNode(self.source, (*self.path, key), self.value[key]))
 
     def text(self, key: str) -> str:
         """Return the text at `key`, numbers and booleans as they are written; empty if there is none."""
@@ -170,7 +170,7 @@ class Node:
             return self._wrong(key, value, "a duration", None)
         return seconds if isinstance(seconds, float) else None
 
-    def items(self, key: str) -> list[Node]:
+    def items(self, key: str) -> list[SourceNode]:
         """Return the mappings in the list at `key`."""
         value = self._value(key)
         if value is not None and not isinstance(value, list):
@@ -178,7 +178,7 @@ class Node:
         node = self.child(key) if key in self else None
         return [] if node is None else [item for _, item in node.members() if item.is_mapping()]
 
-    def entries(self, key: str) -> list[tuple[str, Node]]:
+    def entries(self, key: str) -> list[tuple[str, SourceNode]]:
         """Return the members of the mapping at `key` by name."""
         value = self._value(key)
         if value is not None and not isinstance(value, dict):
@@ -186,7 +186,7 @@ class Node:
         node = self.child(key) if key in self else None
         return [] if node is None or not isinstance(node.value, dict) else node.members()
 
-    def members(self) -> list[tuple[str, Node]]:
+    def members(self) -> list[tuple[str, SourceNode]]:
         """Return all members of a mapping or a list by key or index."""
         if isinstance(self.value, dict):
             return [(str(key), self.child(key)) for key in self.value]

@@ -13,7 +13,7 @@ from poller.tools.importers.draft import DraftMetric, DraftQuery
 from poller.tools.importers.files import open_each, open_yaml
 from poller.tools.importers.losses import HISTOGRAM, Losses
 from poller.tools.importers.naming import metric_name, unit_of, version_range
-from poller.tools.importers.node import Node
+from poller.tools.importers.node import SourceNode
 from poller.tools.importers.sql_columns import columns_of, kinds_of, number
 from poller.tools.importers.sql_names import relations_of
 from poller.tools.importers.sql_projection import Columns, identifier, literal, statement
@@ -30,7 +30,7 @@ _STANDBY = {"standby", "replica", "slave"}
 
 def read(files: Sequence[Path], losses: Losses) -> list[DraftQuery]:
     """Return the queries of all collectors in `files`; a later one replaces an earlier one of its name."""
-    collectors: dict[str, Node] = {}
+    collectors: dict[str, SourceNode] = {}
     for source in open_each(files, lambda file: open_yaml(file, losses)):
         if source.root.is_mapping():
             collectors |= {name: node for name, node in source.root.members() if node.is_mapping()}
@@ -38,7 +38,7 @@ def read(files: Sequence[Path], losses: Losses) -> list[DraftQuery]:
     return [draft for draft in drafts if draft is not None]
 
 
-def _collector(branch: str, node: Node) -> DraftQuery | None:
+def _collector(branch: str, node: SourceNode) -> DraftQuery | None:
     node.report_unknown_keys(*_QUERY)
     tags = node.texts("tags")
     if node.flag("skip"):
@@ -73,7 +73,7 @@ def _collector(branch: str, node: Node) -> DraftQuery | None:
     return draft
 
 
-def _requires(node: Node, tags: Sequence[str], sql: str) -> dict[str, Any]:
+def _requires(node: SourceNode, tags: Sequence[str], sql: str) -> dict[str, Any]:
     requires: dict[str, Any] = {}
     columns: dict[str, list[str]] = {}
     extensions: list[str] = []
@@ -103,7 +103,7 @@ def _requires(node: Node, tags: Sequence[str], sql: str) -> dict[str, Any]:
     }
 
 
-def _columns(node: Node, prefix: str, draft: DraftQuery) -> None:
+def _columns(node: SourceNode, prefix: str, draft: DraftQuery) -> None:
     declared = [
         (column.text("name") or name, column)
         for item in node.items("metrics")
@@ -152,7 +152,7 @@ def _columns(node: Node, prefix: str, draft: DraftQuery) -> None:
     draft.computed = columns.computed
 
 
-def _value(name: str, column: Node, usage: str, kind: Kind | None) -> tuple[str, bool]:
+def _value(name: str, column: SourceNode, usage: str, kind: Kind | None) -> tuple[str, bool]:
     """Return the SQL expression of a value, empty if it needs none, and whether NULL counts as 0."""
     scale = None if kind in ("time", "boolean") else column.number("scale")  # the tool scales neither
     inner = number(name, kind) or identifier(name)

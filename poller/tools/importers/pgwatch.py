@@ -14,8 +14,8 @@ from poller.tools.importers.draft import DraftMetric, DraftQuery
 from poller.tools.importers.files import open_each, open_yaml
 from poller.tools.importers.losses import Losses
 from poller.tools.importers.naming import metric_name, unit_of, version_range
-from poller.tools.importers.node import Node
-from poller.tools.importers.sql_columns import Column, columns_of, duplicate_names
+from poller.tools.importers.node import SourceNode
+from poller.tools.importers.sql_columns import SqlColumn, columns_of, duplicate_names
 from poller.tools.importers.sql_projection import Columns, identifier, statement
 
 _METRIC = (
@@ -46,7 +46,7 @@ def read(files: Sequence[Path], losses: Losses) -> list[DraftQuery]:
         for name, node in root.entries("metrics"):
             if node.is_mapping():
                 defined.add(name)
-                drafts += _Metric(name, node, _interval(name, node, intervals)).queries()
+                drafts += _PgwatchMetric(name, node, _interval(name, node, intervals)).queries()
     for name, nodes in intervals.items():
         if name not in defined:
             place = nodes[min(nodes)].place
@@ -54,9 +54,9 @@ def read(files: Sequence[Path], losses: Losses) -> list[DraftQuery]:
     return drafts
 
 
-def _intervals(roots: Sequence[Node]) -> dict[str, dict[float, Node]]:
+def _intervals(roots: Sequence[SourceNode]) -> dict[str, dict[float, SourceNode]]:
     """Return, by metric, each interval from a preset or a source, and its location."""
-    intervals: dict[str, dict[float, Node]] = {}
+    intervals: dict[str, dict[float, SourceNode]] = {}
     presets = {name for root in roots for name, _ in root.entries("presets")}
     for root in roots:
         lists = [preset for _, preset in root.entries("presets")]
@@ -74,7 +74,7 @@ def _intervals(roots: Sequence[Node]) -> dict[str, dict[float, Node]]:
     return intervals
 
 
-def _is_used(source: Node, presets: Container[str]) -> bool:
+def _is_used(source: SourceNode, presets: Container[str]) -> bool:
     """Return whether pgwatch queries a source; report its keys that have no meaning here."""
     source.report_unknown_keys(*_SOURCE)
     source.report_connection("conn_str")
@@ -107,7 +107,9 @@ def _is_used(source: Node, presets: Container[str]) -> bool:
     return True
 
 
-def _interval(name: str, node: Node, intervals: Mapping[str, Mapping[float, Node]]) -> float | None:
+def _interval(
+    name: str, node: SourceNode, intervals: Mapping[str, Mapping[float, SourceNode]]
+) -> float | None:
     seconds = sorted(intervals.get(name, {}))
     if not seconds:
         message = f"no preset in these files has an interval for {name}; it is now POLLER_INTERVAL"
@@ -122,11 +124,11 @@ def _interval(name: str, node: Node, intervals: Mapping[str, Mapping[float, Node
 
 
 @dataclass(frozen=True, slots=True)
-class _Metric:
+class _PgwatchMetric:
     """One pgwatch metric, with a statement for each range of server versions."""
 
     name: str
-    node: Node
+    node: SourceNode
     interval: float | None
 
     def queries(self) -> list[DraftQuery]:
@@ -216,13 +218,13 @@ class _Metric:
             )
         draft.computed = columns.computed
 
-    def _counts(self, column: Column) -> bool:
+    def _counts(self, column: SqlColumn) -> bool:
         """Return whether a column is a counter: only if `gauges` lists some columns but not this one."""
         gauges = self.node.texts("gauges")
         return bool(gauges) and not {"*", column.name} & set(gauges) and column.kind != "boolean"
 
 
-def _is_tag(column: Column) -> bool:
+def _is_tag(column: SqlColumn) -> bool:
     return column.name.startswith(_TAG) and column.name != _TAG
 
 

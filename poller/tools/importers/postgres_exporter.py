@@ -13,7 +13,7 @@ from poller.tools.importers.draft import DraftMetric, DraftQuery
 from poller.tools.importers.files import open_each, open_yaml
 from poller.tools.importers.losses import HISTOGRAM, Losses
 from poller.tools.importers.naming import from_semver, metric_name, unit_of
-from poller.tools.importers.node import Node
+from poller.tools.importers.node import SourceNode
 from poller.tools.importers.sql_columns import columns_of, kinds_of, number
 from poller.tools.importers.sql_projection import Columns, identifier, literal, statement
 
@@ -40,7 +40,7 @@ def read(files: Sequence[Path], losses: Losses) -> list[DraftQuery]:
     return drafts
 
 
-def _namespace(name: str, node: Node) -> DraftQuery:
+def _namespace(name: str, node: SourceNode) -> DraftQuery:
     node.report_unknown_keys("query", "metrics", "master", "cache_seconds", "runonserver")
     version = from_semver(node.text("runonserver"))
     if version is None:
@@ -70,7 +70,7 @@ def _namespace(name: str, node: Node) -> DraftQuery:
     return draft
 
 
-def _columns(node: Node, draft: DraftQuery) -> None:
+def _columns(node: SourceNode, draft: DraftQuery) -> None:
     declared = [
         (name, column)
         for item in node.items("metrics")
@@ -124,7 +124,7 @@ def _columns(node: Node, draft: DraftQuery) -> None:
     draft.computed = columns.computed
 
 
-def _undeclared(node: Node, draft: DraftQuery, declared: Container[str]) -> None:
+def _undeclared(node: SourceNode, draft: DraftQuery, declared: Container[str]) -> None:
     """Report columns that `metrics` does not list; the tool exports their numbers as untyped metrics."""
     columns = columns_of(statement(draft.sql))
     if columns is None and "*" in draft.sql:
@@ -139,7 +139,7 @@ def _undeclared(node: Node, draft: DraftQuery, declared: Container[str]) -> None
         node.report_loss("query", message, "add it to `metrics` with the usage GAUGE, LABEL or DISCARD")
 
 
-def _mapped(name: str, column: Node) -> str:
+def _mapped(name: str, column: SourceNode) -> str:
     """Return a CASE expression that maps each text to its number; empty if there is none."""
     mapping = column.entries("metric_mapping")
     if not mapping:

@@ -22,7 +22,7 @@ from poller.tools.importers.draft import DraftMetric, DraftQuery
 from poller.tools.importers.files import open_each, open_yaml
 from poller.tools.importers.losses import HISTOGRAM, SUMMARY, Losses
 from poller.tools.importers.naming import metric_name, other_databases, unit_of
-from poller.tools.importers.node import Node, Source
+from poller.tools.importers.node import SourceFile, SourceNode
 from poller.tools.importers.sql_columns import kinds_of
 from poller.tools.importers.sql_columns import number as as_number
 from poller.tools.importers.sql_projection import alias, identifier, literal, statement
@@ -39,8 +39,8 @@ _HOURLY = re.compile(r"(\d+) \* \* \* \*")
 def read(files: Sequence[Path], losses: Losses) -> list[DraftQuery]:
     """Return the queries of all `files`, which form one configuration like several `--config` options."""
     roots = [source.root for source in open_each(files, lambda file: _open(file, losses))]
-    databases: dict[str, Node] = {}
-    metrics: dict[str, Node] = {}
+    databases: dict[str, SourceNode] = {}
+    metrics: dict[str, SourceNode] = {}
     for root in roots:
         root.report_unknown_keys("databases", "metrics", "queries", "builtin-metrics")
         if "metrics" in root:
@@ -63,13 +63,13 @@ def read(files: Sequence[Path], losses: Losses) -> list[DraftQuery]:
     ]
 
 
-def _open(file: Path, losses: Losses, within: tuple[str, ...] = ()) -> Source:
+def _open(file: Path, losses: Losses, within: tuple[str, ...] = ()) -> SourceFile:
     """Open a file; `within` lists the files that include it."""
     chain = (*within, os.path.realpath(file))
     return open_yaml(file, losses, _TAGS, lambda node: _resolve(node, chain))
 
 
-def _resolve(node: Node, chain: tuple[str, ...]) -> Node:
+def _resolve(node: SourceNode, chain: tuple[str, ...]) -> SourceNode:
     """Resolve a tagged text to the data or text of another file; to None if that fails."""
     if not isinstance(node.value, Tagged):
         return node
@@ -95,7 +95,7 @@ def _resolve(node: Node, chain: tuple[str, ...]) -> Node:
 
 
 def _query(
-    name: str, node: Node, databases: Mapping[str, Node], metrics: Mapping[str, Node]
+    name: str, node: SourceNode, databases: Mapping[str, SourceNode], metrics: Mapping[str, SourceNode]
 ) -> Iterator[DraftQuery]:
     node.report_unknown_keys("databases", "metrics", "sql", "interval", "schedule", "parameters", "timeout")
     connections = [
@@ -138,7 +138,7 @@ def _query(
         yield replace(execution, computed={**numbers, **execution.computed})
 
 
-def _labels(node: Node, databases: Mapping[str, Node]) -> dict[str, str]:
+def _labels(node: SourceNode, databases: Mapping[str, SourceNode]) -> dict[str, str]:
     """Return the labels that the tool adds: name and labels of the database, if there is only one."""
     names = node.texts("databases")
     if len(names) != 1:
@@ -151,7 +151,7 @@ def _labels(node: Node, databases: Mapping[str, Node]) -> dict[str, str]:
     return {"database": names[0], **own}
 
 
-def _interval(node: Node) -> float | None:
+def _interval(node: SourceNode) -> float | None:
     if "schedule" in node:
         written = " ".join(node.text("schedule").split())
         if (match := _MINUTES.fullmatch(written)) and 60 % int(match[1]) == 0:
@@ -166,7 +166,9 @@ def _interval(node: Node) -> float | None:
     return node.seconds("interval")
 
 
-def _metric(name: str, node: Node, labels: Mapping[str, str]) -> tuple[list[DraftMetric], dict[str, str]]:
+def _metric(
+    name: str, node: SourceNode, labels: Mapping[str, str]
+) -> tuple[list[DraftMetric], dict[str, str]]:
     """Return the metric (one for each state of an enum) and the computed columns that it needs."""
     node.report_unknown_keys("type", "description", "labels", "buckets", "states", "expiration", "increment")
     kind = node.text("type")
@@ -207,7 +209,7 @@ def _metric(name: str, node: Node, labels: Mapping[str, str]) -> tuple[list[Draf
     ], computed
 
 
-def _executions(draft: DraftQuery, node: Node) -> Iterator[DraftQuery]:
+def _executions(draft: DraftQuery, node: SourceNode) -> Iterator[DraftQuery]:
     """Yield the query once for each set of parameters, with the values in the SQL."""
     if "parameters" not in node:
         yield replace(draft, sql=_fill_parameters(draft.sql, {}))
@@ -226,7 +228,7 @@ def _executions(draft: DraftQuery, node: Node) -> Iterator[DraftQuery]:
         yield replace(draft, name=name, sql=_fill_parameters(draft.sql, values), metrics=own)
 
 
-def _parameter_sets(node: Node) -> list[dict[str, Any]]:
+def _parameter_sets(node: SourceNode) -> list[dict[str, Any]]:
     value = node.child("parameters").value
     if not isinstance(value, dict):
         return [item.value for item in node.items("parameters")]

@@ -25,7 +25,7 @@ _VALUE_FUNCTIONS: dict[str, Type] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Column:
+class SqlColumn:
     """A column of a result."""
 
     name: str
@@ -37,11 +37,11 @@ class Column:
         return sqltypes.kind_of(self.type)
 
 
-Columns = tuple[Column, ...]
+Columns = tuple[SqlColumn, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class _Item:
+class _Relation:
     """One table, function or subquery that an expression can refer to."""
 
     name: str
@@ -55,10 +55,10 @@ class _Scope:
     """Tables and columns that names in a statement can refer to."""
 
     ctes: Mapping[str, Columns | None]
-    levels: tuple[tuple[_Item, ...], ...] = ()
+    levels: tuple[tuple[_Relation, ...], ...] = ()
     """FROM items, of the statement itself first, then of each enclosing statement."""
 
-    def inside(self, items: Sequence[_Item]) -> _Scope:
+    def inside(self, items: Sequence[_Relation]) -> _Scope:
         return replace(self, levels=(tuple(items), *self.levels))
 
 
@@ -90,7 +90,7 @@ def number(name: str, kind: Kind | None) -> str:
     return f"{identifier(name)}::int" if kind == "boolean" else ""
 
 
-def duplicate_names(columns: Sequence[Column]) -> set[str]:
+def duplicate_names(columns: Sequence[SqlColumn]) -> set[str]:
     """Return the names that several of `columns` have, which makes references to them ambiguous."""
     return {name for name, count in Counter(column.name for column in columns).items() if count > 1}
 
@@ -113,20 +113,20 @@ def _of_select(select: Any, scope: _Scope) -> Columns | None:
     if "valuesLists" in select:
         rows = [row["List"]["items"] for row in select["valuesLists"]]
         types = [[_type(value, scope) for value in column] for column in zip(*rows, strict=True)]
-        return tuple(Column(f"column{n}", sqltypes.common(members)) for n, members in enumerate(types, 1))
+        return tuple(SqlColumn(f"column{n}", sqltypes.common(members)) for n, members in enumerate(types, 1))
     starred: list[Columns | None] = []
-    items: list[_Item] = []
+    items: list[_Relation] = []
     for source in select.get("fromClause", []):
         columns, named = _of_source(source, scope, items)
         starred.append(columns)
         items += named
     scope = scope.inside(items)
-    result: list[Column] = []
+    result: list[SqlColumn] = []
     for target in select.get("targetList", []):
         inner = target["ResTarget"]
         value = inner.get("val", {})
         if "A_Star" not in str(_path(value)):
-            result.append(Column(inner.get("name") or default_name(value)[0], _type(value, scope)))
+            result.append(SqlColumn(inner.get("name") or default_name(value)[0], _type(value, scope)))
             continue
         for columns in _of_star(value, starred, items):
             if columns is None:
@@ -141,7 +141,7 @@ def _path(value: Any) -> Any:
 
 
 def _of_star(
-    value: Any, starred: Sequence[Columns | None], items: Sequence[_Item]
+    value: Any, starred: Sequence[Columns | None], items: Sequence[_Relation]
 ) -> Sequence[Columns | None]:
     """Return the columns that a star expands to; None if a server is needed."""
     fields = value.get("ColumnRef", {}).get("fields", [])
@@ -155,9 +155,9 @@ def _of_union(left: Columns | None, right: Columns | None) -> Columns | None:
     if left is None:
         return None
     if right is None or len(right) != len(left):
-        right = tuple(Column("") for _ in left)
+        right = tuple(SqlColumn("") for _ in left)
     return tuple(
-        Column(column.name, sqltypes.common((column.type, other.type)))
+        SqlColumn(column.name, sqltypes.common((column.type, other.type)))
         for column, other in zip(left, right, strict=True)
     )
 
@@ -192,7 +192,9 @@ def _of_recursive(query: Any, cte: Any, scope: _Scope) -> Columns | None:
 # --- FROM -------------------------------------------------------------------------------------------------
 
 
-def _of_source(node: Any, scope: _Scope, before: Sequence[_Item]) -> tuple[Columns | None, list[_Item]]:
+def _of_source(
+    node: Any, scope: _Scope, before: Sequence[_Relation]
+) -> tuple[Columns | None, list[_Relation]]:
     """Return the star expansion and the FROM items of a source; `before` are the items to its left."""
     ((kind, inner),) = node.items()
     alias = inner.get("alias", {})
@@ -209,7 +211,7 @@ def _of_source(node: Any, scope: _Scope, before: Sequence[_Item]) -> tuple[Colum
         if not schema and inner["relname"] in scope.ctes:
             columns = scope.ctes[inner["relname"]]
         elif not renamed and schema in ("", "pg_catalog"):
-            partial = tuple(Column(*item) for item in sqltypes.RELATIONS.get(inner["relname"], {}).items())
+            partial = tuple(SqlColumn(*item) for item in sqltypes.RELATIONS.get(inner["relname"], {}).items())
     elif kind == "RangeSubselect":
         outer = scope.inside(before) if inner.get("lateral") else scope
         columns = _of_query(inner["subquery"]["SelectStmt"], outer)
@@ -217,12 +219,12 @@ def _of_source(node: Any, scope: _Scope, before: Sequence[_Item]) -> tuple[Colum
         columns = _of_functions(inner, name, scope.inside(before))
         name = name or default_name(inner["functions"][0]["List"]["items"][0])[0]
     columns = _renamed(columns, renamed)
-    return columns, [_Item(name, partial if columns is None else columns, columns is not None)]
+    return columns, [_Relation(name, partial if columns is None else columns, columns is not None)]
 
 
 def _of_functions(node: Any, alias: str, scope: _Scope) -> Columns | None:
     """Return the columns of functions in FROM; None if one of them may return a row type."""
-    result: list[Column] = []
+    result: list[SqlColumn] = []
     for function in node["functions"]:
         call, *defined = function["List"]["items"]
         definitions = node.get("coldeflist") or [
@@ -230,29 +232,31 @@ def _of_functions(node: Any, alias: str, scope: _Scope) -> Columns | None:
         ]
         if definitions:
             columns = [column["ColumnDef"] for column in definitions]
-            result += [Column(column["colname"], _of_type_name(column["typeName"])) for column in columns]
+            result += [SqlColumn(column["colname"], _of_type_name(column["typeName"])) for column in columns]
         elif (type_ := _type(call, scope)) is not None:
             name = alias if alias and len(node["functions"]) == 1 else default_name(call)[0]
-            result.append(Column(name, type_))
+            result.append(SqlColumn(name, type_))
         else:
             return None
-    return (*result, Column("ordinality", "number")) if node.get("ordinality") else tuple(result)
+    return (*result, SqlColumn("ordinality", "number")) if node.get("ordinality") else tuple(result)
 
 
-def _of_join(join: Any, scope: _Scope, before: Sequence[_Item]) -> tuple[Columns | None, list[_Item]]:
+def _of_join(join: Any, scope: _Scope, before: Sequence[_Relation]) -> tuple[Columns | None, list[_Relation]]:
     left, left_items = _of_source(join["larg"], scope, before)
     right, right_items = _of_source(join["rarg"], scope, (*before, *left_items))
     merged = [item["String"]["sval"] for item in join.get("usingClause", [])]
     columns: Columns | None = None
     if left is not None and right is not None and not join.get("isNatural"):
-        both = [Column(name, _of_column(name, (_Item("", left), _Item("", right)))) for name in merged]
+        both = [
+            SqlColumn(name, _of_column(name, (_Relation("", left), _Relation("", right)))) for name in merged
+        ]
         columns = (*both, *(column for column in (*left, *right) if column.name not in merged))
     items = [*left_items, *right_items]
     if using := join.get("join_using_alias"):
-        items.append(_Item(using["aliasname"], (), complete=False))
+        items.append(_Relation(using["aliasname"], (), complete=False))
     if alias := join.get("alias"):
         columns = _renamed(columns, alias.get("colnames"))
-        items = [_Item(alias["aliasname"], columns or (), columns is not None)]
+        items = [_Relation(alias["aliasname"], columns or (), columns is not None)]
     return columns, items
 
 
@@ -361,7 +365,7 @@ def _of_reference(fields: Sequence[str], scope: _Scope) -> Type | None:
     return None
 
 
-def _of_column(name: str, items: Sequence[_Item]) -> Type | None:
+def _of_column(name: str, items: Sequence[_Relation]) -> Type | None:
     """Return the type of the column `name`; several items have it if USING merged them."""
     result: list[Type | None] = []
     for item in items:

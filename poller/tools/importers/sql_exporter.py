@@ -20,7 +20,7 @@ from poller.tools.importers.draft import DraftMetric, DraftQuery
 from poller.tools.importers.files import open_each, open_yaml
 from poller.tools.importers.losses import Losses
 from poller.tools.importers.naming import metric_name, other_databases, unit_of
-from poller.tools.importers.node import Node
+from poller.tools.importers.node import SourceNode
 from poller.tools.importers.sql_projection import literal
 
 _CONNECTION = (
@@ -79,7 +79,7 @@ class _MainSettings:
     labels: dict[str, str] = {}  # noqa: RUF012 - replaced, never mutated
 
 
-def _main_settings(root: Node) -> _MainSettings:
+def _main_settings(root: SourceNode) -> _MainSettings:
     main = _MainSettings()
     root.report_unknown_keys("global", "collector_files", "target", "jobs", "collectors")
     root.report_connection("target", "jobs")
@@ -117,7 +117,7 @@ def _main_settings(root: Node) -> _MainSettings:
     return main
 
 
-def _connections(root: Node) -> list[Any]:
+def _connections(root: SourceNode) -> list[Any]:
     targets = [node.value for job in root.items("jobs") for node in job.items("static_configs")]
     dsns = [
         dsn
@@ -129,7 +129,7 @@ def _connections(root: Node) -> list[Any]:
     return [*dsns, target.get("data_source_name")] if isinstance(target, dict) else dsns
 
 
-def _named(root: Node) -> list[Path]:
+def _named(root: SourceNode) -> list[Path]:
     files: list[Path] = []
     for pattern in root.texts("collector_files"):
         matches: list[Path] = []
@@ -166,7 +166,7 @@ def find_files(folder: Path, pattern: str) -> list[Path]:
     return [match for match in matches if match.is_file()]
 
 
-def _collector(node: Node, main: _MainSettings) -> list[DraftQuery]:
+def _collector(node: SourceNode, main: _MainSettings) -> list[DraftQuery]:
     node.report_unknown_keys("collector_name", "min_interval", "metrics", "queries")
     name = node.text("collector_name")
     if not any(fnmatchcase(name, pattern) for pattern in main.used):
@@ -212,7 +212,7 @@ def _collector(node: Node, main: _MainSettings) -> list[DraftQuery]:
     return list(drafts.values())
 
 
-def _add(node: Node, draft: DraftQuery, labels: dict[str, str]) -> None:
+def _add(node: SourceNode, draft: DraftQuery, labels: dict[str, str]) -> None:
     """Add a metric for each value column; metrics of the same name differ by the value label."""
     original = node.text("metric_name")
     kind = node.text("type").lower()

@@ -16,7 +16,7 @@ from poller.tools.importers.draft import DraftMetric, DraftQuery
 from poller.tools.importers.files import open_each, open_yaml
 from poller.tools.importers.losses import Losses
 from poller.tools.importers.naming import metric_name, unit_like
-from poller.tools.importers.node import Node
+from poller.tools.importers.node import SourceNode
 from poller.tools.importers.sql_projection import identifier, literal
 
 _CONNECTION = (
@@ -52,7 +52,7 @@ def read(files: Sequence[Path], losses: Losses) -> list[DraftQuery]:
     return drafts
 
 
-def _receiver(node: Node) -> list[DraftQuery]:
+def _receiver(node: SourceNode) -> list[DraftQuery]:
     node.report_unknown_keys("driver", "collection_interval", "timeout", "queries", *_CONNECTION)
     driver = node.text("driver")
     if driver not in ("postgres", "pgx"):
@@ -73,7 +73,7 @@ def _receiver(node: Node) -> list[DraftQuery]:
     return drafts
 
 
-def _query(node: Node) -> list[DraftQuery]:
+def _query(node: SourceNode) -> list[DraftQuery]:
     node.report_unknown_keys(
         "sql", "metrics", "logs", "tracking_column", "tracking_start_value", "ignore_null_values"
     )
@@ -101,14 +101,14 @@ def _query(node: Node) -> list[DraftQuery]:
     return list(drafts.values())
 
 
-def _condition(node: Node) -> str:
+def _condition(node: SourceNode) -> str:
     if "row_condition" not in node:
         return ""
     condition = node.child("row_condition")
     return f"{identifier(condition.text('column'))}::text = {literal(condition.text('value'))}"
 
 
-def _metric(node: Node, kind: MetricType) -> DraftMetric:
+def _metric(node: SourceNode, kind: MetricType) -> DraftMetric:
     original = node.text("metric_name")
     written = node.text("unit")
     unit = unit_like(written)
@@ -134,7 +134,7 @@ def _metric(node: Node, kind: MetricType) -> DraftMetric:
     )
 
 
-def _kind(node: Node, name: str) -> MetricType | None:
+def _kind(node: SourceNode, name: str) -> MetricType | None:
     """Return the type of the metric; report a loss and return None if its keys are invalid."""
     for key, words in _WORDS.items():
         if (word := node.text(key)) not in ("", *words):
@@ -151,7 +151,7 @@ def _kind(node: Node, name: str) -> MetricType | None:
     return "counter" if node.flag("monotonic") else "updowncounter"
 
 
-def _attributes(node: Node) -> dict[str, str]:
+def _attributes(node: SourceNode) -> dict[str, str]:
     attributes: dict[str, str] = {}
     for name, _ in node.entries("static_attributes"):
         value = node.child("static_attributes").text(name)

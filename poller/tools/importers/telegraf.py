@@ -18,8 +18,8 @@ from poller.tools.importers.draft import DraftMetric, DraftQuery
 from poller.tools.importers.files import open_each, open_toml
 from poller.tools.importers.losses import Losses
 from poller.tools.importers.naming import metric_name, unit_of, version_range
-from poller.tools.importers.node import Node
-from poller.tools.importers.sql_columns import Column, columns_of, duplicate_names
+from poller.tools.importers.node import SourceNode
+from poller.tools.importers.sql_columns import SqlColumn, columns_of, duplicate_names
 from poller.tools.importers.sql_projection import Columns, identifier, statement
 
 _CONNECTION = (
@@ -82,7 +82,9 @@ def read(files: Sequence[Path], losses: Losses) -> list[DraftQuery]:
 
 
 def _plugin(
-    node: Node, usual: float | None, query: Callable[[Node, Node, DraftQuery], Columns | None]
+    node: SourceNode,
+    usual: float | None,
+    query: Callable[[SourceNode, SourceNode, DraftQuery], Columns | None],
 ) -> Iterator[DraftQuery]:
     node.report_unknown_keys(*_PLUGIN, *_CONNECTION, *_FILTERS)
     for key in _FILTERS:
@@ -107,7 +109,7 @@ def _plugin(
             yield draft
 
 
-def _statement(node: Node) -> str | None:
+def _statement(node: SourceNode) -> str | None:
     sql = node.text("sqlquery") or node.text("query")
     script = node.text("script") or node.text("query_script")
     if not sql and script:
@@ -123,7 +125,7 @@ def _statement(node: Node) -> str | None:
     return sql
 
 
-def _extensible(plugin: Node, node: Node, draft: DraftQuery) -> Columns | None:
+def _extensible(plugin: SourceNode, node: SourceNode, draft: DraftQuery) -> Columns | None:
     node.report_unknown_keys(*_EXTENSIBLE)
     if node.flag("withdbname"):
         names = ", ".join("'" + name.replace("'", "''") + "'" for name in plugin.texts("databases"))
@@ -156,7 +158,7 @@ def _version(number: float | None) -> int | None:
     return None if number is None else math.ceil(number / 100) * 10000
 
 
-def _sql(plugin: Node, node: Node, draft: DraftQuery) -> Columns | None:
+def _sql(plugin: SourceNode, node: SourceNode, draft: DraftQuery) -> Columns | None:
     node.report_unknown_keys(*_SQL)
     node.report_timestamp_column("time_column")
     if "measurement_column" in node:
@@ -169,7 +171,7 @@ def _sql(plugin: Node, node: Node, draft: DraftQuery) -> Columns | None:
     is_tag = _filter(node, "tag_columns_include", "tag_columns_exclude", unless=False)
     is_field = _filter(node, "field_columns_include", "field_columns_exclude", unless=True)
     labels = {column.name: column.name for column in columns if is_tag(column.name)}
-    fields: dict[Column, str] = {}
+    fields: dict[SqlColumn, str] = {}
     for column in columns:
         if column.name in (*labels, node.text("time_column"), node.text("measurement_column")):
             continue
@@ -179,12 +181,12 @@ def _sql(plugin: Node, node: Node, draft: DraftQuery) -> Columns | None:
         elif cast or is_field(column.name):
             # PostgreSQL has no cast from boolean to float8 or numeric; Telegraf does not export a time as a
             # number either.
-            field = Column(column.name) if cast and column.kind == "text" else column
+            field = SqlColumn(column.name) if cast and column.kind == "text" else column
             fields[field] = cast.format(identifier(column.name))
     return _fields(plugin, draft, _measurement(plugin, node, "sql"), Columns(labels), fields)
 
 
-def _columns_of(node: Node, draft: DraftQuery) -> list[Column] | None:
+def _columns_of(node: SourceNode, draft: DraftQuery) -> list[SqlColumn] | None:
     columns = columns_of(statement(draft.sql))
     if columns is None:
         node.source.losses.add_loss(
@@ -197,13 +199,13 @@ def _columns_of(node: Node, draft: DraftQuery) -> list[Column] | None:
     return [column for column in columns if column.name not in double]
 
 
-def _measurement(plugin: Node, node: Node, usual: str) -> str:
+def _measurement(plugin: SourceNode, node: SourceNode, usual: str) -> str:
     name = plugin.text("name_override") or node.text("measurement") or usual
     return f"{plugin.text('name_prefix')}{name}{plugin.text('name_suffix')}"
 
 
 def _fields(
-    plugin: Node, draft: DraftQuery, measured: str, columns: Columns, fields: dict[Column, str]
+    plugin: SourceNode, draft: DraftQuery, measured: str, columns: Columns, fields: dict[SqlColumn, str]
 ) -> Columns:
     fixed = {name: plugin.child("tags").text(name) for name, _ in plugin.entries("tags")}
     include = _matches([*plugin.texts("fieldinclude"), *plugin.texts("fieldpass")] or ["*"])
@@ -233,7 +235,7 @@ def _fields(
     return columns
 
 
-def _filter(node: Node, include: str, exclude: str, *, unless: bool) -> Matches:
+def _filter(node: SourceNode, include: str, exclude: str, *, unless: bool) -> Matches:
     """Return a predicate for included and not excluded names; `unless` is its result without both lists."""
     if include not in node and exclude not in node:
         return lambda _: unless

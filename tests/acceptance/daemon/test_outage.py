@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from poller.receiver.receiver import ACCEPT, CUT, HANG, UNAVAILABLE, Answer, Receiver, throttle
+from poller.receiver.receiver import ACCEPT, CUT, HANG, UNAVAILABLE, CannedAnswer, Receiver, throttle
 from tests.bed.messaging import MessagingServer
 from tests.bed.process import Process, eventually
 
@@ -62,7 +62,7 @@ def test_an_outage_with_a_kill_in_the_middle_loses_no_export(
     second.wait_for_line(r"INFO .*sending \d+ requests? left over from the previous run first", 120)
     second.wait_for_line("WARNING .*export failed", 120)
     assert eventually(lambda: count_stored(second) >= 8, 60)
-    sick = Answer("INTERNAL", 500, "configured to fail")
+    sick = CannedAnswer("INTERNAL", 500, "configured to fail")
     receiver.answer_next(UNAVAILABLE, throttle(1), CUT, sick, ACCEPT, ACCEPT, CUT, UNAVAILABLE)
     receiver.answer = ACCEPT
     receiver.start()
@@ -92,7 +92,7 @@ def test_a_daemon_that_stops_during_an_outage_logs_the_fate_of_undelivered_expor
     server: MessagingServer, receiver: Receiver, poller_process: Start, tmp_path: Path
 ) -> None:
     # Shutdown does not wait for an error that only an operator can fix, even with a long grace period.
-    receiver.answer = Answer("UNAUTHENTICATED", 401, "configured to reject every client")
+    receiver.answer = CannedAnswer("UNAUTHENTICATED", 401, "configured to reject every client")
     env = {
         "POLLER_DATABASE_URL": server.standby_dsn,
         "POLLER_OTLP_ENDPOINT": receiver.grpc_endpoint,

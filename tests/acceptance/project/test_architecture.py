@@ -116,6 +116,17 @@ def test_patches_of_constants_are_detected() -> None:
 COMPOSITION_ROOTS = ("cli/", "config/", "daemon/build.py", "daemon/run.py")
 
 
+def test_no_class_name_is_defined_twice() -> None:
+    """A class can then be found by its name alone, and an import needs no alias."""
+    places: dict[str, list[str]] = {}
+    for path in sorted(PACKAGE.rglob("*.py")):
+        for statement in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(statement, ast.ClassDef):
+                places.setdefault(statement.name, []).append(f"{path.relative_to(ROOT)}:{statement.lineno}")
+
+    assert {name: where for name, where in places.items() if len(where) > 1} == {}
+
+
 def test_only_the_composition_roots_receive_all_settings() -> None:
     """`config` makes them; everything else gets the values that it needs.
 

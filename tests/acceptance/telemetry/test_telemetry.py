@@ -15,7 +15,7 @@ import pytest
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from psycopg.conninfo import make_conninfo
 
-from poller.receiver.answers import Answer
+from poller.receiver.answers import CannedAnswer
 from poller.receiver.decode import Span
 from poller.receiver.receiver import HANG, Receiver
 from tests.bed.messaging import MessagingServer
@@ -186,7 +186,7 @@ def test_a_collector_without_spans_is_reported_once_and_still_gets_the_metrics(
     server: MessagingServer, receiver: Receiver, poller_process: Start
 ) -> None:
     """The recovery is logged as well."""
-    receiver.answers = {"traces": Answer("UNIMPLEMENTED", 404, "no such pipeline")}
+    receiver.answers = {"traces": CannedAnswer("UNIMPLEMENTED", 404, "no such pipeline")}
     process = poller_process("run", env=environment(server.standby_dsn, receiver))
     record = json.loads(process.wait_for_line(".*export of spans failed.*", PATIENCE).group())
     receiver.wait_for_attempts(4, PATIENCE, signal="traces")

@@ -21,7 +21,7 @@ from poller.config.queries.schema.query import DeclaredQuery
 from poller.demo.cluster import Cluster
 from poller.model.diagnostics import Diagnostic, failed
 from poller.postgres.server_tracker import ServerInfo
-from poller.receiver.answers import Answer
+from poller.receiver.answers import CannedAnswer
 from poller.receiver.ports import LOOPBACK, free_ports
 from poller.receiver.receiver import HANG, Receiver
 from poller.terminal.diagnostics import count_checks
@@ -642,14 +642,14 @@ def test_the_collector_gets_a_single_empty_request(receiver: Receiver, protocol:
 @pytest.mark.parametrize(
     ("answer", "advice"),
     [
-        (Answer("UNAUTHENTICATED", 401, "who are you"), "HEADERS, for example authorization="),
-        (Answer("PERMISSION_DENIED", 403, "not you"), "use another token"),
-        (Answer("UNIMPLEMENTED", 404, "what is that"), "pipeline for metrics"),
+        (CannedAnswer("UNAUTHENTICATED", 401, "who are you"), "HEADERS, for example authorization="),
+        (CannedAnswer("PERMISSION_DENIED", 403, "not you"), "use another token"),
+        (CannedAnswer("UNIMPLEMENTED", 404, "what is that"), "pipeline for metrics"),
         (HANG, "does not answer in time"),
     ],
 )
 def test_the_collectors_answer_is_reported_with_advice(
-    receiver: Receiver, protocol: Protocol, answer: Answer, advice: str, monkeypatch: pytest.MonkeyPatch
+    receiver: Receiver, protocol: Protocol, answer: CannedAnswer, advice: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", "authorization=Bearer%20sekret-token")
     receiver.answer = answer

@@ -19,7 +19,7 @@ import httpx
 import pytest
 from websockets.sync.client import connect
 
-from poller.events._export.endpoint import Target
+from poller.events._export.endpoint import SignalEndpoint
 from poller.events._export.exporters import build
 from poller.events._export.settings import TelemetryError, load
 from poller.events.logs import JsonFormatter, TextFormatter
@@ -676,7 +676,7 @@ def test_a_header_that_cannot_be_sent_is_a_configuration_error(
 ) -> None:
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", headers)
     with pytest.raises(TelemetryError, match=f"^OTEL_EXPORTER_OTLP_HEADERS: {complaint}") as caught:
-        build("traces", Target("http://127.0.0.1:1", protocol, 1.0))
+        build("traces", SignalEndpoint("http://127.0.0.1:1", protocol, 1.0))
     assert "sesam" not in str(caught.value)
 
 
@@ -690,7 +690,7 @@ def test_netrc_is_not_read(
     (tmp_path / ".netrc").chmod(0o600)
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", headers)
-    exporter = build("traces", Target(f"{receiver.http_endpoint}/v1/traces", "http/protobuf", 60.0))
+    exporter = build("traces", SignalEndpoint(f"{receiver.http_endpoint}/v1/traces", "http/protobuf", 60.0))
     exporter.export([])
     exporter.shutdown()
     assert receiver.attempts("traces")[0].headers.get("authorization") == sent
@@ -808,7 +808,7 @@ def test_parts_of_an_endpoint_that_grpc_cannot_send_are_a_single_warning(
 
 
 def test_a_target_shows_no_secret() -> None:
-    target = Target("https://user:hunter2@h:4318/v1/traces?key=hunter2", "http/protobuf", 10)
+    target = SignalEndpoint("https://user:hunter2@h:4318/v1/traces?key=hunter2", "http/protobuf", 10)
     assert "hunter2" not in f"{target} {target!r}"
     assert target.plain_text is False
 

@@ -23,7 +23,16 @@ from poller.otlp import request as encoding
 from poller.otlp import sender as otlp
 from poller.otlp.exporter import MetricExporter, resource
 from poller.otlp.sending_queue import SendingQueue
-from poller.receiver.receiver import ACCEPT, HANG, INVALID, Answer, Distribution, Point, Receiver, throttle
+from poller.receiver.receiver import (
+    ACCEPT,
+    HANG,
+    INVALID,
+    CannedAnswer,
+    Distribution,
+    Point,
+    Receiver,
+    throttle,
+)
 from tests.bed.otlp import Certificates
 from tests.bed.process import eventually
 
@@ -552,7 +561,7 @@ def test_no_failure_writes_a_secret_to_the_log(
 ) -> None:
     logging.getLogger().setLevel(logging.DEBUG)
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", "authorization=Bearer%20sesame")
-    receiver.answer = Answer("UNAUTHENTICATED", 401, "Bearer sesame is not known here")
+    receiver.answer = CannedAnswer("UNAUTHENTICATED", 401, "Bearer sesame is not known here")
     address = f"{'' if protocol == 'grpc' else 'user:hunter22@'}127.0.0.1"
     port = receiver.grpc_port if protocol == "grpc" else receiver.http_port
     endpoint = resolve(

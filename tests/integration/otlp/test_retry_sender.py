@@ -33,7 +33,7 @@ from poller.receiver.receiver import (
     HANG,
     INVALID,
     UNAVAILABLE,
-    Answer,
+    CannedAnswer,
     Receiver,
     partial,
     throttle,
@@ -42,9 +42,9 @@ from poller.telemetry import export_metrics as exportmetrics
 from tests.bed.process import eventually
 
 PROTOCOLS = ["grpc", "http/protobuf"]
-SICK = Answer("INTERNAL", 500, "the receiver is configured to fail")
-STRANGER = Answer("UNAUTHENTICATED", 401, "the receiver is configured to reject every client")
-TOO_LARGE = Answer("RESOURCE_EXHAUSTED", 413, "Received message larger than max (5 vs. 4)")
+SICK = CannedAnswer("INTERNAL", 500, "the receiver is configured to fail")
+STRANGER = CannedAnswer("UNAUTHENTICATED", 401, "the receiver is configured to reject every client")
+TOO_LARGE = CannedAnswer("RESOURCE_EXHAUSTED", 413, "Received message larger than max (5 vs. 4)")
 
 
 FIRST_PAUSE = 0.05
@@ -127,7 +127,7 @@ def without_repetitions(received: list[int]) -> list[int]:
     ids=["unavailable", "busy", "cut", "refused", "all"],
 )
 def test_after_every_answer_of_the_collector_all_exports_arrive_in_order(
-    receiver: Receiver, counting: Open, protocol: str, answers: list[Answer]
+    receiver: Receiver, counting: Open, protocol: str, answers: list[CannedAnswer]
 ) -> None:
     counter = counting(receiver, protocol, interval=0.05)
     receiver.wait_for(lambda _: len(numbers(receiver)) >= 2)
@@ -186,7 +186,7 @@ def test_the_collector_decides_the_time_of_the_next_attempt(
 ) -> None:
     """It requests a delay with RetryInfo, or with Retry-After as a number or as a date."""
     counter = counting(receiver, protocol)
-    receiver.answer_next(Answer("RESOURCE_EXHAUSTED", 429, "not now", retry_after=1, dated=dated))
+    receiver.answer_next(CannedAnswer("RESOURCE_EXHAUSTED", 429, "not now", retry_after=1, dated=dated))
     assert counter.push.flush(60)
     first, second = (received.at for received in receiver.attempts())
     assert second - first >= 0.9
@@ -434,7 +434,7 @@ def test_metrics_report_the_outcome_of_exports(receiver: Receiver, counting: Ope
 def test_shutdown_reports_requests_that_could_not_be_stored(
     receiver: Receiver, counting: Open, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    receiver.answer = Answer("UNAUTHENTICATED", 401, "configured to reject every client")
+    receiver.answer = CannedAnswer("UNAUTHENTICATED", 401, "configured to reject every client")
     folder = tmp_path / "state"
     counter = counting(receiver, "grpc", folder)
     counter.push.flush(60)
@@ -555,7 +555,7 @@ def test_unavailable_with_a_requested_delay_is_not_retried_at_once(receiver: Rec
     """Without a delay it is retried once, because an idle connection may have been cut."""
     sender = otlp.build(endpoint_of(receiver, protocol), 60.0, {})
     assert sender.send(b"").fate == "taken"
-    receiver.answer_next(Answer("UNAVAILABLE", 503, "later", retry_after=7))
+    receiver.answer_next(CannedAnswer("UNAVAILABLE", 503, "later", retry_after=7))
     result = sender.send(b"")
     assert (result.fate, result.wait, len(receiver.attempts())) == ("later", 7.0, 2)
     sender.close()

@@ -13,14 +13,14 @@ from opentelemetry.sdk.metrics import MeterProvider
 
 from poller.config.endpoint import Endpoint, Protocol, Signal, resolve
 from poller.config.load_settings import load
-from poller.daemon.build import Telemetry
+from poller.daemon.build import TelemetryExport
 from poller.model.errors import ConfigError
 from poller.model.retry import RetryConfig
 from poller.otlp.exporter import resource
 from poller.otlp.metric_reader import OnDemandReader
 from poller.otlp.sending_queue import Reason
-from poller.otlp.signal_exporter import Limits, SignalExport
-from poller.receiver.answers import Answer
+from poller.otlp.signal_exporter import QueueLimits, SignalExport
+from poller.receiver.answers import CannedAnswer
 from poller.receiver.receiver import ACCEPT, CUT, HANG, INVALID, UNAVAILABLE, Receiver, partial
 from poller.telemetry import export_metrics as exportmetrics
 from poller.telemetry.span_exporter import Spans
@@ -30,9 +30,9 @@ from tests.bed.process import eventually
 PROTOCOLS: list[Protocol] = ["grpc", "http/protobuf"]
 SIGNALS: list[Signal] = ["traces", "logs"]
 ITEMS = {"traces": "spans", "logs": "log records"}
-NO_PLACE = Answer("UNIMPLEMENTED", 404, "unknown service")
-SICK = Answer("INTERNAL", 500, "the receiver is configured to fail")
-TOO_LARGE = Answer("RESOURCE_EXHAUSTED", 413, "Received message larger than max (5 vs. 4)")
+NO_PLACE = CannedAnswer("UNIMPLEMENTED", 404, "unknown service")
+SICK = CannedAnswer("INTERNAL", 500, "the receiver is configured to fail")
+TOO_LARGE = CannedAnswer("RESOURCE_EXHAUSTED", 413, "Received message larger than max (5 vs. 4)")
 PATIENCE = 60.0
 
 Make = Callable[..., SignalExport]
@@ -90,7 +90,7 @@ def sizes(receiver: Receiver, signal: Signal) -> list[int]:
     return [len(request.spans()) + len(request.records()) for request in receiver.requests(signal)]
 
 
-def answering(*answers: Answer) -> Receiver:
+def answering(*answers: CannedAnswer) -> Receiver:
     """Return a receiver that gives each of these answers once, and then accepts."""
     remaining = list(answers)
 
@@ -115,7 +115,7 @@ def make() -> Iterator[Make]:
         **limits: Any,
     ) -> SignalExport:
         endpoint = endpoint_of(receiver, protocol, signal)
-        bounds = Limits(retry=RetryConfig(1.0, pause), **limits)
+        bounds = QueueLimits(retry=RetryConfig(1.0, pause), **limits)
         # On a machine that stalls no answer may be late.
         exporters.append(SignalExport(signal, endpoint, PATIENCE, limits=bounds))
         return exporters[-1]
@@ -166,9 +166,11 @@ def test_after_an_outage_everything_arrives_once_and_in_order(
 
 
 @both
-@pytest.mark.parametrize("answer", [UNAVAILABLE, CUT, SICK, Answer("UNAUTHENTICATED", 401, "who are you")])
+@pytest.mark.parametrize(
+    "answer", [UNAVAILABLE, CUT, SICK, CannedAnswer("UNAUTHENTICATED", 401, "who are you")]
+)
 def test_errors_that_do_not_concern_the_data_lose_none(
-    make: Make, protocol: Protocol, answer: Answer
+    make: Make, protocol: Protocol, answer: CannedAnswer
 ) -> None:
     with answering(answer, answer) as receiver:
         exporter = make(receiver, protocol)
@@ -179,7 +181,7 @@ def test_errors_that_do_not_concern_the_data_lose_none(
 
 @both
 def test_the_collector_decides_the_time_of_the_next_attempt(make: Make, protocol: Protocol) -> None:
-    with answering(Answer("RESOURCE_EXHAUSTED", 429, "not now", retry_after=1)) as receiver:
+    with answering(CannedAnswer("RESOURCE_EXHAUSTED", 429, "not now", retry_after=1)) as receiver:
         exporter = make(receiver, protocol)
         exporter.export(spans, ["one"])
         assert eventually(lambda: names(receiver, "traces") == ["one"], PATIENCE)
@@ -419,7 +421,7 @@ def test_a_collector_of_only_metrics_causes_no_warning_about_spans_enabled_by_de
     receiver.answers = {"traces": NO_PLACE}
     url = receiver.grpc_endpoint if protocol == "grpc" else receiver.http_endpoint
     settings = {"POLLER_OTLP_ENDPOINT": url, "POLLER_OTLP_PROTOCOL": protocol, **environ}
-    telemetry = Telemetry(load(settings))
+    telemetry = TelemetryExport(load(settings))
     with telemetry.tracing.tick([]):
         pass
     telemetry.shutdown(PATIENCE)
@@ -522,7 +524,7 @@ def test_no_secret_of_the_signals_headers_reaches_the_log(
 ) -> None:
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_TRACES_HEADERS", "authorization=Bearer%20hunter2secret")
     with Receiver() as receiver:
-        receiver.answer = Answer("UNAUTHENTICATED", 401, "Bearer hunter2secret is not known here")
+        receiver.answer = CannedAnswer("UNAUTHENTICATED", 401, "Bearer hunter2secret is not known here")
         exported = Spans(endpoint_of(receiver, protocol), _resource(), PATIENCE)
         exported.tracer.start_span("one").end()
         exported.shutdown(PATIENCE)

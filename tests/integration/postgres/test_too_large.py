@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from psycopg.conninfo import make_conninfo
 
-from poller.demo.cluster import Cluster, Server
+from poller.demo.cluster import Cluster, PostgresServer
 from poller.model.errors import PollError
 from poller.postgres.circuit_breaker import CircuitBreaker
 from poller.postgres.pipeline import MAX_RESULT_BYTES
@@ -76,7 +76,7 @@ def ask(
 
 
 @pytest.fixture(scope="module")
-def tls_server(certificates: Certificates) -> Iterator[Server]:
+def tls_server(certificates: Certificates) -> Iterator[PostgresServer]:
     if not DEBIAN.is_dir():  # the PostgreSQL of the wheel has no TLS
         lacking("PostgreSQL 15 of Debian (apt-get install postgresql-15)")
     with Cluster(DEBIAN, with_standby=False) as cluster:
@@ -100,7 +100,7 @@ def test_memory_for_a_huge_message_is_never_allocated(cluster: Cluster, way: str
 
 
 @pytest.mark.parametrize("huge", HUGE)
-def test_memory_for_a_huge_message_is_never_allocated_over_tls(tls_server: Server, huge: str) -> None:
+def test_memory_for_a_huge_message_is_never_allocated_over_tls(tls_server: PostgresServer, huge: str) -> None:
     errors, growth = ask(make_conninfo(tls_server.dsn(), sslmode="require"), HUGE[huge])
     assert errors == [None, "too_large", None]
     assert growth < 100 * MIB
@@ -113,7 +113,9 @@ def test_a_value_that_does_not_fit_the_memory_of_libpq_is_too_large(database: Da
 
 
 @pytest.mark.parametrize("sslmode", ["disable", "require"])
-def test_a_value_just_below_the_default_limit_arrives_completely(tls_server: Server, sslmode: str) -> None:
+def test_a_value_just_below_the_default_limit_arrives_completely(
+    tls_server: PostgresServer, sslmode: str
+) -> None:
     dsn = make_conninfo(tls_server.dsn(), sslmode=sslmode)
     size = MAX_RESULT_BYTES - 256 * 1024
     with closing(Replica(lambda: dsn, connect_timeout=5, limits=TransactionLimits(1))) as replica:

@@ -18,7 +18,7 @@ import psycopg
 import pytest
 from rich.console import Console
 
-from poller.demo.screen import Board, EventBoard
+from poller.demo.screen import DemoBoard, EventBoard
 from poller.receiver.ports import LOOPBACK, free_ports
 from poller.receiver.receiver import Receiver
 from poller.terminal.sparkline import sparkline
@@ -177,14 +177,14 @@ def test_clients_without_a_server_print_a_single_line(start_process: Callable[..
     assert re.fullmatch(r"clients: stopped: \S.*\n", clients.stderr), clients
 
 
-def drawn(board: Board, *, events: EventBoard | None = None, width: int = 100, height: int = 50) -> str:
+def drawn(board: DemoBoard, *, events: EventBoard | None = None, width: int = 100, height: int = 50) -> str:
     console = Console(width=width, record=True, file=io.StringIO())
     console.print(board.draw("headline", ["the daemon's line"] * 5, width, height, events))
     return console.export_text()
 
 
 def test_the_board_shows_value_change_and_history_of_each_series_and_each_query() -> None:
-    board = Board()
+    board = DemoBoard()
     for value in (1000, 1000, 1500):
         board.receive("users_total", "{user}", {}, value)
         board.receive("poller.query.series", "{series}", {"poller.query.name": "users"}, 1)
@@ -198,7 +198,7 @@ def test_the_board_shows_value_change_and_history_of_each_series_and_each_query(
 
 
 def test_the_board_shows_how_to_query_the_database_and_fits_the_screen() -> None:
-    board = Board()
+    board = DemoBoard()
     board.hint = "export POLLER_DATABASE_URL=postgresql://poller@127.0.0.1:15099/obscura"
     text = drawn(board, events=event_board(), width=80, height=13)
     assert board.hint in text
@@ -240,7 +240,7 @@ def event_board() -> EventBoard:
 
 
 def test_the_board_shows_each_event_with_its_rate_and_breakdown() -> None:
-    text = drawn(Board(), events=event_board(), width=120)
+    text = drawn(DemoBoard(), events=event_board(), width=120)
     for line in (
         r"messages_sent_total +31 +10\.0 +▁ +failure 1, success 30",
         r"http_requests_total +31 +10\.0 +▁ +2xx 31",
@@ -254,7 +254,7 @@ def test_the_board_shows_each_event_with_its_rate_and_breakdown() -> None:
 
 
 def test_metrics_without_events_are_omitted_first_on_a_small_screen() -> None:
-    text = drawn(Board(), events=event_board(), width=80, height=13)
+    text = drawn(DemoBoard(), events=event_board(), width=80, height=13)
     assert len(text.splitlines()) == 13
     assert "keys_takeovers_total" not in text
     for metric in ("http_requests_total", "websocket_active_connections", "health_status"):
@@ -262,7 +262,7 @@ def test_metrics_without_events_are_omitted_first_on_a_small_screen() -> None:
 
 
 def test_the_board_of_another_collector_shows_no_received_values() -> None:
-    text = drawn(Board("http://collector:4317"))
+    text = drawn(DemoBoard("http://collector:4317"))
     assert "exported to http://collector:4317" in text
     assert "data points" not in text
 

@@ -389,7 +389,7 @@ def test_the_sqlstate_is_recorded_as_well_as_the_type(server: MessagingServer, s
 
 def test_the_sqlstate_is_read_through_wrapping_exceptions() -> None:
     span = TracerProvider(shutdown_on_exit=False).get_tracer("x").start_span("x")
-    where = errors.Place(span.get_span_context(), "a-request")
+    where = errors.ErrorOrigin(span.get_span_context(), "a-request")
     error = ValueError("x")
     assert errors.first_place(error) is None
     assert errors.mark(error, where.span, "a-request")
