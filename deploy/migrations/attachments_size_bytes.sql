@@ -38,7 +38,7 @@ BEGIN
 END
 $$;
 
-COMMENT ON COLUMN attachments.size_bytes IS 'Bytes of the stored object; NULL where the size is not known.';
+COMMENT ON COLUMN attachments.size_bytes IS 'Bytes of the stored object; NULL if the size is unknown.';
 
 COMMIT;
 

@@ -28,15 +28,15 @@ COMMANDS = {
     "doctor": "Check database, role, queries and collector; suggest fixes.",
     "catalog": "Print the catalogue of all metrics, of queries and events.",
     "conform": "Compare a server's OTLP output with the catalogue.",
-    "receive": "Receive OTLP and print it, to try without a collector.",
+    "receive": "Receive OTLP and print it, in place of a collector.",
     "health": "Report whether the poller on this host is alive or ready.",
     "dashboard": "Write a Grafana dashboard from the query files.",
     "alerts": "Write Prometheus alerting rules from the query files.",
     "watch": "Show a running poller live in the terminal.",
-    "demo": "Run a complete setup: a server, a standby, a collector.",
+    "demo": "Run a complete setup: server, standby, daemon, receiver.",
     "settings": "Print every effective setting, its source and its meaning.",
 }
-"""Commands as the root's help lists them. A table, so that the help imports no command."""
+"""Commands in the order of the root's help, as a table, so that the help imports no command."""
 
 _MODULES = {"health": "health_help", "import": "import_", "try": "try_"}
 """Commands whose module has another name: `health` runs without typer, `import` and `try` are keywords."""

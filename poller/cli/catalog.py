@@ -22,7 +22,7 @@ Format = Literal["markdown", "json", "weaver"]
 def catalog(
     settings: Settings,
     generation: Annotated[
-        GenerationName, typer.Option(help="Source of the event names: the design document or server v0.9.4.")
+        GenerationName, typer.Option(help="Names of the design document or v0.9.4.")
     ] = "document",
     format: Annotated[  # noqa: A002 - the option is called --format everywhere
         Format, typer.Option(help="Output: a table, JSON, or a registry for OpenTelemetry Weaver.")

@@ -46,10 +46,10 @@ def conform(
     grpc_port: GrpcPort = 4317,
     http_port: HttpPort = 4318,
     generation: Annotated[
-        GenerationName, typer.Option(help="Source of the event names: the design document or server v0.9.4.")
+        GenerationName, typer.Option(help="Names of the design document or v0.9.4.")
     ] = "document",
     require: Annotated[
-        Require, typer.Option(help="Required metrics: those that server releases export, all, or none.")
+        Require, typer.Option(help="Required metrics: those of releases, all or none.")
     ] = "implemented",
     service: Annotated[
         str | None, typer.Option(metavar="NAME", help="Compare only data with this service.name.")

@@ -30,7 +30,7 @@ def examine_database(
 ) -> list[Diagnostic]:
     """Run the checks; an unreachable database or a lost connection is a finding as well.
 
-    `replica` appends to `server_infos` which server it has reached.
+    `replica` appends each server that it has reached to `server_infos`.
     """
     place = place_of(settings)
     try:

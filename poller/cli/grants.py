@@ -32,7 +32,7 @@ def grants(
 ) -> None:
     """Print the least privileges that the queries need, as SQL for psql, without a database.
 
-    deploy/role.sql creates the role. Run the output after it on the primary, as the owner of the tables
+    deploy/role.sql creates the role. Then run the output on the primary, as the owner of the tables
     (memberships as a superuser). Columns are granted one by one. If a statement does not show which table a
     column belongs to, the script looks it up on the server. Exit code 2: the query files are invalid.
     """

@@ -36,7 +36,7 @@ def receive(
 ) -> None:
     """Receive OTLP and print every data point, span and log record, one line for each.
 
-    It replaces a collector for a try: it accepts everything, stores nothing and has no authentication. Exit
+    It replaces a collector in tests: it accepts everything, stores nothing and has no authentication. Exit
     code 0: it printed something; 1: it did not; 2: a port is in use.
     """
     from poller.receiver.receiver import Receiver

@@ -37,7 +37,7 @@ def try_(
 
     The safeguards of a poll apply: a read-only transaction, timeouts, the limits on role and lag. The query
     file goes to stdout; rows, metrics, cost and time go to stderr. Exit code 0: it ran; 1: it did not run, or
-    feeds no metric; 2: the statement does not only read, a name is in use, or the configuration is invalid.
+    feeds no metric; 2: the statement is not read-only, a name is in use, or the configuration is invalid.
     """
     # Imported here because shell completion waits for the imports of the module.
     from poller.cli.database import admission_of, visiting

@@ -36,9 +36,9 @@ def watch(
 ) -> None:
     """Show every query of the poller on this host: state, values, changes, age, next run, last error.
 
-    Reads the heartbeat of `poller run`, so it needs no database, but the same host, user and POLLER_STATE_DIR
-    or POLLER_HEALTH_FILE. With --poll, it polls in its own process with the settings of `run`. Press `q` or
-    Ctrl-C to quit. If standard output is not a terminal, it prints the state once. Exit code 0: the poller is
+    Reads the heartbeat of `poller run`, so it needs no database, but the same host and the same
+    POLLER_STATE_DIR or POLLER_HEALTH_FILE (or the same user). With --poll, it polls by itself. Press `q` or
+    Ctrl-C to quit. Without a terminal, it prints the state once (not with --poll). Exit code 0: the poller is
     alive; 1: it is not; 2: the configuration is invalid.
     """
     from poller.terminal.console import open_console

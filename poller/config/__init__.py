@@ -1,4 +1,4 @@
-"""Environment variables and YAML files to Settings and Catalog.
+"""Loading of environment variables and YAML files into Settings and Catalog.
 
 endpoint        Resolver of the OTLP endpoint per signal: URL, protocol, and TLS or plain text.
 environment     Settings source for environment variables and `*_FILE` secrets, which records each variable's
@@ -7,7 +7,7 @@ load_settings   Loader of the settings from options, environment variables and d
                 a variable.
 loader_process  Child process that reads the command line, the settings and the query files for the daemon.
 orphans         Reaper of orphaned processes, for a poller that is process 1 of a container.
-queries         Query files to a Catalog.
+queries         Loading of query files into a Catalog.
 setting         Declaration of a setting: its type, default, variables, limits and texts.
 settings        Settings of the poller: their table, and the effective values with their sources.
 """

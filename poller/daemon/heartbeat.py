@@ -109,8 +109,8 @@ class Heartbeat:
         if other not in self._warned:
             self._warned.add(other)
             logger.warning(
-                "another poller, %s, writes its heartbeat to %s as well, so `poller health` reports now one, "
-                "now the other; %s",
+                "another poller, %s, writes its heartbeat to %s as well, so `poller health` reports either "
+                "poller; %s",
                 other,
                 path,
                 REMEDY,
@@ -123,8 +123,8 @@ class Heartbeat:
     def _say(self, trouble: str, written: Path | None) -> None:
         if trouble and trouble != self._trouble_logged:
             logger.warning(
-                "`poller health` will not work, as no heartbeat can be written (%s); "
-                "set POLLER_HEALTH_FILE to a place that can be",
+                "no heartbeat can be written, so `poller health` does not work (%s); "
+                "set POLLER_HEALTH_FILE to a writable path",
                 trouble,
             )
         elif written is not None and written != self._written:

@@ -121,8 +121,7 @@ class Reload:
             "poller.config.reload.success",
             [self._observe_success],
             unit="{reload}",
-            description="1 while the query files on disk are those that run, 0 after a reload that was "
-            "refused.",
+            description="1 while the query files on disk are those that run, 0 after a rejected reload.",
         )
         meter.create_observable_gauge(
             "poller.config.reload.last_success",

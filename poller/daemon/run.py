@@ -197,7 +197,7 @@ class Daemon:
 
     def _status(self) -> str:
         """Return the status text for the service manager."""
-        refused = ", changed files refused" if self._reloading.problems else ""
+        refused = ", changed files rejected" if self._reloading.problems else ""
         return f"polling {counted(len(self._reloading.catalog.queries), 'query')}{refused}"
 
     def _log_start(self) -> None:

@@ -144,7 +144,7 @@ class PollScheduler:
         self._timer.wake()
         self._overdue_since = self._overdue_since or now
         late = now - self._overdue_since
-        return f"no tick is begun for {format_duration(round(late))}" if late > _HUNG_SECONDS else None
+        return f"no tick was started for {format_duration(round(late))}" if late > _HUNG_SECONDS else None
 
     def _replace_ticks(self, ticks: Sequence[Tick], fresh: Collection[str]) -> None:
         before, self._ticks = self._ticks, {tick.name: tick for tick in ticks}
@@ -201,7 +201,7 @@ class PollScheduler:
                     self._plan_retry(tick, results)
                     self._rest(self._timer.until_next())
             except Exception:  # a defect in this tick must not stop the others
-                logger.exception("tick %s ended in a defect of the poller", tick.name)
+                logger.exception("tick %s failed because of a defect of the poller", tick.name)
             self._ended[tick.name] = time.time()
             self._awaited.discard(tick.name)
             if self._skips.get(tick.name, 0) == skips:

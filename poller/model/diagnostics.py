@@ -22,7 +22,7 @@ class Place:
     path: tuple[Key, ...] | None = ()
     """The path of the key; empty for the whole file, None for a character of a text without keys."""
     column: int | None = None
-    """As text, only a place without keys has its column."""
+    """Only the text form of a place without keys contains the column."""
 
     def __str__(self) -> str:
         numbers = (self.line, self.column if self.path is None else None)
@@ -37,7 +37,7 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Diagnostic:
-    """Result of one check: a problem with its fix, or that there is none."""
+    """Result of one check: a problem with its fix, or the absence of a problem."""
 
     severity: Severity
     rule: str

@@ -16,7 +16,7 @@ from poller.model.secrets import CONFIDENTIAL, MASK, PAIR, URL, userinfo
 SHORTEST = 4
 """Minimum characters of a secret. A shorter text occurs in too many words, and is too short for a secret."""
 _SHORTEST_IN_WORDS = 8
-"""Characters from which a secret is also masked inside words."""
+"""Minimum characters of a secret that is also masked inside words."""
 _MOST = 1000
 """Maximum number of stored texts, the newest: a token that rotates every few minutes must not fill memory."""
 LONGEST_BEGINNING = 16_384
@@ -62,7 +62,7 @@ class _Memory:
             ordered = sorted(self._texts, key=len, reverse=True)
             self._longest = max(self._longest, len(ordered[0]))
             self._pattern = re.compile("|".join(map(_worded, ordered)), re.IGNORECASE)
-            # Last, and a new object: a concurrent call may still store results of the old pattern in the old.
+            # Last, as a new object: a concurrent call may store results of the old pattern in the old one.
             self._masked = {}
 
     def mask(self, text: str) -> str:
@@ -182,7 +182,7 @@ def learn_environment(environ: Mapping[str, str]) -> None:
 
 
 def _without_password(match: re.Match[str]) -> str:
-    """Return a text run with a URL, its password masked up to the last @."""
+    """Return a run of text that contains a URL, with the password masked up to the last @."""
     run = match[0]
     if user := _USER.search(run):
         password, at, host = run[user.end() :].rpartition("@")

@@ -33,9 +33,9 @@ def fixed_series(attributes: Mapping[str, object]) -> frozenset[tuple[str, str]]
 
 
 def starting_in_time(metric: MetricT) -> MetricT:
-    """Return the metric with each start time at most the point's own time.
+    """Return the metric without start times that are later than the point's own time.
 
-    It can be later if the clock was set back, or if the series began during the collection, whose time the
+    They are later if the clock was set back, or if the series began during the collection, whose time the
     SDK reads first. A corrected point starts at its own time, which marks a sequence of unknown duration
     (OpenTelemetry specification, metrics data model, "Cumulative streams: handling unknown start time").
     """

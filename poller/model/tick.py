@@ -40,7 +40,7 @@ def tick_name(query: QueryDefinition) -> str:
 def ticks(queries: Iterable[QueryDefinition], instance: str) -> list[Tick]:
     """Group `queries` into ticks, in the order of their first query.
 
-    The offset comes from a hash of instance and tick. So many pollers of one replica spread over the
+    The offset comes from a hash of instance and tick. Therefore many pollers of one replica spread over the
     interval, and each keeps its offset after a restart.
     """
     groups: dict[str, list[QueryDefinition]] = {}

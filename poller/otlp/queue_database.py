@@ -60,7 +60,7 @@ class DamagedRowError(Exception):
     """One request differs from what was written; the others may be intact."""
 
     def __init__(self, number: int) -> None:
-        super().__init__(f"request {number} is not what was written")
+        super().__init__(f"request {number} differs from the request that was stored")
         self.number = number
 
 

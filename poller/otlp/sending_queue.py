@@ -296,7 +296,7 @@ class SendingQueue:
 
     def _begin_again(self, old: QueueStorage) -> None:
         """Create the folder again and move the requests of the open, removed files to it."""
-        logger.warning("the files in %s were removed while the poller runs: they are made again", self.folder)
+        logger.warning("the files in %s were removed while in use; they are created again", self.folder)
         if self._lock is not None:
             self._lock.release()
         self._lock = self._disk = None

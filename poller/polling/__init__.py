@@ -1,4 +1,4 @@
-"""From rows to samples, the last good result per query, and the instruments that show it.
+"""Samples from rows, the last good result per query, and the instruments that export it.
 
 attributes      Closed attributes of a metric: undeclared values are rejected, and missing ones are filled
                 with 0.

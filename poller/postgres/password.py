@@ -33,7 +33,7 @@ def password_from(command: str, timeout: float = 10.0) -> Callable[[], str]:
         except (OSError, ValueError) as error:
             # Name only the program: an argument may be a secret.
             named = f"{_words(command)[0]}: {error.strerror}" if isinstance(error, OSError) else ""
-            problem = f"cannot be run: {named or 'it is no command line'}"
+            problem = f"cannot be run: {named or 'it is not a command line'}"
         else:
             password = done.stdout.rstrip(b"\r\n")
             try:
@@ -41,7 +41,7 @@ def password_from(command: str, timeout: float = 10.0) -> Callable[[], str]:
                     return password.decode()
                 problem = f"ended with exit code {done.returncode}" if done.returncode else "wrote nothing"
             except UnicodeDecodeError:
-                problem = "wrote no text in UTF-8"
+                problem = "wrote text that is not UTF-8"
         # Raised outside `except`, because subprocess errors contain the command line and its output.
         raise PollError(
             "unavailable",

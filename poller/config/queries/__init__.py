@@ -1,4 +1,4 @@
-"""Query files to a Catalog.
+"""Loading of query files into a Catalog.
 
 conflicts       Validation across queries and files: duplicate names, conflicting metric definitions.
 diff            Difference between two catalogues, and the queries whose state remains valid after a reload.

@@ -1,6 +1,6 @@
 """Tracer, meter and logger providers of this process, with their export pipelines, fork-safe.
 
-It knows the SDK, so that nothing imports it before telemetry is configured.
+It imports the SDK, so no module imports it before telemetry is configured.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Metric reader that exports at an interval and on request.
 
-It knows the SDK, so that nothing imports it before telemetry is configured.
+It imports the SDK, so no module imports it before telemetry is configured.
 """
 
 from __future__ import annotations

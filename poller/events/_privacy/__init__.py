@@ -6,6 +6,6 @@ identity    Detection of names and texts that identify a client or hold a secret
 names       Names of attributes, fields and parameters that identify a client or hold a secret.
 patterns    Patterns of addresses, user agents, query strings and secrets, and their removal from texts.
 processors  Tracer and logger providers that scrub every span and log record before any processor.
-texts       Texts before their patterns are searched: cut, well-formed and without nested encodings.
+texts       Preparation of texts for the pattern search: cut, well-formed and without nested encodings.
 views       Metric view and filter that remove attributes identifying a client.
 """

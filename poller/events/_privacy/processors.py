@@ -1,6 +1,6 @@
 """Tracer and logger providers that scrub every span and log record before any processor.
 
-It knows the SDK, so that nothing imports it before telemetry is configured.
+It imports the SDK, so no module imports it before telemetry is configured.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Texts before their patterns are searched: cut, well-formed and without nested encodings."""
+"""Preparation of texts for the pattern search: cut, well-formed and without nested encodings."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Metric view and filter that remove attributes identifying a client.
 
-It knows the SDK, so that nothing imports it before telemetry is configured.
+It imports the SDK, so no module imports it before telemetry is configured.
 """
 
 from __future__ import annotations

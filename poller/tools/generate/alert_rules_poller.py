@@ -60,7 +60,7 @@ def poller_rules(limits: AlertLimits, runbook: str) -> Iterator[Rule]:
         "count by (job) (group by (job, instance) (poller_query_series offset 1h))\n"
         "  > count by (job) (group by (job, instance) (poller_query_series))",
         "Fewer pollers of {{ $labels.job }} export than an hour ago",
-        "An hour ago there were {{ $value }}. The alert ends an hour after the last poller stopped.",
+        "An hour ago there were {{ $value }}. The alert ends an hour after the poller stopped.",
     )
     yield rule(
         "PollerQueryStale",
@@ -91,7 +91,7 @@ def poller_rules(limits: AlertLimits, runbook: str) -> Iterator[Rule]:
         f"  and {_SAME_QUERY}\n"
         "  time() - poller_query_last_success_seconds < 86400",
         f"The query {_QUERY} has not been sent for an hour: {{{{ $labels.poller_reason }}}}",
-        "It is delayed, or the server no longer meets a requirement that it met a day ago.",
+        "It is postponed, the server is refused, or a requirement is no longer met.",
     )
     yield rule(
         "PollerReplicaLag",
@@ -120,7 +120,7 @@ def poller_rules(limits: AlertLimits, runbook: str) -> Iterator[Rule]:
         "or\n"
         f"max by (job, instance) (poller_export_spool_age_seconds{_METRICS}) > {5 * MINUTE:g}",
         "Exports of the poller {{ $labels.instance }} fail",
-        "The collector does not accept all requests. Requests that it did not accept wait in the spool.",
+        "The collector does not accept all requests. Requests that it did not accept wait in the queue.",
     )
     yield rule(
         "PollerSpoolFilling",

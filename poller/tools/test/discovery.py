@@ -105,7 +105,7 @@ def _files(source: Path) -> tuple[list[Path], list[Path]]:
         cases = sorted(path for path in source.iterdir() if holds_cases(path) and not path.is_dir())
         queries = files_of(source)
         if not cases and not queries:
-            raise ValueError("holds no query file; put a *.yaml file into it, or write another folder")
+            raise ValueError("contains no query file; add a *.yaml file, or write another folder")
     elif holds_cases(source):
         cases, queries = [source], []
     else:

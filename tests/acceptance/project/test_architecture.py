@@ -119,7 +119,7 @@ COMPOSITION_ROOTS = ("cli/", "config/", "daemon/build.py", "daemon/run.py")
 def test_no_class_name_is_defined_twice() -> None:
     """A class can then be found by its name alone, and an import needs no alias."""
     places: dict[str, list[str]] = {}
-    for path in sorted(PACKAGE.rglob("*.py")):
+    for path in sorted(POLLER.rglob("*.py")):
         for statement in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(statement, ast.ClassDef):
                 places.setdefault(statement.name, []).append(f"{path.relative_to(ROOT)}:{statement.lineno}")

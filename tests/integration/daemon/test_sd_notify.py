@@ -149,7 +149,7 @@ def test_the_daemon_notifies_systemd_from_start_to_shutdown(
     queries.write_text("queries: nonsense")
     daemon.send(signal.SIGHUP)
     manager.expect("RELOADING", "1")
-    assert manager.receive_other() == {"READY": "1", "STATUS": "polling 1 query, changed files refused"}
+    assert manager.receive_other() == {"READY": "1", "STATUS": "polling 1 query, changed files rejected"}
     manager.expect("WATCHDOG", "1")
     daemon.send(signal.SIGTERM)
     manager.expect("STOPPING", "1")

@@ -305,8 +305,8 @@ def test_a_missing_or_empty_file_is_reported_and_read_again(
         ("nowhere-to-be-found --token", "cannot be run: nowhere-to-be-found: No such file or directory$"),
         ("sh -c 'echo unsaid >&2; echo secret; exit 3'", "ended with exit code 3"),
         ("true", "wrote nothing"),
-        ("sh -c 'unclosed", "cannot be run: it is no command line"),
-        ("", "cannot be run: it is no command line"),
+        ("sh -c 'unclosed", "cannot be run: it is not a command line"),
+        ("", "cannot be run: it is not a command line"),
         (
             f"{shlex.quote(sys.executable)} -c 'import sys; sys.stdout.buffer.write(bytes([255]))'",
             "no text in UTF-8",

@@ -282,7 +282,7 @@ def test_a_defect_in_a_tick_is_logged_and_the_others_continue(
     assert eventually(lambda: sum(run.queries == ("bad",) for run in bed.runs) >= 2)
     assert eventually(lambda: sum(run.queries == ("well",) for run in bed.runs) >= 2)
     logged = [record for record in caplog.records if record.name == "poller.daemon.scheduler"]
-    assert "ended in a defect of the poller" in logged[0].getMessage()
+    assert "failed because of a defect of the poller" in logged[0].getMessage()
     assert logged[0].exc_info is not None
     assert bed.reports == 2
 

@@ -272,7 +272,7 @@ def test_a_scheduler_that_starts_no_job_is_reported_and_woken(bed: Bed) -> None:
     now = time.monotonic()
     assert daemon.stuck(now) is None
     assert daemon.stuck(now + 59) is None
-    assert daemon.stuck(now + 61) == "no tick is begun for 1m1s"
+    assert daemon.stuck(now + 61) == "no tick was started for 1m1s"
     daemon._timer._scheduler.resume()  # noqa: SLF001
     assert eventually(lambda: daemon.stuck(now + 62) is None)
 

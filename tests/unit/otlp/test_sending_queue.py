@@ -720,10 +720,7 @@ def test_files_removed_from_a_running_poller_are_created_again_and_nothing_is_lo
     queue.append([request("3")])
     assert queue.in_memory == 0
     (record,) = caplog.records
-    assert (
-        record.getMessage()
-        == f"the files in {folder} were removed while the poller runs: they are made again"
-    )
+    assert record.getMessage() == f"the files in {folder} were removed while in use; they are created again"
     with pytest.raises(StateInUseError):
         open_spool(folder)
     queue.remove(stored.id)
