@@ -54,6 +54,15 @@ def only(kind: str) -> tuple[str, str]:
     return block.argument, block.text
 
 
+def table_below(line: str, page: Path) -> list[list[str]]:
+    """Return the cells of the rows of the first table below a line of a page."""
+    _, _, section = read(page).partition(f"\n{line}\n")
+    table = re.search(r"(?:^\|.*\n)+", section, re.MULTILINE)
+    if table is None:
+        raise LookupError(f"no table below {line!r} in {page}")
+    return [[cell.strip() for cell in row.strip("|").split(" | ")] for row in table[0].splitlines()[2:]]
+
+
 def script(commands: str) -> str:
     """Return shell commands in which `poller` is the package under test, whatever is installed."""
     return f'poller() {{ {sys.executable} -m poller "$@"; }}\n{commands}'.replace(

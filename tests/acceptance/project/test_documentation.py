@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
@@ -17,13 +18,15 @@ import httpx
 import pytest
 from psycopg.conninfo import conninfo_to_dict
 
+from poller.cli.app import COMMANDS
+from poller.config.queries.schema.json_schema import as_text
 from poller.config.settings import SETTINGS
 from poller.daemon.health import judge
 from poller.receiver.ports import free_ports
 from poller.receiver.receiver import Receiver
 from poller.tools.test.case import Case, Expectation
 from tests.bed import documentation
-from tests.bed.documentation import all_blocks, blocks, only, read, script
+from tests.bed.documentation import all_blocks, blocks, only, read, script, table_below
 from tests.bed.messaging import MessagingServer
 from tests.bed.process import ROOT, Process
 from tests.bed.role import Role
@@ -389,3 +392,19 @@ def _measured(text: str) -> str:
 def _comparable(text: str) -> list[str]:
     lines = [re.sub(r"\d+ ms", "N ms", line) for line in text.strip().splitlines()]
     return [" ".join(line.split()) for line in lines]
+
+
+@pytest.mark.parametrize(
+    ("heading", "kind"),
+    [("## Keys of a query", "QueryDefinition"), ("## Keys of a metric", "MetricDefinition")],
+)
+def test_the_reference_lists_every_key_of_the_query_file(heading: str, kind: str) -> None:
+    documented = [cells[0].strip("`") for cells in table_below(heading, DOCS / "reference" / "query-file.md")]
+
+    assert sorted(documented) == sorted(json.loads(as_text())["$defs"][kind]["properties"])
+
+
+def test_the_reference_of_exit_codes_names_commands_that_exist() -> None:
+    rows = table_below("What makes the result negative:", DOCS / "reference" / "exit-codes.md")
+
+    assert {name for cells in rows for name in re.findall(r"`(\w+)`", cells[0])} <= set(COMMANDS)

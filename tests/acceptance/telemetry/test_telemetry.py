@@ -18,9 +18,10 @@ from psycopg.conninfo import make_conninfo
 from poller.receiver.answers import CannedAnswer
 from poller.receiver.decode import Span
 from poller.receiver.receiver import HANG, Receiver
+from tests.bed.documentation import table_below
 from tests.bed.messaging import MessagingServer
 from tests.bed.postgres import Database
-from tests.bed.process import Process, eventually
+from tests.bed.process import ROOT, Process, eventually
 from tests.bed.queries import write_queries
 from tests.bed.watch import NAME
 
@@ -67,6 +68,31 @@ def exemplars(receiver: Receiver) -> set[tuple[str, str]]:
         for point in metric.histogram.data_points
         for exemplar in point.exemplars
     }
+
+
+@pytest.mark.postgres
+def test_the_reference_lists_the_metrics_of_a_daemon_with_kind_and_unit(
+    database: Database, receiver: Receiver, poller_process: Start, tmp_path: Path
+) -> None:
+    page = ROOT / "docs" / "reference" / "metrics.md"
+    documented = {
+        name.strip("`"): kind.replace("`", "")
+        for part in ("poller", "exports", "server")
+        for name, kind, _ in table_below(f"## Metrics of the {part}", page)
+    }
+    queries = write_queries(
+        tmp_path, ("failed", "SELECT 1/0 AS n"), ("rejected", "SELECT n FROM (VALUES (1), (2)) AS rows (n)")
+    )
+    poller_process("run", env=environment(database.standby_dsn, receiver, POLLER_QUERIES=queries))
+
+    assert receiver.wait_until(lambda: receiver.points("poller.query.quarantined"), PATIENCE)
+    received = {
+        point.metric: f"{'counter' if point.monotonic else point.kind}, {point.unit}"
+        for point in receiver.points()
+        if point.metric.startswith("poller.")
+    }
+    assert received.items() <= documented.items()
+    assert len(received) > len(documented) / 2
 
 
 # --- spans --------------------------------------------------------------------------------------------

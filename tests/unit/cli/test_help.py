@@ -192,8 +192,8 @@ MOST_LINES = 40
 
 
 def printed(*arguments: str) -> str:
-    """Return the output of a command line on a terminal of 80 columns."""
-    return CliRunner(env={"COLUMNS": "80"}).invoke(app, arguments).output
+    """Return the output of a command line on a terminal of 80 columns, of which click uses 78."""
+    return CliRunner(env={"COLUMNS": "78"}).invoke(app, arguments).output
 
 
 @pytest.mark.parametrize("name", sorted(COMMANDS))
