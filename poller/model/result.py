@@ -144,6 +144,13 @@ class PollResult(NamedTuple):
         return self.error.kind if self.error else None
 
 
+class GoodResult(NamedTuple):
+    """A good result, and the time of its arrival on the store's clock."""
+
+    result: PollResult
+    at: float
+
+
 Word = Literal["ok", "estimated", "failed", "skipped", "stale"]
 
 

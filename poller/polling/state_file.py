@@ -14,8 +14,7 @@ from typing import Any, get_args
 
 from poller.model.files import parse_json, read_regular, replace_file
 from poller.model.query import QueryDefinition
-from poller.model.result import EstimateReason, PollResult, Sample, UnbrokenSequence
-from poller.polling.store import GoodResult
+from poller.model.result import EstimateReason, GoodResult, PollResult, Sample, UnbrokenSequence
 
 logger = logging.getLogger(__name__)
 

@@ -5,16 +5,12 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from poller.model.redaction import redact_beginning
-from poller.model.result import PollResult
+from poller.model.result import Freshness, GoodResult, PollResult
 from poller.model.text import kind_of
 from poller.polling.report import attributes_text
-
-if TYPE_CHECKING:
-    from poller.model.result import Freshness
-    from poller.polling.store import GoodResult
 
 MOST_READINGS = 20
 """Maximum number of listed series of one query."""

@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, NamedTuple
 
 from poller.model.query import QueryDefinition
-from poller.model.result import STALE, Freshness, PollResult, State, own_failure, state_after, state_of
+from poller.model.result import (
+    STALE,
+    Freshness,
+    GoodResult,
+    PollResult,
+    State,
+    own_failure,
+    state_after,
+    state_of,
+)
 from poller.polling.counter_resets import continued
 from poller.polling.duplicates import Claims, Contested, without
-
-if TYPE_CHECKING:
-    from poller.polling.state_file import StateFile
-
-
-class GoodResult(NamedTuple):
-    """A good result, and the time of its arrival on the store's clock."""
-
-    result: PollResult
-    at: float
+from poller.polling.state_file import StateFile
 
 
 class ResultStore:

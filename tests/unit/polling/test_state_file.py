@@ -19,9 +19,9 @@ from psycopg.conninfo import conninfo_to_dict
 from poller.config.load_settings import load
 from poller.daemon.build import open_store
 from poller.model.errors import ConfigError, PollError
-from poller.model.result import PollResult, Sample
+from poller.model.result import GoodResult, PollResult, Sample
 from poller.polling.state_file import StateFile
-from poller.polling.store import GoodResult, ResultStore
+from poller.polling.store import ResultStore
 from poller.receiver.receiver import Receiver
 from tests.bed.definitions import a_metric, a_query, a_result
 from tests.bed.messaging import MessagingServer
