@@ -1,4 +1,4 @@
-"""Values that every package shares: queries, rows, results, diagnostics, redaction. Standard library only.
+"""Values that every package shares, written with the standard library only.
 
 casts        Non-numeric types of PostgreSQL, with an expression that converts each to a number.
 catalog      Catalogue of all queries of all files.
