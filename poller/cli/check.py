@@ -103,15 +103,18 @@ def _judged(
     """Check the queries on the server; return general diagnostics, and the result of each query."""
     from poller.cli.database import visiting
     from poller.config.queries.query_file import Origin
-    from poller.postgres.inspect import inspecting
+    from poller.postgres.inspect import inspect
     from poller.tools.check.rules import CostLimits, check_queries
 
     origins = {str(data["name"]): Origin(file, at) for file in files for at, data in file.queries()}
     limits = CostLimits(math.inf if max_cost is None else max_cost, large_table)
     with visiting(settings) as visit:
         try:
-            with inspecting(visit.replica.opener, catalog.queries) as inspection:
-                return [], check_queries(catalog.queries, origins, inspection, limits)
+            return [], inspect(
+                visit.replica.opener,
+                lambda inspection: check_queries(catalog.queries, origins, inspection, limits),
+                catalog.queries,
+            )
         except PollError as error:
             where = settings.source("database_url").name
             return [Diagnostic("error", "database", visit.refused(error), subject=where)], []

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, TypeVar
 
 from poller.cli.database import DatabaseVisit
 from poller.model.diagnostics import invalid
 from poller.model.errors import ConfigError
 from poller.model.text import near
-from poller.postgres.inspect import Inspection, inspecting
+from poller.postgres.inspect import Inspection, inspect
 from poller.terminal.console import say
 from poller.tools.draft.aggregates import Offer, UnknownAggregateError
 from poller.tools.draft.offers import offer, offers
@@ -28,6 +27,8 @@ from poller.tools.draft.tables import (
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+T = TypeVar("T")
 
 _MAX_CHOICES = 30
 """Maximum tables in the list to choose from; others can be chosen by name."""
@@ -50,15 +51,12 @@ class Starter:
         if table is None and not self._asks:
             problem = "is missing, and there is no terminal to ask; write --table NAME --aggregate count"
             raise ConfigError([invalid("--table", problem)])
-        with self._inspecting() as inspection:
-            tables = read_tables(inspection.value(tables_query()))
+        tables = read_tables(self._inspect(lambda inspection: inspection.value(tables_query())))
         chosen = self._find(table, tables) if table is not None else self._ask_table(tables)
-        with self._inspecting() as inspection:
-            columns = read_columns(inspection.value(columns_query(chosen)))
+        columns = read_columns(self._inspect(lambda inspection: inspection.value(columns_query(chosen))))
         if aggregates:
             return self._offers(aggregates, chosen, columns)
-        with self._inspecting() as inspection:
-            priced = _priced(inspection, offers(chosen, columns, self._top))
+        priced = self._inspect(lambda inspection: _priced(inspection, offers(chosen, columns, self._top)))
         if not self._asks:
             keys = ", ".join(offer.key for offer, _ in priced)
             raise ConfigError(
@@ -66,14 +64,13 @@ class Starter:
             )
         return self._ask_offers(chosen, priced)
 
-    @contextmanager
-    def _inspecting(self) -> Iterator[Inspection]:
+    def _inspect(self, act: Callable[[Inspection], T]) -> T:
         """One short transaction: a question at the terminal takes longer than a connection may be idle."""
         replica = self._visit.replica
-        with inspecting(replica.opener) as inspection:
-            yield inspection
+        result = inspect(replica.opener, act)
         if self._asks:
             replica.connection.close()
+        return result
 
     def _ask_table(self, tables: Sequence[Table]) -> Table:
         from rich.prompt import Prompt
@@ -112,8 +109,7 @@ class Starter:
         elif not name:
             problem = "is empty; write the name of a table"
         else:
-            with self._inspecting() as inspection:
-                other = no_table(inspection.value(kinds_query(name)), name)
+            other = no_table(self._inspect(lambda inspection: inspection.value(kinds_query(name))), name)
             problem = f"{name!r} {other or _no_such(name, tables)}"
         raise ConfigError([invalid("--table", problem)])
 

@@ -15,7 +15,7 @@ from poller.model.errors import PollError
 from poller.model.query import MetricDefinition, QueryDefinition
 from poller.model.result import Answer
 from poller.polling.poll import to_result
-from poller.postgres.inspect import CatalogFacts, Inspected, inspecting
+from poller.postgres.inspect import CatalogFacts, Inspected, Inspection, inspect
 from poller.terminal.console import say
 from poller.tools.draft.from_statement import Draft, closed, draft
 from poller.tools.draft.preview import print_trial, to_json
@@ -113,14 +113,17 @@ class Tryout:
         """Inspect the statement if polls may use the server; exits with 1 if not."""
         opener, most = self._visit.replica.opener, self._settings.max_series
         probe = QueryDefinition(name="try", sql=self._sql, metrics=(_PROBE,), max_series=most)
-        with inspecting(opener, [probe]) as inspection:
+
+        def act(inspection: Inspection) -> tuple[Inspected, CatalogFacts]:
             refused = opener.admission.decide([probe], inspection.facts, inspection.lag, 0.0).get("try")
             if refused is not None:
                 say(self._console, f"not run: {refused.detail}", "red")
                 raise typer.Exit(1)
             (inspected,) = inspection.statements([self._sql])
-            facts = inspection.known([inspected])
             self._standby = inspection.facts.standby
+            return inspected, inspection.known([inspected])
+
+        inspected, facts = inspect(opener, act, [probe])
         if inspected.error is not None:
             raise inspected.error
         # The server reports it at every connect; a connection pooler may not pass it on.

@@ -14,13 +14,11 @@ from poller.daemon.timer import Timer
 from poller.model.duration import format_duration
 from poller.model.query import QueryDefinition
 from poller.model.result import PollResult
-from poller.model.retry import RetryConfig
+from poller.model.retry import RETRY, RetryConfig
 from poller.model.tick import Tick
 
 logger = logging.getLogger(__name__)
 
-RETRY = RetryConfig(first_pause=1.0, longest_pause=60.0)
-"""Pauses between two runs of a tick that found no server."""
 _OVERDUE_SECONDS = 2.0
 _HUNG_SECONDS = 60.0
 

@@ -16,3 +16,7 @@ class RetryConfig:
         """Return the pause after the given number of retries, beginning with 0."""
         # The exponent is bounded, because the power would become huge in a long outage.
         return min(self.first_pause * 2.0 ** min(retries, 16), self.longest_pause)
+
+
+RETRY = RetryConfig(first_pause=1.0, longest_pause=60.0)
+"""Pauses between two attempts to run a tick without a server, and to send an OTLP request."""

@@ -17,14 +17,14 @@ from opentelemetry.sdk.metrics.export import Metric
 from opentelemetry.sdk.resources import Resource
 
 from poller.model.duration import format_duration
-from poller.model.retry import RetryConfig
+from poller.model.retry import RETRY, RetryConfig
 from poller.model.series import starting_in_time
 from poller.model.text import counted
 from poller.otlp import sender as otlp
 from poller.otlp.metric_reader import OnDemandReader
 from poller.otlp.preferences import read_preferences
 from poller.otlp.request import MAX_SIZE, SCOPE, Request, encode, is_encodable
-from poller.otlp.retry_sender import RETRY, RetrySender
+from poller.otlp.retry_sender import RetrySender
 from poller.otlp.signals import format_of
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from poller.model.retry import RetryConfig
+from poller.model.retry import RETRY, RetryConfig
 from poller.otlp.export_log import ExportLog, ExportStats
 from poller.otlp.queue_database import StoredRequest
 from poller.otlp.request import Request, halves
@@ -18,8 +18,6 @@ from poller.otlp.response import ExportResult
 from poller.otlp.sending_queue import SendingQueue
 from poller.otlp.signals import SignalFormat
 
-RETRY = RetryConfig(first_pause=1.0, longest_pause=60.0)
-"""Pauses between two attempts to send a request."""
 HELD_PAUSES = 5
 """Factor by which the longest pause grows if only an operator can fix the failure."""
 LONGEST_WISH_SECONDS = 3600.0

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from poller.config.endpoint import Endpoint, Signal
-from poller.model.retry import RetryConfig
+from poller.model.retry import RETRY, RetryConfig
 from poller.model.text import counted
 from poller.otlp import sender as otlp
 from poller.otlp.request import MAX_SIZE, split
-from poller.otlp.retry_sender import RETRY, RetrySender
+from poller.otlp.retry_sender import RetrySender
 from poller.otlp.sending_queue import SendingQueue
 from poller.otlp.signals import format_of
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -14,21 +13,9 @@ from typing import NamedTuple, cast
 from poller.model.errors import OverBudgetError, PollError
 from poller.model.query import QueryDefinition
 from poller.model.result import HOLDS, Answer, EstimateReason, Skip
-from poller.model.rows import Rows
 from poller.postgres.pipeline import Pipeline, Reply, Statement
+from poller.postgres.plan import plan_query, read_plan
 from poller.postgres.snapshot import Snapshot, SnapshotOpener
-
-
-def cost_query(sql: str) -> str:
-    """Return the statement that plans `sql` without running it (PostgreSQL manual, EXPLAIN)."""
-    return f"EXPLAIN (FORMAT JSON) {sql}"
-
-
-def read_cost(rows: Rows) -> float:
-    """Return the total cost in the planner's units: 1 is one sequentially read page."""
-    plan = (rows.values[0][0] or b"").decode(errors="replace")  # relation names may be in any encoding
-    return float(json.loads(plan)[0]["Plan"]["Total Cost"])
-
 
 _OUT_OF_TIME = {"25P03", "25P04"}
 """SQLSTATEs with which the server ends a transaction that was idle for too long or lasted too long."""
@@ -143,13 +130,13 @@ class Batch:
             return sent
         statements = opened.statements
         looks = [
-            statements.own_statement(statements.tagged(item.query, cost_query(item.query.sql)))
+            statements.own_statement(statements.tagged(item.query, plan_query(item.query.sql)))
             for item in costed
         ]
         expensive = set()
         for item, reply in zip(costed, opened.pipeline.send(looks), strict=True):
             limit = item.query.estimate.above_cost if item.query.estimate else 0.0
-            if reply.rows is not None and read_cost(reply.rows) > limit:
+            if reply.rows is not None and read_plan(reply.rows).cost > limit:
                 expensive.add(item.query.name)
         return [item._replace(estimated="cost") if item.query.name in expensive else item for item in sent]
 

@@ -10,6 +10,7 @@ from poller.model.duration import format_duration
 from poller.model.errors import PollError
 from poller.model.query import QueryDefinition
 from poller.model.result import PollResult, Skip, own_failure
+from poller.model.retry import RetryConfig
 
 FAILURES_BEFORE_A_BREAK = 3
 LONGEST_BREAK_SECONDS = 3600.0
@@ -109,9 +110,7 @@ class CircuitBreaker:
         if excess < 0:
             return 0.0
         longest = max(LONGEST_BREAK_SECONDS, query.interval)
-        # Limit the exponent: a day of failures would overflow the float.
-        wait: float = query.interval * 2.0 ** min(excess + 1, 20)
-        return min(wait, longest)
+        return RetryConfig(2 * query.interval, longest).pause(excess)
 
 
 def _format_pause(seconds: float) -> str:

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TypeVar
 
 from poller.model.duration import format_duration
 from poller.model.errors import OverBudgetError, PollError
 from poller.model.query import QueryDefinition
-from poller.model.rows import Column, Rows
+from poller.model.rows import Column
 from poller.postgres.inspect_relations import (
     Relation,
     Type,
@@ -22,52 +20,12 @@ from poller.postgres.inspect_relations import (
     read_known,
 )
 from poller.postgres.pipeline import Reply, Statement
+from poller.postgres.plan import Plan, plan_query, read_plan
+from poller.postgres.replica import CONFLICT_RETRY, TRIES_TOGETHER
 from poller.postgres.snapshot import Snapshot, SnapshotOpener
 from poller.postgres.volatile_functions import read_volatile, volatile_query
 
-
-@dataclass(frozen=True, slots=True)
-class Scan:
-    """One sequential scan of a relation."""
-
-    relation: tuple[str, str]
-    """Schema and name."""
-    condition: str = ""
-    """The filter on each row, in the server's text; empty if there is no filter."""
-    rows: float = 0.0
-    """Rows that the planner expects after the filter, from all workers together."""
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """The planner's plan of one statement."""
-
-    cost: float
-    """The total cost, in the planner's units (PostgreSQL manual, "Using EXPLAIN")."""
-    scans: tuple[Scan, ...] = ()
-
-
-def plan_query(sql: str) -> str:
-    """Return the statement that plans `sql` without running it; VERBOSE names each relation's schema."""
-    return f"EXPLAIN (VERBOSE, FORMAT JSON) {sql}"
-
-
-def read_plan(rows: Rows) -> Plan:
-    """Read the result of `plan_query`."""
-    top = json.loads((rows.values[0][0] or b"").decode(errors="replace"))[0]["Plan"]
-    return Plan(float(top["Total Cost"]), tuple(_scans(top, 1)))
-
-
-def _scans(node: dict[str, Any], processes: int) -> Iterator[Scan]:
-    # Row counts below Gather are per process: the workers, and the leader, which also executes the plan.
-    processes = processes * (1 + node.get("Workers Planned", 0))
-    if node["Node Type"] == "Seq Scan":
-        expected = node["Plan Rows"] * (processes if node.get("Parallel Aware") else 1)
-        relation = (node.get("Schema", ""), node["Relation Name"])
-        yield Scan(relation, node.get("Filter", ""), float(expected))
-    for inner in node.get("Plans", []):
-        yield from _scans(inner, processes)
-
+T = TypeVar("T")
 
 _NAME = re.compile(r'(?:"[^"]*"|[\w$])+(?:\.(?:"[^"]*"|[\w$])+)?')
 _SYNTAX = "42601"
@@ -156,30 +114,50 @@ class Inspection:
     def value(self, sql: str) -> bytes:
         """Return the single JSON value of one of the poller's own statements; raises PollError."""
         (reply,) = self._pipeline.send([self._statements.own_statement(sql)])
-        if reply.error is not None:
-            raise reply.error
-        return (reply.rows.values[0][0] if reply.rows else None) or b""
+        return reply.value()
 
     def _looks(self, sql: str) -> tuple[Statement, Statement]:
         look = self._statements.own_statement
         return look(sql)._replace(describe=True), look(plan_query(sql))
 
 
-@contextmanager
-def inspecting(
-    opener: SnapshotOpener, queries: Sequence[QueryDefinition] = (), *, privileges: bool = False
-) -> Iterator[Inspection]:
-    """Begin a transaction as a poll does, and end it; `facts` holds what the `queries` require.
+def inspect(
+    opener: SnapshotOpener,
+    act: Callable[[Inspection], T],
+    queries: Sequence[QueryDefinition] = (),
+    *,
+    privileges: bool = False,
+) -> T:
+    """Return the result of `act` in a transaction that begins as a poll's.
 
-    With `privileges`, the facts include the role's privileges beyond reading. Raises PollError.
+    `facts` holds what the `queries` require; with `privileges`, also the role's privileges beyond reading.
+    After a recovery conflict, `act` is called again in a new transaction, at most TRIES_TOGETHER times in
+    total. Raises PollError.
     """
+    for attempt in range(TRIES_TOGETHER - 1):
+        try:
+            return _inspect_once(opener, act, queries, privileges=privileges)
+        except PollError as error:
+            if error.kind != "conflict" or opener.cancel_token.wait(CONFLICT_RETRY.pause(attempt)):
+                raise
+    return _inspect_once(opener, act, queries, privileges=privileges)
+
+
+def _inspect_once(
+    opener: SnapshotOpener,
+    act: Callable[[Inspection], T],
+    queries: Sequence[QueryDefinition],
+    *,
+    privileges: bool,
+) -> T:
     snapshot = opener.open(queries, budget=opener.limits.longest_snapshot, privileges=privileges)
     try:
-        yield Inspection(snapshot)
+        result = act(Inspection(snapshot))
         list(snapshot.pipeline.send([snapshot.statements.rollback()]))
     except BaseException:
         opener.connection.close()
         raise
+    return result
 
 
 def _inspected(described: Reply, planned: Reply) -> Inspected:

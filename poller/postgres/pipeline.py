@@ -63,6 +63,12 @@ class Reply(NamedTuple):
     duration: float
     """Seconds since the previous reply, which is how long the server worked on this statement."""
 
+    def value(self) -> bytes:
+        """Return the single JSON value of one of the poller's own statements; raises its PollError."""
+        if self.error is not None:
+            raise self.error
+        return (self.rows.values[0][0] if self.rows else None) or b""
+
 
 class Pipeline:
     """libpq's pipeline mode with a Sync after every statement (PostgreSQL manual, "Pipeline Mode").

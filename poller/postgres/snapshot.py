@@ -38,7 +38,8 @@ class Snapshot:
 class SnapshotOpener:
     """Opens one transaction after the other and keeps data that the next opening needs.
 
-    Every read-only transaction is opened here: those of polls and those that inspect statements.
+    Every read-only transaction is opened here: those of polls and those that inspect statements. Only
+    `poller test` opens others, because a test case writes its rows before it becomes read-only.
     """
 
     def __init__(
@@ -58,7 +59,7 @@ class SnapshotOpener:
         """
         self.connection = connection
         self.admission = admission
-        self._cancel_token = cancel_token
+        self.cancel_token = cancel_token
         self.limits = limits
         self._on_server_info = on_server_info
         self._tags = tags
@@ -111,7 +112,7 @@ class SnapshotOpener:
         brief = self._meter.brief
         looks = [lag_query(brief=brief)] if self.admission.wants_lag else []
         limits = self.limits
-        pipeline = Pipeline(self.connection.connection(), self._cancel_token, limits.max_result_bytes)
+        pipeline = Pipeline(self.connection.connection(), self.cancel_token, limits.max_result_bytes)
         facts = functools.partial(
             facts_query, queries, count_active=self.admission.count_active, charset=pipeline.charset
         )
@@ -129,7 +130,7 @@ class SnapshotOpener:
             # Without its transaction, the burst would run without guards, so it must not run.
             self.connection.close()
             raise error
-        server_facts = read_facts(_value(opening[2]))
+        server_facts = read_facts(opening[2].value())
         if (
             self.admission.strict
             and not privileges
@@ -140,15 +141,14 @@ class SnapshotOpener:
             (again,) = pipeline.send([statements.own_statement(facts(privileges=True))])
             if again.error:
                 self.connection.close()
-                raise again.error
-            server_facts = read_facts(_value(again))
+            server_facts = read_facts(again.value())
         if privileges:
             self._excess, self._excess_at = server_facts.excess, time.monotonic()
             self._excess_of = (server_facts.server, server_facts.session)
         server_facts = replace(server_facts, excess=self._excess)
         if self.admission.judges_server:
             statements = replace(statements, server=server_facts.server)
-        if brief and lag is not None and (lag.error or not self._meter.covers(_value(lag))):
+        if brief and lag is not None and (lag.error or not self._meter.covers(lag.value())):
             (lag,) = pipeline.send([statements.own_statement(lag_query())])
         return Snapshot(
             pipeline, statements, server_facts, self._lag(pipeline, statements, server_facts, lag), at
@@ -162,11 +162,11 @@ class SnapshotOpener:
         for look in (1, 2):
             if reply.error is not None:
                 return Lag(None, None, facts.standby, None, f"reading it failed: {reply.error.message}")
-            lag = self._meter.read(_value(reply), time.monotonic())
+            lag = self._meter.read(reply.value(), time.monotonic())
             if look == 2 or lag.seconds is None or lag.seconds < _LAG_WORTH_A_SECOND_LOOK:
                 break
             # WAL that has just arrived counts as old as the last mark. This reading has set a newer mark.
-            self._cancel_token.wait(_SECOND_LOOK_SECONDS)
+            self.cancel_token.wait(_SECOND_LOOK_SECONDS)
             (reply,) = pipeline.send([statements.own_statement(lag_query())])
         return lag
 
@@ -186,8 +186,3 @@ class SnapshotOpener:
                 at=time.monotonic(),
             )
             self._on_server_info(server_info)
-
-
-def _value(reply: Reply) -> bytes:
-    """Return the single JSON value of a reply."""
-    return (reply.rows.values[0][0] if reply.rows else None) or b""

@@ -17,8 +17,9 @@ from poller.model.query import MetricDefinition, QueryDefinition
 from poller.model.rows import Column, Rows
 from poller.model.text import as_yaml, did_you_mean, quote
 from poller.polling.mapping import to_samples
-from poller.postgres.inspect import CatalogFacts, Inspected, Inspection, Scan
+from poller.postgres.inspect import CatalogFacts, Inspected, Inspection
 from poller.postgres.inspect_relations import Type
+from poller.postgres.plan import Scan
 from poller.postgres.server_facts import unmet
 from poller.postgres.sql_text import literal
 from poller.postgres.volatile_functions import ADVICE

@@ -10,7 +10,7 @@ from poller.model.errors import PollError
 from poller.model.query import QueryDefinition
 from poller.model.result import Answer, PollResult, SkipReason
 from poller.polling.poll import to_result
-from poller.postgres.inspect import inspecting
+from poller.postgres.inspect import inspect
 from poller.postgres.snapshot import SnapshotOpener
 from poller.postgres.volatile_functions import ADVICE
 
@@ -36,8 +36,9 @@ def planned(
         return {}, {}
     sqls = [query.sql for query in ran]
     try:
-        with inspecting(opener) as inspection:
-            plans, volatile = inspection.statements(sqls), inspection.volatile(sqls)
+        plans, volatile = inspect(
+            opener, lambda inspection: (inspection.statements(sqls), inspection.volatile(sqls))
+        )
     except PollError:
         return {}, {}  # The connection was lost; the answers received so far are still reported.
     costs = {query.name: plan.cost for query, plan in zip(ran, plans, strict=True) if plan.cost is not None}

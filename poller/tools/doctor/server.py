@@ -15,7 +15,7 @@ from poller.model.duration import format_duration
 from poller.model.errors import PollError
 from poller.model.query import QueryDefinition
 from poller.postgres.connection import Connection, Host, ssl_mode
-from poller.postgres.inspect import inspecting
+from poller.postgres.inspect import Inspection, inspect
 from poller.postgres.server_facts import ServerFacts
 from poller.postgres.snapshot import SnapshotOpener
 from poller.postgres.sqlstate import connection_advice
@@ -38,10 +38,13 @@ class ServerCatalogue:
 
 def read_catalogue(opener: SnapshotOpener, queries: Sequence[QueryDefinition]) -> ServerCatalogue:
     """Read the server's catalogue in one read-only transaction. Raises PollError."""
-    with inspecting(opener, queries, privileges=True) as inspection:
-        before = time.time()
-        document = inspection.value(_catalogue_query())
-        after = time.time()
+    return inspect(opener, _read_catalogue, queries, privileges=True)
+
+
+def _read_catalogue(inspection: Inspection) -> ServerCatalogue:
+    before = time.time()
+    document = inspection.value(_catalogue_query())
+    after = time.time()
     catalogue: dict[str, Any] = json.loads(document.decode(errors="replace"))
     clock = float(catalogue["clock"])
     # The server read its clock between the two local readings; only a time outside of them is certain skew.

@@ -177,7 +177,7 @@ class CaseRunner:
         )
         if reply.error is not None:
             return Answer(query, 0.0, reply.duration, error=reply.error)
-        facts = read_facts((reply.rows.values[0][0] if reply.rows else None) or b"")
+        facts = read_facts(reply.value())
         if query.requires.role != "any":
             # Only a primary accepts rows, so the required role is assumed.
             facts = replace(facts, standby=query.requires.role == "standby")

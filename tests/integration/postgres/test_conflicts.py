@@ -21,6 +21,7 @@ from poller.model.result import Answer
 from poller.model.retry import RetryConfig
 from poller.polling.poll import to_result
 from poller.postgres.cancellation import CancelToken
+from poller.postgres.inspect import inspect
 from poller.postgres.replica import CONFLICT_RETRY, TRIES_TOGETHER, Replica
 from poller.postgres.server_facts import facts_query
 from poller.postgres.transaction import TransactionLimits
@@ -367,6 +368,24 @@ def test_a_conflict_in_the_snapshot_asks_again_what_was_to_follow_outside_of_it(
     assert rows(first) == rows(last)
     assert rows(slow)
     assert rows(after)[0][2] == rows(first)[0][2]
+
+
+def test_an_inspection_is_repeated_after_a_conflict(stage: Stage, replica: Replica) -> None:
+    slow = SLOW["snapshot"]
+    with stage.whenever(slow, lambda: stage.provoke_once("snapshot")) as pids:
+        value = inspect(replica.opener, lambda inspection: inspection.value(slow))
+    assert value
+    assert len(stage.conflicts_logged()) == len(pids) == 1
+
+
+def test_an_inspection_fails_after_its_last_conflict(stage: Stage, replica: Replica) -> None:
+    slow = SLOW["snapshot"]
+    with (
+        stage.whenever(slow, lambda: stage.provoke("snapshot"), math.inf) as pids,
+        pytest.raises(PollError, match="due to conflict with recovery"),
+    ):
+        inspect(replica.opener, lambda inspection: inspection.value(slow))
+    assert len(stage.conflicts_logged()) == len(pids) == TRIES_TOGETHER
 
 
 # --- end to end ---------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from typer.testing import CliRunner, Result
 
 from poller.cli.app import app
 from poller.model.errors import ConfigError, PollError
-from poller.postgres.inspect import inspecting
+from poller.postgres.inspect import inspect
 from poller.postgres.replica import Replica
 from poller.postgres.transaction import TransactionLimits
 from poller.receiver.ports import free_ports
@@ -815,8 +815,11 @@ def test_planning_that_takes_too_long_is_cancelled(database: Database) -> None:
     replica = Replica(lambda: database.primary_dsn, connect_timeout=30.0, limits=limits)
     took_longer = pytest.raises(PollError, match="the server took longer than 1s to plan the statements")
 
-    with took_longer, inspecting(replica.opener) as inspection:
-        inspection.statements(["SELECT n FROM things WHERE n < slow()"])
+    with took_longer:
+        inspect(
+            replica.opener,
+            lambda inspection: inspection.statements(["SELECT n FROM things WHERE n < slow()"]),
+        )
 
     assert not replica.connection.is_open
     replica.close()

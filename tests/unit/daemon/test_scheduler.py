@@ -12,11 +12,11 @@ from itertools import pairwise
 
 import pytest
 
-from poller.daemon.scheduler import RETRY, PollScheduler
+from poller.daemon.scheduler import PollScheduler
 from poller.model.errors import PollError
 from poller.model.query import QueryDefinition
 from poller.model.result import PollResult
-from poller.model.retry import RetryConfig
+from poller.model.retry import RETRY, RetryConfig
 from poller.model.tick import Tick
 from tests.bed.definitions import a_query, a_result
 from tests.bed.process import eventually

@@ -1,0 +1,53 @@
+"""Planner's plan of a statement: its cost and its sequential scans."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from poller.model.rows import Rows
+
+
+@dataclass(frozen=True, slots=True)
+class Scan:
+    """One sequential scan of a relation."""
+
+    relation: tuple[str, str]
+    """Schema and name."""
+    condition: str = ""
+    """The filter on each row, in the server's text; empty if there is no filter."""
+    rows: float = 0.0
+    """Rows that the planner expects after the filter, from all workers together."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The planner's plan of one statement."""
+
+    cost: float
+    """The total cost in the planner's units: 1 is one sequentially read page (PostgreSQL manual, EXPLAIN)."""
+    scans: tuple[Scan, ...] = ()
+
+
+def plan_query(sql: str) -> str:
+    """Return the statement that plans `sql` without running it; VERBOSE names each relation's schema."""
+    return f"EXPLAIN (VERBOSE, FORMAT JSON) {sql}"
+
+
+def read_plan(rows: Rows) -> Plan:
+    """Read the result of `plan_query`; names of relations may be in any encoding."""
+    top = json.loads((rows.values[0][0] or b"").decode(errors="replace"))[0]["Plan"]
+    return Plan(float(top["Total Cost"]), tuple(_scans(top, 1)))
+
+
+def _scans(node: dict[str, Any], processes: int) -> Iterator[Scan]:
+    # Row counts below Gather are per process: the workers, and the leader, which also executes the plan.
+    processes = processes * (1 + node.get("Workers Planned", 0))
+    if node["Node Type"] == "Seq Scan":
+        expected = node["Plan Rows"] * (processes if node.get("Parallel Aware") else 1)
+        relation = (node.get("Schema", ""), node["Relation Name"])
+        yield Scan(relation, node.get("Filter", ""), float(expected))
+    for inner in node.get("Plans", []):
+        yield from _scans(inner, processes)
