@@ -16,7 +16,6 @@ from poller.config.settings import Settings
 from poller.model.catalog import Defaults
 from poller.model.diagnostics import invalid
 from poller.model.errors import ConfigError
-from poller.model.printable import one_line
 from poller.model.text import counted
 from poller.tools.importers.draft import DraftQuery
 from poller.tools.importers.formats import Format, Imported, import_files
@@ -47,11 +46,16 @@ def import_(
     Exit code 0: everything was converted; 1: something was not; 2: a file cannot be read or written, or
     belongs to another tool.
     """
+    # Imported here because shell completion waits for the imports of the module.
+    from poller.terminal.console import open_console, say
+    from poller.terminal.diagnostics import print_problems
+
     defaults = Defaults(settings.interval, settings.timeout, settings.max_series)
     imported = import_files(form, files, defaults)
     _write(imported, form, write)
     lost, changed, warned = imported.losses.counts
-    sys.stderr.writelines(f"{one_line(line)}\n" for line in imported.losses.lines(imported.files))
+    console = open_console(stderr=True)
+    print_problems(console, imported.losses.diagnostics(imported.files))
     metrics = sum(len(draft.metrics) for draft in imported.drafts)
     summary = f"{counted(len(imported.drafts), 'query')}, {counted(metrics, 'metric')} imported from {form}"
     summary = f"{summary}; {lost} not converted, {changed} changed"
@@ -60,7 +64,7 @@ def import_(
     if imported.drafts:
         target = shlex.quote(str(write)) if write else "FILE"
         summary += f"; poller check --database {target} checks them on your server"
-    sys.stderr.write(f"{one_line(summary)}\n")
+    say(console, summary)
     raise typer.Exit(1 if lost else 0)
 
 

@@ -56,7 +56,7 @@ def new(
     # Imported here because shell completion waits for the imports of the module.
     from poller.cli.database import visiting
     from poller.cli.new_query import Starter
-    from poller.terminal.console import open_console, say
+    from poller.terminal.console import open_console, say, warn
     from poller.tools.draft.save import append_all, declared, defined, refuse_conflicts, warn_of_conflicts
     from poller.tools.draft.yaml_writer import to_file
 
@@ -87,7 +87,7 @@ def new(
     sys.stdout.flush()
     for offer in chosen:
         if offer.caution:
-            say(console, f"warning: {offer.caution}", "yellow")
+            warn(console, offer.caution)
     if write is not None:
         append_all(write, queries, settings, console)
     else:
@@ -107,12 +107,14 @@ def _ask_file(chosen: list[Offer], settings: Settings, console: Console) -> tupl
     """Ask for a file; return it, None to print only, and the queries with names that are free in it."""
     from rich.prompt import Prompt
 
+    from poller.terminal.diagnostics import print_problems
+
     question = "Append to which file (empty: print only)"
     while answer := Prompt.ask(question, console=console, default="", show_default=False).strip():
         try:
             return Path(answer), _free(chosen, Path(answer), settings, console)
         except ConfigError as error:
-            _print_problems(error, console)
+            print_problems(console, error.problems)
     return None, chosen
 
 
@@ -122,6 +124,8 @@ def _free(chosen: list[Offer], path: Path, settings: Settings, console: Console)
     Raises ConfigError if the file itself cannot be used.
     """
     from rich.prompt import Prompt
+
+    from poller.terminal.diagnostics import print_problems
 
     free: list[Offer] = []
     for offer in chosen:
@@ -133,7 +137,7 @@ def _free(chosen: list[Offer], path: Path, settings: Settings, console: Console)
             except ConfigError as error:
                 if any(problem.where == "--write" for problem in error.problems):
                     raise
-                _print_problems(error, console)
+                print_problems(console, error.problems)
             name = Prompt.ask(f"New name for {candidate.query['name']}", console=console).strip()
             candidate = _named(offer, name)
         free.append(candidate)
@@ -150,10 +154,3 @@ def _refuse_name(offer: Offer, others: list[Offer], path: Path, settings: Settin
             [invalid("--name", f"{query['name']!r} is also the name of another new query; write another")]
         )
     refuse_conflicts(path, [query], settings)
-
-
-def _print_problems(error: ConfigError, console: Console) -> None:
-    from poller.terminal.console import say
-
-    for problem in error.problems:
-        say(console, str(problem), "red")

@@ -16,7 +16,7 @@ from poller.model.query import MetricDefinition, QueryDefinition
 from poller.model.result import Answer
 from poller.polling.poll import to_result
 from poller.postgres.inspect import CatalogFacts, Inspected, Inspection, inspect
-from poller.terminal.console import say
+from poller.terminal.console import say, warn
 from poller.tools.draft.from_statement import Draft, closed, draft
 from poller.tools.draft.preview import print_trial, to_json
 from poller.tools.draft.save import (
@@ -82,10 +82,10 @@ class Tryout:
     def _warn_of_power(self) -> None:
         if self._superuser:
             warning = (
-                "warning: this role is a superuser, which only the read-only transaction restricts; "
+                "this role is a superuser, which only the read-only transaction restricts; "
                 "create a read-only role with deploy/role.sql"
             )
-            say(self._console, warning, "yellow")
+            warn(self._console, warning)
 
     def _draft(
         self, inspected: Inspected, facts: CatalogFacts, name: str | None, write: Path | None
@@ -134,7 +134,7 @@ class Tryout:
         """Run the query once as a poll does; raises nothing."""
         (answer,) = self._visit.replica.fetch([query])
         if not self._standby and self._settings.require_standby == "warn":
-            say(self._console, "warning: this server is a primary; poll a standby", "yellow")
+            warn(self._console, "this server is a primary; poll a standby")
         return answer
 
 

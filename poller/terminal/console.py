@@ -30,3 +30,8 @@ class _Console(Console):
 def say(console: Console, text: str, style: str = "") -> None:
     """Print `text` as one unwrapped line; markup and control characters in it have no effect."""
     console.print(one_line(text), style=style or None, markup=False, soft_wrap=True)
+
+
+def warn(console: Console, text: str) -> None:
+    """Print a warning as one line."""
+    say(console, f"warning: {text}", "yellow")

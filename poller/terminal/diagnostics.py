@@ -43,6 +43,14 @@ def print_lines(console: Console, diagnostics: Iterable[Diagnostic]) -> None:
         console.print(text, soft_wrap=not console.is_terminal, highlight=False)
 
 
+def print_problems(console: Console, problems: Iterable[Diagnostic]) -> None:
+    """Print a line `place: message` for each problem, in the colour of its severity."""
+    from poller.terminal.console import say
+
+    for problem in problems:
+        say(console, str(problem), _STYLES[problem.severity])
+
+
 def print_checks(console: Console, checks: Sequence[Diagnostic]) -> None:
     """Print a row `state name message` for each check, passed or not, and a summary.
 

@@ -72,4 +72,4 @@ def imported(case: Case, folder: Path) -> tuple[str, str]:
     except ConfigError as error:
         return "", "".join(f"{problem}\n" for problem in error.problems)
     written = to_yaml(result.drafts, "") if result.drafts else ""
-    return written, "".join(f"{line}\n" for line in result.losses.lines(result.files))
+    return written, "".join(f"{diagnostic}\n" for diagnostic in result.losses.diagnostics(result.files))

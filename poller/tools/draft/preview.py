@@ -14,7 +14,7 @@ from poller.polling.report import refusals
 from poller.polling.report import to_json as poll_to_json
 from poller.postgres.inspect import Inspected
 from poller.postgres.inspect_relations import Type
-from poller.terminal.console import say
+from poller.terminal.console import warn
 from poller.tools.draft.from_statement import Draft
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def print_trial(
     )
     _print(console, _metrics(drafted, result))
     for doubt in [*drafted.doubts, *refusals(result)]:
-        say(console, f"warning: {doubt}", "yellow")
+        warn(console, doubt)
     console.print()
 
 

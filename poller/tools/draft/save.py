@@ -18,7 +18,7 @@ from poller.model.catalog import Defaults
 from poller.model.diagnostics import invalid
 from poller.model.errors import ConfigError
 from poller.model.query import QueryDefinition
-from poller.terminal.console import say
+from poller.terminal.console import say, warn
 from poller.tools.draft.append import append, conflicts, refuse
 from poller.tools.draft.yaml_writer import to_file
 
@@ -70,7 +70,7 @@ def warn_of_conflicts(queries: Sequence[Mapping[str, Any]], settings: Settings, 
     """Print why the daemon would reject queries that the user is going to paste into a file."""
     for query in queries:
         for problem in conflicts(query, _other_files(settings), _defaults(settings)):
-            say(console, f"warning: {problem}", "yellow")
+            warn(console, str(problem))
 
 
 def names_in_use(settings: Settings, path: Path | None) -> set[str]:

@@ -2,68 +2,82 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from poller.model.diagnostics import Place
+from poller.model.diagnostics import Diagnostic, Place, Severity
 
 SUMMARY = "return one row per quantile, with the quantile as a label"
 HISTOGRAM = "return one row per bucket, with its upper bound as the label le"
 """Alternatives to summaries and histograms."""
+_ORDER: tuple[Severity, ...] = ("error", "warning", "note")
 
 
 @dataclass(slots=True)
 class Losses:
-    """Losses, each reported with its location, and changes; equal changes are reported once."""
+    """Losses (errors), changes (notes) and warnings, each with its location; equal ones are reported once."""
 
-    _lost: dict[str, Place] = field(default_factory=dict)
-    _changed: dict[tuple[Place, str], None] = field(default_factory=dict)
-    _warned: dict[tuple[Place, str], None] = field(default_factory=dict)
+    _diagnostics: dict[tuple[Place, str], Diagnostic] = field(default_factory=dict)
 
     def add_loss(self, place: Place, message: str, advice: str) -> None:
         """Add a feature of the original that the imported queries lack."""
-        self._lost.setdefault(f"{place}: not converted: {message}; {advice}", place)
+        self._add("error", place, f"not converted: {message}; {advice}")
 
     def add_change(self, place: Place, message: str) -> None:
         """Add a feature that is converted to another form or is configured elsewhere."""
-        self._changed.setdefault((place, message))
-
-    def has_losses(self, within: Place) -> bool:
-        """Return whether anything inside `within` is lost."""
-        return any(_is_inside(place, within) for place in self._lost.values())
+        self._add("note", place, f"changed: {message}")
 
     def add_warning(self, place: Place, message: str) -> None:
         """Add a warning of `poller check` about the written queries."""
-        self._warned.setdefault((place, message))
+        self._add("warning", place, f"warning: {message}")
+
+    def _add(self, severity: Severity, place: Place, message: str) -> None:
+        diagnostic = Diagnostic(severity, "import", message, place=place)
+        self._diagnostics.setdefault((place, message), diagnostic)
+
+    def has_losses(self, within: Place) -> bool:
+        """Return whether anything inside `within` is lost."""
+        return any(
+            diagnostic.severity == "error" and _is_inside(place, within)
+            for (place, _), diagnostic in self._diagnostics.items()
+        )
 
     def forget_changes(self, within: Place) -> None:
         """Remove the changes inside `within`, which is not imported."""
-        self._changed = {
-            (place, message): None for place, message in self._changed if not _is_inside(place, within)
+        self._diagnostics = {
+            key: diagnostic
+            for key, diagnostic in self._diagnostics.items()
+            if diagnostic.severity != "note" or not _is_inside(key[0], within)
         }
 
     @property
     def counts(self) -> tuple[int, int, int]:
         """Number of losses, changes and warnings."""
-        return len(self._lost), len(self._changed), len(self._warned)
+        count = Counter(diagnostic.severity for diagnostic in self._diagnostics.values())
+        return count["error"], count["note"], count["warning"]
 
-    def lines(self, files: Sequence[Path]) -> list[str]:
-        """Return all lines, in the order of `files` and their lines; other files come last."""
+    def diagnostics(self, files: Sequence[Path]) -> list[Diagnostic]:
+        """Return all diagnostics, in the order of `files` and their lines; other files come last.
+
+        A change with the same message in several places is reported at the first one, with their number.
+        """
         order = {file: number for number, file in enumerate(files)}
 
-        def position(place: Place) -> tuple[int, str, int]:
-            return order.get(place.file, len(order)), str(place.file), place.line or 0
+        def position(item: tuple[tuple[Place, str], Diagnostic]) -> tuple[int, str, int, int]:
+            (place, _), diagnostic = item
+            number = order.get(place.file, len(order))
+            return number, str(place.file), place.line or 0, _ORDER.index(diagnostic.severity)
 
-        changed: dict[str, list[Place]] = {}
-        for place, message in sorted(self._changed, key=lambda item: position(item[0])):
-            changed.setdefault(message, []).append(place)
-        entries = list(self._lost.items())
-        entries += [(f"{place}: warning: {message}", place) for place, message in self._warned]
-        for message, places in changed.items():
-            count = f" ({len(places)} times)" if len(places) > 1 else ""
-            entries.append((f"{places[0]}: changed: {message}{count}", places[0]))
-        return [line for line, _ in sorted(entries, key=lambda entry: position(entry[1]))]
+        equal: dict[object, list[Diagnostic]] = {}
+        for (place, message), diagnostic in sorted(self._diagnostics.items(), key=position):
+            key = message if diagnostic.severity == "note" else (place, message)
+            equal.setdefault(key, []).append(diagnostic)
+        return [
+            replace(first, message=f"{first.message} ({1 + len(others)} times)") if others else first
+            for first, *others in equal.values()
+        ]
 
 
 def _is_inside(place: Place, outer: Place) -> bool:

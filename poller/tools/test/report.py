@@ -1,4 +1,8 @@
-"""Reports of test results: text with differences, and JUnit XML for CI."""
+"""Reports of test results: text with differences, and JUnit XML for CI.
+
+A JUnit report lists every test case, with its duration and difference. A `Diagnostic` has neither, so this
+format is not in `terminal.diagnostics`.
+"""
 
 from __future__ import annotations
 
