@@ -10,7 +10,6 @@ from poller.cli.options import with_settings
 from poller.config.queries.files import resolve
 from poller.config.queries.load import load
 from poller.config.settings import Settings
-from poller.model.catalog import Defaults
 from poller.tools.generate.alert_rules import query_rules, to_yaml
 from poller.tools.generate.alert_rules_poller import AlertLimits, poller_rules
 
@@ -44,7 +43,7 @@ def alerts(
     The rules cover the poller itself and every `alert:` of the query files. Exit code 2: the query files are
     invalid.
     """
-    defaults = Defaults(settings.interval, settings.timeout, settings.max_series, settings.namespace)
+    defaults = settings.defaults
     catalog = load(resolve(settings.queries), defaults)
     limits = AlertLimits(
         settings.service_name,

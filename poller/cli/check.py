@@ -16,7 +16,7 @@ from poller.config.queries.load import judged as catalog_of
 from poller.config.queries.load import opened
 from poller.config.queries.query_file import QueryFile
 from poller.config.settings import Settings
-from poller.model.catalog import Catalog, Defaults
+from poller.model.catalog import Catalog
 from poller.model.diagnostics import Diagnostic, failed, invalid
 from poller.model.errors import ConfigError, PollError
 from poller.model.text import counted
@@ -63,7 +63,7 @@ def check(
         settings.conninfo()
     try:
         sources = [named(file) for file in files] if files else resolve(settings.queries)
-        defaults = Defaults(settings.interval, settings.timeout, settings.max_series, settings.namespace)
+        defaults = settings.defaults
         opened_files = opened(sources)
         catalog = catalog_of(opened_files, defaults)
         check_cases(catalog.files, replace(defaults, namespace=""))

@@ -11,7 +11,6 @@ from poller.cli.options import with_settings
 from poller.config.queries.files import resolve
 from poller.config.queries.load import load
 from poller.config.settings import Settings
-from poller.model.catalog import Defaults
 from poller.model.diagnostics import invalid
 from poller.model.errors import ConfigError
 from poller.model.text import install
@@ -33,7 +32,7 @@ def dashboard(
     """
     if importlib.util.find_spec("grafana_foundation_sdk") is None:
         raise ConfigError([invalid("poller dashboard", f"requires an extra: {install('dashboard')}")])
-    defaults = Defaults(settings.interval, settings.timeout, settings.max_series, settings.namespace)
+    defaults = settings.defaults
     catalog = load(resolve(settings.queries), defaults)
     if which == "inventory":
         from poller.tools.generate.dashboard import inventory

@@ -10,7 +10,6 @@ from poller.cli.options import FILES, QueryFiles, with_settings
 from poller.config.queries.files import named, resolve
 from poller.config.queries.load import load
 from poller.config.settings import Settings
-from poller.model.catalog import Defaults
 from poller.model.diagnostics import invalid
 from poller.model.errors import ConfigError
 from poller.model.text import quote
@@ -39,6 +38,6 @@ def grants(
     if role in _NO_ROLES:
         problem = f"{quote(role)} is not one role; write the poller's login role"
         raise ConfigError([invalid("--role", problem)])
-    defaults = Defaults(settings.interval, settings.timeout, settings.max_series, settings.namespace)
+    defaults = settings.defaults
     catalog = load([named(file) for file in files] if files else resolve(settings.queries), defaults)
     typer.echo(to_sql(needs_of(catalog.queries, schema), role), nl=False)

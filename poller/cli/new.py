@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from poller.cli.completion import values
-from poller.cli.options import DATABASE, FILES, with_settings
+from poller.cli.options import DATABASE, FILES, draft_settings, with_settings
 from poller.config.settings import Settings
 from poller.model.diagnostics import invalid
 from poller.model.errors import ConfigError, PollError
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from poller.tools.draft.aggregates import Offer
+    from poller.tools.draft.save import DraftSettings
 
 
 @with_settings(*FILES, *DATABASE, warn=True)
@@ -75,23 +76,24 @@ def new(
         if len(chosen) > 1:
             raise ConfigError([invalid("--name", "needs a single query; choose one aggregate")])
         chosen = [_named(chosen[0], name)]
-    defined([declared(offer.query, settings) for offer in chosen], settings)
+    drafting = draft_settings(settings)
+    defined([declared(offer.query, drafting) for offer in chosen], drafting)
     if write is None and asks and not (table and aggregate):
-        write, chosen = _ask_file(chosen, settings, console)
+        write, chosen = _ask_file(chosen, drafting, console)
     elif write is not None and asks:
-        chosen = _free(chosen, write, settings, console)
+        chosen = _free(chosen, write, drafting, console)
     elif write is not None:
-        refuse_conflicts(write, [declared(offer.query, settings) for offer in chosen], settings)
-    queries = [declared(offer.query, settings) for offer in chosen]
+        refuse_conflicts(write, [declared(offer.query, drafting) for offer in chosen], drafting)
+    queries = [declared(offer.query, drafting) for offer in chosen]
     sys.stdout.write(to_file(*queries))
     sys.stdout.flush()
     for offer in chosen:
         if offer.caution:
             warn(console, offer.caution)
     if write is not None:
-        append_all(write, queries, settings, console)
+        append_all(write, queries, drafting, console)
     else:
-        warn_of_conflicts(queries, settings, console)
+        warn_of_conflicts(queries, drafting, console)
 
 
 def _named(offer: Offer, name: str) -> Offer:
@@ -103,7 +105,9 @@ def _named(offer: Offer, name: str) -> Offer:
     )
 
 
-def _ask_file(chosen: list[Offer], settings: Settings, console: Console) -> tuple[Path | None, list[Offer]]:
+def _ask_file(
+    chosen: list[Offer], settings: DraftSettings, console: Console
+) -> tuple[Path | None, list[Offer]]:
     """Ask for a file; return it, None to print only, and the queries with names that are free in it."""
     from rich.prompt import Prompt
 
@@ -118,7 +122,7 @@ def _ask_file(chosen: list[Offer], settings: Settings, console: Console) -> tupl
     return None, chosen
 
 
-def _free(chosen: list[Offer], path: Path, settings: Settings, console: Console) -> list[Offer]:
+def _free(chosen: list[Offer], path: Path, settings: DraftSettings, console: Console) -> list[Offer]:
     """Return the queries with names that are free in the file; asks again for each name in use.
 
     Raises ConfigError if the file itself cannot be used.
@@ -144,7 +148,7 @@ def _free(chosen: list[Offer], path: Path, settings: Settings, console: Console)
     return free
 
 
-def _refuse_name(offer: Offer, others: list[Offer], path: Path, settings: Settings) -> None:
+def _refuse_name(offer: Offer, others: list[Offer], path: Path, settings: DraftSettings) -> None:
     from poller.tools.draft.save import declared, defined, refuse_conflicts
 
     query = declared(offer.query, settings)

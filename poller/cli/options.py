@@ -6,7 +6,7 @@ import functools
 import inspect
 import os
 from collections.abc import Callable
-from typing import Annotated, Any, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin
 
 import typer
 import typer.core
@@ -14,11 +14,14 @@ import typer.core
 from poller.cli.completion import folders, values
 from poller.config.load_settings import load
 from poller.config.setting import Setting
-from poller.config.settings import SETTINGS
+from poller.config.settings import SETTINGS, Settings
 from poller.model.diagnostics import invalid
 from poller.model.duration import parse_duration
 from poller.model.errors import ConfigError
 from poller.model.printable import one_line
+
+if TYPE_CHECKING:
+    from poller.tools.draft.save import DraftSettings
 
 FILES = ("queries", "interval", "timeout", "max_series", "namespace")
 """Settings that choose the query files, and the defaults of their queries."""
@@ -50,6 +53,19 @@ def seconds_to_listen(duration: str | None) -> float | None:
         return float(parse_duration(duration))  # type: ignore[arg-type] # it is a number for a text
     except ValueError as error:
         raise ConfigError([invalid("--for", str(error))]) from None
+
+
+def draft_settings(settings: Settings) -> DraftSettings:
+    """Return the settings on which a query of `new` or `try` depends."""
+    from poller.tools.draft.save import DraftSettings
+
+    values = {
+        "interval": settings.text_of("interval"),
+        "timeout": settings.text_of("timeout"),
+        "max_series": settings.max_series,
+    }
+    options = {key: value for key, value in values.items() if settings.source(key).kind == "option"}
+    return DraftSettings(settings.queries, settings.defaults, options)
 
 
 def port_in_use(command: str, error: OSError) -> ConfigError:

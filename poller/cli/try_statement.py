@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal
 import typer
 
 from poller.cli.database import DatabaseVisit
+from poller.cli.options import draft_settings
 from poller.config.settings import Settings
 from poller.model.errors import PollError
 from poller.model.query import MetricDefinition, QueryDefinition
@@ -38,6 +39,7 @@ class Tryout:
 
     def __init__(self, settings: Settings, visit: DatabaseVisit, sql: str, console: Console) -> None:
         self._settings = settings
+        self._drafting = draft_settings(settings)
         self._visit = visit
         self._sql = sql
         self._console = console
@@ -45,7 +47,7 @@ class Tryout:
 
     def run(self, name: str | None, write: Path | None, form: Literal["yaml", "json"]) -> None:
         """Inspect, draft, run, print and save; raises PollError, NoDraftError and ConfigError."""
-        settings = self._settings
+        settings = self._drafting
         inspected, facts = self._inspect()
         drafted = self._draft(inspected, facts, name, write)
         drafted = replace(drafted, query=declared(drafted.query, settings))
@@ -94,7 +96,7 @@ class Tryout:
         first = drafted = draft(self._sql, inspected.columns, facts.types, name)
         if name is not None:
             return drafted
-        names, number = names_in_use(self._settings, write), 1
+        names, number = names_in_use(self._drafting, write), 1
         while names & {drafted.name, *(metric["name"] for metric in drafted.query["metrics"])}:
             number += 1
             drafted = draft(self._sql, inspected.columns, facts.types, f"{first.name[:60]}_{number}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,6 @@ from poller.config.queries.files import files_of, named, resolve
 from poller.config.queries.load import judged, opened
 from poller.config.queries.query_file import QueryFile
 from poller.config.queries.yaml_reader import parse
-from poller.config.settings import Settings
 from poller.model.catalog import Defaults
 from poller.model.diagnostics import invalid
 from poller.model.errors import ConfigError
@@ -26,32 +25,39 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 
-def declared(query: Mapping[str, Any], settings: Settings) -> dict[str, Any]:
+@dataclass(frozen=True, slots=True)
+class DraftSettings:
+    """The settings on which a new query depends."""
+
+    queries: str
+    """Files that the daemon reads, as in POLLER_QUERIES."""
+    defaults: Defaults
+    options: Mapping[str, Any]
+    """Keys of the query that options of the command line set: interval, timeout and max_series."""
+
+
+def declared(query: Mapping[str, Any], settings: DraftSettings) -> dict[str, Any]:
     """Return the query with the values of the command's options, without defaults; raises ConfigError."""
     if not query["name"].isascii():  # also rejects bytes of the command line that are not text
         message = f"{query['name']!a} is not a query name; write lower-case letters, digits, _, - and ."
         raise ConfigError([invalid("--name", message)])
-    options: dict[str, Any] = {
-        key: settings.text_of(key) for key in ("interval", "timeout") if settings.source(key).kind == "option"
-    }
-    if settings.source("max_series").kind == "option" and "max_series" not in query:
-        options["max_series"] = settings.max_series
+    options = {key: value for key, value in settings.options.items() if key not in query}
     head = {key: value for key, value in query.items() if key != "metrics"}
     return {**head, **options, "metrics": query["metrics"]}
 
 
-def defined(queries: Sequence[Mapping[str, Any]], settings: Settings) -> tuple[QueryDefinition, ...]:
+def defined(queries: Sequence[Mapping[str, Any]], settings: DraftSettings) -> tuple[QueryDefinition, ...]:
     """Return the queries as parsed from a query file; raises ConfigError."""
     path = Path("the query")
     file = QueryFile(path, parse(to_file(*queries).encode(), path))
-    return judged([file], _defaults(settings)).queries
+    return judged([file], settings.defaults).queries
 
 
-def refuse_conflicts(path: Path, queries: Sequence[Mapping[str, Any]], settings: Settings) -> None:
+def refuse_conflicts(path: Path, queries: Sequence[Mapping[str, Any]], settings: DraftSettings) -> None:
     """Raise ConfigError if a query cannot be added to the file."""
     for query in queries:
         try:
-            refuse(path, query, _defaults(settings), _other_files(settings, path))
+            refuse(path, query, settings.defaults, _other_files(settings, path))
         except ConfigError as error:
             if len(queries) == 1:
                 raise
@@ -66,14 +72,16 @@ def refuse_conflicts(path: Path, queries: Sequence[Mapping[str, Any]], settings:
             ) from None
 
 
-def warn_of_conflicts(queries: Sequence[Mapping[str, Any]], settings: Settings, console: Console) -> None:
+def warn_of_conflicts(
+    queries: Sequence[Mapping[str, Any]], settings: DraftSettings, console: Console
+) -> None:
     """Print why the daemon would reject queries that the user is going to paste into a file."""
     for query in queries:
-        for problem in conflicts(query, _other_files(settings), _defaults(settings)):
+        for problem in conflicts(query, _other_files(settings), settings.defaults):
             warn(console, str(problem))
 
 
-def names_in_use(settings: Settings, path: Path | None) -> set[str]:
+def names_in_use(settings: DraftSettings, path: Path | None) -> set[str]:
     """Return all names of queries and metrics in the daemon's files and in the folder of `path`."""
     queries = [query for file in _other_files(settings, path) for _, query in file.queries()]
     listed = [query["metrics"] for query in queries if isinstance(query.get("metrics"), list)]
@@ -82,18 +90,18 @@ def names_in_use(settings: Settings, path: Path | None) -> set[str]:
 
 
 def append_all(
-    path: Path, queries: Sequence[Mapping[str, Any]], settings: Settings, console: Console
+    path: Path, queries: Sequence[Mapping[str, Any]], settings: DraftSettings, console: Console
 ) -> None:
     """Append `queries` to the file and print the line of each; raises ConfigError."""
     for query in queries:
-        line = append(path, query, _defaults(settings), _other_files(settings, path))
+        line = append(path, query, settings.defaults, _other_files(settings, path))
         say(console, f"added to {path}:{line}", "green")
     if setting := _queries_setting(path, settings):
         message = f"the daemon does not read this file yet: export POLLER_QUERIES={shlex.quote(setting)}"
         say(console, message, "yellow")
 
 
-def _queries_setting(path: Path, settings: Settings) -> str | None:
+def _queries_setting(path: Path, settings: DraftSettings) -> str | None:
     """Return a value of POLLER_QUERIES with which the daemon reads the file; None if it already does."""
     read = {os.path.realpath(file.path) for file in _other_files(settings)}
     if not read or os.path.realpath(path) in read:
@@ -102,14 +110,10 @@ def _queries_setting(path: Path, settings: Settings) -> str | None:
     files = opened([path.parent])
     whole = not any(any(file.flaws()) for file in files) and path in files_of(path.parent)
     text = str(path.parent if whole and path.parent != Path() else path)
-    return f"{settings.text_of('queries')}:{text if named(text) == Path(text) else Path(text).absolute()}"
+    return f"{settings.queries}:{text if named(text) == Path(text) else Path(text).absolute()}"
 
 
-def _defaults(settings: Settings) -> Defaults:
-    return Defaults(settings.interval, settings.timeout, settings.max_series, settings.namespace)
-
-
-def _other_files(settings: Settings, path: Path | None = None) -> list[QueryFile]:
+def _other_files(settings: DraftSettings, path: Path | None = None) -> list[QueryFile]:
     """Return the files that the daemon reads, and those in the folder of `path`.
 
     `check` reads them together as well, and reports their problems.

@@ -9,10 +9,16 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from poller.cli.options import draft_settings
 from poller.config.load_settings import load
-from poller.config.settings import Settings
 from poller.model.errors import ConfigError
-from poller.tools.draft.save import append_all, names_in_use, refuse_conflicts, warn_of_conflicts
+from poller.tools.draft.save import (
+    DraftSettings,
+    append_all,
+    names_in_use,
+    refuse_conflicts,
+    warn_of_conflicts,
+)
 
 METRIC = {"name": "new", "description": "New things.", "unit": "{thing}", "value_column": "n"}
 NEW = {"name": "new", "sql": "SELECT 1 AS n", "metrics": [METRIC]}
@@ -26,8 +32,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def settings(queries: str = "shipped") -> Settings:
-    return load({"POLLER_QUERIES": queries})
+def settings(queries: str = "shipped") -> DraftSettings:
+    return draft_settings(load({"POLLER_QUERIES": queries}))
 
 
 def appended(file: str, queries: str = "shipped", query: Mapping[str, object] = NEW) -> list[str]:
