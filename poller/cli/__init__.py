@@ -18,7 +18,6 @@ health           Command `health`: liveness and readiness probe, which imports a
 health_help      Declaration of the command `health` for help and shell completion.
 help             Examples in the help of each command, and usage errors in plain English.
 import_          Command `import`: conversion of another tool's queries into query files.
-load_catalog     Catalogue loader for the query files that the settings name.
 loader_child     Entry point of the child process that loads the configuration and answers through a pipe.
 main             Entry point of the command line, with fast paths for `poller health` and `poller run`.
 new              Command `new`: queries for the usual aggregates of a table.

@@ -7,8 +7,7 @@ from typing import Annotated
 import typer
 
 from poller.cli.options import with_settings
-from poller.config.queries.files import resolve
-from poller.config.queries.load import load
+from poller.config.queries.load import open_catalog
 from poller.config.settings import Settings
 from poller.tools.generate.alert_rules import query_rules, to_yaml
 from poller.tools.generate.alert_rules_poller import AlertLimits, poller_rules
@@ -43,8 +42,7 @@ def alerts(
     The rules cover the poller itself and every `alert:` of the query files. Exit code 2: the query files are
     invalid.
     """
-    defaults = settings.defaults
-    catalog = load(resolve(settings.queries), defaults)
+    catalog = open_catalog(settings)
     limits = AlertLimits(
         settings.service_name,
         REPLAY_LAG if settings.max_replay_lag is None else settings.max_replay_lag,

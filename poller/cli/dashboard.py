@@ -8,8 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from poller.cli.options import with_settings
-from poller.config.queries.files import resolve
-from poller.config.queries.load import load
+from poller.config.queries.load import open_catalog
 from poller.config.settings import Settings
 from poller.model.diagnostics import invalid
 from poller.model.errors import ConfigError
@@ -32,8 +31,7 @@ def dashboard(
     """
     if importlib.util.find_spec("grafana_foundation_sdk") is None:
         raise ConfigError([invalid("poller dashboard", f"requires an extra: {install('dashboard')}")])
-    defaults = settings.defaults
-    catalog = load(resolve(settings.queries), defaults)
+    catalog = open_catalog(settings)
     if which == "inventory":
         from poller.tools.generate.dashboard import inventory
 

@@ -46,7 +46,7 @@ def doctor(
     # Imported here because shell completion waits for the imports of the module.
     from poller.cli.database import admission_of
     from poller.cli.doctor_database import examine_database
-    from poller.cli.load_catalog import open_catalog
+    from poller.config.queries.load import open_catalog
     from poller.daemon.build import open_replica
     from poller.tools.doctor import collector
 

@@ -38,6 +38,6 @@ def grants(
     if role in _NO_ROLES:
         problem = f"{quote(role)} is not one role; write the poller's login role"
         raise ConfigError([invalid("--role", problem)])
-    defaults = settings.defaults
-    catalog = load([named(file) for file in files] if files else resolve(settings.queries), defaults)
+    sources = [named(file) for file in files] if files else resolve(settings.queries)
+    catalog = load(sources, settings.defaults)
     typer.echo(to_sql(needs_of(catalog.queries, schema), role), nl=False)

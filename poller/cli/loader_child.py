@@ -28,7 +28,7 @@ def start(package: str | None, arguments: list[str]) -> None:
 
 def load(settings: Settings) -> None:
     """Send the catalogue of the query files."""
-    from poller.cli.load_catalog import open_catalog
+    from poller.config.queries.load import open_catalog
 
     loader.answer(lambda: open_catalog(settings))
 

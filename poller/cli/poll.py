@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -58,7 +59,7 @@ def poll(
     invalid.
     """
     # Imported here because shell completion waits for the imports of the module.
-    from poller.cli.load_catalog import open_catalog
+    from poller.config.queries.load import open_catalog
     from poller.daemon.build import TelemetryExport, open_cycle, open_exporter
     from poller.polling.report import refusals
 
@@ -122,15 +123,33 @@ def _print(
 
         text = exposition(metrics, samples)
     elif form == "otlp-json":
-        from poller.daemon.build import version
-        from poller.otlp.exporter import resource
-        from poller.polling.otlp_metrics import to_otlp_json
-
-        described = resource(settings.service_name, settings.instance, version())
-        text = to_otlp_json(results, described, version()) + "\n"
+        text = _to_otlp_json(results, settings) + "\n"
     else:
         from poller.terminal.console import open_console
 
         print_table(open_console(), results, metrics)
         return
     sys.stdout.write(text)
+
+
+def _to_otlp_json(results: Sequence[PollResult], settings: Settings) -> str:
+    """Return one ExportMetricsServiceRequest on one line; each data point has the time of its snapshot.
+
+    The Collector's file receiver reads it. Source: OpenTelemetry protocol specification, "JSON Protobuf
+    Encoding" (64-bit integers are strings).
+    """
+    from google.protobuf.json_format import MessageToJson
+
+    from poller.daemon.build import version
+    from poller.otlp.exporter import resource
+    from poller.otlp.request import message
+    from poller.polling.instruments import CatalogInstruments, Frame
+
+    # The variable disables the SDK's exports, but this output is printed.
+    os.environ.pop("OTEL_SDK_DISABLED", None)
+    described = resource(settings.service_name, settings.instance, version())
+    metrics = [metric for result in results for metric in result.query.metrics]
+    instruments = CatalogInstruments(
+        lambda: Frame(metrics, results), described, version(), starts=False, snapshot_times=True
+    )
+    return MessageToJson(message(instruments.collect(), described, version()), indent=None)

@@ -19,9 +19,9 @@ def run(settings: Settings) -> None:
 
     answer(lambda: settings)
     # Imported here because shell completion waits for the imports of the module.
-    from poller.cli.load_catalog import open_catalog
     from poller.config.queries.file_watcher import fingerprint
     from poller.config.queries.files import resolve
+    from poller.config.queries.load import open_catalog
 
     def look() -> tuple[object, object]:
         sources = resolve(settings.queries)

@@ -12,6 +12,7 @@ from poller.cli.options import DATABASE, FILES, with_settings
 from poller.config.settings import Settings
 from poller.model.diagnostics import invalid
 from poller.model.errors import ConfigError, PollError
+from poller.model.printable import one_line
 
 Format = Literal["yaml", "json"]
 
@@ -43,7 +44,7 @@ def try_(
     from poller.cli.database import admission_of, visiting
     from poller.cli.try_statement import Tryout
     from poller.terminal.console import open_console, say
-    from poller.tools.check.rejection import marked, refusal
+    from poller.tools.check.rules import refusal
     from poller.tools.draft.from_statement import NoDraftError
 
     text = _statement(sql)
@@ -56,7 +57,7 @@ def try_(
                 say(console, visit.refused(error), "red")
             else:
                 say(console, refusal(error, text, in_file=False), "red")
-                console.print(marked(text, error.position), markup=False, end="", soft_wrap=True)
+                console.print(_marked(text, error.position), markup=False, end="", soft_wrap=True)
             raise typer.Exit(1) from None
         except NoDraftError as error:
             say(console, str(error), "red")
@@ -79,3 +80,15 @@ def _statement(sql: str | None) -> str:
     if problem := statement_problem(text):
         raise ConfigError([invalid("SQL", problem)])
     return text if "\n" not in text else f"{text}\n"
+
+
+def _marked(sql: str, position: int | None) -> str:
+    """The line of `sql` with the error, and a mark below the position; empty without a position."""
+    if position is None:
+        return ""
+    from poller.config.queries.query_file import spot_in
+
+    line, column = spot_in(sql, position)
+    text = sql.split("\n")[line - 1].replace("\t", " ")
+    before = one_line(text[: column - 1])
+    return f"  {before}{one_line(text[column - 1 :])}\n  {' ' * len(before)}^\n"

@@ -58,7 +58,7 @@ def watch(
 @contextmanager
 def _polling(settings: Settings) -> Iterator[Look]:
     """Poll in this process without pushing."""
-    from poller.cli.load_catalog import open_catalog
+    from poller.config.queries.load import open_catalog
     from poller.daemon.build import open_cycle
     from poller.daemon.scheduler import PollScheduler
     from poller.model.tick import ticks

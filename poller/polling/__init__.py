@@ -6,7 +6,6 @@ counter_resets  Counter resets: start times of sums, continued from poll to poll
 duplicates      Duplicate series of several queries, which are omitted because the right value is unknown.
 instruments     Observable instruments over the store: one per metric definition, read at each collection.
 mapping         Mapping of rows to samples; rows that do not fit are rejected and counted by reason.
-otlp_metrics    OTLP/JSON encoding of samples, as the Collector's file receiver reads it.
 poll            Poll of one tick: results of all its queries, with failures as values instead of exceptions.
 report          Report of a poll: tables for people, JSON for programs.
 state_file      State file with the last good values, which preserves them across a restart.

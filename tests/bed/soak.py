@@ -15,9 +15,9 @@ from pathlib import Path
 
 import psycopg
 
-from poller.cli.load_catalog import open_catalog
 from poller.config.load_settings import load
 from poller.config.queries.diff import compare
+from poller.config.queries.load import open_catalog
 from poller.daemon.build import TelemetryExport, open_cycle, open_exporter
 from poller.polling.store import ResultStore
 from poller.telemetry.logging import configure

@@ -16,8 +16,8 @@ from pathlib import Path
 
 import psycopg
 
-from poller.cli.load_catalog import open_catalog
 from poller.config.load_settings import load
+from poller.config.queries.load import open_catalog
 from poller.daemon.build import open_replica
 from poller.demo.cluster import Cluster
 from poller.postgres.admission import Admission

@@ -22,8 +22,8 @@ from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 
-from poller.cli.load_catalog import open_catalog
 from poller.config.load_settings import load
+from poller.config.queries.load import open_catalog
 from poller.config.queries.schema.query import DeclaredQuery
 from poller.daemon.build import TelemetryExport, open_cycle, open_exporter
 from poller.model.query import QueryDefinition

@@ -34,7 +34,7 @@ ELSEWHERE = {
     "no more: pydantic and its settings": "import pydantic, pydantic_settings",
     "no more: the command line": "import typer.main",
     "no more: YAML and PostgreSQL's grammar": "import pgparse, yaml",
-    "no more: what reads by them": "import poller.cli.app, poller.cli.run, poller.cli.load_catalog",
+    "no more: what reads by them": "import poller.cli.app, poller.cli.run, poller.config.queries.load",
 }
 _TELL = """
 words = open("/proc/self/smaps_rollup").read().split()

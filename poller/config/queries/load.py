@@ -12,14 +12,20 @@ from pydantic import ValidationError
 
 from poller.config.queries.conflicts import clashes
 from poller.config.queries.error_messages import sentences
-from poller.config.queries.files import files_of, source_problem
+from poller.config.queries.files import files_of, resolve, source_problem
 from poller.config.queries.query_file import QueryFile, read
 from poller.config.queries.schema.query import DeclaredQuery
+from poller.config.settings import Settings
 from poller.model.catalog import Catalog, Defaults
 from poller.model.diagnostics import Diagnostic
 from poller.model.duration import parse_duration
 from poller.model.errors import ConfigError
 from poller.model.query import STALE_AFTER_INTERVALS, QueryDefinition
+
+
+def open_catalog(settings: Settings) -> Catalog:
+    """Load the query files that the settings name; raises ConfigError as `load` does."""
+    return load(resolve(settings.queries), settings.defaults)
 
 
 def load(sources: Sequence[Path], defaults: Defaults) -> Catalog:

@@ -1,4 +1,4 @@
-"""Patterns of addresses, user agents, query strings and secrets, and their removal from texts.
+"""Patterns of addresses, user agents, query strings and secrets: their detection and removal.
 
 Clients choose these texts, so the running time must grow at most linearly with their length. Texts are cut
 first. A pattern is tried only if its marker occurs. Every quantifier is bounded and possessive, and consumes
@@ -13,6 +13,7 @@ from functools import lru_cache
 from urllib.parse import quote
 
 from poller.events._privacy.addresses import remove_emails, remove_ipv4, remove_ipv6
+from poller.events._privacy.database_errors import remove_parameters, remove_rows
 from poller.events._privacy.names import (
     LAST_LETTERS,
     LINE_ENDINGS,
@@ -37,16 +38,6 @@ _RUN = re.compile(rf"[^\s\"'<>]{{1,{MOST}}}+")
 # A client can write the marker too: only a marker that is the whole value means that the value is scrubbed.
 _MARKED = rf"(?:\[redacted\]){{0,{MOST}}}+"
 _END_OF_PATH = re.compile(r"[?#](?!\[redacted\]\Z)(?=.)")
-_ROW = re.compile(rf"DETAIL:[ \t]{{0,{MOST}}}+|ailing row contains \(|\)=\(")
-"""Text before a row that PostgreSQL quotes with its line breaks: `Key (username)=(ada) already exists.`"""
-_END_OF_ROW = re.compile(
-    rf"\)(?:\.[ \t]{{0,8}}+(?=[\r\n]|\Z)"
-    rf"|(?:\x20(?:already|is\x20|conflicts)|[\x20\xa0]?[»«])[^\r\n]{{0,{MOST}}}+)"
-)
-"""The row itself may contain this text; the last match counts."""
-_LONGEST_KEY = 512
-"""Maximum number of characters from `Key (` to the value, for the names of columns."""
-_END_OF_LINE = re.compile(rf"[^\r\n]{{0,{MOST}}}+")
 _PRIVATE_KEY = re.compile(
     rf"-----BEGIN [A-Z ]{{0,40}}PRIVATE KEY(?: BLOCK)?-----(?:[^-]|-(?!----)){{0,{MOST}}}+"
     rf"(?:-----END [A-Z ]{{0,60}}+-----)?"
@@ -96,17 +87,6 @@ _PLACEHOLDER = re.compile(
     r"(?:%s|\?|\$[1-9]\d?|%\(\w{1,63}\)s)(?:::(?:BIGINT|DATE|INTEGER|UUID|VARCHAR))?(?![^\s,;&\"'}\])])"
 )
 """Placeholder of a value in SQL, as in `WHERE username = %s`; SQLAlchemy casts it, `%(name)s::VARCHAR`."""
-_PARAMETERS = re.compile(
-    r"\[(?:parameters: |(?:generated in|cached since|no key|caching disabled|raw sql)[^\]\r\n]{0,64}+\] )"
-    rf"[^\r\n]{{1,{MOST}}}+"
-)
-"""Parameters of a statement in an error or a log line of SQLAlchemy, up to the end of the line."""
-_QUOTED_BY_SERVER = re.compile(
-    rf"((?<!\d)\$\d{{1,5}}+ = )'(?:[^']|''){{0,{MOST}}}+'?"
-    rf"|(COPY [^\r\n,:]{{1,128}}+, line \d{{1,20}}+(?:, column [^\r\n:]{{1,128}}+)?: )"
-    rf"\"[^\r\n]{{0,{MOST}}}+"
-)
-"""Parameters (`portal parameter $1 = 'ada'`) and rows of COPY in the context of an error of PostgreSQL."""
 _PHONE = re.compile(r"(?P<value>\+?\(?\d(?:[\d/.()-]|[ ](?=[\d(])){4,30}+)")
 _CLIENT = re.compile(rf"(client[\"']:\s{{0,{MOST}}}+[(\[][\"'])(?!\[redacted\][\"'])[^\"']{{1,{MOST}}}+")
 """`'client': ('host', 1234)`, as in an ASGI scope."""
@@ -154,6 +134,9 @@ _AGENT = re.compile(
     rf"/\d[^\s\"',;)]{{0,{MOST}}}+"
 )
 
+_PASSWORD = re.compile(r"://[^\s/?#:@\"']{0,256}+:[^\s/?#@\"']{1,1024}+@")
+_QUERY = re.compile(r"\?[&\w.%~\[\]-]{1,1024}+=")
+
 
 def scrub(text: str) -> str:
     """Return `text` without addresses, user agents, cookies, queries and secrets; other words stay.
@@ -164,7 +147,7 @@ def scrub(text: str) -> str:
     tokens with their issuer's prefix, private keys, the row in an error of PostgreSQL, the user part, the
     query and the fragment of URLs, and the query of paths. It also finds them percent-encoded, escaped as
     JSON within JSON, and with look-alike characters. It cannot recognise a password in a sentence.
-    `poller.events._privacy.identity.personal_text` finds nothing in the result.
+    `personal_text` finds nothing in the result.
 
     Text after `LONGEST` characters is dropped. Never raises.
     """
@@ -224,13 +207,13 @@ def _escape(text: str) -> str:
 
 
 def _scrub_plain(text: str) -> str:
-    text = cut_urls(text)
-    for _, remove in SHAPES:
+    text = _cut_urls(text)
+    for _, remove in _SHAPES:
         text = remove(text)
     return text
 
 
-def cut_urls(text: str) -> str:
+def _cut_urls(text: str) -> str:
     """Remove user parts, queries and fragments of all URLs in a text, and queries of paths."""
     if "://" in text or "?" in text:
         return _RUN.sub(_cut_run, text)
@@ -252,72 +235,25 @@ def _cut_run(match: re.Match[str]) -> str:
     return run
 
 
-def _remove_rows(text: str, end_of_line: re.Pattern[str] = _END_OF_LINE) -> str:
-    if "DETAIL:" not in text and "ailing row" not in text and ")=(" not in text:
-        return text
-    parts: list[str] = []
-    end = 0
-    for match in _ROW.finditer(text):
-        start = match.end()
-        if match.start() < end or _is_scrubbed(text, start):
-            continue
-        if match[0] == ")=(" and "Key (" not in text[max(end, match.start() - _LONGEST_KEY) : match.start()]:
-            continue
-        parts += text[end:start], REDACTED
-        end = start if match[0].startswith("DETAIL:") else _end_of_row(text, start)
-        if end == start:
-            line = end_of_line.match(text, start)
-            end = line.end() if line else start
-            if "ailing row contains (" in text[start:end] or ")=(" in text[start:end]:
-                # Skip at least the line, otherwise it would be read again for each row in it.
-                end = max(end, _end_of_row(text, start))
-    return "".join(parts) + text[end:] if parts else text
+def personal_text(text: str, *, addresses: bool = True, named: bool = True) -> str | None:
+    """Return the kind of personal data in a text, for example `an IP address`; None if there is none.
 
-
-def _is_scrubbed(text: str, at: int) -> bool:
-    """Return whether the rest of the line is empty or only the marker."""
-    end = at + len(REDACTED) if text.startswith(REDACTED, at) else at
-    return text[end : end + 1] in ("", "\r", "\n")
-
-
-def _end_of_row(text: str, at: int) -> int:
-    """Return the end of the sentence about a row: before the next error, or by default the end of the text.
-
-    A `DETAIL:` before any end belongs to the row, because a client wrote it.
+    The host of a URL is a server, not a client. `addresses=False` ignores IP addresses: see `OWN`.
+    `named=False` ignores values after a name such as `token=`, because scrubbing removes more of them than
+    necessary.
     """
-    following = at
-    while following >= 0:
-        following = text.find("DETAIL:", at)
-        most = len(text) if following < 0 else following
-        ends = [
-            match.end()
-            for match in _END_OF_ROW.finditer(text, at, most)
-            # A sentence, possibly in quotes: `server (primary) is down` in a later line does not end a row.
-            if match[0][1] in ".»«" or match[0].endswith((".", '"', "'", "}", "]")) or "»" in match[0][:3]
-        ]
-        if ends:
-            return ends[-1]
-        at = following + 1
-    return len(text)
-
-
-def _remove_parameters(text: str) -> str:
-    if "[" in text:
-        text = _PARAMETERS.sub(_without_parameters, text)
-    if "$" in text or "COPY " in text:
-        text = _QUOTED_BY_SERVER.sub(
-            lambda match: f"{match[1]}'{REDACTED}'" if match[1] else f'{match[2]}"{REDACTED}"', text
-        )
-    return text
-
-
-def _without_parameters(match: re.Match[str]) -> str:
-    """Keep what follows the last bracket: in an escaped text, the error has its other lines there."""
-    start = match[0].index(" ") + 1 if match[0].startswith("[parameters") else match[0].index("] ") + 2
-    if match[0][start:] == REDACTED:
-        return match[0]
-    end = match[0].rfind("]", start) if match[0].startswith("[parameters") else -1
-    return match[0][:start] + REDACTED + (match[0][end:] if end > start else "")
+    for decoded in decodings(shorten(text)):
+        if _PASSWORD.search(decoded):
+            return "a password"
+        if _QUERY.search(decoded):
+            return "a query string"
+        rest = _cut_urls(decoded)
+        for shape, remove in _SHAPES:
+            if (shape == "an IP address" and not addresses) or (shape == _NAMED and not named):
+                continue
+            if remove(rest) != rest:
+                return shape
+    return None
 
 
 def _remove_private_keys(text: str) -> str:
@@ -396,14 +332,12 @@ def _remove_agents(text: str) -> str:
     return _AGENT.sub(REDACTED, text) if "/" in text else text
 
 
-Remove = Callable[[str], str]
-
-NAMED = "a secret or personal field"
-SHAPES: tuple[tuple[str, Remove], ...] = (
-    ("a row of the database", _remove_rows),
-    ("a parameter of a statement", _remove_parameters),
+_NAMED = "a secret or personal field"
+_SHAPES: tuple[tuple[str, Callable[[str], str]], ...] = (
+    ("a row of the database", remove_rows),
+    ("a parameter of a statement", remove_parameters),
     ("a private key", _remove_private_keys),
-    (NAMED, _remove_named),
+    (_NAMED, _remove_named),
     ("a host name of a client", _remove_hosts),
     ("a token", _remove_credentials),
     ("a token", _remove_tokens),

@@ -2,7 +2,6 @@
 
 cardinality  Check for columns with too many values for an attribute (high cardinality).
 own_session  Check for values that the poller's own session distorts: its settings and its own backend.
-rejection    Explanation of a statement that the server rejects, with the position of the error.
 result       Rules of `check`, and the result of checking one query against a server.
 rules        Checks of every query against a server: validity, result columns and cost.
 warnings     Warnings that require no database: shared series, distorted values, YAML values changed by

@@ -1,4 +1,8 @@
-"""Check for columns with too many values for an attribute (high cardinality)."""
+"""Check for columns with too many values for an attribute (high cardinality).
+
+`check`, `try` and `new` share it. Unlike `rules`, it does not import psycopg, so that shell completion of
+`new`, which imports this module, stays quick.
+"""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from poller.config.queries.query_file import Origin
+from poller.config.queries.query_file import Origin, spot_in
 from poller.config.queries.sql_ast import compared_columns, counts_a_whole_relation, identifier
 from poller.model.diagnostics import Diagnostic, Place, Severity
 from poller.model.errors import PollError
@@ -24,13 +24,13 @@ from poller.postgres.server_facts import unmet
 from poller.postgres.sql_text import literal
 from poller.postgres.volatile_functions import ADVICE
 from poller.tools.check.cardinality import many_values
-from poller.tools.check.rejection import refusal
 from poller.tools.check.result import CheckedQuery
 
 LARGE_ROWS = 100_000
 """Row count from which a table counts as large."""
 
 _PRIVILEGE = "42501"
+_GATE = "under requires."
 _FEW_ROWS = 0.1
 """Fraction of a table below which an index is useful."""
 
@@ -277,3 +277,16 @@ def _rounded(cost: float) -> int:
         return 1
     power = 10 ** int(math.log10(cost))
     return max(1, int(cost / 2 // power * power) or power // 2)
+
+
+def refusal(error: PollError, sql: str, *, in_file: bool = True) -> str:
+    """The server's message, the SQLSTATE, the position in the statement, and the fix.
+
+    Without `in_file`, the statement is in no query file, so a fix by `requires` is omitted.
+    """
+    where = [error.sqlstate] if error.sqlstate else []
+    if error.position is not None:
+        line, column = spot_in(sql, error.position)
+        where.append(f"line {line}, column {column} of sql")
+    message = f"{error.message} ({', '.join(where)})" if where else error.message
+    return f"{message}; {error.hint}" if error.hint and (in_file or _GATE not in error.hint) else message

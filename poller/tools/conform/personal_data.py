@@ -13,7 +13,8 @@ from functools import lru_cache
 from urllib.parse import unquote
 
 from poller.events._privacy.attributes import is_denied
-from poller.events._privacy.identity import OWN, PEER, personal_text
+from poller.events._privacy.names import OWN, PEER
+from poller.events._privacy.patterns import personal_text
 from poller.model.text import quote
 from poller.receiver.decode import Attribute
 from poller.tools.conform.notes import Differences

@@ -21,9 +21,9 @@ from apscheduler.events import (
 )
 from opentelemetry.metrics import NoOpMeter
 
-from poller.cli.load_catalog import open_catalog
 from poller.config.load_settings import load
 from poller.config.queries.file_watcher import contents
+from poller.config.queries.load import open_catalog
 from poller.daemon.build import open_cycle
 from poller.daemon.reload import Reload
 from poller.daemon.scheduler import PollScheduler

@@ -17,7 +17,7 @@ import pytest
 
 import poller.events
 from poller.events._privacy import attributes as privacy
-from poller.events._privacy import identity as pii
+from poller.events._privacy import database_errors
 from poller.events._privacy import patterns as shapes
 from poller.events._privacy.texts import LONGEST, REDACTED
 from poller.model import redaction
@@ -145,7 +145,7 @@ ENTRIES: dict[str, Callable[[str], object]] = {
     "scrub": shapes.scrub,
     "scrub_path": shapes.scrub_path,
     "cut": shapes.cut,
-    "personal_text": pii.personal_text,
+    "personal_text": shapes.personal_text,
     "redact": redaction.redact,
     "a value": lambda text: privacy.scrub_value([text, {"text": text}]),
     "attributes": lambda text: privacy.scrub_attributes({"note": text}),
@@ -174,9 +174,9 @@ class Counted:
 
 @pytest.mark.parametrize("piece", ["DETAIL:Key ()=(", "DETAIL:Key ()=().", "Key ()=(DETAIL:", "DETAIL:x "])
 def test_a_line_with_many_rows_is_read_once(piece: str) -> None:
-    line = Counted(shapes._END_OF_LINE)  # noqa: SLF001 - steps in C are not counted
+    line = Counted(database_errors.END_OF_LINE)  # steps in C are not counted
     text = piece * 200
-    shapes._remove_rows(text, line)  # type: ignore[arg-type]  # noqa: SLF001 - it has the used method
+    database_errors.remove_rows(text, line)  # type: ignore[arg-type] # it has the used method
     assert line.read <= len(text)
 
 
@@ -239,6 +239,6 @@ def test_scrubbing_a_hostile_text_neither_fails_nor_enlarges_it(piece: str) -> N
     )
     for text in (piece * (2 * LONGEST // len(piece)), *surrounded):
         assert len(shapes.scrub(text)) <= LONGEST * len(REDACTED)
-        assert pii.personal_text(shapes.scrub(text)) is None
+        assert shapes.personal_text(shapes.scrub(text)) is None
         assert isinstance(shapes.cut(text), str)
         assert isinstance(redaction.redact(text), str)

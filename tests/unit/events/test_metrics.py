@@ -239,7 +239,7 @@ m.watch_db_pool(lambda: PoolState(1, 2, 3))
 m.health_checked("database", True)
 with m.websocket_session():
     pass
-import poller.events._privacy.identity
+import poller.events._privacy.patterns
 print(json.dumps(sorted(name for name in sys.modules)))
 """
 

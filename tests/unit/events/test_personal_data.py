@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from poller.events._privacy.identity import NAMES, OWN, PEER, personal_name, personal_text
+from poller.events._privacy.names import NAMES, OWN, PEER, personal_name
+from poller.events._privacy.patterns import personal_text
 
 
 @pytest.mark.parametrize(

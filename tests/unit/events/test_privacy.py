@@ -22,9 +22,8 @@ from websockets.sync.client import connect
 
 from poller.events._catalog.events import EVENTS
 from poller.events._privacy.attributes import is_denied, is_harmless, scrub_attributes
-from poller.events._privacy.identity import OWN, personal_name, personal_text
-from poller.events._privacy.names import NAMES, PEER, PREFIXES
-from poller.events._privacy.patterns import scrub
+from poller.events._privacy.names import NAMES, OWN, PEER, PREFIXES, personal_name
+from poller.events._privacy.patterns import personal_text, scrub
 from poller.receiver.ports import LOOPBACK, free_ports
 from poller.receiver.receiver import Receiver
 from poller.receiver.signals import SIGNALS
