@@ -2,29 +2,25 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import logging.config
 import logging.handlers
 import sys
 import threading
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from types import TracebackType
-from typing import Any, Literal, TextIO
+from typing import Literal, TextIO
 
 from poller.events._logging import records
 from poller.events._privacy.patterns import scrub
 from poller.events._privacy.texts import text_of
-from poller.model.printable import indented, one_line
-
-Form = Literal["text", "json"]
+from poller.model.log_format import JsonFormatter, LogFormat, RecordReader, TextFormatter
 
 _QUIET = ("opentelemetry", "urllib3", "asyncio", "grpc", "httpx", "httpcore", "websockets", "botocore")
 """Libraries that log from WARNING on only, because some of them log every request at INFO."""
 
 
-def configure(form: Form = "text", level: str = "info", stream: TextIO | None = None) -> None:
+def configure(form: LogFormat = "text", level: str = "info", stream: TextIO | None = None) -> None:
     """Write every record from `level` on to `stream` (default: stderr), one line each; repeatable.
 
     Loggers that write to the terminal through their own handlers (uvicorn's and gunicorn's do) write here
@@ -56,55 +52,10 @@ def send_also(handler: logging.Handler | None) -> None:
     _adopt()
 
 
-class JsonFormatter(logging.Formatter):
-    """One JSON object per line: timestamp, severity, logger, message, trace_id, span_id and all extra fields.
-
-    Records of a request also have `request.id`.
-
-    The trace fields have the names that OpenTelemetry specifies for logs outside OTLP (specification,
-    compatibility/logging_trace_context.md). Outside of a span they are empty strings, so that every line has
-    them.
-    """
-
-    def format(self, record: logging.LogRecord) -> str:
-        line: dict[str, Any] = {
-            "timestamp": _timestamp(record),
-            "severity": record.levelname,
-            "logger": record.name,
-            "message": records.message_of(record).rstrip("\n"),
-            **_trace(record),
-        }
-        if exception := _exception(record):
-            line["exception"] = exception
-        if record.stack_info:
-            line["stack"] = scrub(record.stack_info)
-        for name, value in records.extras(record).items():
-            line[f"{name}_" if name in line else name] = value
-        try:
-            text = json.dumps(line, ensure_ascii=False, default=_to_text, allow_nan=False)
-        except (TypeError, ValueError):  # a non-string key, or a number that JSON cannot represent
-            text = json.dumps({name: _to_text(value) for name, value in line.items()}, ensure_ascii=False)
-        return one_line(text)
-
-
-class TextFormatter(logging.Formatter):
-    """Time, severity, logger, message and all extra fields as key=value; an indented traceback follows."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        message = records.message_of(record).rstrip("\n")
-        trace = {name: value for name, value in _trace(record).items() if value}
-        fields = [f"{name}={_quoted(value)}" for name, value in {**records.extras(record), **trace}.items()]
-        line = " ".join([_timestamp(record), f"{record.levelname:<7}", f"{record.name}:", message, *fields])
-        below = [_exception(record), scrub(record.stack_info or "")]
-        # Each record is one line, for tools like grep. Lines of a traceback are indented, so that they do not
-        # look like records.
-        return one_line(line) + "".join(map(indented, filter(None, below)))
-
-
 class _LogConsole(logging.StreamHandler[TextIO]):
-    def __init__(self, stream: TextIO | None, form: Form, threshold: int) -> None:
+    def __init__(self, stream: TextIO | None, form: LogFormat, threshold: int) -> None:
         super().__init__(stream)
-        self.setFormatter(JsonFormatter() if form == "json" else TextFormatter())
+        self.setFormatter(JsonFormatter(READER) if form == "json" else TextFormatter(READER))
         self.threshold = threshold
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - name given by `logging`
@@ -194,12 +145,6 @@ def _unraisable(of: sys.UnraisableHookArgs) -> None:
     )
 
 
-def _timestamp(record: logging.LogRecord) -> str:
-    """Return the record's time in RFC 3339 format: UTC, with milliseconds."""
-    at = datetime.fromtimestamp(record.created, UTC)
-    return at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
 def _exception(record: logging.LogRecord) -> str:
     return records.traceback_of(record.exc_info) if record.exc_info else scrub(record.exc_text or "")
 
@@ -216,7 +161,5 @@ def _to_text(value: object) -> str:
     return scrub(text_of(value))
 
 
-def _quoted(value: object) -> str:
-    text = scrub(text_of(value))
-    plain = text != "" and text.isprintable() and not any(character in text for character in " \"'=\\")
-    return text if plain else json.dumps(text, ensure_ascii=False)
+READER = RecordReader(records.message_of, _exception, records.extras, _trace, _to_text)
+"""Reader of the parts of a record without personal data and secrets."""

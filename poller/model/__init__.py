@@ -6,6 +6,7 @@ diagnostics  Diagnostic of a file, a setting or a server: severity, rule, place,
 duration     Durations as query files write them, such as `5m` or `1h30m`.
 errors       Exceptions of the poller, and the scope that each one ends.
 files        Bounded reading of regular files, and atomic replacement of a file.
+log_format   Log formatters: one JSON object or one line of text per record, with every extra field.
 numbers      Exact numbers from PostgreSQL's text output, and the reasons why a value is not exportable.
 otlp_limits  Parts of an endpoint and of headers that OTLP's transports cannot send.
 path         Path into the data of a file: keys of mappings and indices of lists.

@@ -8,7 +8,7 @@ from typing import TypeVar
 from urllib.parse import unquote
 
 from poller.events._export.endpoint import SIGNALS, Protocol, Signal, SignalEndpoint, resolve
-from poller.events.logs import Form
+from poller.model.log_format import LogFormat
 
 Value = TypeVar("Value")
 
@@ -35,7 +35,7 @@ class TelemetrySettings:
     """Ratio of sampled traces among those that start here; None if OTEL_TRACES_SAMPLER decides."""
     metrics_interval: float
     """Export interval in seconds."""
-    log_format: Form
+    log_format: LogFormat
     log_level: str
     resource: Mapping[str, str]
     """Attributes from OTEL_RESOURCE_ATTRIBUTES and OTEL_SERVICE_NAME."""
@@ -176,7 +176,7 @@ def _positive(value: str, unit: str, example: str) -> float:
     return number
 
 
-def _form(value: str) -> Form:
+def _form(value: str) -> LogFormat:
     if (small := value.lower()) not in ("text", "json"):
         raise ValueError(f"{value!r} is not a log format; write text or json")
     return "json" if small == "json" else "text"

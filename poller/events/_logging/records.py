@@ -16,13 +16,12 @@ from poller.events._privacy.attributes import scrub_attributes
 from poller.events._privacy.patterns import scrub, scrub_path
 from poller.events._privacy.texts import LONGEST, text_of
 from poller.events.request import request_id
+from poller.model.log_format import extra_fields
 from poller.model.printable import one_line
 
 _PLACE = "_telemetry_place"
-_STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {
-    *("message", "asctime", "taskName", "color_message", _PLACE),
-}
-"""Attributes of every record (and uvicorn's); the rest are the `extra` fields of the caller."""
+_HIDDEN = (_PLACE, "color_message")
+"""Attributes that are no `extra` fields of the caller: the one above, and one of uvicorn."""
 _CLIENT_FIRST = re.compile(r"^\S{1,256}:\d{1,5} - ")
 """Prefix of uvicorn's records at its level TRACE."""
 _PRINTED = "/?#[]@!$&'()*+,;=:%~"
@@ -87,7 +86,7 @@ def report_failure(record: logging.LogRecord) -> None:
 
 def extras(record: logging.LogRecord) -> dict[str, Any]:
     """Return the scrubbed `extra` fields of a record, without denied fields."""
-    return scrub_attributes({name: value for name, value in vars(record).items() if name not in _STANDARD})
+    return scrub_attributes(extra_fields(record, *_HIDDEN))
 
 
 class Scrubber(logging.Filter):
@@ -96,7 +95,7 @@ class Scrubber(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         """Scrub the record and accept it."""
         _clean(record)  # a record from a queue or a socket was created elsewhere
-        fields = {name: value for name, value in vars(record).items() if name not in _STANDARD}
+        fields = extra_fields(record, *_HIDDEN)
         scrubbed = scrub_attributes(fields)
         for name in fields.keys() - scrubbed.keys():
             delattr(record, name)

@@ -22,7 +22,8 @@ from websockets.sync.client import connect
 from poller.events._export.endpoint import SignalEndpoint
 from poller.events._export.exporters import build
 from poller.events._export.settings import TelemetryError, load
-from poller.events.logs import JsonFormatter, TextFormatter
+from poller.events.logs import READER
+from poller.model.log_format import JsonFormatter, TextFormatter
 from poller.receiver.ports import LOOPBACK, free_ports
 from poller.receiver.receiver import ACCEPT, HANG, INVALID, Receiver
 from poller.receiver.signals import SIGNALS
@@ -584,15 +585,18 @@ def test_every_record_is_a_line_of_json() -> None:
         "path": Path("/x?token=abc"),
         "message": "kept",
         "deep": [{"n": math.inf}],
+        "lines": 3,
     }
     record = logging.makeLogRecord({"msg": "a\n%s\n", "args": ("b",), "levelname": "INFO", "name": "x"})
     vars(record).update({name: value for name, value in odd.items() if name != "message"})
 
-    line = json.loads(JsonFormatter().format(record), parse_constant=pytest.fail)
+    line = json.loads(JsonFormatter(READER).format(record), parse_constant=pytest.fail)
     assert line["message"] == "a\nb"
     assert line["path"] == "/x?[redacted]"
+    assert line["nan"] == "nan"
+    assert line["lines"] == 3
     assert "abc" not in json.dumps(line)
-    text = TextFormatter().format(record)
+    text = TextFormatter(READER).format(record)
     assert "\n" not in text
     assert "a\\nb" in text
 

@@ -39,8 +39,9 @@ from poller.events._privacy.texts import LONGEST
 from poller.events._privacy.views import scrub_metrics
 from poller.events.asgi import TelemetryMiddleware
 from poller.events.health import Health
-from poller.events.logs import JsonFormatter
+from poller.events.logs import READER
 from poller.events.testing import Recorder
+from poller.model.log_format import JsonFormatter
 from poller.model.series import with_points
 from poller.receiver.ports import LOOPBACK, free_ports
 from poller.receiver.receiver import Receiver
@@ -331,7 +332,7 @@ def test_a_line_with_any_fields_is_written() -> None:
     for _ in range(5_000):
         deep = [deep]
     record = logging.makeLogRecord({"msg": "x", "a": Cannot(), "b": deep, "c": {"ada@example.org": 1}})
-    line = json.loads(JsonFormatter().format(record))
+    line = json.loads(JsonFormatter(READER).format(record))
     assert line["a"] == "[redacted]"
     assert line["c"] == {"[redacted]": 1}
     ((name, value),) = scrub_attributes({"x" * 100_000: 1}).items()

@@ -25,6 +25,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 
 from poller.config.queries.yaml_text import to_text
 from poller.events import logs as event_logs
+from poller.model.log_format import JsonFormatter, RecordReader, TextFormatter
 from poller.model.printable import indented, lines, one_line
 from poller.telemetry import logging as logs
 from poller.terminal.console import open_console, say
@@ -98,21 +99,14 @@ def _root() -> Iterator[None]:
 
 @pytest.mark.usefixtures("_root")
 @pytest.mark.parametrize("form", ["text", "json"])
-@pytest.mark.parametrize(
-    "formatters",
-    [
-        (logs.TextFormatter, logs.JsonFormatter),
-        (event_logs.TextFormatter, event_logs.JsonFormatter),
-    ],
-    ids=["daemon", "events"],
-)
-def test_a_record_starts_a_single_line_with_any_content(formatters: Any, form: str) -> None:
-    formatter = formatters[form == "json"]()
+@pytest.mark.parametrize("reader", [logs.READER, event_logs.READER], ids=["daemon", "events"])
+def test_a_record_starts_a_single_line_with_any_content(reader: RecordReader, form: str) -> None:
+    formatter = JsonFormatter(reader) if form == "json" else TextFormatter(reader)
     try:
         int(HOSTILE + "\u202e")
     except ValueError:
         record = logging.LogRecord(HOSTILE, 40, "f", 1, "said %s", (HOSTILE,), sys.exc_info())
-    record.stack_info = HOSTILE
+    record.levelname = record.stack_info = HOSTILE
     record.__dict__.update({"hint": HOSTILE, HOSTILE: "x"})
     text = formatter.format(record)
     clean(text)

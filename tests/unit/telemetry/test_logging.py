@@ -18,6 +18,7 @@ from opentelemetry import trace
 from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags
 
 from poller.model import redaction
+from poller.model.log_format import JsonFormatter, TextFormatter
 from poller.telemetry import log_exporter as logexport
 from poller.telemetry import logging as logs
 
@@ -84,11 +85,14 @@ def test_a_line_within_a_span_has_its_ids(form: str) -> None:
 
 
 def test_an_extra_never_replaces_a_field_and_is_always_valid_json() -> None:
-    line = json.loads(written("json", "m", extra={"severity": "mine", "age": float("nan"), "at": {1}}))
+    extra = {"severity": "mine", "age": float("nan"), "at": {1}, "rows": {("a", 1): float("inf")}, "n": 0.5}
+    line = json.loads(written("json", "m", extra=extra), parse_constant=pytest.fail)
     assert line["severity"] == "WARNING"
     assert line["severity_"] == "mine"
     assert line["age"] == "nan"
     assert line["at"] == "{1}"
+    assert line["rows"] == "{('a', 1): inf}"
+    assert line["n"] == 0.5
 
 
 def test_an_exception_is_written_in_both_formats() -> None:
@@ -199,8 +203,8 @@ def test_masking_a_long_record_takes_no_more_work_than_its_beginning(
     form: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     forms: dict[str, Callable[[logging.LogRecord], object]] = {
-        "text": logs.TextFormatter().format,
-        "json": logs.JsonFormatter().format,
+        "text": TextFormatter(logs.READER).format,
+        "json": JsonFormatter(logs.READER).format,
         "filter": redaction.Redaction().filter,
         "otlp": logexport._otel_record,  # noqa: SLF001
     }

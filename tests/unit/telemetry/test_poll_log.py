@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 
 from poller.model.errors import PollError
+from poller.model.log_format import JsonFormatter
 from poller.model.result import PollResult, Sample, Skip, SkipReason
 from poller.polling.store import ResultStore
 from poller.postgres.sqlstate import server_error
-from poller.telemetry.logging import JsonFormatter
+from poller.telemetry.logging import READER
 from poller.telemetry.poll_log import PollLog
 from tests.bed.definitions import a_query, a_result
 
@@ -245,7 +246,7 @@ def test_an_attribute_may_have_a_reserved_name_of_logging(
 ) -> None:
     heard = Heard(caplog, every_result=True)
     assert heard(a_result(A, Sample("things", 7, {name: "x"}))) == ["INFO things = 7"]
-    assert f'"{name}": "x"' in JsonFormatter().format(caplog.records[0])
+    assert f'"{name}": "x"' in JsonFormatter(READER).format(caplog.records[0])
 
 
 def test_a_discarded_query_is_logged_again_and_has_no_recovery(heard: Heard) -> None:
