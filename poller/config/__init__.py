@@ -1,6 +1,5 @@
 """Loading of environment variables and YAML files into Settings and Catalog.
 
-endpoint        Resolver of the OTLP endpoint per signal: URL, protocol, and TLS or plain text.
 environment     Settings source for environment variables and `*_FILE` secrets, which records each variable's
                 name.
 load_settings   Loader of the settings from options, environment variables and defaults; an option overrides

@@ -17,13 +17,13 @@ from pydantic import (
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from poller.config import setting as declared
-from poller.config.endpoint import Endpoint, Protocol, Signal, resolve
 from poller.config.environment import Environment
 from poller.config.queries.schema.fields import Duration
 from poller.config.setting import Setting
 from poller.config.settings import SETTINGS, Settings, SettingSource
 from poller.model.diagnostics import Diagnostic, invalid
 from poller.model.errors import ConfigError
+from poller.model.otlp_endpoint import Endpoint, Protocol, Signal, resolve
 from poller.model.secrets import Secret
 from poller.model.text import did_you_mean
 

@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from poller.config.endpoint import Endpoint, Protocol, Signal
 from poller.config.setting import Duration, Setting, Share, Size, declarations, setting
 from poller.model.catalog import Defaults
 from poller.model.diagnostics import invalid
 from poller.model.errors import ConfigError
+from poller.model.otlp_endpoint import Endpoint, Protocol, Signal
 from poller.model.query import DEFAULT_INTERVAL, DEFAULT_MAX_SERIES, DEFAULT_TIMEOUT
 from poller.model.secrets import MASK, Secret, mask_conninfo, mask_url, read_secret
 

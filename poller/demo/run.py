@@ -14,12 +14,12 @@ from contextlib import ExitStack
 from importlib import resources
 from typing import Any
 
-from poller.config.endpoint import Endpoint
 from poller.demo.cluster import LOGIN, Cluster, create_role
 from poller.demo.processes import Child
 from poller.demo.screen import DemoBoard, EventBoard
 from poller.events.metrics import SCOPE
 from poller.model.errors import PollerError
+from poller.model.otlp_endpoint import Endpoint
 
 _LOG_LINES = 5
 _DATABASE = "obscura"

@@ -133,8 +133,8 @@ def configure_telemetry(
     lifespan.at_end.append(telemetry.flush_at_end)
     atexit.register(telemetry.shutdown)
     _flush_when_terminated(telemetry)
-    for unsent in sorted({target.unsent for target in settings.targets.values() if target.unsent}):
-        logger.warning("%s", unsent)
+    for warning in settings.warnings:
+        logger.warning("%s", warning)
     if not settings.targets:
         logger.info("no OTLP endpoint is set: logs only")
     return telemetry

@@ -1,25 +1,27 @@
 """Values that every package shares, written with the standard library only.
 
-casts        Non-numeric types of PostgreSQL, with an expression that converts each to a number.
-catalog      Catalogue of all queries of all files.
-diagnostics  Diagnostic of a file, a setting or a server: severity, rule, place, subject, message and advice.
-duration     Durations as query files write them, such as `5m` or `1h30m`.
-errors       Exceptions of the poller, and the scope that each one ends.
-files        Bounded reading of regular files, and atomic replacement of a file.
-log_format   Log formatters: one JSON object or one line of text per record, with every extra field.
-numbers      Exact numbers from PostgreSQL's text output, and the reasons why a value is not exportable.
-otlp_limits  Parts of an endpoint and of headers that OTLP's transports cannot send.
-path         Path into the data of a file: keys of mappings and indices of lists.
-printable    Escapes for text in a terminal or a log, so that it cannot control the terminal.
-prometheus   Prometheus text format of samples, with the names that its OTLP receiver assigns.
-query        Query definition: SQL, schedule, limits, requirements, metrics and their alerts.
-redaction    Redaction of every known secret in output.
-result       Result of one poll, and the state and status of a query.
-retry        Retry pauses that double, for polls, recovery conflicts and OTLP requests.
-rows         Rows of a result up to a limit, in a stated order, with the sum or count of the rest.
-secrets      Masking of URLs and connection strings, and secrets that no message shows.
-series       Identity of a series: its attributes as Prometheus compares them; start times of its points.
-text         Text helpers for messages: quoted values, kinds, counts and suggestions for misspelt words.
-tick         Ticks: groups of queries with one interval and a fixed offset in it.
-units        Validation of units (UCUM, case-sensitive), and suggestions for a correct one.
+casts           Non-numeric types of PostgreSQL, with an expression that converts each to a number.
+catalog         Catalogue of all queries of all files.
+diagnostics     Diagnostic of a file, a setting or a server: severity, rule, place, subject, message and
+                advice.
+duration        Durations as query files write them, such as `5m` or `1h30m`.
+errors          Exceptions of the poller, and the scope that each one ends.
+files           Bounded reading of regular files, and atomic replacement of a file.
+log_format      Log formatters: one JSON object or one line of text per record, with every extra field.
+numbers         Exact numbers from PostgreSQL's text output, and the reasons why a value is not exportable.
+otlp_endpoint   Resolver of the OTLP endpoint per signal: URL, protocol, and TLS or plain text.
+otlp_variables  Reader of the OTEL_EXPORTER_OTLP_* variables of one signal, such as headers and TLS files.
+path            Path into the data of a file: keys of mappings and indices of lists.
+printable       Escapes for text in a terminal or a log, so that it cannot control the terminal.
+prometheus      Prometheus text format of samples, with the names that its OTLP receiver assigns.
+query           Query definition: SQL, schedule, limits, requirements, metrics and their alerts.
+redaction       Redaction of every known secret in output.
+result          Result of one poll, and the state and status of a query.
+retry           Retry pauses that double, for polls, recovery conflicts and OTLP requests.
+rows            Rows of a result up to a limit, in a stated order, with the sum or count of the rest.
+secrets         Masking of URLs and connection strings, and secrets that no message shows.
+series          Identity of a series: its attributes as Prometheus compares them; start times of its points.
+text            Text helpers for messages: quoted values, kinds, counts and suggestions for misspelt words.
+tick            Ticks: groups of queries with one interval and a fixed offset in it.
+units           Validation of units (UCUM, case-sensitive), and suggestions for a correct one.
 """

@@ -34,6 +34,8 @@ PAIR = re.compile(
 """One parameter of a keyword string; an unclosed quote extends to the end."""
 URL = re.compile(r"\s*[A-Za-z][A-Za-z0-9+.-]*://")
 _QUERY = re.compile(r"\?(?=[A-Za-z_][A-Za-z_0-9.-]*=)")
+_END_OF_PATH = re.compile(r"[?#]")
+_PARAMETER = re.compile(r"([?&#](?:[\w.-]+=)?)[^&#]+")
 _HOSTS = re.compile(r"(\[[^\]]*\]|[^\[\]:/?@,]*)(:\d*)?(,(\[[^\]]*\]|[^\[\]:/?@,]*)(:\d*)?)*(/[^?@]*)?")
 
 
@@ -86,15 +88,15 @@ def foreign_parameters(conninfo: str) -> list[str]:
 
 
 def mask_url(url: str) -> str:
-    """Mask the user part of an endpoint and the values of its query, because each may be a token."""
+    """Mask the user part of an endpoint, the values of its query and its fragment: each may be a token."""
     scheme = URL.match(url)
     start = scheme.end() if scheme else 0
     # A question mark in a password does not begin the query.
-    query = _QUERY.search(url, max(start, url.rfind("@") + 1))
+    query = _END_OF_PATH.search(url, max(start, url.rfind("@") + 1))
     base, tail = (url[: query.start()], url[query.start() :]) if query else (url, "")
     before, at, host = base[start:].rpartition("@")
     masked = MASK if before else ""
-    return base[:start] + masked + at + host + re.sub(r"=[^&]*", f"={MASK}", tail)
+    return base[:start] + masked + at + host + _PARAMETER.sub(rf"\1{MASK}", tail)
 
 
 def show_path(text: str) -> str:

@@ -30,7 +30,7 @@ from poller.otlp.signals import format_of
 if TYPE_CHECKING:
     from opentelemetry.metrics import Meter
 
-    from poller.config.endpoint import Endpoint
+    from poller.model.otlp_endpoint import Endpoint
     from poller.otlp.sending_queue import SendingQueue
 
 logger = logging.getLogger(__name__)

@@ -6,19 +6,16 @@ import importlib.metadata
 import ipaddress
 import logging
 import os
-import re
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
 
-from poller.config.endpoint import Endpoint, Signal
 from poller.model.diagnostics import invalid
 from poller.model.errors import ConfigError
 from poller.model.files import read_regular
-from poller.model.otlp_limits import too_long_for_header
+from poller.model.otlp_endpoint import Endpoint, Signal
+from poller.model.otlp_variables import MAX_TLS_BYTES, OtlpVariables, prepare_grpc
 from poller.model.redaction import Redaction, learn_environment, learn_url, redact
-from poller.model.secrets import show_path
 from poller.model.text import install
 from poller.otlp.signals import format_of
 
@@ -28,55 +25,10 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-MAX_TLS_BYTES = 1 << 20
-"""Maximum size of a key or certificate file."""
-
-
-class Variables:
-    """The OTLP exporter variables; the signal's own variable takes precedence over the general variable.
-
-    Source: OpenTelemetry specification, protocol/exporter.md, "Configuration Options".
-    """
-
-    def __init__(self, environ: Mapping[str, str], signal: Signal) -> None:
-        self.environ = environ
-        self.signal = signal
-        self._prefixes = (f"OTEL_EXPORTER_OTLP_{signal.upper()}_", "OTEL_EXPORTER_OTLP_")
-
-    def read(self, option: str) -> str | None:
-        """Return the value of `option`, such as HEADERS; None if it is unset or empty."""
-        name = self.where(option)
-        return self.environ[name].rstrip("\r\n") if name else None
-
-    def where(self, option: str) -> str | None:
-        """Return the name of the variable that sets `option`; None if it is unset or empty."""
-        names = (prefix + option for prefix in self._prefixes)
-        return next((name for name in names if self.environ.get(name, "").strip()), None)
-
-    def file(self, option: str) -> Path | None:
-        """Return the file that `option` names, None if unset; raises ConfigError if it cannot be read."""
-        where = self.where(option)
-        if where is None:
-            return None
-        name = self.environ[where].rstrip("\r\n")
-        path = Path(name)
-        try:
-            read_regular(path, MAX_TLS_BYTES)  # first, because libraries read files of any kind and size
-            return path
-        except OSError as error:
-            # The variable may hold the key itself instead of its file's name.
-            path_text = show_path(name) if option == "CLIENT_KEY" or not name.isprintable() else repr(name)
-            raise ConfigError([invalid(where, f"{path_text} cannot be read: {error.strerror}")]) from None
-
-
 USER_AGENT = "obscura-poller"
 _TALKATIVE = ("urllib3.connection", "urllib3.connectionpool")
 """Loggers that log the URL of every request."""
-_HEADER_NAME = re.compile(r"[a-z0-9_.-]+")
-"""Header names that both HTTP/1.1 (RFC 9110, 5.6.2) and gRPC ("PROTOCOL-HTTP2", Custom-Metadata) can send."""
-_HEADER_VALUE = re.compile(r"[\x20-\x7e]*")
 _REDACTION = Redaction()
-_FILES = ("CERTIFICATE", "CLIENT_CERTIFICATE", "CLIENT_KEY")
 
 
 def build(
@@ -92,22 +44,17 @@ def build(
     learn_url(endpoint.url)
     for name in _TALKATIVE:
         logging.getLogger(name).addFilter(_REDACTION)
-    variables = Variables(environ, signal)
-    files = {kind: file_path for kind in _FILES if (file_path := variables.file(kind))}
+    variables = OtlpVariables(environ, signal)
     try:
-        return (_grpc if endpoint.protocol == "grpc" else _http)(endpoint, timeout, files, variables)
+        return (_grpc if endpoint.protocol == "grpc" else _http)(endpoint, timeout, variables)
     except ConfigError:
         raise
     except Exception as error:  # noqa: BLE001 - libraries raise anything, and quote what they cannot read
         raise ConfigError([invalid("OTEL_EXPORTER_OTLP_*", redact(str(error)))]) from None
 
 
-def _grpc(endpoint: Endpoint, timeout: float, files: Mapping[str, Path], variables: Variables) -> GrpcSender:
-    # gRPC's core writes to stderr without using a logger. Errors that matter also arrive as a status.
-    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
-    # gRPC reads this variable only in lower case, and all other variables in both cases.
-    if "NO_PROXY" in os.environ:
-        os.environ.setdefault("no_proxy", os.environ["NO_PROXY"])
+def _grpc(endpoint: Endpoint, timeout: float, variables: OtlpVariables) -> GrpcSender:
+    prepare_grpc(os.environ)
     # gRPC's traces contain every header of every request, and cannot be masked.
     if variables.read("HEADERS") and os.environ.pop("GRPC_TRACE", None):
         logger.warning("GRPC_TRACE is ignored, because it would write the headers of OTLP")
@@ -115,10 +62,9 @@ def _grpc(endpoint: Endpoint, timeout: float, files: Mapping[str, Path], variabl
 
     from poller.otlp.grpc import GrpcSender
 
+    files = variables.files()
     compression = _compression(variables, "none", "gzip")
-    plain_text = endpoint.plain_text
-    if plain_text is None:
-        plain_text = (variables.read("INSECURE") or "").strip().lower() == "true"
+    plain_text = variables.is_plain_text(endpoint)
     provided = None if plain_text else _provided("GRPC", variables, ChannelCredentials)
 
     def credentials() -> Any:
@@ -134,7 +80,7 @@ def _grpc(endpoint: Endpoint, timeout: float, files: Mapping[str, Path], variabl
     target = urlsplit(endpoint.url).netloc or endpoint.url
     return GrpcSender(
         target,
-        tuple(_headers(variables).items()),
+        tuple(variables.headers().items()),
         timeout,
         form=format_of(variables.signal),
         credentials=None if plain_text else credentials,
@@ -144,7 +90,7 @@ def _grpc(endpoint: Endpoint, timeout: float, files: Mapping[str, Path], variabl
     )
 
 
-def _http(endpoint: Endpoint, timeout: float, files: Mapping[str, Path], variables: Variables) -> HttpSender:
+def _http(endpoint: Endpoint, timeout: float, variables: OtlpVariables) -> HttpSender:
     try:
         import requests
 
@@ -159,6 +105,7 @@ def _http(endpoint: Endpoint, timeout: float, files: Mapping[str, Path], variabl
                 )
             ]
         ) from error
+    files = variables.files()
     session = _provided("HTTP", variables, requests.Session)
     if session is None:
         session = HttpSession()
@@ -169,45 +116,13 @@ def _http(endpoint: Endpoint, timeout: float, files: Mapping[str, Path], variabl
             session.cert = (str(certificate), str(key)) if key else str(certificate)
     return HttpSender(
         endpoint.url,
-        _headers(variables),
+        variables.headers(),
         timeout,
         form=format_of(variables.signal),
         compression=_compression(variables, *COMPRESSIONS),
         user_agent=USER_AGENT,
         session=session,
     )
-
-
-def _headers(variables: Variables) -> Mapping[str, str]:
-    """Return the headers of `name=value,name=value` with %-escaped values.
-
-    Source: OpenTelemetry specification, exporter.md. Raises ConfigError for an invalid header, because
-    a push without its credentials would fail without a reason.
-    """
-    headers: dict[str, str] = {}
-    problems = []
-    for number, item in enumerate((variables.read("HEADERS") or "").split(","), 1):
-        if not item.strip():
-            continue
-        name, equals, value = (unquote(part).strip() for part in item.partition("="))
-        if not equals or not _HEADER_NAME.fullmatch(name.lower()):
-            # The message omits the item, which may be part of a secret.
-            problems.append(
-                f"header {number} is not name=value; write one like authorization=Bearer%20TOKEN, "
-                "and a comma in a value as %2C"
-            )
-        elif not _HEADER_VALUE.fullmatch(value):
-            problems.append(
-                f"the value of {name.lower()!r} has a control character or one that is not ASCII, which no "
-                "header can carry; write it in another form, Base64 for example"
-            )
-        elif too_long := too_long_for_header(value):
-            problems.append(f"the value of {name.lower()!r} {too_long}")
-        headers[name.lower()] = value
-    if problems:
-        where = variables.where("HEADERS") or ""
-        raise ConfigError([invalid(where, problem) for problem in problems])
-    return headers
 
 
 def _proxy_of_grpc(target: str, environ: Mapping[str, str]) -> str | None:
@@ -231,7 +146,7 @@ def _is_direct(host: str, entry: str) -> bool:
         return bool(entry) and host.endswith(entry)
 
 
-def _compression(variables: Variables, *known: str) -> str:
+def _compression(variables: OtlpVariables, *known: str) -> str:
     algorithm = (variables.read("COMPRESSION") or "none").strip().lower()
     if algorithm not in known:
         message = f"{redact(algorithm)!r} is not known here; write one of {', '.join(known)}"
@@ -239,7 +154,7 @@ def _compression(variables: Variables, *known: str) -> str:
     return algorithm
 
 
-def _provided(protocol: str, variables: Variables, kind: Any) -> Any:
+def _provided(protocol: str, variables: OtlpVariables, kind: Any) -> Any:
     """Return the object of an installed credential provider (OpenTelemetry Python's mechanism), or None."""
     prefix = f"OTEL_PYTHON_EXPORTER_OTLP_{protocol}_"
     names = [f"{prefix}{variables.signal.upper()}_CREDENTIAL_PROVIDER", f"{prefix}CREDENTIAL_PROVIDER"]

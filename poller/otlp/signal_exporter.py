@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from poller.config.endpoint import Endpoint, Signal
+from poller.model.otlp_endpoint import Endpoint, Signal
 from poller.model.retry import RETRY, RetryConfig
 from poller.model.text import counted
 from poller.otlp import sender as otlp

@@ -7,7 +7,7 @@ import logging
 from dataclasses import dataclass
 from typing import Any
 
-from poller.config.endpoint import Signal
+from poller.model.otlp_endpoint import Signal
 
 
 @dataclass(frozen=True, slots=True)

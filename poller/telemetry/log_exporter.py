@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from opentelemetry.metrics import MeterProvider
     from opentelemetry.sdk.resources import Resource
 
-    from poller.config.endpoint import Endpoint
+    from poller.model.otlp_endpoint import Endpoint
 
 _SEVERITIES = (
     (logging.CRITICAL, SeverityNumber.FATAL),

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from opentelemetry.sdk.resources import Resource
     from opentelemetry.trace import Tracer
 
-    from poller.config.endpoint import Endpoint
+    from poller.model.otlp_endpoint import Endpoint
 
 
 class Spans:

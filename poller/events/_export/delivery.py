@@ -9,9 +9,9 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from poller.events._export.endpoint import Signal, SignalEndpoint
 from poller.events._logging.records import message_of
 from poller.events._privacy.texts import text_of
+from poller.model.otlp_endpoint import Endpoint, Signal
 from poller.model.text import counted
 
 logger = logging.getLogger(__name__)
@@ -32,9 +32,7 @@ class Delivery:
     The exporters themselves log every attempt, and no caller receives their results (SDK 1.45).
     """
 
-    def __init__(
-        self, signal: Signal, target: SignalEndpoint, build: Callable[[], Any], results: Any
-    ) -> None:
+    def __init__(self, signal: Signal, target: Endpoint, build: Callable[[], Any], results: Any) -> None:
         """Build the exporter; `results` is the result enumeration of its `export` method."""
         self.signal = signal
         self._target = target

@@ -23,13 +23,13 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExportResult
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ParentBased, Sampler, TraceIdRatioBased
 
 from poller.events._export.delivery import UNITS, Delivery
-from poller.events._export.endpoint import Signal, SignalEndpoint
 from poller.events._export.exporters import build
 from poller.events._export.reader import Reader
-from poller.events._export.settings import TelemetrySettings
+from poller.events._export.settings import SignalEndpoint, TelemetrySettings
 from poller.events._privacy.processors import ScrubbedLoggerProvider, ScrubbedTracerProvider
 from poller.events._privacy.views import permitting
 from poller.events.metrics import export_zeros_again
+from poller.model.otlp_endpoint import Signal
 from poller.model.text import counted
 
 logger = logging.getLogger(__name__)

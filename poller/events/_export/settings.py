@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import TypeVar
 from urllib.parse import unquote
 
-from poller.events._export.endpoint import SIGNALS, Protocol, Signal, SignalEndpoint, resolve
+from poller.model.errors import ConfigError
 from poller.model.log_format import LogFormat
+from poller.model.otlp_endpoint import SIGNALS, Endpoint, Protocol, Signal, resolve
 
 Value = TypeVar("Value")
 
@@ -23,6 +24,14 @@ class TelemetryError(ValueError):
     def __init__(self, problems: Iterable[str]) -> None:
         self.problems = tuple(problems)
         super().__init__("\n".join(self.problems))
+
+
+@dataclass(frozen=True, slots=True)
+class SignalEndpoint(Endpoint):
+    """Endpoint of one signal, with the time that a request may take."""
+
+    timeout: float
+    """Seconds for one request including all its retries."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +52,8 @@ class TelemetrySettings:
     """Maximum time in seconds to export the remaining data at process exit."""
     propagators_chosen: bool
     """Whether OTEL_PROPAGATORS is set."""
+    warnings: tuple[str, ...]
+    """Problems that do not prevent the export, without secrets."""
 
 
 def load(environ: Mapping[str, str]) -> TelemetrySettings:
@@ -57,6 +68,7 @@ class _SettingReader:
     def __init__(self, environ: Mapping[str, str]) -> None:
         self._environ = {name: value.strip() for name, value in environ.items() if value.strip()}
         self._problems: list[str] = []
+        self._warnings: set[str] = set()
 
     def settings(self) -> TelemetrySettings:
         targets = {signal: target for signal in SIGNALS if (target := self._target(signal))}
@@ -73,6 +85,7 @@ class _SettingReader:
             resource=self._resource(),
             shutdown_timeout=self._own("SERVER_SHUTDOWN_TIMEOUT_SECS", _seconds) or 5.0,
             propagators_chosen="OTEL_PROPAGATORS" in self._environ,
+            warnings=tuple(sorted(self._warnings)),
         )
         if self._problems:
             raise TelemetryError(self._problems)
@@ -101,10 +114,18 @@ class _SettingReader:
             "OTEL_EXPORTER_OTLP_PROTOCOL", _protocol
         )
         try:
-            return resolve(self._environ[where], where, signal, protocol, timeout or 10.0)
-        except ValueError as error:
-            self._add_problem(f"{where}: {error}")
+            endpoint = resolve(
+                self._environ[where],
+                where,
+                protocol,
+                signal,
+                protocol_setting="OTEL_EXPORTER_OTLP_PROTOCOL",
+                warn=self._warnings.add,
+            )
+        except ConfigError as error:
+            self._add_problem(str(error))
             return None
+        return SignalEndpoint(endpoint.url, endpoint.protocol, timeout or 10.0)
 
     def _resource(self) -> dict[str, str]:
         attributes = {}

@@ -9,24 +9,20 @@ import ssl
 import time
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
-from poller.config.endpoint import Endpoint
 from poller.model.diagnostics import Diagnostic
 from poller.model.errors import ConfigError
+from poller.model.otlp_endpoint import Endpoint
+from poller.model.otlp_variables import OtlpVariables
 from poller.otlp import response as export_result
-
-if TYPE_CHECKING:
-    from poller.config.endpoint import Endpoint
-
 
 _HTTP2_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
 """Client preface with an empty SETTINGS frame (RFC 9113, sections 3.4 and 6.5)."""
 _SETTINGS = 4
 _FRAME_HEADER = 9
-_CA = ("OTEL_EXPORTER_OTLP_METRICS_CERTIFICATE", "OTEL_EXPORTER_OTLP_CERTIFICATE")
 _HTTP_ADVICE = "set POLLER_OTLP_PROTOCOL=http/protobuf, or use the collector's gRPC port (usually 4317)"
 _GRPC_ADVICE = "set POLLER_OTLP_PROTOCOL=grpc, or use the collector's HTTP port (usually 4318)"
 _CLIENT_ADVICE = (
@@ -45,7 +41,8 @@ def network_problem(
     place = _place(endpoint)
     if place is None or _uses_proxy(place[0]):
         return None
-    secure = not _plain_text(endpoint, environ)
+    variables = OtlpVariables(environ, "metrics")
+    secure = not variables.is_plain_text(endpoint)
     try:
         with socket.create_connection(place, timeout):
             pass
@@ -66,7 +63,7 @@ def network_problem(
             error.strerror or "the host cannot be reached", "correct the endpoint, or fix the network"
         )
     try:
-        return _protocol_problem(endpoint, place, timeout, environ, secure=secure)
+        return _protocol_problem(endpoint, place, timeout, variables, secure=secure)
     except OSError:
         return None
 
@@ -76,7 +73,7 @@ def _problem(message: str, advice: str) -> Diagnostic:
 
 
 def _protocol_problem(
-    endpoint: Endpoint, place: tuple[str, int], timeout: float, environ: Mapping[str, str], *, secure: bool
+    endpoint: Endpoint, place: tuple[str, int], timeout: float, variables: OtlpVariables, *, secure: bool
 ) -> Diagnostic | None:
     encrypted = _accepts_tls(place, timeout)
     if encrypted and not secure:
@@ -85,11 +82,10 @@ def _protocol_problem(
         return _problem("the port does not use TLS, but the endpoint does", "write http:// in the endpoint")
     context: ssl.SSLContext | None = None
     if secure:
-        context = ssl.create_default_context(cafile=_first(_CA, environ))
+        context = ssl.create_default_context(cafile=variables.read("CERTIFICATE"))
         context.set_alpn_protocols(["h2", "http/1.1"])
-        certificate, key = _client_files(environ)
-        if certificate:
-            context.load_cert_chain(certificate, key)
+        if certificate := variables.read("CLIENT_CERTIFICATE"):
+            context.load_cert_chain(certificate, variables.read("CLIENT_KEY"))
     try:
         protocol = _detect_protocol(place, timeout, context)
     except ssl.SSLCertVerificationError as error:
@@ -167,27 +163,10 @@ def _place(endpoint: Endpoint) -> tuple[str, int] | None:
     return parts.hostname, port or default_port
 
 
-def _plain_text(endpoint: Endpoint, environ: Mapping[str, str]) -> bool:
-    if endpoint.plain_text is not None:
-        return endpoint.plain_text
-    names = ("OTEL_EXPORTER_OTLP_METRICS_INSECURE", "OTEL_EXPORTER_OTLP_INSECURE")
-    return (_first(names, environ) or "").strip().lower() == "true"
-
-
 def _uses_proxy(host: str) -> bool:
     """Whether exports use a proxy; the port then shows nothing about them."""
     proxies = getproxies()
     return any(kind in proxies for kind in ("http", "https", "all", "grpc")) and not proxy_bypass(host)
-
-
-def _client_files(environ: Mapping[str, str]) -> tuple[str | None, str | None]:
-    certificate = ("OTEL_EXPORTER_OTLP_METRICS_CLIENT_CERTIFICATE", "OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE")
-    key = ("OTEL_EXPORTER_OTLP_METRICS_CLIENT_KEY", "OTEL_EXPORTER_OTLP_CLIENT_KEY")
-    return _first(certificate, environ), _first(key, environ)
-
-
-def _first(names: tuple[str, ...], environ: Mapping[str, str]) -> str | None:
-    return next((environ[name] for name in names if environ.get(name)), None)
 
 
 LONGEST_SECONDS = 5.0

@@ -694,7 +694,7 @@ from poller.postgres.replica import Replica
 from poller.postgres.transaction import TransactionLimits
 from poller.model.query import MetricDefinition
 from poller.model.query import QueryDefinition
-from poller.config.endpoint import resolve
+from poller.model.otlp_endpoint import resolve
 from poller.otlp.exporter import MetricExporter, resource
 from poller.otlp.sending_queue import SendingQueue
 logging.basicConfig(level=logging.DEBUG, stream=sys.stderr)

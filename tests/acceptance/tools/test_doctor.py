@@ -16,10 +16,10 @@ from typing import Any
 import pytest
 from psycopg.conninfo import make_conninfo
 
-from poller.config.endpoint import Protocol, resolve
 from poller.config.queries.schema.query import DeclaredQuery
 from poller.demo.cluster import Cluster
 from poller.model.diagnostics import Diagnostic, failed
+from poller.model.otlp_endpoint import Protocol, resolve
 from poller.postgres.server_tracker import ServerInfo
 from poller.receiver.answers import CannedAnswer
 from poller.receiver.ports import LOOPBACK, free_ports

@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 from opentelemetry.metrics import CallbackOptions, Observation
 
-from poller.config.endpoint import Endpoint, resolve
 from poller.model.errors import ConfigError
+from poller.model.otlp_endpoint import Endpoint, resolve
 from poller.model.text import install
 from poller.otlp import request as encoding
 from poller.otlp import sender as otlp
@@ -211,7 +211,7 @@ def test_a_certificate_file_that_is_missing_is_a_configuration_error(
 NO_THREAD = """
 import logging, pathlib, resource, sys, threading
 import grpc
-from poller.config.endpoint import resolve
+from poller.model.otlp_endpoint import resolve
 from poller.otlp.exporter import MetricExporter
 from poller.otlp.exporter import resource as described
 from poller.otlp.sending_queue import SendingQueue

@@ -16,8 +16,8 @@ import pytest
 from opentelemetry.metrics import CallbackOptions, Observation
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 
-from poller.config.endpoint import Endpoint, resolve
 from poller.model.duration import parse_duration
+from poller.model.otlp_endpoint import Endpoint, resolve
 from poller.model.retry import RetryConfig
 from poller.otlp import sender as otlp
 from poller.otlp.exporter import SILENT_INTERVALS, MetricExporter, resource

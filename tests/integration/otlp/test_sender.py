@@ -23,8 +23,8 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
     ExportMetricsServiceResponse,
 )
 
-from poller.config.endpoint import Endpoint, resolve
 from poller.model.errors import ConfigError
+from poller.model.otlp_endpoint import Endpoint, resolve
 from poller.otlp import sender as otlp
 from poller.otlp.response import ExportResult
 from poller.receiver.receiver import Receiver
@@ -345,14 +345,14 @@ def test_netrc_is_not_read(receiver: Receiver, user: str, environ: dict[str, str
         ("Bearer sesame", r"header 1 is not name=value; write one like authorization=Bearer%20TOKEN"),
         ("x-a=1,sesame", r"header 2 is not name=value"),
         ("x a=sesame", r"header 1 is not name=value"),
-        ("authorization=sesam\u00e9", r"the value of 'authorization' has a control character or one that is"),
-        ("authorization=sesam%C3%A9", r"the value of 'authorization' has"),
-        ("authorization=sesame%0Aopen", r"the value of 'authorization' has"),
-        ("authorization=sesame%FF", r"the value of 'authorization' has"),
-        ("authorization=sesame%00", r"the value of 'authorization' has"),
+        ("authorization=sesam\u00e9", r"the value of header 1 has a control character or one that is"),
+        ("authorization=sesam%C3%A9", r"the value of header 1 has"),
+        ("authorization=sesame%0Aopen", r"the value of header 1 has"),
+        ("authorization=sesame%FF", r"the value of header 1 has"),
+        ("authorization=sesame%00", r"the value of header 1 has"),
         (
             f"authorization={'sesame' * 2_000}",
-            r"the value of 'authorization' has 12,000 .*; write at most 8,192",
+            r"the value of header 1 has 12,000 .*; write at most 8,192",
         ),
     ],
 )
@@ -433,7 +433,7 @@ def test_a_grpc_sender_at_rest_has_no_connection_and_no_thread(receiver: Receive
     code = f"""
 import os, time
 from poller.otlp import sender as otlp
-from poller.config.endpoint import Endpoint
+from poller.model.otlp_endpoint import Endpoint
 def threads(): return len(os.listdir("/proc/self/task"))
 def sockets():
     files = [f"/proc/self/fd/{{number}}" for number in range(3, 100)]

@@ -11,10 +11,10 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsSer
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.sdk.metrics import MeterProvider
 
-from poller.config.endpoint import Endpoint, Protocol, Signal, resolve
 from poller.config.load_settings import load
 from poller.daemon.build import TelemetryExport
 from poller.model.errors import ConfigError
+from poller.model.otlp_endpoint import Endpoint, Protocol, Signal, resolve
 from poller.model.retry import RetryConfig
 from poller.otlp.exporter import resource
 from poller.otlp.metric_reader import OnDemandReader

@@ -12,7 +12,7 @@ import pytest
 from opentelemetry import trace
 from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags
 
-from poller.config.endpoint import Endpoint
+from poller.model.otlp_endpoint import Endpoint
 from poller.model.redaction import LONGEST_BEGINNING, learn
 from poller.otlp.exporter import resource
 from poller.receiver.decode import LogRecord

@@ -146,6 +146,14 @@ def test_an_empty_option_unsets_the_variable() -> None:
             "grpc://collector:4317",
             "'grpc://collector:4317' has an unknown scheme; write http:// for plain text or https:// for TLS",
         ),
+        (
+            "OTEL_EXPORTER_OTLP_ENDPOINT",
+            "dns://resolver/collector:4317",
+            (
+                "'dns://resolver/collector:4317' has an unknown scheme; "
+                "write http:// for plain text or https:// for TLS"
+            ),
+        ),
         ("POLLER_OTLP_ENDPOINT", "http://:4317", "'http://:4317' has no host; write one like http://collector:4317"),
         (
             "OBSCURA_OTLP_ENDPOINT",
@@ -549,6 +557,8 @@ def test_a_connection_string_shows_everything_but_its_password(conninfo: str, ma
 
 def test_an_endpoint_shows_neither_user_nor_query() -> None:
     assert mask_url("https://t0ken@c:4318/v1/metrics?api=t0ken") == "https://***@c:4318/v1/metrics?api=***"
+    assert mask_url("https://c:4318/in?t0ken") == "https://c:4318/in?***"
+    assert mask_url("https://c/in?a=t0ken&t0ken#t0ken") == "https://c/in?a=***&***#***"
     assert mask_url("c:4317") == "c:4317"
 
 
