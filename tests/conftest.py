@@ -29,11 +29,9 @@ os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
 # Each worker takes its ports from a different range. Otherwise a test in another worker could take the port
 # of a server that is down for a moment.
 if _worker := os.environ.get("PYTEST_XDIST_WORKER"):
-    from poller.receiver import ports
+    from poller.receiver.ports import take_share
 
-    _share = len(ports._RANGE) // int(os.environ["PYTEST_XDIST_WORKER_COUNT"])  # noqa: SLF001
-    _first = ports._RANGE.start + int(_worker.removeprefix("gw")) * _share  # noqa: SLF001
-    ports._RANGE = range(_first, _first + _share)  # noqa: SLF001
+    take_share(int(_worker.removeprefix("gw")), int(os.environ["PYTEST_XDIST_WORKER_COUNT"]))
 
 # A busy machine must not fail a test.
 settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -58,10 +56,10 @@ pytest_plugins = [
 @pytest.fixture(autouse=True)
 def _no_secrets_of_other_tests() -> Iterator[None]:
     """Discard the secrets that a test registered: they would be masked in the output of all later tests."""
-    from poller.model import redaction
+    from poller.model.redaction import forget
 
     yield
-    redaction._memory = redaction._Memory()  # noqa: SLF001
+    forget()
 
 
 @pytest.fixture(autouse=True)

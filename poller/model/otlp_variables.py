@@ -68,8 +68,10 @@ class OtlpVariables:
                 read_regular(files[option], MAX_TLS_BYTES)
             except OSError as error:
                 # The variable may hold the key itself instead of its file's name.
-                shown = show_path(name) if option == "CLIENT_KEY" or not name.isprintable() else repr(name)
-                problems.append(invalid(where, f"{shown} cannot be read: {error.strerror}"))
+                path_text = (
+                    show_path(name) if option == "CLIENT_KEY" or not name.isprintable() else repr(name)
+                )
+                problems.append(invalid(where, f"{path_text} cannot be read: {error.strerror}"))
         if problems:
             raise ConfigError(problems)
         return files

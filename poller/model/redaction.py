@@ -50,6 +50,10 @@ class _Memory:
         self._longest = _LONGEST_SECRET
         self._masked: dict[str, str] = {}
 
+    def clear(self) -> None:
+        with self._lock:
+            self._texts, self._pattern, self._longest, self._masked = {}, None, _LONGEST_SECRET, {}
+
     def add(self, texts: Iterable[str]) -> None:
         with self._lock:
             fresh = [text for text in texts if text not in self._texts]
@@ -97,6 +101,11 @@ _memory = _Memory()
 def learn(*secrets: str) -> None:
     """Store texts as secrets for the life of the process; skip texts that are blank or too short."""
     _memory.add(form for secret in secrets for form in forms(secret))
+
+
+def forget() -> None:
+    """Discard all secrets, as at the start of a process."""
+    _memory.clear()
 
 
 def learn_conninfo(conninfo: str) -> None:

@@ -67,46 +67,82 @@ def test_the_contributors_page_names_files_and_packages_that_exist() -> None:
 def test_no_test_patches_a_constant_or_a_private_name_of_the_poller() -> None:
     """Every limit and pause is a parameter or a field of a frozen dataclass, so tests pass their own."""
     patches = [
-        f"{path.name}: {target}"
-        for path in sorted(Path(__file__).parent.rglob("*.py"))
+        f"{path.relative_to(ROOT)}: {target}"
+        for path in sorted((ROOT / "tests").rglob("*.py"))
         for target in patched(ast.parse(path.read_text(encoding="utf-8")))
-        if target.startswith("poller.") and re.match(r"_[^_]|[A-Z0-9_]+$", target.rpartition(".")[2])
+        if target.startswith("poller.") and any(map(_FIXED_NAME.match, names_in_module(target)))
     ]
     assert patches == []
 
 
+_FIXED_NAME = re.compile(r"_[^_]|[A-Z0-9_]+$")
+
+
+def names_in_module(target: str) -> list[str]:
+    """Return the components of a full name after those of its packages and its module."""
+    _, *names = target.split(".")
+    place = POLLER
+    while names and ((place / names[0]).is_dir() or (place / f"{names[0]}.py").is_file()):
+        place /= names.pop(0)
+    return names
+
+
 def patched(tree: ast.Module) -> Iterator[str]:
-    """Yield the full name of everything that a module replaces with `setattr` or `patch`."""
+    """Yield the full name of everything that a module replaces with `setattr`, `patch` or an assignment."""
     names = {
         alias.asname or alias.name: f"{statement.module}.{alias.name}"
-        for statement in ast.walk(tree)
         if isinstance(statement, ast.ImportFrom)
+        else alias.name
+        for statement in ast.walk(tree)
+        if isinstance(statement, ast.ImportFrom | ast.Import)
         for alias in statement.names
     }
-    for call in ast.walk(tree):
-        if isinstance(call, ast.Call) and ast.unparse(call.func).rpartition(".")[2] in ("setattr", "patch"):
-            target, *more = call.args
+
+    def full(target: ast.expr) -> str:
+        owner, dot, rest = ast.unparse(target).partition(".")
+        return f"{names.get(owner, owner)}{dot}{rest}"
+
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and _PATCH.search(ast.unparse(node.func)) and node.args:
+            target, *more = node.args
             if isinstance(target, ast.Constant) and isinstance(target.value, str):
                 yield target.value
             elif more and isinstance(more[0], ast.Constant) and isinstance(more[0].value, str):
-                owner, dot, rest = ast.unparse(target).partition(".")
-                yield f"{names.get(owner, owner)}{dot}{rest}.{more[0].value}"
+                yield f"{full(target)}.{more[0].value}"
+        elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store | ast.Del):
+            yield full(node)
+
+
+_PATCH = re.compile(r"(?:^|\.)(?:setattr|delattr|patch|patch\.object)$")
 
 
 def test_patches_of_constants_are_detected() -> None:
     text = (
-        "from poller.postgres import transaction as burst\n"
-        "monkeypatch.setattr(burst, '_LONGEST', 1)\n"
+        "from poller.postgres import transaction as batch\n"
+        "import poller.model.redaction as masks\n"
+        "monkeypatch.setattr(batch, '_LONGEST', 1)\n"
         "monkeypatch.setattr('poller.otlp.request.MAX_SIZE', 1)\n"
-        "monkeypatch.setattr(burst.Statement, 'limit', 1)\n"
+        "monkeypatch.setattr(batch.Statement, 'limit', 1)\n"
         "monkeypatch.setattr(os, 'kill', refuse)\n"
+        "mock.patch.object(masks._memory, 'mask')\n"
+        "batch._LONGEST = 1\n"
+        "first, batch.MOST = 1, 2\n"
+        "batch.MOST += 1\n"
+        "del masks._memory.mask\n"
     )
-    assert list(patched(ast.parse(text))) == [
-        "poller.postgres.transaction._LONGEST",
-        "poller.otlp.request.MAX_SIZE",
-        "poller.postgres.transaction.Statement.limit",
+    assert sorted(patched(ast.parse(text))) == [
         "os.kill",
+        "poller.model.redaction._memory.mask",
+        "poller.model.redaction._memory.mask",
+        "poller.otlp.request.MAX_SIZE",
+        "poller.postgres.transaction.MOST",
+        "poller.postgres.transaction.MOST",
+        "poller.postgres.transaction.Statement.limit",
+        "poller.postgres.transaction._LONGEST",
+        "poller.postgres.transaction._LONGEST",
     ]
+    assert names_in_module("poller.model.redaction._memory.mask") == ["_memory", "mask"]
+    assert names_in_module("poller.events._privacy.patterns.scrub") == ["scrub"]
 
 
 COMPOSITION_ROOTS = ("cli/", "config/", "daemon/build.py", "daemon/run.py")
