@@ -52,26 +52,26 @@ def doctor(
 
     configure(settings.log_format, settings.log_level)
     if settings.log_level != "debug":
-        # Failures are reported as findings, not as log records.
+        # Failures are reported as diagnostics, not as log records.
         logging.getLogger("poller").setLevel(logging.CRITICAL)
     catalog = open_catalog(settings)
     settings.conninfo()
     strict = settings.strict if strict is None else strict
-    findings = [Diagnostic("warning", "settings", warning) for warning in settings.warnings]
+    diagnostics = [Diagnostic("warning", "settings", warning) for warning in settings.warnings]
     server_infos: list[ServerInfo] = []
-    replica = open_replica(settings, admission_of(settings, strict=strict), server_infos.append)
+    replica = open_replica(settings, admission_of(settings, strict=strict), [server_infos.append])
     stop = StopSignal(replica.interrupt)
     with Progress([query.name for query in catalog.queries]) as progress:
-        findings += examine_database(replica, server_infos, catalog.queries, settings, progress)
+        diagnostics += examine_database(replica, server_infos, catalog.queries, settings, progress)
     if stop.number is None:
-        findings.append(collector.examine(settings.endpoint, settings.export_timeout))
+        diagnostics.append(collector.examine(settings.endpoint, settings.export_timeout))
     replica.close()
     if stop.number is not None:
         raise typer.Exit(128 + stop.number)
     if format == "json":
-        sys.stdout.write(checks_to_json(findings) + "\n")
+        sys.stdout.write(checks_to_json(diagnostics) + "\n")
     else:
         from poller.terminal.console import open_console
 
-        print_checks(open_console(), findings)
-    raise typer.Exit(1 if failed(findings) else 0)
+        print_checks(open_console(), diagnostics)
+    raise typer.Exit(1 if failed(diagnostics) else 0)

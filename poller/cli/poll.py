@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import sys
-import time
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Literal
 
@@ -75,30 +74,22 @@ def poll(
     exporter = open_exporter(settings, store, periodic=False) if push else None
     telemetry = TelemetryExport(settings if push else None, exporter)
     cycle = open_cycle(settings, catalog.queries, store, exporter, tracing=telemetry.tracing)
-    stop = StopSignal(cycle.replica.interrupt)
+    stop = StopSignal(cycle.source.interrupt)
     with Progress([query.name for query in chosen]) as progress:
         # As in the daemon: one tick, one snapshot, one budget for queries with equal group and interval.
-        polled = {
-            result.query.name: result
-            for tick in ticks(chosen, settings.instance)
-            for result in cycle.run(tick.queries, progress.done)
-        }
-    # If two queries feed one series, the first result was stored before the second query ran.
-    results = store.without_duplicates([polled[query.name] for query in chosen], time.monotonic())
-    cycle.replica.close()
+        polled = cycle.run_ticks(ticks(chosen, settings.instance), progress.done)
+    by_name = {result.query.name: result for result in polled}
+    results = [by_name[query.name] for query in chosen]
+    cycle.source.close()
     try:
         _print(format, results, catalog.metrics, settings)
         if verbose:
             sys.stderr.writelines(f"{one_line(line)}\n" for result in results for line in refusals(result))
     finally:  # the values are pushed even if stdout cannot be written
-
-        def stopped() -> bool:
-            return stop.number is not None
-
         # The first signal ends the wait, but not the first attempt to deliver the values.
         patience = settings.export_timeout
-        delivered = exporter.shutdown(patience, stopped=stopped) if exporter else True
-        telemetry.shutdown(patience, stopped)
+        delivered = exporter.shutdown(patience, stopped=stop.is_requested) if exporter else True
+        telemetry.shutdown(patience, stop.is_requested)
     if stop.number is not None:
         raise typer.Exit(128 + stop.number)
     failed = any(

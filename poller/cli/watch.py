@@ -71,7 +71,7 @@ def _polling(settings: Settings) -> Iterator[Look]:
         logger.warning(warning)
     catalog = open_catalog(settings)
     cycle = open_cycle(settings, catalog.queries, ResultStore(catalog.queries))
-    scheduler = PollScheduler(ticks(catalog.queries, settings.instance), cycle.run, rest=cycle.replica.rest)
+    scheduler = PollScheduler(ticks(catalog.queries, settings.instance), cycle.run, rest=cycle.source.rest)
 
     def look() -> PollerStatus:
         statuses = cycle.statuses(scheduler.next_runs())
@@ -83,9 +83,9 @@ def _polling(settings: Settings) -> Iterator[Look]:
     try:
         yield look
     finally:
-        at_rest = scheduler.stop(cycle.replica.interrupt, settings.grace_period)
+        at_rest = scheduler.stop(cycle.source.interrupt, settings.grace_period)
         if at_rest:
-            cycle.replica.close()
+            cycle.source.close()
         else:  # a worker that waits for an unresponsive server would delay the exit
             sys.stdout.flush()
             os._exit(1 if sys.exc_info()[0] else 0)

@@ -28,12 +28,12 @@ from poller.postgres.connection import is_conninfo, misunderstood
 from poller.postgres.password import password_from
 from poller.postgres.replica import Replica
 from poller.postgres.server_tracker import ServerInfo, ServerTracker
-from poller.postgres.sqlcomment import Tags, untagged
+from poller.postgres.sqlcomment import Tags, tag_name, untagged
 from poller.postgres.transaction import TransactionLimits
 from poller.telemetry.poll_log import PollLog
-from poller.telemetry.poll_metrics import SelfMetrics
+from poller.telemetry.poll_metrics import PollMetrics
 from poller.telemetry.replica_metrics import register_replica_gauges
-from poller.telemetry.traces import Tracing, traceparent
+from poller.telemetry.traces import Tracing, tag_name_and_span
 
 if TYPE_CHECKING:
     from opentelemetry.metrics import Meter
@@ -124,7 +124,7 @@ def open_store(settings: Settings, queries: Sequence[QueryDefinition]) -> Result
 def open_replica(
     settings: Settings,
     admission: Admission,
-    on_server_info: Callable[[ServerInfo], None] = lambda _: None,
+    on_server_info: Sequence[Callable[[ServerInfo], None]] = (),
 ) -> Replica:
     """Prepare the connection that the daemon and every command use, without opening it."""
     command = settings.password_command
@@ -174,17 +174,12 @@ def open_cycle(
         strict=settings.strict,
         report_lag=settings.self_metrics != "off",
     )
-
-    def on_server_info(server_info: ServerInfo) -> None:
-        tracker.record(server_info)
-        tracing.note(server_info)
-
     return PollCycle(
-        open_replica(settings, admission, on_server_info),
+        open_replica(settings, admission, [tracker.record, tracing.note]),
         store,
         tracker=tracker,
         tracing=tracing,
-        metrics=None if isinstance(meter, NoOpMeter) else SelfMetrics(meter, tracing.context),
+        metrics=None if isinstance(meter, NoOpMeter) else PollMetrics(meter, tracing.context),
         breaker=breaker,
         log=PollLog(every_result=daemon and exporter is None, repeats=daemon, within=tracing.of),
     )
@@ -195,8 +190,8 @@ def tags(comments: str) -> Tags:
     if comments == "off":
         return untagged
     if comments == "name":
-        return lambda name: {"query": name}
-    return lambda name: {"query": name, **traceparent()}
+        return tag_name
+    return tag_name_and_span
 
 
 class _Part(Protocol):
@@ -221,9 +216,9 @@ class TelemetryExport:
         if settings.traces_to is not None or settings.logs_to is not None:
             self._open(settings, own)
         if own is not None:
-            from poller.telemetry import export_metrics as exportmetrics
+            from poller.telemetry import export_metrics
 
-            exportmetrics.register(own.meter, [own.delivery, *(part.delivery for part in self._parts)])
+            export_metrics.register(own.meter, [own.delivery, *(part.delivery for part in self._parts)])
 
     def _open(self, settings: Settings, own: MetricExporter | None) -> None:
         from poller.otlp.exporter import resource

@@ -56,10 +56,10 @@ def places(file: str | None, state_dir: str | Path | None) -> list[Path]:
 def is_own_folder(folder: Path) -> bool:
     """Return whether `folder` is this user's folder and no link; any user may create a folder in /tmp."""
     try:
-        heartbeats = folder.lstat()
+        state = folder.lstat()
     except OSError:
         return False
-    return stat.S_ISDIR(heartbeats.st_mode) and heartbeats.st_uid == os.getuid()
+    return stat.S_ISDIR(state.st_mode) and state.st_uid == os.getuid()
 
 
 def clock() -> float:
@@ -105,7 +105,7 @@ def _checked(document: dict[str, Any]) -> dict[str, Any]:
     return beat
 
 
-def whose(heartbeat: dict[str, Any]) -> str:
+def describe(heartbeat: dict[str, Any]) -> str:
     """Return the poller that wrote a heartbeat: its process id, and its instance if it has one."""
     instance = heartbeat.get("instance")
     return f"process {heartbeat['pid']}" + (f" (instance {instance})" if instance else "")
@@ -161,7 +161,7 @@ def _exists(pid: int) -> bool:
 
 
 def _summary(heartbeat: dict[str, Any], now: float) -> str:
-    parts = [f"{whose(heartbeat)}, heartbeat {now - heartbeat['boottime']:.0f}s ago"]
+    parts = [f"{describe(heartbeat)}, heartbeat {now - heartbeat['boottime']:.0f}s ago"]
     if "queries" in heartbeat:  # a heartbeat on a full disk omits them
         words = _dict(heartbeat, "states") or _count(_dict(heartbeat, "queries"))
         queries = ", ".join(f"{count} {word}" for word, count in sorted(words.items())) or "none polled yet"
@@ -180,5 +180,5 @@ def _count(queries: dict[str, Any]) -> Counter[str]:
 
 
 def _dict(heartbeat: dict[str, Any], key: str) -> dict[str, Any]:
-    heartbeats = heartbeat.get(key)
-    return heartbeats if isinstance(heartbeats, dict) else {}
+    value = heartbeat.get(key)
+    return value if isinstance(value, dict) else {}

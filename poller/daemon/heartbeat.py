@@ -17,11 +17,11 @@ from poller.daemon.health import (
     MAX_AGE_SECONDS,
     REMEDY,
     clock,
+    describe,
     is_own_folder,
     judge,
     process_namespace,
     read,
-    whose,
 )
 from poller.model.files import replace_file
 
@@ -104,7 +104,7 @@ class Heartbeat:
             return
         if self._state is None and there.get("process_namespace") != self._identity["process_namespace"]:
             return  # it may belong to this poller's previous container; only a later one shows another poller
-        other = whose(there)
+        other = describe(there)
         self._other = other, clock()
         if other not in self._warned:
             self._warned.add(other)

@@ -81,6 +81,7 @@ def encode(statuses: Sequence[QueryStatus], most: int = MAX_DETAIL_BYTES) -> byt
         "queries": {item.query: item.state for number, item in enumerate(statuses) if number in listed},
     }
     details = ", ".join(text for number, text in enumerate(texts) if number in listed)
+    # Scripts of users may read this file, so the key stays.
     return f'{json.dumps(head)[:-1]}, "glances": [{details}]}}'.encode()
 
 

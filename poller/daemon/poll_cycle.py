@@ -8,14 +8,14 @@ from typing import Protocol
 
 from poller.model.query import STALE_AFTER_INTERVALS, QueryDefinition
 from poller.model.result import PollResult
-from poller.polling.poll import poll
+from poller.model.tick import Tick
+from poller.polling.poll import QuerySource, poll
 from poller.polling.status import QueryStatus, QueryStatuses
 from poller.polling.store import ResultStore
 from poller.postgres.circuit_breaker import CircuitBreaker
-from poller.postgres.replica import Replica
 from poller.postgres.server_tracker import ServerTracker
 from poller.telemetry.poll_log import PollLog
-from poller.telemetry.poll_metrics import SelfMetrics
+from poller.telemetry.poll_metrics import PollMetrics
 from poller.telemetry.traces import Tracing
 
 
@@ -27,24 +27,24 @@ class PollObserver(Protocol):
 
 
 class PollCycle:
-    """The code path of every poll: query the replica, store good values, count and log.
+    """The code path of every poll: query the source, store good values, count and log.
 
     Both `run` and `poll` use it.
     """
 
     def __init__(
         self,
-        replica: Replica,
+        source: QuerySource,
         store: ResultStore,
         *,
         tracker: ServerTracker,
         tracing: Tracing,
-        metrics: SelfMetrics | None,
+        metrics: PollMetrics | None,
         breaker: CircuitBreaker,
         log: PollLog,
     ) -> None:
         """Prepare; without `metrics`, nothing is counted."""
-        self.replica = replica
+        self.source = source
         self.store = store
         self._tracker = tracker
         self._tracing = tracing
@@ -61,10 +61,20 @@ class PollCycle:
     ) -> list[PollResult]:
         """Poll `queries` once and return their results; `on_answer` is called with each answered name."""
         with self._tracing.tick(queries):
-            results = self.store.put(poll(queries, self.replica.fetch, on_answer), time.monotonic())
+            results = self.store.put(poll(queries, self.source, on_answer), time.monotonic())
             for observer in self._observers:
                 observer.observe(results)
         return results
+
+    def run_ticks(
+        self, ticks: Sequence[Tick], on_answer: Callable[[str], None] = lambda _: None
+    ) -> list[PollResult]:
+        """Run every tick once and return the results without series that another query reports too.
+
+        `run` cannot remove the duplicates of a tick that runs later.
+        """
+        results = [result for tick in ticks for result in self.run(tick.queries, on_answer)]
+        return self.store.without_duplicates(results, time.monotonic())
 
     def swap(self, queries: Sequence[QueryDefinition], dropped: Collection[str]) -> None:
         """Replace the queries, and discard all data of those in `dropped`. Must not run during a tick."""

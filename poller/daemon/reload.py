@@ -6,7 +6,7 @@ import functools
 import logging
 import time
 from collections.abc import Callable, Collection, Sequence
-from typing import Literal
+from typing import Literal, Protocol
 
 from opentelemetry.metrics import CallbackOptions, Counter, Meter, Observation
 
@@ -32,6 +32,16 @@ too late  the daemon was stopped before the swap
 """
 
 
+class CatalogLoader(Protocol):
+    """Loader of the query files: `config.catalog_process.CatalogProcess`, except in tests."""
+
+    def fingerprint(self) -> bytes:
+        """Return a digest of the files' contents."""
+
+    def load(self) -> Catalog:
+        """Read the files; raises ConfigError with every problem."""
+
+
 class Reload:
     """Reload of the query files, all or nothing: an invalid file changes nothing.
 
@@ -42,25 +52,22 @@ class Reload:
         self,
         catalog: Catalog,
         scheduler: PollScheduler,
+        loader: CatalogLoader,
         *,
-        fingerprint: Callable[[], bytes],
-        load: Callable[[], Catalog],
         swap: Callable[[Sequence[QueryDefinition], Collection[str]], None],
         instance: str,
         meter: Meter,
     ) -> None:
         """Start with `catalog`, whose ticks `scheduler` runs for `instance`.
 
-        `fingerprint` returns a digest of the files' contents. `load` reads a new catalog or raises
-        ConfigError. `swap` is called between two ticks with the new queries and the names of queries whose
-        data must be discarded. `meter` gets the metrics about reloads.
+        `loader` reads the new catalogues. `swap` is called between two ticks with the new queries and the
+        names of queries whose data must be discarded. `meter` gets the metrics about reloads.
         """
         self.catalog = catalog
         self.problems: tuple[Diagnostic, ...] = ()
         """Problems for which the last reload was refused; empty if it was not refused."""
         self._scheduler = scheduler
-        self._fingerprint = fingerprint
-        self._load = load
+        self._loader = loader
         self._swap = swap
         self._instance = instance
         self._read = b""
@@ -69,16 +76,16 @@ class Reload:
 
     def run(self, requested: bool) -> Outcome:
         """Reload the files; unless `requested`, only if their contents changed since the last read."""
-        before = self._fingerprint()
+        before = self._loader.fingerprint()
         if before == self._read and not requested:
             return "unchanged"
         problems: tuple[Diagnostic, ...] = ()
         catalog = self.catalog
         try:
-            catalog = self._load()
+            catalog = self._loader.load()
         except ConfigError as error:
             problems = tuple(error.problems)
-        if self._fingerprint() != before:
+        if self._loader.fingerprint() != before:
             logger.debug("the query files change while they are read")
             return "unsteady"
         self._read = before

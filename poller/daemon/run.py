@@ -14,9 +14,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from poller.config.loader_process import LoaderError, LoaderProcess
+from poller.config.catalog_process import CatalogProcess
+from poller.config.loader_process import LoaderProcess
 from poller.config.orphans import ORPHANS
-from poller.config.queries.file_watcher import Fingerprint, Watcher, contents, fingerprint
+from poller.config.queries.file_watcher import Fingerprint, Watcher, fingerprint
 from poller.config.settings import Settings
 from poller.daemon.build import TelemetryExport, open_cycle, open_exporter, open_store, own_meter, version
 from poller.daemon.health import places
@@ -28,9 +29,7 @@ from poller.daemon.sd_notify import SystemdNotifier
 from poller.daemon.signals import StopSignal, on_hangup
 from poller.daemon.watchdog import BEAT_SECONDS, NEWS_SECONDS, Watchdog
 from poller.model.catalog import Catalog
-from poller.model.diagnostics import invalid
 from poller.model.duration import format_duration
-from poller.model.errors import ConfigError
 from poller.model.text import counted
 from poller.model.tick import ticks
 from poller.telemetry.logging import configure
@@ -114,8 +113,7 @@ class Daemon:
         self._reloading = Reload(
             catalog,
             self._scheduler,
-            fingerprint=functools.partial(contents, sources),
-            load=functools.partial(_load_again, settings),
+            CatalogProcess(settings, sources),
             swap=self._cycle.swap,
             instance=settings.instance,
             meter=own_meter(settings, self._exporter),
@@ -130,7 +128,7 @@ class Daemon:
         self._heartbeat = Heartbeat(places(settings.health_file, settings.state_dir), settings.instance)
         self._content = HeartbeatContent(self._scheduler, self._cycle, self._reloading, self._exporter)
         self._watchdog = Watchdog(
-            [self._scheduler.stuck, *([self._exporter.stuck] if self._exporter else [])],
+            [self._scheduler, *([self._exporter] if self._exporter else [])],
             [self._notifier.beat, self._beat],
             self._heartbeat.remove,
             every=self._notifier.every(BEAT_SECONDS),
@@ -157,8 +155,8 @@ class Daemon:
         timer.daemon = True
         timer.start()
         logger.info("stopping: no new poll, the running one is cancelled, the last values are pushed")
-        if self._scheduler.stop(self._cycle.replica.interrupt, grace * _WORKER_SHARE):
-            self._cycle.replica.close()
+        if self._scheduler.stop(self._cycle.source.interrupt, grace * _WORKER_SHARE):
+            self._cycle.source.close()
         if self._exporter is not None:
             # The export may use the remaining time except for a reserve for the exit.
             self._exporter.shutdown(max(0.1, deadline - time.monotonic() - 0.5), patient=False)
@@ -173,7 +171,7 @@ class Daemon:
 
     def _rest(self, seconds: float) -> None:
         """Report the state after a tick; the next one is due in `seconds`."""
-        self._cycle.replica.rest(seconds)
+        self._cycle.source.rest(seconds)
         self._watchdog.soon(NEWS_SECONDS)
 
     def _hurry(self) -> None:
@@ -217,13 +215,3 @@ class Daemon:
                 ),
             },
         )
-
-
-def _load_again(settings: Settings) -> Catalog:
-    """Return the queries as a loader process reads them; raises ConfigError, also if that process fails."""
-    try:
-        catalog: Catalog = LoaderProcess.run("load", settings)
-    except LoaderError as error:
-        message = f"cannot be read again: {error}; send SIGHUP to retry"
-        raise ConfigError([invalid("POLLER_QUERIES", message)]) from None
-    return catalog

@@ -29,7 +29,11 @@ class StopSignal:
         """Number of the first signal; None before it."""
         self._on_first = on_first
         for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._heard)
+            signal.signal(number, self._handle)
+
+    def is_requested(self) -> bool:
+        """Return whether a signal has arrived."""
+        return self.number is not None
 
     def wait(self) -> None:
         """Return at the first signal; must be called in the main thread.
@@ -49,7 +53,7 @@ class StopSignal:
             os.close(reading)
             os.close(writing)
 
-    def _heard(self, number: int, _: FrameType | None) -> None:
+    def _handle(self, number: int, _: FrameType | None) -> None:
         if self.number is not None:
             # The default action would not end process 1 of a container.
             os._exit(128 + number)

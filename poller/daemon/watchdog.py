@@ -6,6 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
+from typing import Protocol
 
 logger = logging.getLogger(__name__)
 
@@ -14,10 +15,15 @@ BEAT_SECONDS = 30.0
 NEWS_SECONDS = 5.0
 """Maximum delay in seconds until a beat reports the changes of a tick."""
 
-Check = Callable[[float], str | None]
-"""Function that returns why a loop counts as hung at a time in monotonic seconds; None if it does not."""
 OnBeat = Callable[[str | None], None]
 """Function that is called at every beat with the reason why the poller counts as hung, or None."""
+
+
+class HealthCheck(Protocol):
+    """Owner of a loop whose progress the watchdog checks: the scheduler and the exporter."""
+
+    def stuck(self, now: float, /) -> str | None:
+        """Return why the loop counts as hung at `now` (monotonic seconds); None if it does not."""
 
 
 class Watchdog:
@@ -28,7 +34,7 @@ class Watchdog:
 
     def __init__(
         self,
-        checks: Sequence[Check],
+        checks: Sequence[HealthCheck],
         on_beat: Sequence[OnBeat],
         on_end: Callable[[], None] = lambda: None,
         *,
@@ -77,7 +83,7 @@ class Watchdog:
 
     def _beat(self) -> None:
         now = time.monotonic()
-        stuck = next((why for check in self._checks if (why := check(now))), None)
+        stuck = next((why for check in self._checks if (why := check.stuck(now))), None)
         if stuck and not self._stuck:
             logger.error("the poller hangs: %s", stuck)
         elif self._stuck and not stuck:

@@ -6,6 +6,7 @@ import math
 import random
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
@@ -15,14 +16,14 @@ from poller.otlp.export_log import ExportLog, ExportStats
 from poller.otlp.queue_database import StoredRequest
 from poller.otlp.request import Request, halves
 from poller.otlp.response import ExportResult
-from poller.otlp.sending_queue import SendingQueue
+from poller.otlp.sending_queue import Reason
 from poller.otlp.signals import SignalFormat
 
 HELD_PAUSES = 5
 """Factor by which the longest pause grows if only an operator can fix the failure."""
-LONGEST_WISH_SECONDS = 3600.0
+LONGEST_REQUESTED_PAUSE = 3600.0
 """Longest pause that a collector may request; a date in its answer may come from a wrong clock."""
-_LOOK_SECONDS = 0.2
+_CHECK_SECONDS = 0.2
 """Seconds between two checks whether a wait was stopped, because a signal handler may not notify."""
 IDLE_SECONDS = 6.0
 """Seconds without a request after which the sender rests. In about this time an open gRPC channel uses as
@@ -42,6 +43,45 @@ class Sender(Protocol):
 
     def close(self) -> None:
         """Close the connections."""
+
+
+class Queue(Protocol):
+    """Queue of undelivered requests, oldest first: `SendingQueue`, on disk for metrics, else in memory."""
+
+    def append(self, requests: Sequence[Request], /) -> list[int]:
+        """Append all of the requests or none; return their ids."""
+
+    def take(self) -> StoredRequest | None:
+        """Return the oldest request and protect it from dropping until `remove` or `give_back`, or None."""
+
+    def after(self, number: int, /) -> StoredRequest | None:
+        """Return the oldest request after the request with this id; None if there is none."""
+
+    def give_back(self) -> None:
+        """Return the taken request to the queue."""
+
+    def remove(self, number: int, /) -> None:
+        """Remove the finished request with this id."""
+
+    @property
+    def empty(self) -> bool:
+        """Whether the queue is empty."""
+
+    @property
+    def requests(self) -> int:
+        """Number of queued requests."""
+
+    @property
+    def size(self) -> int:
+        """Size of the queued requests in bytes."""
+
+    @property
+    def age(self) -> float:
+        """Age of the oldest request in seconds; 0 if the queue is empty."""
+
+    @property
+    def dropped(self) -> Counter[Reason]:
+        """Number of dropped requests by reason."""
 
 
 @dataclass(slots=True, eq=False)
@@ -66,7 +106,7 @@ class RetrySender:
     def __init__(
         self,
         form: SignalFormat,
-        queue: SendingQueue,
+        queue: Queue,
         sender: Sender,
         endpoint: str,
         retry: RetryConfig = RETRY,
@@ -100,7 +140,7 @@ class RetrySender:
         self._tickets: list[Ticket] = []
         self._last: ExportResult | None = None
         self._attempts = self._tries = self._refusals = 0
-        self._again_at = self._wished_at = 0.0
+        self._again_at = self._paused_until = 0.0
         self._too_large = math.inf
         self._witness: Request | None = None
         self._ended = False
@@ -110,7 +150,7 @@ class RetrySender:
             self._thread.start()
 
     def enqueue(self, requests: Sequence[Request], *, watched: bool = False) -> Ticket:
-        """Append requests to the queue and return; see `Spool.append` for their durability.
+        """Append requests to the queue and return; see `SendingQueue.append` for their durability.
 
         The ticket is useful only if `watched`, and must then be passed to `wait`.
         """
@@ -149,14 +189,18 @@ class RetrySender:
         """
         deadline = time.monotonic() + timeout
         with self._changed:
-            self._again_at, before = self._wished_at, self._attempts
+            self._again_at, before = self._paused_until, self._attempts
             self._changed.notify_all()
             while ticket.waiting and not self._ended and not stopped():
                 left = deadline - time.monotonic()
                 tried = self._attempts > before
-                if left <= 0 or self._wished_at > deadline or (tried and self._is_in_vain(patient=patient)):
+                if (
+                    left <= 0
+                    or self._paused_until > deadline
+                    or (tried and self._cannot_succeed_soon(patient=patient))
+                ):
                     break
-                self._changed.wait(min(left, _LOOK_SECONDS))
+                self._changed.wait(min(left, _CHECK_SECONDS))
             self._tickets.remove(ticket)
             return ticket.clean and not ticket.waiting
 
@@ -274,7 +318,7 @@ class RetrySender:
     def _settle(self, head: StoredRequest, export_result: ExportResult) -> None:
         self.queue.remove(head.id)
         self._tries = self._refusals = 0
-        self._again_at = self._wished_at = 0.0
+        self._again_at = self._paused_until = 0.0
         for ticket in self._tickets:
             if head.id in ticket.waiting:
                 ticket.waiting.remove(head.id)
@@ -287,15 +331,15 @@ class RetrySender:
     def _postpone(self, export_result: ExportResult) -> None:
         self.queue.give_back()
         retry = self._held_retry if export_result.fate == "held" else self._retry
-        wish = min(export_result.wait or 0.0, LONGEST_WISH_SECONDS)
+        requested = min(export_result.wait or 0.0, LONGEST_REQUESTED_PAUSE)
         # If a caller waits, or the collector requested a pause, every pause is like the first.
         pause = retry.pause(0 if self._tickets or export_result.wait is not None else self._tries)
         self._tries += 1
-        pause = max(wish, pause * random.uniform(0.5, 1.0))  # noqa: S311 - to spread pollers, not to keep a secret
+        pause = max(requested, pause * random.uniform(0.5, 1.0))  # noqa: S311 - to spread pollers, not to keep a secret
         now = time.monotonic()
-        self._wished_at, self._again_at = now + wish, now + pause
+        self._paused_until, self._again_at = now + requested, now + pause
         self._export_log.failed(export_result, pause)
 
-    def _is_in_vain(self, *, patient: bool) -> bool:
+    def _cannot_succeed_soon(self, *, patient: bool) -> bool:
         """Return whether the last result rules out an early success."""
         return self._last is not None and self._last.fate in (("held",) if patient else ("held", "later"))

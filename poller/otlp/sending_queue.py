@@ -110,7 +110,7 @@ class SendingQueue:
             return [candidate.id for candidate in stored]
 
     def take(self) -> StoredRequest | None:
-        """Return the oldest request and protect it from dropping until `settle` or `give_back`, or None."""
+        """Return the oldest request and protect it from dropping until `remove` or `give_back`, or None."""
         with self._turn:
             self._trim(self._clock())
             head = self.after(0)

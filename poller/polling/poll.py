@@ -3,24 +3,39 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Protocol
 
 from poller.model.errors import PollError
 from poller.model.query import QueryDefinition
 from poller.model.result import Answer, PollResult
 from poller.polling.mapping import to_samples
 
-Ask = Callable[[Sequence[QueryDefinition], Callable[[str], None]], Sequence[Answer]]
-"""Sends queries to a server, calls back with each name when it is answered, and returns one answer each.
 
-It is `Replica.fetch`, except in tests.
-"""
+class QuerySource(Protocol):
+    """Server that answers queries: `postgres.replica.Replica`, except in tests."""
+
+    def fetch(
+        self, queries: Sequence[QueryDefinition], on_answer: Callable[[str], None], /
+    ) -> Sequence[Answer]:
+        """Run the queries of one tick, call `on_answer` with each answered name, return one answer each."""
+
+    def rest(self, seconds: float, /) -> None:
+        """Release what only queries need, because the next tick is due in `seconds`."""
+
+    def interrupt(self) -> None:
+        """End the current tick, from another thread."""
+
+    def close(self) -> None:
+        """Close the connection. The source cannot be used afterwards."""
 
 
 def poll(
-    queries: Sequence[QueryDefinition], ask: Ask, on_answer: Callable[[str], None] = lambda _: None
+    queries: Sequence[QueryDefinition],
+    source: QuerySource,
+    on_answer: Callable[[str], None] = lambda _: None,
 ) -> list[PollResult]:
     """Poll `queries` in one tick and return one result each; `on_answer` is called per answered name."""
-    return [to_result(answer) for answer in ask(queries, on_answer)]
+    return [to_result(answer) for answer in source.fetch(queries, on_answer)]
 
 
 def to_result(answer: Answer) -> PollResult:

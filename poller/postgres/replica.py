@@ -50,7 +50,7 @@ class Replica:
         limits: TransactionLimits,
         password: Callable[[], str] | None = None,
         admission: Admission | None = None,
-        on_server_info: Callable[[ServerInfo], None] = lambda _: None,
+        on_server_info: Sequence[Callable[[ServerInfo], None]] = (),
         tags: Tags = untagged,
         application_name: str = "obscura-poller",
         retry: RetryConfig = CONFLICT_RETRY,
@@ -58,9 +58,9 @@ class Replica:
         """Store the settings without connecting; the first tick connects.
 
         Every connect calls `conninfo` and `password`, so that a password may change at run time. Without
-        `admission`, every query whose requirements hold is sent. `on_server_info` is called once per snapshot
-        with the server that answers. `tags` returns the content of the comment on a query's SQL.
-        `connect_timeout` is in seconds. `retry` has the pauses after a recovery conflict.
+        `admission`, every query whose requirements hold is sent. The functions `on_server_info` are called
+        once per snapshot with the server that answers. `tags` returns the content of the comment on a
+        query's SQL. `connect_timeout` is in seconds. `retry` has the pauses after a recovery conflict.
         """
         self._cancel_token = CancelToken()
         self.connection = Connection(
@@ -75,11 +75,12 @@ class Replica:
             self._cancel_token,
             limits,
             admission or Admission("false"),
-            on_server_info=on_server_info,
+            on_server_info=self._report,
             tags=tags,
         )
         self._batch = Batch(self.opener)
         self._retry = retry
+        self._on_server_info = on_server_info
 
     def fetch(
         self, queries: Sequence[QueryDefinition], on_answer: Callable[[str], None] = lambda _: None
@@ -146,6 +147,10 @@ class Replica:
         """Close the connection and the cancel token. The replica cannot be used afterwards."""
         self.connection.close()
         self._cancel_token.close()
+
+    def _report(self, server_info: ServerInfo) -> None:
+        for report in self._on_server_info:
+            report(server_info)
 
 
 def _good(answer: Answer | None) -> bool:

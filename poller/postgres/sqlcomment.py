@@ -26,6 +26,11 @@ def untagged(name: str) -> Mapping[str, str]:
     return {}
 
 
+def tag_name(name: str) -> Mapping[str, str]:
+    """Return the tag with the query's name."""
+    return {"query": name}
+
+
 def commented(sql: str, tags: Mapping[str, str]) -> str:
     """Return `sql` with `tags` in a comment of the sqlcommenter format; without tags, `sql` unchanged.
 
@@ -39,6 +44,6 @@ def commented(sql: str, tags: Mapping[str, str]) -> str:
         return sql
     comment = ",".join([f"{_quoted(key)}='{_quoted(value)}'" for key, value in sorted(tags.items())])
     # A comment to the end of the last line must not swallow this comment.
-    behind = f"{sql}{_LINE_END if '--' in sql else ' '}/*{comment}*/"
-    fits = len(behind) <= VISIBLE_BYTES if behind.isascii() else len(behind.encode()) <= VISIBLE_BYTES
-    return behind if fits or _HINT in sql else f"/*{comment}*/ {sql}"
+    trailing = f"{sql}{_LINE_END if '--' in sql else ' '}/*{comment}*/"
+    fits = len(trailing if trailing.isascii() else trailing.encode()) <= VISIBLE_BYTES
+    return trailing if fits or _HINT in sql else f"/*{comment}*/ {sql}"

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 from opentelemetry.metrics import CallbackOptions, Meter, Observation
 
 if TYPE_CHECKING:
-    from poller.otlp.retry_sender import RetrySender
-    from poller.otlp.sending_queue import SendingQueue
+    from poller.otlp.retry_sender import Queue, RetrySender
 
 SIGNAL = "poller.signal"
 REASON = "poller.reason"
@@ -39,7 +38,7 @@ def register(meter: Meter, deliveries: Sequence[RetrySender]) -> None:
             f"poller.export.{name}", [observe], unit=unit, description=description
         )
 
-    def gauge(name: str, unit: str, description: str, read: Callable[[SendingQueue], float]) -> None:
+    def gauge(name: str, unit: str, description: str, read: Callable[[Queue], float]) -> None:
         def observe(_: CallbackOptions) -> Iterator[Observation]:
             for sender in deliveries:
                 yield Observation(read(sender.queue), {SIGNAL: sender.form.signal})

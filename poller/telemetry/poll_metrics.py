@@ -21,7 +21,7 @@ DURATION_BOUNDARIES = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 10, 30, 60)
 """In seconds: those of `db.client.operation.duration` (semantic conventions 1.44) with a longer tail."""
 
 
-class SelfMetrics:
+class PollMetrics:
     """Synchronous instruments that count polls; their data points live as long as the process."""
 
     def __init__(self, meter: Meter, span_of: Callable[[str], SpanContext | None] = lambda _: None) -> None:

@@ -168,6 +168,11 @@ def traceparent() -> dict[str, str]:
     return carrier
 
 
+def tag_name_and_span(name: str) -> dict[str, str]:
+    """Return the tags of a query's SQL comment: its name and the current span."""
+    return {"query": name, **traceparent()}
+
+
 def _attributes(result: PollResult) -> dict[str, AttributeValue]:
     name, state = result.query.name, state_of(result)
     attrs: dict[str, AttributeValue] = {"poller.query.name": name, "poller.state": state.name}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -9,7 +10,7 @@ from poller.config.queries.schema.metric import DeclaredMetric
 from poller.config.queries.schema.query import DeclaredQuery
 from poller.config.queries.sql_check import is_ordered
 from poller.model.query import MetricDefinition, QueryDefinition
-from poller.model.result import PollResult, Sample
+from poller.model.result import Answer, PollResult, Sample
 
 
 def a_metric(name: str = "things", **fields: Any) -> MetricDefinition:
@@ -47,3 +48,25 @@ def a_result(query: QueryDefinition, *samples: Sample, **fields: Any) -> PollRes
     return PollResult(
         **{"query": query, "at": 1000.0, "duration": 0.5, "outcome": "ok", "samples": samples, **fields}
     )
+
+
+class Source:
+    """Source of queries whose answers are the result of a function."""
+
+    def __init__(self, answer: Callable[[Sequence[QueryDefinition]], Sequence[Answer]]) -> None:
+        self._answer = answer
+
+    def fetch(self, queries: Sequence[QueryDefinition], on_answer: Callable[[str], None]) -> Sequence[Answer]:
+        answers = self._answer(queries)
+        for answer in answers:
+            on_answer(answer.query.name)
+        return answers
+
+    def rest(self, seconds: float) -> None:
+        pass
+
+    def interrupt(self) -> None:
+        pass
+
+    def close(self) -> None:
+        pass

@@ -70,7 +70,7 @@ def main(dsn: str, endpoint: str, folder: Path, polls: int) -> None:
                 cycle.swap(catalog.queries, compare(before.queries, catalog.queries).dropped)
             if number % (polls // LOOKS) == 0:
                 _print_usage(number, good)
-    cycle.replica.close()
+    cycle.source.close()
     push.shutdown(30)
     telemetry.shutdown(30)
 

@@ -145,7 +145,7 @@ def _per_query(dsn: str, *, traces: bool) -> float:
                 once()
                 return _calls(once)
             finally:
-                cycle.replica.close()
+                cycle.source.close()
                 push.shutdown(60)
                 telemetry.shutdown(60)
 

@@ -28,7 +28,7 @@ class _WrittenMetric:
         return self.file.where(self.path)
 
 
-def clashes(files: Sequence[QueryFile], namespace: str) -> Iterator[Diagnostic]:
+def find_conflicts(files: Sequence[QueryFile], namespace: str) -> Iterator[Diagnostic]:
     """Return every conflict in `files`; invalid queries are included, so that no mistake hides a conflict."""
     names: dict[str, str] = {}
     metrics: dict[str, _WrittenMetric] = {}
@@ -45,8 +45,8 @@ def clashes(files: Sequence[QueryFile], namespace: str) -> Iterator[Diagnostic]:
                     )
             fed: dict[object, _WrittenMetric] = {}
             for metric in _metrics_of(file, at, query):
-                yield from _clash(metric, metrics, fed)
-                yield from _translation(metric, translated, namespace)
+                yield from _find_metric_conflict(metric, metrics, fed)
+                yield from _find_translated_conflict(metric, translated, namespace)
 
 
 def _metrics_of(file: QueryFile, at: tuple[Key, ...], query: dict[str, Any]) -> Iterator[_WrittenMetric]:
@@ -56,7 +56,7 @@ def _metrics_of(file: QueryFile, at: tuple[Key, ...], query: dict[str, Any]) -> 
             yield _WrittenMetric(file, (*at, "metrics", index), data)
 
 
-def _clash(
+def _find_metric_conflict(
     metric: _WrittenMetric, metrics: dict[str, _WrittenMetric], fed: dict[object, _WrittenMetric]
 ) -> Iterator[Diagnostic]:
     name = metric.data["name"]
@@ -75,7 +75,7 @@ def _clash(
             yield metric.file.problem((*metric.path, key), message)
 
 
-def _translation(
+def _find_translated_conflict(
     metric: _WrittenMetric, translated: dict[str, tuple[str, str]], namespace: str
 ) -> Iterator[Diagnostic]:
     name, unit = metric.data["name"], metric.data.get("unit")

@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from poller.config.queries.conflicts import clashes
+from poller.config.queries.conflicts import find_conflicts
 from poller.config.queries.error_messages import sentences
 from poller.config.queries.files import files_of, resolve, source_problem
 from poller.config.queries.query_file import QueryFile, read
@@ -55,7 +55,7 @@ def opened(sources: Sequence[Path]) -> list[QueryFile]:
 
 def judged(files: Sequence[QueryFile], defaults: Defaults) -> Catalog:
     """Return the catalogue of `files`; raises ConfigError with all their problems."""
-    queries, problems = validated(files, defaults)
+    queries, problems = validate(files, defaults)
     if problems:
         numbers = {file.path: number for number, file in enumerate(files)}
         raise ConfigError(
@@ -64,7 +64,7 @@ def judged(files: Sequence[QueryFile], defaults: Defaults) -> Catalog:
     return Catalog(tuple(queries), tuple(file.path for file in files))
 
 
-def validated(
+def validate(
     files: Sequence[QueryFile], defaults: Defaults
 ) -> tuple[list[QueryDefinition], list[Diagnostic]]:
     """Return the queries of `files` that are valid alone, and all problems in and between the queries."""
@@ -82,7 +82,7 @@ def validated(
                 ]
             else:
                 queries.append(_prefixed(declared.definition(), defaults.namespace))
-    problems += clashes(files, defaults.namespace)
+    problems += find_conflicts(files, defaults.namespace)
     return queries, problems
 
 

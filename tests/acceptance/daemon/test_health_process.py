@@ -170,7 +170,7 @@ def test_a_deadlocked_worker_is_reported_with_its_tick(gate: threading.Lock, tmp
     file = tmp_path / "h"
     daemon = PollScheduler([Tick("default/1s", (a_query(interval=1.0),), 1.0, 0.0)], poll, patience=0.0)
     heartbeat = Heartbeat([file])
-    watchdog_thread = Watchdog([daemon.stuck], [lambda stuck: heartbeat.write({"stuck": stuck})], every=0.05)
+    watchdog_thread = Watchdog([daemon], [lambda stuck: heartbeat.write({"stuck": stuck})], every=0.05)
     daemon.start()
     watchdog_thread.start()
     try:

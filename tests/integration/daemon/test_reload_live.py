@@ -8,7 +8,6 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -27,6 +26,7 @@ from poller.config.queries.load import open_catalog
 from poller.daemon.build import open_cycle
 from poller.daemon.reload import Reload
 from poller.daemon.scheduler import PollScheduler
+from poller.model.catalog import Catalog
 from poller.model.query import QueryDefinition
 from poller.model.result import PollResult
 from poller.model.tick import ticks
@@ -89,7 +89,8 @@ class Bed:
         settings = load(
             {"POLLER_DATABASE_URL": dsn, "POLLER_QUERIES": str(file), "POLLER_MAX_DUTY_CYCLE": "100%"}
         )
-        catalog = open_catalog(settings)
+        self._file, self._settings = file, settings
+        catalog = self.load()
         self.store = ResultStore(catalog.queries)
         self.cycle = open_cycle(settings, catalog.queries, self.store, daemon=True)
         self.wrong: list[str] = []
@@ -101,7 +102,7 @@ class Bed:
         self.turns = threading.Semaphore(0)
         self.started = threading.Event()
         self.over = threading.Event()
-        self.daemon = PollScheduler(ticks(catalog.queries, "test"), self.tick, rest=self.cycle.replica.rest)
+        self.daemon = PollScheduler(ticks(catalog.queries, "test"), self.tick, rest=self.cycle.source.rest)
         self.daemon._timer._scheduler.add_listener(  # noqa: SLF001 - its events are visible only there
             self.heard,
             EVENT_JOB_SUBMITTED | EVENT_JOB_ADDED | EVENT_JOB_MODIFIED | EVENT_JOB_REMOVED,
@@ -109,12 +110,17 @@ class Bed:
         self.reload = Reload(
             catalog,
             self.daemon,
-            load=partial(open_catalog, settings),
-            fingerprint=partial(contents, [file]),
+            self,
             instance="test",
             swap=self.swap,
             meter=NoOpMeter("test"),
         )
+
+    def fingerprint(self) -> bytes:
+        return contents([self._file])
+
+    def load(self) -> Catalog:
+        return open_catalog(self._settings)
 
     def heard(self, event: JobEvent) -> None:
         self.events[event.code, event.job_id] += 1
@@ -253,8 +259,8 @@ def test_a_thousand_reloads_of_valid_invalid_and_incomplete_files_lose_no_tick_a
     handed_out = (EVENT_JOB_SUBMITTED, "steady/1s")
     assert eventually(lambda: bed.steady_runs == bed.events[handed_out] + 1 > 2)
     assert bed.wrong == []
-    assert bed.daemon.stop(bed.cycle.replica.interrupt, 60.0)
-    bed.cycle.replica.close()
+    assert bed.daemon.stop(bed.cycle.source.interrupt, 60.0)
+    bed.cycle.source.close()
 
     outcomes = Counter(bed.outcomes)
     assert outcomes.total() == RELOADS

@@ -59,7 +59,7 @@ def work(dsn: str, state: Path, count: int) -> Work:
             steps(cycle, queries[:TICK]), allocated(cycle, queries[:TICK]), written(cycle, queries[:TICK])
         )
     finally:
-        cycle.replica.close()
+        cycle.source.close()
 
 
 def tenant(number: int) -> QueryDefinition:

@@ -57,7 +57,6 @@ def replica(database: Database) -> Iterator[Replica]:
         connect_timeout=10,
         limits=TransactionLimits(1),
         admission=Admission("false"),
-        on_server_info=lambda _: None,
     )
     yield replica
     replica.close()
@@ -128,7 +127,7 @@ def test_a_column_of_every_type_is_an_exact_number_or_counted_as_rejected(
                 (name, text) for name in types[start : start + 20] for text in [None, *SAMPLES]
             )
         ]
-        for result in poll(queries, replica.fetch):
+        for result in poll(queries, replica):
             assert result.outcome in ("ok", "failed")
             if result.error is not None:
                 # The text is not of this type, or the type is not numeric; no other failure is allowed.

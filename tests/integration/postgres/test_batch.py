@@ -292,7 +292,7 @@ def test_server_information_has_address_role_and_lag(database: Database, make_re
     servers: list[ServerInfo] = []
     for dsn in (database.standby_dsn, database.primary_dsn):
         database.replayed()
-        make_replica(dsn, on_server_info=servers.append).fetch([a_query("q")])
+        make_replica(dsn, on_server_info=[servers.append]).fetch([a_query("q")])
     assert [(server.address, server.port, server.standby, server.timeline) for server in servers] == [
         ("127.0.0.1", int(conninfo_to_dict(dsn)["port"] or 0), standby, 1)
         for dsn, standby in ((database.standby_dsn, True), (database.primary_dsn, False))

@@ -76,7 +76,7 @@ def make_asker() -> Iterator[Make]:
             **{
                 "connect_timeout": 5.0,
                 "limits": TransactionLimits(1.0),
-                "on_server_info": servers.append,
+                "on_server_info": [servers.append],
                 **arguments,
             },
         )

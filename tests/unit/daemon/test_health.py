@@ -451,25 +451,30 @@ def test_invalid_numbers_and_deep_nesting_are_reported(tmp_path: Path, text: str
     assert read([tmp_path / "h"]) == f"{tmp_path / 'h'} is not a heartbeat"
 
 
+class _Healthy:
+    def stuck(self, _: float) -> None:
+        return None
+
+
 class Beats:
     """Recorder of the reports of a watchdog."""
 
     def __init__(self) -> None:
         self.reports: list[str | None] = []
-        self.stuck: str | None = None
+        self.why: str | None = None
         self.fail = False
         self.watchdog_thread: Watchdog | None = None
 
     def start(self, every: float) -> Watchdog:
-        self.watchdog_thread = Watchdog([lambda _: None, self.check], [self.beat], self.end, every=every)
+        self.watchdog_thread = Watchdog([_Healthy(), self], [self.beat], self.end, every=every)
         self.watchdog_thread.start()
         return self.watchdog_thread
 
-    def check(self, now: float) -> str | None:
+    def stuck(self, now: float) -> str | None:
         assert now > 0
         if self.fail:
             raise RuntimeError("a defect")
-        return self.stuck
+        return self.why
 
     def end(self) -> None:
         self.reports.append("end")
@@ -500,10 +505,10 @@ def test_the_watchdog_beats_and_logs_a_stuck_part_once(
     beats.start(every=0.01)
     assert beats.more()
     assert set(beats.reports) == {None}
-    beats.stuck = "tick t runs for 16m"
+    beats.why = "tick t runs for 16m"
     assert beats.more(3)
     assert beats.reports[-1:] == ["tick t runs for 16m"]
-    beats.stuck = None
+    beats.why = None
     assert beats.more(3)
     assert beats.reports[-1:] == [None]
     assert [record.getMessage() for record in caplog.records] == [

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Collection, Iterator, Sequence
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -47,8 +46,7 @@ class Bed:
         self.reload = Reload(
             catalog,
             self.daemon,
-            load=self.load,
-            fingerprint=partial(contents, [file]),
+            self,
             instance="test",
             swap=self.swap,
             meter=provider.get_meter("test"),
@@ -60,6 +58,9 @@ class Bed:
         """Stop the daemon, once."""
         stop, self._stop = self._stop, lambda: True
         assert stop()
+
+    def fingerprint(self) -> bytes:
+        return contents([self.file])
 
     def load(self) -> Catalog:
         self.before_load()

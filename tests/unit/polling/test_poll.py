@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from poller.model.errors import PollError
 from poller.model.query import QueryDefinition
 from poller.model.result import Answer, PollResult, RejectedRow, Sample, Skip
 from poller.model.rows import Column, Rows
 from poller.polling.poll import poll
-from tests.bed.definitions import a_query
+from tests.bed.definitions import Source, a_query
 
 QUERIES = [a_query(name) for name in ("good", "skipped", "failed", "wrong", "guessed")]
 ABSENT = Skip("column", "column t.x does not exist")
@@ -17,10 +17,8 @@ REFUSED = PollError("rejected", "no", sqlstate="42501")
 NUMBER, TEXT = Column("n", 20), Column("n", 25)
 
 
-def ask(queries: Sequence[QueryDefinition], on_answer: Callable[[str], None]) -> list[Answer]:
+def answer(queries: Sequence[QueryDefinition]) -> list[Answer]:
     good, skipped, failed, wrong, guessed = queries
-    for query in queries:
-        on_answer(query.name)
     return [
         Answer(good, 5.0, 0.1, rows=Rows((NUMBER,), [(b"7",), (None,)], beyond=1), answered=9.0),
         Answer(skipped, 5.0, 0.0, skipped=ABSENT),
@@ -31,7 +29,7 @@ def ask(queries: Sequence[QueryDefinition], on_answer: Callable[[str], None]) ->
 
 
 def test_each_answer_becomes_a_poll_result() -> None:
-    good, skipped, failed, wrong, guessed = poll(QUERIES, ask)
+    good, skipped, failed, wrong, guessed = poll(QUERIES, Source(answer))
     assert good == PollResult(
         QUERIES[0],
         5.0,
@@ -53,6 +51,6 @@ def test_each_answer_becomes_a_poll_result() -> None:
 
 
 def test_the_callback_receives_the_name_of_each_answer() -> None:
-    heard: list[str] = []
-    poll(QUERIES, ask, heard.append)
-    assert heard == [query.name for query in QUERIES]
+    names: list[str] = []
+    poll(QUERIES, Source(answer), names.append)
+    assert names == [query.name for query in QUERIES]

@@ -20,7 +20,7 @@ from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags
 
 from poller.model import redaction
 from poller.model.log_format import JsonFormatter, TextFormatter
-from poller.telemetry import log_exporter as logexport
+from poller.telemetry import log_exporter
 from poller.telemetry import logging as logs
 
 
@@ -208,7 +208,7 @@ def test_masking_a_long_record_takes_no_more_work_than_its_beginning(form: str) 
         "text": TextFormatter(logs.READER).format,
         "json": JsonFormatter(logs.READER).format,
         "filter": redaction.Redaction().filter,
-        "otlp": logexport._otel_record,  # noqa: SLF001
+        "otlp": log_exporter._otel_record,  # noqa: SLF001
     }
 
     def work(size: int) -> None:

@@ -12,7 +12,7 @@ from poller.model.errors import PollError
 from poller.model.result import Skip
 from poller.otlp.metric_reader import OnDemandReader
 from poller.postgres.sqlstate import server_error
-from poller.telemetry.poll_metrics import DURATION_BOUNDARIES, SelfMetrics
+from poller.telemetry.poll_metrics import DURATION_BOUNDARIES, PollMetrics
 from tests.bed.definitions import a_metric, a_query, a_result
 
 USERS = a_metric("users_total", unit="{user}", description="Total registered users.")
@@ -24,7 +24,7 @@ Series = dict[frozenset[tuple[str, Any]], Any]
 SPAN = SpanContext(0xABC, 0xDEF, is_remote=False, trace_flags=TraceFlags(TraceFlags.SAMPLED))
 
 
-class Own(SelfMetrics):
+class Own(PollMetrics):
     """The metrics and their exported values."""
 
     def __init__(self) -> None:

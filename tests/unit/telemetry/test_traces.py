@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from io import StringIO
 from typing import Any
@@ -30,7 +30,7 @@ from poller.postgres.transaction import TransactionLimits
 from poller.telemetry import logging as logs
 from poller.telemetry.poll_log import PollLog
 from poller.telemetry.traces import Tracing, traceparent
-from tests.bed.definitions import a_query, a_result
+from tests.bed.definitions import Source, a_query, a_result
 from tests.bed.postgres import Database
 
 SERVER = ServerInfo(
@@ -75,14 +75,14 @@ def record_tick(
 ) -> list[PollResult]:
     """Record a tick with `answers` and return its results."""
 
-    def ask(queries: Sequence[QueryDefinition], on_answer: Callable[[str], None]) -> Sequence[Answer]:
-        del queries, on_answer
+    def answer(queries: Sequence[QueryDefinition]) -> Sequence[Answer]:
+        del queries
         if server_info is not None:
             recorded.tracing.note(server_info)
         return answers
 
     with recorded.tracing.tick([answer.query for answer in answers]):
-        results = poll([answer.query for answer in answers], ask)
+        results = poll([answer.query for answer in answers], Source(answer))
         recorded.tracing.observe(results)
     return results
 
@@ -142,8 +142,11 @@ def test_invalid_rows_fail_the_query_although_the_server_succeeded(recorded: Rec
 
 
 def test_an_estimate_has_its_reason(recorded: Recorded) -> None:
-    record_tick(recorded, answered(a_query("dear"), rows=GOOD, estimated="cost"))
-    assert recorded.attributes("dear").items() >= {("poller.state", "estimated"), ("poller.reason", "cost")}
+    record_tick(recorded, answered(a_query("expensive"), rows=GOOD, estimated="cost"))
+    assert recorded.attributes("expensive").items() >= {
+        ("poller.state", "estimated"),
+        ("poller.reason", "cost"),
+    }
 
 
 def test_no_attribute_contains_a_secret_even_if_it_is_learned_later(recorded: Recorded) -> None:
@@ -227,7 +230,7 @@ def test_times_follow_the_monotonic_clock_from_the_tick_s_start(
         monkeypatch.setattr("time.time_ns", lambda: 1)
         monkeypatch.setattr("time.time", lambda: 0.0)
         answer = replace(answer, duration=1e-6, answered=time.monotonic())
-        recorded.tracing.observe(poll([query], lambda *_: [answer]))
+        recorded.tracing.observe(poll([query], Source(lambda _: [answer])))
     first, last = recorded.times("tick default/5m")
     start, end = recorded.times("users")
     assert first <= start <= end <= last
@@ -304,7 +307,7 @@ def test_without_a_tracer_there_are_no_spans() -> None:
     tracing = Tracing()
     with tracing.tick([answer.query]):
         assert not trace.get_current_span().get_span_context().is_valid
-        results = poll([answer.query], lambda *_: [answer])
+        results = poll([answer.query], Source(lambda _: [answer]))
         tracing.observe(results)
         with tracing.of("a"):
             assert not trace.get_current_span().get_span_context().is_valid
@@ -329,11 +332,11 @@ def test_spans_of_a_real_tick_are_consecutive_and_within_it(recorded: Recorded, 
         connect_timeout=30.0,
         limits=TransactionLimits(1.0),
         admission=Admission("false"),
-        on_server_info=recorded.tracing.note,
+        on_server_info=[recorded.tracing.note],
     )
     try:
         with recorded.tracing.tick(queries):
-            results = poll(queries, replica.fetch)
+            results = poll(queries, replica)
             recorded.tracing.observe(results)
     finally:
         replica.close()

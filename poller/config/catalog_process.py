@@ -1,0 +1,34 @@
+"""Catalogue loader for reloads, which reads the query files in a child process."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from poller.config.loader_process import LoaderError, LoaderProcess
+from poller.config.queries.file_watcher import contents
+from poller.config.settings import Settings
+from poller.model.catalog import Catalog
+from poller.model.diagnostics import invalid
+from poller.model.errors import ConfigError
+
+
+class CatalogProcess:
+    """The query files `sources`, read by a new process at each load."""
+
+    def __init__(self, settings: Settings, sources: Sequence[Path]) -> None:
+        self._settings = settings
+        self._sources = sources
+
+    def fingerprint(self) -> bytes:
+        """Return a digest of the files' contents."""
+        return contents(self._sources)
+
+    def load(self) -> Catalog:
+        """Read the files; raises ConfigError with every problem, also if the process fails."""
+        try:
+            catalog: Catalog = LoaderProcess.run("load", self._settings)
+        except LoaderError as error:
+            message = f"cannot be read again: {error}; send SIGHUP to retry"
+            raise ConfigError([invalid("POLLER_QUERIES", message)]) from None
+        return catalog
