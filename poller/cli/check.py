@@ -78,7 +78,9 @@ def check(
     if not database:
         _write_valid(format, catalog, warnings)
         return
-    others, judged = _judged(settings, catalog, opened_files, max_cost=max_cost, large_table=large_table)
+    others, judged = _check_on_server(
+        settings, catalog, opened_files, max_cost=max_cost, large_table=large_table
+    )
     others = [*warnings, *others]
     diagnostics = [*others, *(diagnostic for query in judged for diagnostic in query.diagnostics)]
     if format == "text":
@@ -92,7 +94,7 @@ def check(
     raise typer.Exit(1 if failed(diagnostics) else 0)
 
 
-def _judged(
+def _check_on_server(
     settings: Settings,
     catalog: Catalog,
     files: Sequence[QueryFile],
@@ -101,23 +103,23 @@ def _judged(
     large_table: int,
 ) -> tuple[list[Diagnostic], list[CheckedQuery]]:
     """Check the queries on the server; return general diagnostics, and the result of each query."""
-    from poller.cli.database import visiting
+    from poller.cli.database import database_session
     from poller.config.queries.query_file import Origin
     from poller.postgres.inspect import inspect
     from poller.tools.check.rules import CostLimits, check_queries
 
     origins = {str(data["name"]): Origin(file, at) for file in files for at, data in file.queries()}
     limits = CostLimits(math.inf if max_cost is None else max_cost, large_table)
-    with visiting(settings) as visit:
+    with database_session(settings) as session:
         try:
             return [], inspect(
-                visit.replica.opener,
+                session.replica.opener,
                 lambda inspection: check_queries(catalog.queries, origins, inspection, limits),
                 catalog.queries,
             )
         except PollError as error:
             where = settings.source("database_url").name
-            return [Diagnostic("error", "database", visit.refused(error), subject=where)], []
+            return [Diagnostic("error", "database", session.explain(error), subject=where)], []
 
 
 def _write(form: Format, diagnostics: Sequence[Diagnostic], judged: Sequence[CheckedQuery] = ()) -> None:

@@ -83,23 +83,23 @@ def conform(
         units=known_generation(generation).units,
         require=require,
         service=service,
-        elsewhere=_elsewhere(generation, settings.namespace or None),
+        other_generations=_other_generations(generation, settings.namespace or None),
     )
     if files:
         _read(files, examination)
     else:
         _listen(examination, host, grpc_port, http_port, seconds, requests)
-    findings = examination.findings(ignore or ())
+    diagnostics = examination.diagnostics(ignore or ())
     if format == "json":
-        sys.stdout.write(checks_to_json(findings) + "\n")
+        sys.stdout.write(checks_to_json(diagnostics) + "\n")
     else:
         from poller.terminal.console import open_console
 
-        print_checks(open_console(), findings)
-    raise typer.Exit(1 if failed(findings) else 0)
+        print_checks(open_console(), diagnostics)
+    raise typer.Exit(1 if failed(diagnostics) else 0)
 
 
-def _elsewhere(generation: GenerationName, namespace: str | None) -> dict[str, str]:
+def _other_generations(generation: GenerationName, namespace: str | None) -> dict[str, str]:
     """Return the metric names of the other generations, each with its generation."""
     return {
         metric.name: other

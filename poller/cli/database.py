@@ -22,30 +22,29 @@ _STOPS = (signal.SIGTERM, signal.SIGINT)
 
 
 @dataclass(frozen=True, slots=True)
-class DatabaseVisit:
+class DatabaseSession:
     """Database of one command; its replica connects when it is first used."""
 
     replica: Replica
     place: str
     """The database, without secrets."""
 
-    def refused(self, error: PollError) -> str:
+    def explain(self, error: PollError) -> str:
         """Return why there is no connection, and how to fix it."""
-
-        finding = unreachable(error, self.place)
-        return f"{finding.message}; {finding.advice}"
+        diagnostic = unreachable(error, self.place)
+        return f"{diagnostic.message}; {diagnostic.advice}"
 
 
 @contextmanager
-def visiting(
-    settings: Settings, admission: Admission | None = None, *, asks: bool = False
-) -> Iterator[DatabaseVisit]:
+def database_session(
+    settings: Settings, admission: Admission | None = None, *, interactive: bool = False
+) -> Iterator[DatabaseSession]:
     """Provide the replica and close it at the end; raises ConfigError if no database is configured.
 
     Without `admission`, no property of the server stops the command. Log records are suppressed, because the
     caller reports failures. SIGINT and SIGTERM cancel the running statement and end the process with 128 and
-    the signal's number. With `asks`, Python's own handlers remain, so that a signal interrupts a question at
-    the terminal.
+    the signal's number. If `interactive`, Python's own handlers remain, so that a signal interrupts a
+    question at the terminal.
     """
     settings.conninfo()
     logger = logging.getLogger("poller")
@@ -53,9 +52,9 @@ def visiting(
     if settings.log_level != "debug":
         logger.setLevel(logging.CRITICAL)
     replica = open_replica(settings, admission or Admission("false", report_lag=False))
-    stop = None if asks else StopSignal(replica.interrupt)
+    stop = None if interactive else StopSignal(replica.interrupt)
     try:
-        yield DatabaseVisit(replica, place_of(settings))
+        yield DatabaseSession(replica, place_of(settings))
     finally:
         replica.close()
         logger.setLevel(level)

@@ -12,8 +12,7 @@ from poller.model.query import QueryDefinition
 from poller.model.tick import ticks
 from poller.postgres.replica import Replica
 from poller.terminal.progress import Progress
-from poller.tools.doctor import queries, server
-from poller.tools.doctor import standby as replay
+from poller.tools.doctor import queries, server, standby
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -36,7 +35,7 @@ def examine_database(
     try:
         catalogue = server.read_catalogue(replica.opener, definitions)
         strict = replica.opener.admission.strict
-        server_findings = server.examine(catalogue, replica.connection, place=place, strict=strict)
+        server_diagnostics = server.examine(catalogue, replica.connection, place=place, strict=strict)
     except PollError as error:
         return [server.unreachable(error, place)]
     answers = {
@@ -45,15 +44,15 @@ def examine_database(
         for answer in replica.fetch(tick.queries, progress.done)
     }
     costs, functions = queries.planned(replica.opener, list(answers.values()))
-    replay_findings = replay.examine(
+    standby_diagnostics = standby.examine(
         server_infos[-1],
         catalogue.values["settings"],
         definitions,
         require_standby=settings.require_standby,
         max_lag=settings.max_replay_lag,
     )
-    query_findings = [
+    query_diagnostics = [
         queries.examine(answers[query.name], costs.get(query.name), settings.max_duty_cycle)
         for query in definitions
     ]
-    return [*server_findings, *replay_findings, *queries.volatile(functions), *query_findings]
+    return [*server_diagnostics, *standby_diagnostics, *queries.volatile(functions), *query_diagnostics]

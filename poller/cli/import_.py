@@ -77,7 +77,7 @@ def _write(imported: Imported, form: Format, target: Path | None) -> None:
         return
     texts = {
         path: to_yaml(drafts, f"Imported from {form}, {drafts[0].place.file.name}.")
-        for path, drafts in _placed(imported.drafts, target).items()
+        for path, drafts in _by_file(imported.drafts, target).items()
     }
     problems = [
         invalid(str(path), "already exists; remove it, or write another file")
@@ -93,7 +93,7 @@ def _write(imported: Imported, form: Format, target: Path | None) -> None:
             raise ConfigError([invalid(str(path), unreadable(error).replace("read", "written"))]) from None
 
 
-def _placed(drafts: Sequence[DraftQuery], target: Path) -> dict[Path, Sequence[DraftQuery]]:
+def _by_file(drafts: Sequence[DraftQuery], target: Path) -> dict[Path, Sequence[DraftQuery]]:
     """Return the queries of each output file; raises ConfigError if `target` cannot be one."""
     if not target.is_dir():
         if target.suffix not in _SUFFIXES:

@@ -55,21 +55,21 @@ def new(
     exist, a name is in use, or the configuration is invalid.
     """
     # Imported here because shell completion waits for the imports of the module.
-    from poller.cli.database import visiting
-    from poller.cli.new_query import Starter
+    from poller.cli.database import database_session
+    from poller.cli.new_query import AggregateSelector
     from poller.terminal.console import open_console, say, warn
     from poller.tools.draft.save import append_all, declared, defined, refuse_conflicts, warn_of_conflicts
     from poller.tools.draft.yaml_writer import to_file
 
     console = open_console(stderr=True)
-    asks = sys.stdin.isatty() and sys.stderr.isatty()
-    with visiting(settings, asks=asks) as visit:
+    interactive = sys.stdin.isatty() and sys.stderr.isatty()
+    with database_session(settings, interactive=interactive) as session:
         try:
-            chosen = Starter(visit, console, top, settings.max_series, asks=asks).choose(
-                table, aggregate or []
-            )
+            chosen = AggregateSelector(
+                session, console, top, settings.max_series, interactive=interactive
+            ).select(table, aggregate or [])
         except PollError as error:
-            message = visit.refused(error) if error.kind == "unavailable" else error.message
+            message = session.explain(error) if error.kind == "unavailable" else error.message
             say(console, message, "red")
             raise typer.Exit(1) from None
     if name is not None:
@@ -78,9 +78,9 @@ def new(
         chosen = [_named(chosen[0], name)]
     drafting = draft_settings(settings)
     defined([declared(offer.query, drafting) for offer in chosen], drafting)
-    if write is None and asks and not (table and aggregate):
+    if write is None and interactive and not (table and aggregate):
         write, chosen = _ask_file(chosen, drafting, console)
-    elif write is not None and asks:
+    elif write is not None and interactive:
         chosen = _free(chosen, write, drafting, console)
     elif write is not None:
         refuse_conflicts(write, [declared(offer.query, drafting) for offer in chosen], drafting)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
-from poller.cli.database import DatabaseVisit
+from poller.cli.database import DatabaseSession
 from poller.model.diagnostics import invalid
 from poller.model.errors import ConfigError
 from poller.model.text import near
@@ -36,19 +36,21 @@ _MAX_NAMES = 10
 """Maximum tables that one message names."""
 
 
-class Starter:
+class AggregateSelector:
     """Choice of the table and its aggregates, with short transactions on the server."""
 
-    def __init__(self, visit: DatabaseVisit, console: Console, top: int, most: int, *, asks: bool) -> None:
-        self._visit = visit
+    def __init__(
+        self, session: DatabaseSession, console: Console, top: int, most: int, *, interactive: bool
+    ) -> None:
+        self._session = session
         self._console = console
         self._top = top
         self._most = most
-        self._asks = asks
+        self._interactive = interactive
 
-    def choose(self, table: str | None, aggregates: Sequence[str]) -> list[Offer]:
+    def select(self, table: str | None, aggregates: Sequence[str]) -> list[Offer]:
         """Return the chosen aggregates; raises PollError, and ConfigError if the choice is invalid."""
-        if table is None and not self._asks:
+        if table is None and not self._interactive:
             problem = "is missing, and there is no terminal to ask; write --table NAME --aggregate count"
             raise ConfigError([invalid("--table", problem)])
         tables = read_tables(self._inspect(lambda inspection: inspection.value(tables_query())))
@@ -56,8 +58,8 @@ class Starter:
         columns = read_columns(self._inspect(lambda inspection: inspection.value(columns_query(chosen))))
         if aggregates:
             return self._offers(aggregates, chosen, columns)
-        priced = self._inspect(lambda inspection: _priced(inspection, offers(chosen, columns, self._top)))
-        if not self._asks:
+        priced = self._inspect(lambda inspection: _with_costs(inspection, offers(chosen, columns, self._top)))
+        if not self._interactive:
             keys = ", ".join(offer.key for offer, _ in priced)
             raise ConfigError(
                 [invalid("--aggregate", f"is missing; write one of these for {chosen.full}: {keys}")]
@@ -66,9 +68,9 @@ class Starter:
 
     def _inspect(self, act: Callable[[Inspection], T]) -> T:
         """One short transaction: a question at the terminal takes longer than a connection may be idle."""
-        replica = self._visit.replica
+        replica = self._session.replica
         result = inspect(replica.opener, act)
-        if self._asks:
+        if self._interactive:
             replica.connection.close()
         return result
 
@@ -144,7 +146,7 @@ def _no_such(name: str, tables: Sequence[Table]) -> str:
     return f"does not exist; the role may read {listed}{more}"
 
 
-def _priced(inspection: Inspection, offered: Sequence[Offer]) -> list[tuple[Offer, float | None]]:
+def _with_costs(inspection: Inspection, offered: Sequence[Offer]) -> list[tuple[Offer, float | None]]:
     """Return the offers that the server accepts, each with its planner cost."""
     statements = inspection.statements([offer.query["sql"] for offer in offered])
     return [

@@ -71,7 +71,7 @@ def test(
         raise ConfigError([invalid("--database", "contains blanks; quote the value")])
     defaults = Defaults(settings.interval, settings.timeout, settings.max_series)
     collected = collect([named(file) for file in files] if files else resolve(settings.queries), defaults)
-    trials = select_cases(collected.trials, case) if case else collected.trials
+    loaded_cases = select_cases(collected.loaded_cases, case) if case else collected.loaded_cases
     cancel_token = CancelToken()
     stop = StopSignal(cancel_token.cancel)
     try:
@@ -85,7 +85,7 @@ def test(
             try:
                 runner = CaseRunner(session, cancel_token)
                 runner.connect(empty=database is not None)
-                case_results = _try_all(runner, trials, stop)
+                case_results = _try_all(runner, loaded_cases, stop)
             finally:
                 session.close()
     except PollerError as error:
@@ -130,21 +130,21 @@ def _refuse(database: str, settings: Settings) -> None:
         raise ConfigError([invalid("--database", problem)])
 
 
-def _try_all(runner: CaseRunner, trials: Sequence[LoadedCase], stop: StopSignal) -> list[CaseResult]:
+def _try_all(runner: CaseRunner, loaded_cases: Sequence[LoadedCase], stop: StopSignal) -> list[CaseResult]:
     from poller.terminal.console import open_console
     from poller.tools.test.runner import FixtureError
 
     console = open_console()
     case_results: list[CaseResult] = []
-    for trial in trials:
+    for loaded_case in loaded_cases:
         if stop.number is not None:
             break
         since = time.monotonic()
         try:
-            result = runner.run(trial)
-            case_result = compare(trial, result, time.monotonic() - since)
+            result = runner.run(loaded_case)
+            case_result = compare(loaded_case, result, time.monotonic() - since)
         except FixtureError as error:
-            case_result = CaseResult(trial, time.monotonic() - since, broken=str(error))
+            case_result = CaseResult(loaded_case, time.monotonic() - since, broken=str(error))
         case_results.append(case_result)
         print_case_result(console, case_result)
     return case_results

@@ -41,20 +41,20 @@ def try_(
     feeds no metric; 2: the statement is not read-only, a name is in use, or the configuration is invalid.
     """
     # Imported here because shell completion waits for the imports of the module.
-    from poller.cli.database import admission_of, visiting
-    from poller.cli.try_statement import Tryout
+    from poller.cli.database import admission_of, database_session
+    from poller.cli.try_statement import StatementPreview
     from poller.terminal.console import open_console, say
     from poller.tools.check.rules import refusal
     from poller.tools.draft.from_statement import NoDraftError
 
     text = _statement(sql)
     console = open_console(stderr=True)
-    with visiting(settings, admission_of(settings, strict=settings.strict)) as visit:
+    with database_session(settings, admission_of(settings, strict=settings.strict)) as session:
         try:
-            Tryout(settings, visit, text, console).run(name, write, format)
+            StatementPreview(settings, session, text, console).run(name, write, format)
         except PollError as error:
             if error.kind == "unavailable":
-                say(console, visit.refused(error), "red")
+                say(console, session.explain(error), "red")
             else:
                 say(console, refusal(error, text, in_file=False), "red")
                 console.print(_marked(text, error.position), markup=False, end="", soft_wrap=True)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 import typer
 
-from poller.cli.database import DatabaseVisit
+from poller.cli.database import DatabaseSession
 from poller.cli.options import draft_settings
 from poller.config.settings import Settings
 from poller.model.errors import PollError
@@ -34,13 +34,13 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 
-class Tryout:
+class StatementPreview:
     """Trial run of one statement, and a query file for it."""
 
-    def __init__(self, settings: Settings, visit: DatabaseVisit, sql: str, console: Console) -> None:
+    def __init__(self, settings: Settings, session: DatabaseSession, sql: str, console: Console) -> None:
         self._settings = settings
         self._drafting = draft_settings(settings)
-        self._visit = visit
+        self._session = session
         self._sql = sql
         self._console = console
         self._superuser = self._standby = False
@@ -113,7 +113,7 @@ class Tryout:
 
     def _inspect(self) -> tuple[Inspected, CatalogFacts]:
         """Inspect the statement if polls may use the server; exits with 1 if not."""
-        opener, most = self._visit.replica.opener, self._settings.max_series
+        opener, most = self._session.replica.opener, self._settings.max_series
         probe = QueryDefinition(name="try", sql=self._sql, metrics=(_PROBE,), max_series=most)
 
         def act(inspection: Inspection) -> tuple[Inspected, CatalogFacts]:
@@ -134,7 +134,7 @@ class Tryout:
 
     def answer(self, query: QueryDefinition) -> Answer:
         """Run the query once as a poll does; raises nothing."""
-        (answer,) = self._visit.replica.fetch([query])
+        (answer,) = self._session.replica.fetch([query])
         if not self._standby and self._settings.require_standby == "warn":
             warn(self._console, "this server is a primary; poll a standby")
         return answer

@@ -142,7 +142,7 @@ class _Component:
         self._name = name
         self._check = check
         self._timeout = timeout
-        self._export_result: Verdict | None = None
+        self._verdict: Verdict | None = None
         self._deciding: asyncio.Task[Verdict] | None = None
         self._answer: asyncio.Future[object] | None = None
         self._thread: threading.Thread | None = None
@@ -157,11 +157,11 @@ class _Component:
     async def _decide(self) -> Verdict:
         problem = await self._problem()
         verdict: Verdict = "error" if problem else "ok"
-        if verdict != (self._export_result or "ok"):
+        if verdict != (self._verdict or "ok"):
             # Every log record needs a span, and a probe request that triggers the check is not traced.
             with get_tracer(SCOPE).start_as_current_span(f"check_{self._name}", Context()) as span:
                 self._report(problem, span)
-        self._export_result = verdict
+        self._verdict = verdict
         return verdict
 
     def _report(self, problem: str, span: Span) -> None:

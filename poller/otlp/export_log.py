@@ -10,7 +10,7 @@ from typing import Literal
 
 from poller.model.duration import format_duration
 from poller.model.text import counted
-from poller.otlp.response import ExportResult, Fate, advice
+from poller.otlp.response import ExportResult, Fate, advise
 from poller.otlp.signals import SignalFormat
 
 _UNWANTED = frozenset({"UNIMPLEMENTED", "404", "405"})
@@ -127,7 +127,7 @@ class ExportLog:
             self._logger.log(level, "message of the collector: %s", export_result.reason, extra=extra)
 
     def _extra(self, export_result: ExportResult, **more: object) -> dict[str, object]:
-        hint = advice(export_result.reason) if export_result.fate != "taken" else None
+        hint = advise(export_result.reason) if export_result.fate != "taken" else None
         if self._form.off and self._is_unwanted(export_result):
             hint = f"the collector accepts no {self._form.items}; {self._form.off} turns them off"
         return {"endpoint": self._endpoint, **export_result.error, **more, **({"hint": hint} if hint else {})}

@@ -10,8 +10,14 @@ from google.protobuf.message import DecodeError
 from google.rpc.error_details_pb2 import RetryInfo  # type: ignore[import-untyped]  # it ships stubs without py.typed
 from google.rpc.status_pb2 import Status  # type: ignore[import-untyped]  # it ships stubs without py.typed
 
-from poller.otlp import response as export_result
-from poller.otlp.response import ExportResult
+from poller.otlp.response import (
+    ExportResult,
+    judge_accepted,
+    judge_error,
+    judge_grpc,
+    judge_unread,
+    printable_text,
+)
 from poller.otlp.signals import SignalFormat
 
 
@@ -86,9 +92,7 @@ class GrpcSender:
         try:
             self._given = self._credentials()
         except Exception as error:  # noqa: BLE001 - files that are replaced right now raise anything
-            self._form.logger.debug(
-                "the certificate files cannot be read: %s", export_result.printable_text(str(error))
-            )
+            self._form.logger.debug("the certificate files cannot be read: %s", printable_text(str(error)))
 
     def _connected(self) -> grpc.Channel:
         """Return the channel; open it if there is none."""
@@ -113,14 +117,14 @@ class GrpcSender:
             answer = export(body, timeout=self._timeout, metadata=self._headers)
         except grpc.RpcError as error:
             code, details = error.code().name, error.details() or ""
-            return export_result.of_grpc(code, details, _retry_delay(error), self._proxy)
+            return judge_grpc(code, details, _retry_delay(error), self._proxy)
         except Exception as error:  # noqa: BLE001 - metadata that cannot be sent raise anything
-            return export_result.of_error(error, "held")
+            return judge_error(error, "held")
         try:
             partial = self._form.response.FromString(answer).partial_success
         except DecodeError as error:
-            return export_result.of_unread_answer(str(error))
-        return export_result.of_response(getattr(partial, self._form.rejected), partial.error_message)
+            return judge_unread(str(error))
+        return judge_accepted(getattr(partial, self._form.rejected), partial.error_message)
 
 
 def _retry_delay(error: Any) -> float | None:

@@ -22,9 +22,8 @@ from requests.auth import HTTPBasicAuth
 from requests.exceptions import ContentDecodingError
 from requests.utils import get_auth_from_url, get_environ_proxies, select_proxy
 
-from poller.otlp import response as export_result
 from poller.otlp.http_transport import AbortableAdapter, AbortableConnection
-from poller.otlp.response import ExportResult
+from poller.otlp.response import ExportResult, judge_accepted, judge_error, judge_http, judge_unread
 from poller.otlp.signals import SignalFormat
 
 PROTOBUF = "application/x-protobuf"
@@ -95,7 +94,9 @@ class HttpSender:
             self._line.cut()
         answers: list[ExportResult] = []
         exchange = threading.Thread(
-            target=lambda: answers.append(self._judged(body, deadline)), name="otlp-exchange", daemon=True
+            target=lambda: answers.append(self._exchange_with_retry(body, deadline)),
+            name="otlp-exchange",
+            daemon=True,
         )
         exchange.start()  # may raise; a thread that did not start cannot be joined
         self._exchange = exchange
@@ -116,9 +117,9 @@ class HttpSender:
 
     def _overdue(self) -> ExportResult:
         error = requests.ReadTimeout(f"no complete answer within {self._timeout:g} s")
-        return export_result.of_error(error, "later")
+        return judge_error(error, "later")
 
-    def _judged(self, body: bytes, deadline: float) -> ExportResult:
+    def _exchange_with_retry(self, body: bytes, deadline: float) -> ExportResult:
         body = self._compress(body)
         proven, self._proven = self._proven, False
         try:
@@ -151,11 +152,11 @@ class HttpSender:
             return _refused(response, kind, content)
         if not unread and not _is_otlp(self._form, kind, content):
             # Another server received and discarded the data.
-            return export_result.of_http(response.status_code, "a web server answers, not a collector", None)
+            return judge_http(response.status_code, "a web server answers, not a collector", None)
         self._proven = True
         if unread:
-            return export_result.of_unread_answer(unread)
-        return export_result.of_response(*_partial_success(self._form, kind, content))
+            return judge_unread(unread)
+        return judge_accepted(*_partial_success(self._form, kind, content))
 
     def _unsent(self, error: Exception) -> ExportResult:
         # An unusable header or proxy raises no RequestException, or one that is also a ValueError.
@@ -163,7 +164,7 @@ class HttpSender:
         proxy = None
         if self._session.trust_env and isinstance(error, requests.ConnectionError):
             proxy = select_proxy(self._url, get_environ_proxies(self._url))
-        return export_result.of_error(error, "later" if passing else "held", proxy, _cause(error))
+        return judge_error(error, "later" if passing else "held", proxy, _cause(error))
 
 
 def _cause(error: BaseException) -> str:
@@ -199,18 +200,14 @@ def _read(response: requests.Response) -> tuple[bytes, str]:
 def _refused(response: requests.Response, kind: str, content: bytes) -> ExportResult:
     if 300 <= response.status_code < 400:
         # Following a redirect would send secret headers to a host that the answer chooses.
-        return export_result.of_http(
-            response.status_code, "the collector is elsewhere; correct the endpoint", None
-        )
+        return judge_http(response.status_code, "the collector is elsewhere; correct the endpoint", None)
     message = response.reason or ""
     if kind == PROTOBUF:
         with contextlib.suppress(DecodeError):
             message = Status.FromString(content).message or message
     elif kind != "text/html" and content.strip():
         message = f"{message}: {content.decode(errors='replace')}"
-    return export_result.of_http(
-        response.status_code, message, retry_after(response.headers.get("retry-after"))
-    )
+    return judge_http(response.status_code, message, retry_after(response.headers.get("retry-after")))
 
 
 def _is_otlp(form: SignalFormat, kind: str, content: bytes) -> bool:

@@ -80,18 +80,18 @@ _UNREACHED = (
 )
 
 
-def advice(reason: str, *, answered: bool = False) -> str | None:
+def advise(reason: str, *, answered: bool = False) -> str | None:
     """Return a hint for a failed export, or None; with `answered` only hints about answers."""
     table = _ANSWERED if answered else _ANSWERED + _UNREACHED
     return next((hint for pattern, hint in table if re.search(pattern, reason)), None)
 
 
-def of_response(rejected: int, message: str) -> ExportResult:
+def judge_accepted(rejected: int, message: str) -> ExportResult:
     """Judge an accepted request by the two fields of its partial success."""
     return ExportResult("taken", printable_text(message), rejected=max(0, rejected))
 
 
-def of_grpc(code: str, details: str, wait: float | None, proxy: str | None = None) -> ExportResult:
+def judge_grpc(code: str, details: str, wait: float | None, proxy: str | None = None) -> ExportResult:
     """Judge a gRPC status by its name; `wait` is its RetryInfo in seconds, None without RetryInfo.
 
     `proxy` is the URL of the proxy, if any; the reason names it if the connection failed.
@@ -99,7 +99,7 @@ def of_grpc(code: str, details: str, wait: float | None, proxy: str | None = Non
     fate: Fate = "held"
     if _ANSWER_TOO_LARGE in details:
         # Only an accepted request has an answer.
-        return of_unread_answer(details)
+        return judge_unread(details)
     if code in ("RESOURCE_EXHAUSTED", "OUT_OF_RANGE") and _TOO_LARGE.search(details):
         fate = "too_large"
     elif code in _GRPC_LATER or (code == "RESOURCE_EXHAUSTED" and wait is not None):
@@ -107,11 +107,11 @@ def of_grpc(code: str, details: str, wait: float | None, proxy: str | None = Non
     elif code in _GRPC_INVALID:
         fate = "invalid"
     error = {"error.type": code, "rpc.response.status_code": code}
-    on_the_way = via(proxy) if code in ("UNAVAILABLE", "DEADLINE_EXCEEDED") else ""
+    on_the_way = name_proxy(proxy) if code in ("UNAVAILABLE", "DEADLINE_EXCEEDED") else ""
     return ExportResult(fate, printable_text(f"{on_the_way}{code}: {details}"), error, wait=wait)
 
 
-def of_http(status: int, message: str, wait: float | None) -> ExportResult:
+def judge_http(status: int, message: str, wait: float | None) -> ExportResult:
     """Judge an HTTP error status; `wait` is its Retry-After in seconds, None without that header."""
     fate: Fate = "held"
     if status in _HTTP_LATER:
@@ -124,12 +124,12 @@ def of_http(status: int, message: str, wait: float | None) -> ExportResult:
     return ExportResult(fate, printable_text(f"HTTP {status}: {message}"), error, wait=wait)
 
 
-def of_unread_answer(why: str) -> ExportResult:
+def judge_unread(why: str) -> ExportResult:
     """Judge an accepted request whose answer cannot be read."""
     return ExportResult("taken", printable_text(f"the answer cannot be read: {why}"))
 
 
-def of_error(
+def judge_error(
     error: Exception, fate: Literal["later", "held"], proxy: str | None = None, cause: str | None = None
 ) -> ExportResult:
     """Judge a request without an answer; `proxy` is the URL of the proxy, if any.
@@ -137,10 +137,12 @@ def of_error(
     `cause` replaces the error's own text.
     """
     name = type(error).__name__
-    return ExportResult(fate, printable_text(f"{via(proxy)}{name}: {cause or error}"), {"error.type": name})
+    return ExportResult(
+        fate, printable_text(f"{name_proxy(proxy)}{name}: {cause or error}"), {"error.type": name}
+    )
 
 
-def via(proxy: str | None) -> str:
+def name_proxy(proxy: str | None) -> str:
     """Return a prefix that names the proxy of a failed connection; empty without a proxy."""
     return f"through the proxy {mask_url(proxy)}: " if proxy else ""
 

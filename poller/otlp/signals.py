@@ -32,7 +32,7 @@ class SignalFormat:
 
     @property
     def logger(self) -> logging.Logger:
-        """Logger of the signal's queue and delivery."""
+        """Logger of the signal's queue and delivery; its documented name is not a module path."""
         return logging.getLogger(f"poller.delivery.{self.signal}")
 
     @property

@@ -131,17 +131,17 @@ def to_json(statuses: Iterable[QueryStatus]) -> list[dict[str, Any]]:
 def from_json(statuses: object) -> list[QueryStatus]:
     """Read the output of `to_json`; raises ValueError for anything else."""
     try:
-        statuses = [
+        result = [
             QueryStatus(**{**item, "readings": tuple(Reading(**reading) for reading in item["readings"])})
             for item in statuses  # type: ignore[attr-defined] # any object is tried
         ]
     except (TypeError, KeyError) as error:
         raise ValueError(f"is not a list of query states: {error}") from None
-    for item in statuses:
+    for item in result:
         _check(item)
         for reading in item.readings:
             _check(reading)
-    return statuses
+    return result
 
 
 def _check(part: QueryStatus | Reading) -> None:
@@ -179,8 +179,8 @@ def _detail(result: PollResult | None) -> str:
     if result is None:
         return ""
     if result.error is not None:
-        statuses = " ".join(part for part in (result.error.sqlstate, result.error.message) if part)
-        statuses += f" ({result.error.hint})" if result.error.hint else ""
+        text = " ".join(part for part in (result.error.sqlstate, result.error.message) if part)
+        text += f" ({result.error.hint})" if result.error.hint else ""
     else:
-        statuses = result.skipped.detail if result.skipped is not None else result.advice or ""
-    return " ".join(redact_beginning(statuses).split())[:_LONGEST_DETAIL] if statuses else ""
+        text = result.skipped.detail if result.skipped is not None else result.advice or ""
+    return " ".join(redact_beginning(text).split())[:_LONGEST_DETAIL] if text else ""

@@ -2,7 +2,8 @@
 
 admission           Admission of due queries, by the server's role, replay lag, load and facts.
 batch               Batch: the queries of one tick in one transaction, with an answer for each query.
-cancellation        Waker that lets another thread or a signal handler interrupt a wait for the server.
+cancellation        Cancel token that lets another thread or a signal handler interrupt a wait for the
+                    server.
 charset             Database encodings, and the Python codecs that decode them.
 circuit_breaker     Circuit breaker per query: skip queries that are too slow, fail too often or cost too
                     much.

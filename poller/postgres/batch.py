@@ -93,7 +93,9 @@ class Batch:
                 else:
                     settle(Answer(query, at, 0.0, skipped=skip))
             since = time.monotonic()
-            for answer in self._send(opened, self._priced(opened, sent), timeouts, ends, together=together):
+            for answer in self._send(
+                opened, self._replace_expensive(opened, sent), timeouts, ends, together=together
+            ):
                 settle(answer)
         except PollError as error:
             for answer in timeouts.values():
@@ -120,7 +122,7 @@ class Batch:
             self._first_next -= answers.keys()
         return answers
 
-    def _priced(self, opened: Snapshot, sent: list[_Sent]) -> list[_Sent]:
+    def _replace_expensive(self, opened: Snapshot, sent: list[_Sent]) -> list[_Sent]:
         """Switch to the estimate if a plan costs more than the limit; run a query that cannot be planned.
 
         Such a query runs so that it reports its own error.
@@ -129,12 +131,12 @@ class Batch:
         if not costed:
             return sent
         statements = opened.statements
-        looks = [
+        plans = [
             statements.own_statement(statements.tagged(item.query, plan_query(item.query.sql)))
             for item in costed
         ]
         expensive = set()
-        for item, reply in zip(costed, opened.pipeline.send(looks), strict=True):
+        for item, reply in zip(costed, opened.pipeline.send(plans), strict=True):
             limit = item.query.estimate.above_cost if item.query.estimate else 0.0
             if reply.rows is not None and read_plan(reply.rows).cost > limit:
                 expensive.add(item.query.name)
@@ -160,7 +162,7 @@ class Batch:
             (shared, statements.shared, end_of_shared, min(until, time.monotonic() + statements.budget)),
             (alone, statements.alone, (), until),
         ):
-            for item, reply in _burst(
+            for item, reply in _send_together(
                 opened.pipeline, part, statement_for, () if end and waits else end, ends
             ):
                 answer = _answer(item, reply, opened.at if end else time.time() - reply.duration)
@@ -169,29 +171,31 @@ class Batch:
                 else:
                     yield answer
             late = [item._replace(estimated="timeout") for item in part if item.query.name in timeouts]
-            for item, reply in _burst(opened.pipeline, late, statement_for, end if waits else (), ends):
+            for item, reply in _send_together(
+                opened.pipeline, late, statement_for, end if waits else (), ends
+            ):
                 # If the estimate fails as well, report the timeout.
                 exact = timeouts.pop(item.query.name)
                 answer = _answer(item, reply, exact.at)
                 yield exact if answer.error else replace(answer, duration=exact.duration + answer.duration)
 
 
-def _burst(
+def _send_together(
     pipeline: Pipeline,
     sent: Sequence[_Sent],
     statement_for: Callable[[QueryDefinition, str], Sequence[Statement]],
     end: Sequence[Statement],
     until: float,
 ) -> Iterator[tuple[_Sent, Reply]]:
-    """Send all queries in one burst and yield the reply to each; each query is its first statement.
+    """Send all queries together and yield the reply to each; each query is its first statement.
 
-    `until` (monotonic seconds) bounds the burst.
+    `until` (monotonic seconds) bounds the run.
     """
     tagged = [statement_for(item.query, item.sql) for item in sent]
     statements = [*itertools.chain(*tagged), *end]
     if not statements:
         return
-    # Closing an unfinished burst cancels its remaining statements on the server.
+    # Closing unfinished replies cancels its remaining statements on the server.
     with closing(pipeline.send(statements, until - time.monotonic())) as replies:
         for item, statement in zip(sent, tagged, strict=True):
             reply = next(replies)

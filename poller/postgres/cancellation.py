@@ -1,4 +1,4 @@
-"""Waker that lets another thread or a signal handler interrupt a wait for the server."""
+"""Cancel token that lets another thread or a signal handler interrupt a wait for the server."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import select
 
 
 class CancelToken:
-    """Interrupts a burst from another thread or from a signal handler."""
+    """Interrupts the statements of a pipeline from another thread or from a signal handler."""
 
     def __init__(self) -> None:
         self._read, write = os.pipe()
@@ -15,7 +15,7 @@ class CancelToken:
         self.raised = False
 
     def cancel(self) -> None:
-        """Interrupt the current burst and every later one."""
+        """Interrupt the statements that are running and all later ones."""
         self.raised = True
         if self._write is not None:
             os.write(self._write, b"x")

@@ -40,7 +40,7 @@ _NO_MEMORY = b"cannot allocate memory for input buffer"
 
 
 class Statement(NamedTuple):
-    """One statement of a burst."""
+    """One statement of a pipeline."""
 
     sql: str
     patience: float
@@ -56,7 +56,7 @@ class Statement(NamedTuple):
 
 
 class Reply(NamedTuple):
-    """Reply to one statement of a burst: exactly one of rows and error is set."""
+    """Reply to one statement of a pipeline: exactly one of rows and error is set."""
 
     rows: Rows | None
     error: PollError | None
@@ -74,7 +74,7 @@ class Pipeline:
     """libpq's pipeline mode with a Sync after every statement (PostgreSQL manual, "Pipeline Mode").
 
     The Sync separates the statements: an error aborts only the statements up to the next Sync. All statements
-    are sent together, so a burst costs one network round trip, whatever their number.
+    are sent together, so they cost one network round trip, whatever their number.
     The extended query protocol is the first protection against writes: it rejects several statements in one
     text (SQLSTATE 42601), which `BEGIN READ ONLY` alone does not.
     """
@@ -109,7 +109,7 @@ class Pipeline:
           opened;
         - `rejected`, if a statement is COPY;
         - `cancelled`, if the token was cancelled;
-        - `timeout`, if the burst takes longer than `budget` seconds or a statement exceeds its own timeout;
+        - `timeout`, if the run takes longer than `budget` seconds or a statement exceeds its own timeout;
         - `too_large`, if an answer exceeds the byte limit.
 
         In the last three cases the poller cancels the statements on the server. The connection is closed in
@@ -123,7 +123,7 @@ class Pipeline:
                 except psycopg.OperationalError:
                     raise
                 except BaseException as error:
-                    # Close also if the caller stops early: the next burst would read the remaining answers.
+                    # Close also if the caller stops early: the next run would read the remaining answers.
                     cancelled = self._stop_server()
                     if cancelled and isinstance(error, PollError) and error.kind == "unavailable":
                         raise _overrun() from None
@@ -289,7 +289,7 @@ class Pipeline:
 
         Return whether the cancel ended a statement that had exceeded its timeout.
 
-        The server has the whole burst already, and a cancel ends only one statement. So the cancel is
+        The server has all statements already, and a cancel ends only one statement. So the cancel is
         repeated until every answer has arrived. If the server is silent for too long, the closed connection
         has to end its work. The same applies to a large answer: the server sends all of it before it reacts
         to a cancel.

@@ -133,7 +133,7 @@ class TransactionStatements:
         """Return the statement that sets the limits, where the server has the parameter.
 
         client_connection_check_interval (14 and later, not on Windows) ends a query whose poller has died.
-        transaction_timeout (17 and later) ends the rest of a burst if the network fails.
+        transaction_timeout (17 and later) ends the remaining statements if the network fails.
         """
         fixed = {
             "statement_timeout": statement_timeout,

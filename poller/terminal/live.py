@@ -87,7 +87,7 @@ class Keys:
         return True
 
 
-_LOOK_SECONDS = 0.25
+_CHECK_SECONDS = 0.25
 _NO_WRAP, _WRAP = "\x1b[?7l", "\x1b[?7h"
 """DECAWM: a line that is too long would scroll the screen; terminals differ in the width of joined emoji."""
 
@@ -123,7 +123,7 @@ def keep_drawn(
     ):
         while not over():
             live.update(draw(), refresh=True)
-            key = keys.wait(_LOOK_SECONDS)
+            key = keys.wait(_CHECK_SECONDS)
             if key == "quit":
                 return
             if key is not None:

@@ -14,9 +14,8 @@ from opentelemetry.metrics import Counter, NoOpCounter, get_meter
 from poller.demo.messaging import __main__ as server
 from poller.events._catalog.declaration import Event
 from poller.events._catalog.instruments import Instruments
-from poller.events._logging import otlp_handler as bridge
-from poller.events._logging import records
-from poller.events._privacy import processors as scrubbing
+from poller.events._logging import otlp_handler, records
+from poller.events._privacy import processors
 from poller.events.asgi import HttpExchange
 from poller.events.metrics import EventMetrics
 
@@ -66,8 +65,8 @@ def mutate(patch: Callable[[Any, str, Any], None]) -> None:
     patch(EventMetrics, "__init__", initialise)
     patch(HttpExchange, "__init__", _leak_the_address(HttpExchange.__init__))
     # Without these, the scrubbing would remove the personal data.
-    patch(scrubbing, "scrub_attributes", lambda attributes, **_: dict(attributes))
-    for module, name in (scrubbing, "scrub_value"), (bridge, "scrub"), (records, "scrub"):
+    patch(processors, "scrub_attributes", lambda attributes, **_: dict(attributes))
+    for module, name in (processors, "scrub_value"), (otlp_handler, "scrub"), (records, "scrub"):
         patch(module, name, _leaking(getattr(module, name)))
 
 

@@ -32,18 +32,18 @@ class ConformanceCheck:
         units: bool = True,
         require: Require = "implemented",
         service: str | None = None,
-        elsewhere: Mapping[str, str] = MappingProxyType({}),
+        other_generations: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         """Store the catalogue.
 
         `require` selects the metrics that must be received: those `implemented` in the server's releases,
         `all` that a server can report, or `none`. If `service` is set, signals of other services are ignored.
-        Without `units` a metric may have no unit. `elsewhere` maps names of other generations to these.
+        Without `units` a metric may have no unit. `other_generations` maps the metric names of these to them.
         """
         self._lock = threading.Lock()
         self._service = service
         self._required = [metric for metric in metrics if _required(metric, require)]
-        self._metrics = MetricCheck(metrics, units=units, elsewhere=elsewhere)
+        self._metrics = MetricCheck(metrics, units=units, other_generations=other_generations)
         self._spans = SpanCheck()
         self._records = LogRecordCheck()
         self.requests = 0
@@ -66,7 +66,7 @@ class ConformanceCheck:
                         self._spans.add(span)
             return self.requests
 
-    def findings(self, ignored: Sequence[str] = ()) -> list[Diagnostic]:
+    def diagnostics(self, ignored: Sequence[str] = ()) -> list[Diagnostic]:
         """Every difference and a summary per signal, in the order metrics, spans, log records.
 
         If a pattern in `ignored` (`*`, `?`, `[...]`) matches the check, the subject or `check:subject` of a
@@ -75,7 +75,7 @@ class ConformanceCheck:
         with self._lock:
             if not self.requests:
                 return [Diagnostic("error", "requests", "no request was received")]
-            findings: list[Diagnostic] = []
+            diagnostics: list[Diagnostic] = []
             used: set[str] = set()
             for differences, summary in (
                 (self._metrics.differences(self._required), self._metrics.summary),
@@ -83,8 +83,11 @@ class ConformanceCheck:
                 (self._records.differences(), self._records.summary),
             ):
                 reported = [_unless_ignored(difference, ignored, used) for difference in differences]
-                findings += [*reported, summary(sum(finding.severity == "error" for finding in reported))]
-        return findings + [
+                diagnostics += [
+                    *reported,
+                    summary(sum(diagnostic.severity == "error" for diagnostic in reported)),
+                ]
+        return diagnostics + [
             Diagnostic("warning", "ignore", "matches no difference", "remove it", pattern)
             for pattern in ignored
             if pattern not in used
@@ -100,11 +103,11 @@ def _required(metric: Metric, require: Require) -> bool:
     return require == "all" or metric.status == "implemented"
 
 
-def _unless_ignored(finding: Diagnostic, patterns: Sequence[str], used: set[str]) -> Diagnostic:
-    """The finding, with severity `skip` if a pattern matches; matching patterns are added to `used`."""
-    names = (finding.rule, finding.subject or "", f"{finding.rule}:{finding.subject}")
+def _unless_ignored(diagnostic: Diagnostic, patterns: Sequence[str], used: set[str]) -> Diagnostic:
+    """The diagnostic, with severity `skip` if a pattern matches; matching patterns are added to `used`."""
+    names = (diagnostic.rule, diagnostic.subject or "", f"{diagnostic.rule}:{diagnostic.subject}")
     matching = {pattern for pattern in patterns if any(fnmatchcase(name, pattern) for name in names)}
     if not matching:
-        return finding
+        return diagnostic
     used |= matching
-    return replace(finding, severity="skip", message=f"{finding.message}; ignored", advice=None)
+    return replace(diagnostic, severity="skip", message=f"{diagnostic.message}; ignored", advice=None)

@@ -37,12 +37,14 @@ _Series = tuple[str, bytes, bytes]
 class MetricCheck:
     """Check of data points against the catalogue."""
 
-    def __init__(self, metrics: Iterable[Metric], *, units: bool, elsewhere: Mapping[str, str]) -> None:
+    def __init__(
+        self, metrics: Iterable[Metric], *, units: bool, other_generations: Mapping[str, str]
+    ) -> None:
         """Store the catalogue; without `units` a metric may have no unit.
 
-        `elsewhere` maps names of other generations to these.
+        `other_generations` maps the metric names of these to them.
         """
-        self._elsewhere = elsewhere
+        self._other_generations = other_generations
         self._metrics = {metric.name: metric for metric in metrics}
         self._units = units
         self._differences = Differences()
@@ -78,7 +80,7 @@ class MetricCheck:
             for metric in required
             if metric.name not in self._received
         ]
-        return [*missing, *self._differences.findings()]
+        return [*missing, *self._differences.diagnostics()]
 
     def summary(self, wrong: int) -> Diagnostic:
         """Summary of all data points; `wrong` is the number of differences that count."""
@@ -88,7 +90,7 @@ class MetricCheck:
     def _unknown(self, point: Point) -> None:
         name = safe_name(point.metric)
         message, advice = f"{_kind(point)} that is not in the catalogue", None
-        if other := self._elsewhere.get(point.metric):
+        if other := self._other_generations.get(point.metric):
             message, advice = f"{message}; it is in generation {other}", f"use --generation {other}"
         elif not self._differences.has("unknown_metric", name):
             message += did_you_mean(point.metric, self._metrics)  # too slow for every data point

@@ -56,8 +56,8 @@ class Differences:
         """Whether this difference was added before; the first message is kept."""
         return (check, _cut(subject)) in self._differences
 
-    def findings(self) -> Iterator[Diagnostic]:
-        """One finding for each difference, in order of check and subject."""
+    def diagnostics(self) -> Iterator[Diagnostic]:
+        """One diagnostic for each difference, in order of check and subject."""
         for (check, subject), difference in sorted(self._differences.items()):
             examples, count = list(difference.examples), difference.count
             listed = ", ".join(examples[:_EXAMPLES]) + (", ..." if len(examples) > _EXAMPLES else "")
@@ -75,7 +75,7 @@ def _cut(subject: str) -> str:
 
 
 def summary(check: str, count: int, detail: str, wrong: int) -> Diagnostic:
-    """Summary finding for one signal, of which `count` items were examined."""
+    """Summary diagnostic for one signal, of which `count` items were examined."""
     facts = {"count": count, "differences": wrong}
     if wrong:
         detail = f"{detail}, {wrong} difference{'' if wrong == 1 else 's'}"

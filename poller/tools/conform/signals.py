@@ -48,11 +48,11 @@ class SpanCheck:
 
     def differences(self) -> list[Diagnostic]:
         """Every difference."""
-        findings = list(self._differences.findings())
+        diagnostics = list(self._differences.diagnostics())
         if self._count and not self._has_root:
             message = "of kind server was not sent: each request has one"
-            findings.append(Diagnostic("warning", "missing_root", message, subject="root span"))
-        return findings
+            diagnostics.append(Diagnostic("warning", "missing_root", message, subject="root span"))
+        return diagnostics
 
     def summary(self, wrong: int) -> Diagnostic:
         """Summary of the signal; `wrong` is the number of differences that count."""
@@ -93,7 +93,7 @@ class LogRecordCheck:
 
     def differences(self) -> list[Diagnostic]:
         """Every difference."""
-        return list(self._differences.findings())
+        return list(self._differences.diagnostics())
 
     def summary(self, wrong: int) -> Diagnostic:
         """Summary of the signal; `wrong` is the number of differences that count."""

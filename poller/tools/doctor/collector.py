@@ -17,7 +17,7 @@ from poller.model.diagnostics import Diagnostic
 from poller.model.errors import ConfigError
 from poller.model.otlp_endpoint import Endpoint
 from poller.model.otlp_variables import OtlpVariables
-from poller.otlp import response as export_result
+from poller.otlp.response import advise
 
 _HTTP2_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
 """Client preface with an empty SETTINGS frame (RFC 9113, sections 3.4 and 6.5)."""
@@ -207,7 +207,7 @@ def examine(endpoint: Endpoint | None, timeout: float) -> Diagnostic:
             "ok", "collector", f"{target} accepted an empty export in {duration * 1000:.0f} ms", facts=facts
         )
     facts["error"] = reason
-    if hint := export_result.advice(reason, answered=True):
+    if hint := advise(reason, answered=True):
         return Diagnostic("error", "collector", f"{target}: {reason}", hint, facts=facts)
     if problem := network_problem(endpoint, _PORT_SECONDS):
         return replace(problem, message=f"{target}: {problem.message}", facts=facts)

@@ -46,7 +46,7 @@ def planned(
 
 
 def volatile(functions: Mapping[str, Sequence[str]]) -> list[Diagnostic]:
-    """One finding for all volatile functions that may write; empty if there are none."""
+    """One diagnostic for all volatile functions that may write; empty if there are none."""
     if not functions:
         return []
     calls = ", ".join(f"{query} calls {' and '.join(names)}" for query, names in functions.items())
@@ -67,34 +67,34 @@ def examine(answer: Answer, cost: float | None, max_duty_cycle: float) -> Diagno
         "error": result.error_type,
     }
 
-    def finding(severity: Severity, detail: str, advice: str | None = None) -> Diagnostic:
+    def diagnostic(severity: Severity, detail: str, advice: str | None = None) -> Diagnostic:
         return Diagnostic(severity, "query", detail, advice, query.name, facts=facts)
 
     if answer.skipped is not None:
         reason = answer.skipped.reason
         if reason in _CHECK_OF_REASON:
-            return finding("skip", f"not run: see {_CHECK_OF_REASON[reason]}")
+            return diagnostic("skip", f"not run: see {_CHECK_OF_REASON[reason]}")
         severity: Severity = "skip" if reason in _EXPECTED else "warning"
-        return finding(severity, f"skipped: {answer.skipped.detail}", _ADVICE.get(reason))
+        return diagnostic(severity, f"skipped: {answer.skipped.detail}", _ADVICE.get(reason))
     spent = _spent(answer.duration, cost)
     if result.error is not None:
         error = result.error
         code = f" ({error.sqlstate})" if error.sqlstate else ""
-        return finding("error", f"{error.kind}{code}: {error.message}; {spent}", error.hint)
+        return diagnostic("error", f"{error.kind}{code}: {error.message}; {spent}", error.hint)
     series = f"{len(result.samples)} series" + _estimate_note(answer, query)
     if result.quarantined.keys() - {"null"}:
         advice = f"check the rows: poller poll --query {query.name} -v"
-        return finding("warning", f"{spent}, {series}, {_dropped(result)}", advice)
+        return diagnostic("warning", f"{spent}, {series}, {_dropped(result)}", advice)
     if answer.estimated == "timeout":
-        return finding("warning", f"{spent}, {series}", "make the query cheaper, or raise its timeout")
+        return diagnostic("warning", f"{spent}, {series}", "make the query cheaper, or raise its timeout")
     if answer.duration > max_duty_cycle * query.interval:
         often = format_duration(round(answer.duration / max_duty_cycle))
         detail = (
             f"{spent}, {series}: more than {max_duty_cycle:.0%} of its interval, so it runs every {often}"
         )
-        return finding("warning", detail, "make the query cheaper, or its interval longer")
+        return diagnostic("warning", detail, "make the query cheaper, or its interval longer")
     # A NULL under on_null: drop is omitted because the definition asks for it.
-    return finding("ok", f"{spent}, {series}" + (f", {_dropped(result)}" if result.quarantined else ""))
+    return diagnostic("ok", f"{spent}, {series}" + (f", {_dropped(result)}" if result.quarantined else ""))
 
 
 def _estimate_note(answer: Answer, query: QueryDefinition) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pgparse
 
-from poller.tools.importers import sql_types as sqltypes
+from poller.tools.importers import sql_types
 from poller.tools.importers.sql_names import default_name, last_name
 from poller.tools.importers.sql_projection import identifier
 from poller.tools.importers.sql_types import Kind, Type
@@ -34,7 +34,7 @@ class SqlColumn:
     @property
     def kind(self) -> Kind | None:
         """Kind of the column's values, if they are certainly not numbers."""
-        return sqltypes.kind_of(self.type)
+        return sql_types.kind_of(self.type)
 
 
 Columns = tuple[SqlColumn, ...]
@@ -113,7 +113,7 @@ def _of_select(select: Any, scope: _Scope) -> Columns | None:
     if "valuesLists" in select:
         rows = [row["List"]["items"] for row in select["valuesLists"]]
         types = [[_type(value, scope) for value in column] for column in zip(*rows, strict=True)]
-        return tuple(SqlColumn(f"column{n}", sqltypes.common(members)) for n, members in enumerate(types, 1))
+        return tuple(SqlColumn(f"column{n}", sql_types.common(members)) for n, members in enumerate(types, 1))
     starred: list[Columns | None] = []
     items: list[_Relation] = []
     for source in select.get("fromClause", []):
@@ -157,7 +157,7 @@ def _of_union(left: Columns | None, right: Columns | None) -> Columns | None:
     if right is None or len(right) != len(left):
         right = tuple(SqlColumn("") for _ in left)
     return tuple(
-        SqlColumn(column.name, sqltypes.common((column.type, other.type)))
+        SqlColumn(column.name, sql_types.common((column.type, other.type)))
         for column, other in zip(left, right, strict=True)
     )
 
@@ -211,7 +211,9 @@ def _of_source(
         if not schema and inner["relname"] in scope.ctes:
             columns = scope.ctes[inner["relname"]]
         elif not renamed and schema in ("", "pg_catalog"):
-            partial = tuple(SqlColumn(*item) for item in sqltypes.RELATIONS.get(inner["relname"], {}).items())
+            partial = tuple(
+                SqlColumn(*item) for item in sql_types.RELATIONS.get(inner["relname"], {}).items()
+            )
     elif kind == "RangeSubselect":
         outer = scope.inside(before) if inner.get("lateral") else scope
         columns = _of_query(inner["subquery"]["SelectStmt"], outer)
@@ -293,13 +295,13 @@ def _type(value: Any, scope: _Scope) -> Type | None:
         case "FuncCall":
             name = _of_catalog(inner["funcname"])
             arguments = [_type(argument, scope) for argument in inner.get("args", [])]
-            return sqltypes.of_call(name, arguments) if name else None
+            return sql_types.infer_call(name, arguments) if name else None
         case "CoalesceExpr" | "MinMaxExpr":
-            return sqltypes.common([_type(argument, scope) for argument in inner["args"]])
+            return sql_types.common([_type(argument, scope) for argument in inner["args"]])
         case "CaseExpr":
             results = [branch["CaseWhen"]["result"] for branch in inner["args"]]
             results += [inner["defresult"]] if "defresult" in inner else []
-            return sqltypes.common([_type(result, scope) for result in results])
+            return sql_types.common([_type(result, scope) for result in results])
         case "SQLValueFunction":
             return _VALUE_FUNCTIONS.get(inner["op"].removeprefix("SVFOP_"), "text")
         case "CollateClause":
@@ -322,7 +324,7 @@ def _of_catalog(names: Any) -> str:
 def _of_type_name(type_name: Any) -> Type | None:
     if "arrayBounds" in type_name or "names" not in type_name:
         return None
-    return sqltypes.TYPES.get(_of_catalog(type_name["names"]))
+    return sql_types.TYPES.get(_of_catalog(type_name["names"]))
 
 
 def _of_subquery(link: Any, scope: _Scope) -> Type | None:
@@ -345,8 +347,8 @@ def _of_expression(expression: Any, scope: _Scope) -> Type | None:
     if not (sign := _of_catalog(expression["name"])):
         return None
     if "lexpr" not in expression:
-        return sqltypes.of_prefix(sign, right)
-    return sqltypes.of_operator(sign, _type(expression["lexpr"], scope), right)
+        return sql_types.infer_prefix(sign, right)
+    return sql_types.infer_operator(sign, _type(expression["lexpr"], scope), right)
 
 
 def _of_reference(fields: Sequence[str], scope: _Scope) -> Type | None:
@@ -373,4 +375,4 @@ def _of_column(name: str, items: Sequence[_Relation]) -> Type | None:
         if len(types) > 1:
             return None  # ambiguous
         result += types
-    return sqltypes.common(result) if result else None
+    return sql_types.common(result) if result else None

@@ -155,7 +155,7 @@ def common(types: Collection[Type | None]) -> Type | None:
     return "temporal" if only == "date" and None in types else only
 
 
-def of_call(name: str, arguments: Sequence[Type | None]) -> Type | None:
+def infer_call(name: str, arguments: Sequence[Type | None]) -> Type | None:
     """Return the result type of the function `name` of pg_catalog."""
     first = arguments[0] if arguments else None
     if name in _OF_FIRST:
@@ -173,7 +173,7 @@ def of_call(name: str, arguments: Sequence[Type | None]) -> Type | None:
     return FUNCTIONS.get(name)
 
 
-def of_operator(sign: str, left: Type | None, right: Type | None) -> Type | None:
+def infer_operator(sign: str, left: Type | None, right: Type | None) -> Type | None:
     """Return the type of `left sign right`."""
     if sign in _COMPARISONS:
         return "boolean"
@@ -189,7 +189,7 @@ def of_operator(sign: str, left: Type | None, right: Type | None) -> Type | None
     return "number" if {left, right} in ({"number"}, {"number", "literal"}) else None
 
 
-def of_prefix(sign: str, operand: Type | None) -> Type | None:
+def infer_prefix(sign: str, operand: Type | None) -> Type | None:
     """Return the type of `sign operand`."""
     return operand if sign in ("+", "-") and operand in ("number", "interval") else None
 

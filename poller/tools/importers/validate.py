@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from poller.config.queries.load import validated
+from poller.config.queries.load import validate
 from poller.config.queries.query_file import QueryFile
 from poller.config.queries.yaml_reader import Document, Node, Position
 from poller.model.catalog import Defaults
@@ -56,7 +56,7 @@ def validate_drafts(drafts: Sequence[DraftQuery], defaults: Defaults, losses: Lo
         _limit_durations(draft, defaults, losses)
     _unify(drafts, losses)
     valid = [draft for draft in drafts if draft.metrics]
-    while problems := validated(_as_files(valid), defaults)[1]:
+    while problems := validate(_as_files(valid), defaults)[1]:
         refused = {id(metric) for problem in problems for metric in _reject(valid, problem, losses)}
         for draft in valid:
             draft.metrics = [metric for metric in draft.metrics if id(metric) not in refused]

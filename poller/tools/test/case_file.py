@@ -118,14 +118,14 @@ class CaseReader:
         self._file = QueryFile(path, read(path))
         self._queries = {query.name: query for query in queries}
 
-    def trials(self) -> list[LoadedCase]:
+    def loaded_cases(self) -> list[LoadedCase]:
         cases = self._cases()
         if cases is None:
             return []
         schema = self._schema(cases)
         self._check_names(cases.cases)
-        trials = (self._trial(index, case, schema) for index, case in enumerate(cases.cases))
-        return [trial for trial in trials if trial is not None]
+        loaded_cases = (self._load_case(index, case, schema) for index, case in enumerate(cases.cases))
+        return [loaded_case for loaded_case in loaded_cases if loaded_case is not None]
 
     def _cases(self) -> Cases | None:
         document = self._file.document
@@ -166,7 +166,7 @@ class CaseReader:
                     f"{quote(case.name)} is also the name of the case at {where}; rename one of them",
                 )
 
-    def _trial(self, index: int, case: Case, schema: tuple[tuple[str, Step], ...]) -> LoadedCase | None:
+    def _load_case(self, index: int, case: Case, schema: tuple[tuple[str, Step], ...]) -> LoadedCase | None:
         at = ("cases", index)
         query = self._query(at, case)
         fixture = Fixture(schema, tuple(self._rows(at, case)), self._steps((*at, "sql"), case.sql))

@@ -32,7 +32,7 @@ class Line:
 class CaseResult:
     """Result of one test case."""
 
-    trial: LoadedCase
+    loaded_case: LoadedCase
     seconds: float
     lines: tuple[Line, ...] = ()
     """The difference; empty if there is none."""
@@ -44,17 +44,21 @@ class CaseResult:
         return "broken" if self.broken else "failed" if self.lines else "ok"
 
 
-def compare(trial: LoadedCase, result: PollResult, seconds: float) -> CaseResult:
+def compare(loaded_case: LoadedCase, result: PollResult, seconds: float) -> CaseResult:
     """Compare the result of the query with the expectations of the case; the run took `seconds`."""
-    lines = [*_outcome(trial, result), *_series(trial, result), *_quarantined(trial, result)]
+    lines = [
+        *_outcome(loaded_case, result),
+        *_series(loaded_case, result),
+        *_quarantined(loaded_case, result),
+    ]
     if all(line.mark == " " for line in lines):
-        return CaseResult(trial, seconds)
+        return CaseResult(loaded_case, seconds)
     lines += [Line("#", text) for text in _explanations(result)]
-    return CaseResult(trial, seconds, tuple(lines))
+    return CaseResult(loaded_case, seconds, tuple(lines))
 
 
-def _outcome(trial: LoadedCase, result: PollResult) -> Iterator[Line]:
-    case = trial.case
+def _outcome(loaded_case: LoadedCase, result: PollResult) -> Iterator[Line]:
+    case = loaded_case.case
     expected = f"failed({case.fails})" if case.fails else f"skipped({case.skipped})" if case.skipped else "ok"
     actual = "ok" if result.outcome == "ok" else str(state_of(result))
     if actual != expected:
@@ -62,12 +66,16 @@ def _outcome(trial: LoadedCase, result: PollResult) -> Iterator[Line]:
         yield Line("+", actual)
 
 
-def _series(trial: LoadedCase, result: PollResult) -> Iterator[Line]:
-    expected = {_key(_metric(trial, item), item.attributes): item for item in trial.case.expect or ()}
+def _series(loaded_case: LoadedCase, result: PollResult) -> Iterator[Line]:
+    expected = {
+        _key(_metric(loaded_case, item), item.attributes): item for item in loaded_case.case.expect or ()
+    }
     actual = {_key(sample.metric, sample.attributes): sample for sample in result.samples}
     for key, expectation in expected.items():
         sample = actual.get(key)
-        expected_text = _series_text(_metric(trial, expectation), expectation.attributes, expectation.value)
+        expected_text = _series_text(
+            _metric(loaded_case, expectation), expectation.attributes, expectation.value
+        )
         if sample is None:
             yield Line("-", expected_text)
         elif _equal(expectation.value, sample.value):
@@ -80,8 +88,8 @@ def _series(trial: LoadedCase, result: PollResult) -> Iterator[Line]:
             yield Line("+", _series_text(sample.metric, sample.attributes, sample.value))
 
 
-def _quarantined(trial: LoadedCase, result: PollResult) -> Iterator[Line]:
-    expected = {str(reason): count for reason, count in trial.case.quarantined.items() if count}
+def _quarantined(loaded_case: LoadedCase, result: PollResult) -> Iterator[Line]:
+    expected = {str(reason): count for reason, count in loaded_case.case.quarantined.items() if count}
     actual = {reason: count for reason, count in result.quarantined.items() if count}
     for reason in [*expected, *(reason for reason in actual if reason not in expected)]:
         expected_count, actual_count = expected.get(reason, 0), actual.get(reason, 0)
@@ -103,8 +111,8 @@ def _explanations(result: PollResult) -> Iterator[str]:
     yield from refusals(result)
 
 
-def _metric(trial: LoadedCase, expectation: Expectation) -> str:
-    return expectation.metric or trial.query.metrics[0].name
+def _metric(loaded_case: LoadedCase, expectation: Expectation) -> str:
+    return expectation.metric or loaded_case.query.metrics[0].name
 
 
 def _key(metric: str, attributes: Mapping[str, AttributeValue]) -> tuple[str, frozenset[tuple[str, str]]]:

@@ -23,7 +23,7 @@ _SUFFIXES = (".yaml", ".yml")
 class Collected:
     """Test cases in the order of their files, and the names of the queries without a case."""
 
-    trials: tuple[LoadedCase, ...]
+    loaded_cases: tuple[LoadedCase, ...]
     untested: tuple[str, ...]
 
 
@@ -50,20 +50,20 @@ def collect(sources: Sequence[Path], defaults: Defaults) -> Collected:
             queries[path] = load([path], defaults).queries
         except ConfigError as error:
             problems += error.problems
-    trials: list[LoadedCase] = []
+    loaded_cases: list[LoadedCase] = []
     for path in files:
         if (listed := queries[_tested(path)]) is not None:
             reader = CaseReader(path, listed)
-            trials += reader.trials()
+            loaded_cases += reader.loaded_cases()
             problems += sorted(reader.problems, key=lambda problem: problem.line)
     if not files and not problems:
         example = _sibling(next(iter(queries)), ".test")
         problems.append(invalid("poller test", f"finds no cases; write cases to {example}"))
     if problems:
         raise ConfigError(problems)
-    tried = {trial.query.name for trial in trials}
+    tried = {loaded_case.query.name for loaded_case in loaded_cases}
     names = [query.name for listed in queries.values() for query in listed or ()]
-    return Collected(tuple(trials), tuple(name for name in names if name not in tried))
+    return Collected(tuple(loaded_cases), tuple(name for name in names if name not in tried))
 
 
 def check_cases(files: Sequence[Path], defaults: Defaults) -> None:
@@ -72,18 +72,18 @@ def check_cases(files: Sequence[Path], defaults: Defaults) -> None:
     for file in files:
         for path in _cases_of(file):
             reader = CaseReader(path, load([file], defaults).queries)
-            reader.trials()
+            reader.loaded_cases()
             problems += sorted(reader.problems, key=lambda problem: problem.line)
     if problems:
         raise ConfigError(problems)
 
 
-def select_cases(trials: Sequence[LoadedCase], patterns: Sequence[str]) -> list[LoadedCase]:
+def select_cases(loaded_cases: Sequence[LoadedCase], patterns: Sequence[str]) -> list[LoadedCase]:
     """The cases whose names match any of `patterns` (`*`, `?` and `[...]`).
 
     Raises ConfigError for every pattern that matches nothing.
     """
-    names = [trial.case.name for trial in trials]
+    names = [loaded_case.case.name for loaded_case in loaded_cases]
     problems = [
         invalid("--case", f"{quote(pattern)} matches no case{did_you_mean(pattern, names)}")
         for pattern in patterns
@@ -91,7 +91,11 @@ def select_cases(trials: Sequence[LoadedCase], patterns: Sequence[str]) -> list[
     ]
     if problems:
         raise ConfigError(problems)
-    return [trial for trial in trials if any(fnmatchcase(trial.case.name, pattern) for pattern in patterns)]
+    return [
+        loaded_case
+        for loaded_case in loaded_cases
+        if any(fnmatchcase(loaded_case.case.name, pattern) for pattern in patterns)
+    ]
 
 
 def _files(source: Path) -> tuple[list[Path], list[Path]]:

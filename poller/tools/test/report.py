@@ -32,12 +32,12 @@ def print_case_result(console: Console, case_result: CaseResult) -> None:
     """Print one case, followed by its difference if it is not ok."""
     from rich.text import Text
 
-    trial = case_result.trial
-    where = trial.place if case_result.state != "ok" else str(trial.path)
+    loaded_case = case_result.loaded_case
+    where = loaded_case.place if case_result.state != "ok" else str(loaded_case.path)
     line = Text.assemble((f"{case_result.state:6}", _STYLES[case_result.state]), f"  {_plain(where)}: ")
-    line.append(_plain(trial.case.name))
+    line.append(_plain(loaded_case.case.name))
     if case_result.state != "ok":
-        line.append(f" ({trial.query.name})", "dim")
+        line.append(f" ({loaded_case.query.name})", "dim")
     for text, style in _details(case_result):
         line.append(f"\n{_INDENT}{text}", style)
     # Never fold a line of the difference.
@@ -68,14 +68,14 @@ def summary(case_results: Sequence[CaseResult], untested: Sequence[str]) -> str:
 def to_junit(case_results: Sequence[CaseResult]) -> bytes:
     """JUnit XML with a test suite for each file; times in seconds."""
     root = ET.Element("testsuites", name="poller test")
-    for path, group in groupby(case_results, key=lambda case_result: str(case_result.trial.path)):
+    for path, group in groupby(case_results, key=lambda case_result: str(case_result.loaded_case.path)):
         of_file = list(group)
         suite = ET.SubElement(root, "testsuite", attrib={"name": _xml(path), **_counts(of_file)})
         for case_result in of_file:
-            trial = case_result.trial
+            loaded_case = case_result.loaded_case
             element = ET.SubElement(
-                suite, "testcase", classname=trial.query.name, name=_xml(trial.case.name),
-                file=_xml(path), line=str(trial.line), time=f"{case_result.seconds:.3f}",
+                suite, "testcase", classname=loaded_case.query.name, name=_xml(loaded_case.case.name),
+                file=_xml(path), line=str(loaded_case.line), time=f"{case_result.seconds:.3f}",
             )  # fmt: skip
             if case_result.broken:
                 message = _xml(case_result.broken)

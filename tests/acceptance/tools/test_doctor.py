@@ -354,8 +354,8 @@ def test_lag_is_compared_with_the_limit_or_the_intervals() -> None:
 
     def lag(seconds: float | None, limit: float | None) -> str:
         server_info = ServerInfo("standby", 5432, True, 1, seconds, seconds, "", 0.0)
-        findings = examine_replay(server_info, settings, [query], require_standby="warn", max_lag=limit)
-        return findings[1].severity
+        diagnostics = examine_replay(server_info, settings, [query], require_standby="warn", max_lag=limit)
+        return diagnostics[1].severity
 
     assert [lag(0.0, None), lag(59.0, None), lag(61.0, None), lag(None, None)] == [
         "ok",
@@ -452,8 +452,8 @@ def test_a_remote_connection_needs_tls_and_a_verified_certificate() -> None:
     tls = {"version": "TLSv1.3", "cipher": "TLS_AES_256_GCM_SHA384"}
 
     def verdict(sslmode: str, *, in_use: bool, here: bool = False) -> tuple[str, str]:
-        finding = encryption(tls if in_use else None, in_use=in_use, sslmode=sslmode, here=here)
-        return finding.severity, finding.message
+        diagnostic = encryption(tls if in_use else None, in_use=in_use, sslmode=sslmode, here=here)
+        return diagnostic.severity, diagnostic.message
 
     assert verdict("prefer", in_use=False, here=True)[0] == "ok"
     state, detail = verdict("prefer", in_use=False)

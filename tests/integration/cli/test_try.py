@@ -16,8 +16,8 @@ from rich.console import Console
 from typer.testing import CliRunner, Result
 
 from poller.cli.app import app
-from poller.cli.database import admission_of, visiting
-from poller.cli.try_statement import Tryout
+from poller.cli.database import admission_of, database_session
+from poller.cli.try_statement import StatementPreview
 from poller.config.load_settings import load
 from poller.model.errors import ConfigError
 from poller.receiver.ports import free_ports
@@ -266,10 +266,10 @@ def test_only_a_superuser_gets_a_warning(tried: Try, server: MessagingServer) ->
 def test_strict_also_applies_to_another_connection(server: MessagingServer) -> None:
     """Another connection is opened if the connection that inspected the statement is lost."""
     settings = load({"POLLER_DATABASE_URL": server.standby_dsn, "POLLER_STRICT": "true"})
-    with visiting(settings, admission_of(settings, strict=True)) as visit:
-        tryout = Tryout(settings, visit, BY_NAME, Console(stderr=True))
+    with database_session(settings, admission_of(settings, strict=True)) as session:
+        preview = StatementPreview(settings, session, BY_NAME, Console(stderr=True))
         query = a_query(sql=BY_NAME)
-        skipped = tryout.answer(query).skipped
+        skipped = preview.answer(query).skipped
     assert skipped is not None
     assert skipped.reason == "excess_privilege"
 

@@ -38,7 +38,7 @@ from poller.receiver.receiver import (
     partial,
     throttle,
 )
-from poller.telemetry import export_metrics as exportmetrics
+from poller.telemetry import export_metrics
 from tests.bed.process import eventually
 
 PROTOCOLS = ["grpc", "http/protobuf"]
@@ -396,7 +396,7 @@ def test_only_an_otlp_response_says_that_the_data_were_accepted(
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_metrics_report_the_outcome_of_exports(receiver: Receiver, counting: Open, protocol: str) -> None:
     counter = counting(receiver, protocol)
-    exportmetrics.register(counter.push.meter, [counter.push.delivery])
+    export_metrics.register(counter.push.meter, [counter.push.delivery])
     receiver.answer_next(UNAVAILABLE, INVALID, partial(2, "no"))
     assert counter.push.flush(60) is False
     assert counter.push.flush(60) is False

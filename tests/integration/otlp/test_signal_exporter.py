@@ -22,7 +22,7 @@ from poller.otlp.sending_queue import Reason
 from poller.otlp.signal_exporter import QueueLimits, SignalExport
 from poller.receiver.answers import CannedAnswer
 from poller.receiver.receiver import ACCEPT, CUT, HANG, INVALID, UNAVAILABLE, Receiver, partial
-from poller.telemetry import export_metrics as exportmetrics
+from poller.telemetry import export_metrics
 from poller.telemetry.span_exporter import Spans
 from tests.bed.otlp import Certificates
 from tests.bed.process import eventually
@@ -340,7 +340,7 @@ def test_the_metrics_of_exports_distinguish_the_signals(receiver: Receiver, make
     traces, logs = make(receiver, signal="traces"), make(receiver, signal="logs")
     reader = OnDemandReader()
     meter = MeterProvider([reader], shutdown_on_exit=False).get_meter("one")
-    exportmetrics.register(meter, [traces.delivery, logs.delivery])
+    export_metrics.register(meter, [traces.delivery, logs.delivery])
     receiver.answers = {"traces": partial(2, "too many"), "logs": INVALID}
     traces.export(spans, ["a", "b", "c"])
     logs.export(records, ["a"])

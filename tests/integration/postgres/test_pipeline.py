@@ -99,8 +99,8 @@ def test_several_statements_in_a_single_text_are_refused(pipeline: Pipeline, dat
 
 
 def test_rows_beyond_the_limit_are_counted_and_discarded(pipeline: Pipeline) -> None:
-    burst = [Statement("SELECT generate_series(1, 1000)", 30, Limit(300)), *statements("SELECT 1")]
-    bounded, after = pipeline.send(burst)
+    sent = [Statement("SELECT generate_series(1, 1000)", 30, Limit(300)), *statements("SELECT 1")]
+    bounded, after = pipeline.send(sent)
     assert bounded.rows is not None
     assert (len(bounded.rows.values), bounded.rows.beyond) == (300, 700)
     assert bounded.rows.values[299] == (b"300",)
@@ -128,12 +128,12 @@ def test_a_burst_larger_than_every_buffer_waits_for_a_slow_query_within_its_time
     pipeline: Pipeline,
 ) -> None:
     large = f"SELECT length('{'x' * 60_000}')"
-    burst = [
+    sent = [
         Statement("SELECT 0", 1.0),  # its patience must not limit the sending
         Statement("SELECT pg_sleep(2)", 30.0),
         *[Statement(large, 30.0) for _ in range(400)],
     ]
-    replies = list(pipeline.send(burst))
+    replies = list(pipeline.send(sent))
     assert all(reply.error is None for reply in replies)
     assert [outcome(reply) for reply in replies[2:]] == [[(b"60000",)]] * 400
 

@@ -137,7 +137,7 @@ def test_too_few_free_descriptors_are_reported(
 @pytest.mark.skipif(not hasattr(socket, "TCP_INFO"), reason="only Linux counts segments")
 def test_a_burst_is_sent_in_full_segments(connection: psycopg.Connection, cancel_token: CancelToken) -> None:
     """libpq flushes at every Sync, and its socket has TCP_NODELAY: each statement would be a packet."""
-    burst = [Statement("SELECT 1", 60.0)] * 500
+    sent = [Statement("SELECT 1", 60.0)] * 500
     with socket.socket(fileno=os.dup(connection.fileno())) as server:
 
         def segments() -> int:
@@ -146,5 +146,5 @@ def test_a_burst_is_sent_in_full_segments(connection: psycopg.Connection, cancel
             return int(count)
 
         before = segments()
-        assert all(reply.rows for reply in Pipeline(connection, cancel_token).send(burst))
+        assert all(reply.rows for reply in Pipeline(connection, cancel_token).send(sent))
         assert 0 < segments() - before <= 20

@@ -85,12 +85,12 @@ class Desk:
 
     def cases(self, text: str) -> tuple[LoadedCase, ...]:
         self.write("letters.test.yaml", SCHEMA + textwrap.indent(textwrap.dedent(text), "  "))
-        return collect([self.folder], DEFAULTS).trials
+        return collect([self.folder], DEFAULTS).loaded_cases
 
     def run(self, text: str) -> CaseResult:
-        (trial,) = self.cases(text)
+        (loaded_case,) = self.cases(text)
         assert self.runner is not None
-        return compare(trial, self.runner.run(trial), 0.25)
+        return compare(loaded_case, self.runner.run(loaded_case), 0.25)
 
     def difference(self, text: str) -> list[str]:
         return [str(line) for line in self.run(text).lines]
@@ -313,10 +313,10 @@ def test_a_dump_serves_as_schema(table: Desk) -> None:
         "schema_file: schema.sql\nschema: INSERT INTO public.lost VALUES (1)\n"
         "cases: [{name: x, query: lost, rows: {lost: 'id\n\n  2'}, expect: [{value: 2}]}]\n",
     )
-    (trial,) = collect([table.folder / "letters.yaml"], DEFAULTS).trials
+    (loaded_case,) = collect([table.folder / "letters.yaml"], DEFAULTS).loaded_cases
     assert table.runner is not None
 
-    assert compare(trial, table.runner.run(trial), 0.0).state == "ok"
+    assert compare(loaded_case, table.runner.run(loaded_case), 0.0).state == "ok"
 
 
 @pytest.mark.postgres
@@ -336,16 +336,16 @@ def test_a_dump_serves_as_schema(table: Desk) -> None:
 def test_rows_that_cannot_be_created_are_reported_with_their_place(
     table: Desk, fixture: str, reported: str
 ) -> None:
-    (trial,) = table.cases(f"- {{name: x, query: lost, {fixture}, expect: []}}")
+    (loaded_case,) = table.cases(f"- {{name: x, query: lost, {fixture}, expect: []}}")
     assert table.runner is not None
     with pytest.raises(FixtureError) as caught:
-        table.runner.run(trial)
+        table.runner.run(loaded_case)
 
     place, _, rest = str(caught.value).partition(": ")
     assert place == f"{table.folder}/letters.test.yaml:5"
     assert rest.startswith(reported)
-    (trial,) = table.cases("- {name: the next one, query: lost, fails: rejected}")
-    assert compare(trial, table.runner.run(trial), 0.0).state == "ok"
+    (loaded_case,) = table.cases("- {name: the next one, query: lost, fails: rejected}")
+    assert compare(loaded_case, table.runner.run(loaded_case), 0.0).state == "ok"
 
 
 def mistakes() -> Iterator[tuple[str, str, list[str]]]:
@@ -513,12 +513,12 @@ def _until(holds: Callable[[], bool], process: Process) -> None:
 
 @pytest.mark.postgres
 def test_a_statement_that_takes_too_long_is_reported_with_its_limit(table: Desk) -> None:
-    (trial,) = table.cases(
+    (loaded_case,) = table.cases(
         '- {name: x, query: lost, sql: "SET statement_timeout = 1; SELECT pg_sleep(6000)", expect: []}'
     )
     assert table.runner is not None
     with pytest.raises(FixtureError) as caught:
-        table.runner.run(trial)
+        table.runner.run(loaded_case)
 
     assert (
         "sql: line 1 of the script: canceling statement due to statement timeout; the limit is 60 s"
@@ -528,11 +528,11 @@ def test_a_statement_that_takes_too_long_is_reported_with_its_limit(table: Desk)
 
 @pytest.mark.postgres
 def test_a_standby_accepts_no_rows(desk: Desk, database: Database) -> None:
-    (trial,) = desk.cases("- {name: x, query: lost, fails: rejected}")
+    (loaded_case,) = desk.cases("- {name: x, query: lost, fails: rejected}")
     cancel_token = CancelToken()
     session = Connection(lambda: database.standby_dsn, cancel_token, connect_timeout=30)
     with pytest.raises(PollError, match="the server accepts no rows: cannot set transaction read-write mode"):
-        CaseRunner(session, cancel_token).run(trial)
+        CaseRunner(session, cancel_token).run(loaded_case)
     session.close()
     cancel_token.close()
 
@@ -565,23 +565,23 @@ def test_the_polled_database_is_recognized_without_its_port(desk: Desk) -> None:
 
 
 def test_cases_are_selected_by_name(desk: Desk) -> None:
-    trials = desk.cases("""\
+    loaded_cases = desk.cases("""\
         - {name: first one, query: lost, fails: rejected}
         - {name: second one, query: lost, fails: rejected}
         """)
 
-    assert select_cases(trials, ["sec*"]) == [trials[1]]
+    assert select_cases(loaded_cases, ["sec*"]) == [loaded_cases[1]]
     with pytest.raises(ConfigError, match="'first won' matches no case; did you mean 'first one'"):
-        select_cases(trials, ["sec*", "first won"])
+        select_cases(loaded_cases, ["sec*", "first won"])
 
 
 @pytest.mark.postgres
 def test_a_lost_connection_is_an_error_and_the_next_case_gets_a_new_one(table: Desk) -> None:
     kill = "SELECT pg_terminate_backend(pg_backend_pid())"
-    (trial,) = table.cases(f"- {{name: x, query: lost, sql: {kill}, expect: []}}")
+    (loaded_case,) = table.cases(f"- {{name: x, query: lost, sql: {kill}, expect: []}}")
     assert table.runner is not None
     with pytest.raises((FixtureError, PollError)):
-        table.runner.run(trial)
+        table.runner.run(loaded_case)
 
     assert table.difference("- {name: x, query: lost, fails: rejected}") == []
 
@@ -596,7 +596,7 @@ def test_junit_has_the_same_results_as_a_terminal(table: Desk) -> None:
           sql: INSERT INTO letters VALUES (1, E'\\x1b[31m', now(), 'tomorrow')
           expect: []
         """)
-    broken = CaseResult(bad.trial, 0.5, broken="no \x00 rows")
+    broken = CaseResult(bad.loaded_case, 0.5, broken="no \x00 rows")
     reported = ET.fromstring(to_junit([good, bad, broken]))
 
     assert {key: reported.attrib[key] for key in ("tests", "failures", "errors", "time")} == {

@@ -17,8 +17,7 @@ import pytest
 
 import poller.events
 from poller.events._privacy import attributes as privacy
-from poller.events._privacy import database_errors
-from poller.events._privacy import patterns as shapes
+from poller.events._privacy import database_errors, patterns
 from poller.events._privacy.texts import LONGEST, REDACTED
 from poller.model import redaction
 from tests.bed.steps import python_steps, search_steps, unbounded
@@ -95,7 +94,7 @@ def tree_of(module: ModuleType) -> ast.Module:
     return ast.parse(Path(str(module.__file__)).read_text(encoding="utf-8"))
 
 
-def patterns() -> Iterator[tuple[str, re.Pattern[Any]]]:
+def compiled_patterns() -> Iterator[tuple[str, re.Pattern[Any]]]:
     for module in modules():
         for name in assigned(module):
             if isinstance(value := getattr(module, name, None), re.Pattern):
@@ -115,7 +114,9 @@ def grows_too_fast(steps: list[int]) -> bool:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "pattern"), [pytest.param(*index, id=index[0]) for index in patterns()])
+@pytest.mark.parametrize(
+    ("name", "pattern"), [pytest.param(*index, id=index[0]) for index in compiled_patterns()]
+)
 def test_no_pattern_reads_a_part_of_a_text_repeatedly(name: str, pattern: re.Pattern[Any]) -> None:
     expression = pattern.pattern.decode() if isinstance(pattern.pattern, bytes) else pattern.pattern
     assert unbounded(pattern) == [], (name, expression)
@@ -142,10 +143,10 @@ def test_patterns_are_compiled_at_module_level_so_that_the_test_above_checks_the
 
 
 ENTRIES: dict[str, Callable[[str], object]] = {
-    "scrub": shapes.scrub,
-    "scrub_path": shapes.scrub_path,
-    "cut": shapes.cut,
-    "personal_text": shapes.personal_text,
+    "scrub": patterns.scrub,
+    "scrub_path": patterns.scrub_path,
+    "cut": patterns.cut,
+    "personal_text": patterns.personal_text,
     "redact": redaction.redact,
     "a value": lambda text: privacy.scrub_value([text, {"text": text}]),
     "attributes": lambda text: privacy.scrub_attributes({"note": text}),
@@ -184,7 +185,7 @@ def test_a_line_with_many_rows_is_read_once(piece: str) -> None:
 def test_a_run_of_colons_takes_a_bounded_number_of_python_steps_per_character(piece: str) -> None:
     """A parser of addresses in Python would take several hundred."""
     text = piece * (LONGEST // len(piece) // 8) + " %252540"
-    assert python_steps(partial(shapes.scrub, text)) <= 100 * len(text)
+    assert python_steps(partial(patterns.scrub, text)) <= 100 * len(text)
 
 
 def circle(size: int) -> Any:
@@ -238,7 +239,7 @@ def test_scrubbing_a_hostile_text_neither_fails_nor_enlarges_it(piece: str) -> N
         prefix + piece * (4000 // len(piece)) + suffix for prefix, suffix in product(PREFIXES, SUFFIXES)
     )
     for text in (piece * (2 * LONGEST // len(piece)), *surrounded):
-        assert len(shapes.scrub(text)) <= LONGEST * len(REDACTED)
-        assert shapes.personal_text(shapes.scrub(text)) is None
-        assert isinstance(shapes.cut(text), str)
+        assert len(patterns.scrub(text)) <= LONGEST * len(REDACTED)
+        assert patterns.personal_text(patterns.scrub(text)) is None
+        assert isinstance(patterns.cut(text), str)
         assert isinstance(redaction.redact(text), str)

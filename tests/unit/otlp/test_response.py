@@ -10,9 +10,8 @@ import grpc
 import pytest
 
 from poller.model.redaction import learn
-from poller.otlp import response as export_result
 from poller.otlp.http import retry_after
-from poller.otlp.response import Fate
+from poller.otlp.response import LONGEST_REASON, Fate, judge_grpc, judge_http, printable_text
 
 RETRYABLE = {"CANCELLED", "DEADLINE_EXCEEDED", "ABORTED", "OUT_OF_RANGE", "UNAVAILABLE", "DATA_LOSS"}
 
@@ -20,7 +19,7 @@ RETRYABLE = {"CANCELLED", "DEADLINE_EXCEEDED", "ABORTED", "OUT_OF_RANGE", "UNAVA
 @pytest.mark.parametrize("code", [code.name for code in grpc.StatusCode if code.name != "OK"])
 def test_a_grpc_status_is_retryable_according_to_the_specification(code: str) -> None:
     """Other statuses drop the request only if they reject the data: an operator can fix a token or a path."""
-    result = export_result.of_grpc(code, "so it is", None)
+    result = judge_grpc(code, "so it is", None)
     expected = "later" if code in RETRYABLE else "invalid" if code == "INVALID_ARGUMENT" else "held"
     assert result.fate == expected
     assert result.reason == f"{code}: so it is"
@@ -28,9 +27,9 @@ def test_a_grpc_status_is_retryable_according_to_the_specification(code: str) ->
 
 
 def test_exhausted_resources_are_retryable_with_retry_info_only() -> None:
-    result = export_result.of_grpc("RESOURCE_EXHAUSTED", "quota", 7.0)
+    result = judge_grpc("RESOURCE_EXHAUSTED", "quota", 7.0)
     assert (result.fate, result.wait) == ("later", 7.0)
-    assert export_result.of_grpc("RESOURCE_EXHAUSTED", "quota", None).fate == "held"
+    assert judge_grpc("RESOURCE_EXHAUSTED", "quota", None).fate == "held"
 
 
 @pytest.mark.parametrize(
@@ -48,7 +47,7 @@ def test_exhausted_resources_are_retryable_with_retry_info_only() -> None:
     ],
 )
 def test_a_message_above_a_servers_limit_is_recognized_by_its_text(code: str, details: str) -> None:
-    assert export_result.of_grpc(code, details, None).fate == "too_large"
+    assert judge_grpc(code, details, None).fate == "too_large"
 
 
 @pytest.mark.parametrize(
@@ -61,7 +60,7 @@ def test_a_message_above_a_servers_limit_is_recognized_by_its_text(code: str, de
     ],
 )
 def test_an_http_status_is_retryable_according_to_the_specification(status: int, fate: Fate) -> None:
-    result = export_result.of_http(status, "so it is", 3.0)
+    result = judge_http(status, "so it is", 3.0)
     assert (result.fate, result.wait) == (fate, 3.0)
     assert result.error == {"error.type": str(status), "http.response.status_code": status}
 
@@ -99,19 +98,19 @@ SECRET = "open-sesame-token"
 def test_a_reason_is_a_short_line_without_secrets(visible: int) -> None:
     """Even if the line is cut within the secret, because masking comes first."""
     learn(SECRET)
-    page = ("no\n\tentry " * 50)[: export_result.LONGEST_REASON]
-    before = " ".join(page.split())[: export_result.LONGEST_REASON - visible]
-    reason = export_result.printable_text(before + SECRET + " and more" * 9)
-    assert len(reason) <= export_result.LONGEST_REASON + 3
+    page = ("no\n\tentry " * 50)[:LONGEST_REASON]
+    before = " ".join(page.split())[: LONGEST_REASON - visible]
+    reason = printable_text(before + SECRET + " and more" * 9)
+    assert len(reason) <= LONGEST_REASON + 3
     assert "\n" not in reason
     assert not any(SECRET[:length] in reason for length in range(4, len(SECRET) + 1))
-    assert export_result.printable_text(page).startswith("no entry no entry")
+    assert printable_text(page).startswith("no entry no entry")
 
 
 @pytest.mark.parametrize("secrets", [("sesame-one", "sesame-one-two"), ("sesame-one-two", "sesame-one")])
 def test_a_secret_that_is_the_prefix_of_another_leaves_nothing_of_both(secrets: tuple[str, str]) -> None:
     learn(*secrets)
-    assert export_result.printable_text("a sesame-one-two, a sesame-one") == "a ***, a ***"
+    assert printable_text("a sesame-one-two, a sesame-one") == "a ***, a ***"
 
 
 @pytest.mark.parametrize("start", ["x", " ", SECRET, "://a:"])
@@ -119,12 +118,12 @@ def test_only_the_beginning_of_a_huge_text_is_processed(start: str) -> None:
     """Megabytes would take seconds; half a secret at the end of the beginning is masked as well."""
     learn(SECRET)
     for visible in (1, 9, len(SECRET) - 1):
-        reason = export_result.printable_text((start * 16_384)[: 16_384 - visible] + SECRET + start * 2**20)
-        assert len(reason) <= export_result.LONGEST_REASON + 3
+        reason = printable_text((start * 16_384)[: 16_384 - visible] + SECRET + start * 2**20)
+        assert len(reason) <= LONGEST_REASON + 3
         assert "open-s" not in reason.removeprefix(start)
 
 
 def test_a_long_answer_is_masked_before_it_is_cut() -> None:
     learn(SECRET)
-    reason = export_result.printable_text("x" * (export_result.LONGEST_REASON - 15) + SECRET)
-    assert reason == "x" * (export_result.LONGEST_REASON - 15) + "***"
+    reason = printable_text("x" * (LONGEST_REASON - 15) + SECRET)
+    assert reason == "x" * (LONGEST_REASON - 15) + "***"

@@ -131,10 +131,10 @@ def test_the_plan_for_an_estimate_has_the_comment_as_well(
     database.execute(f"ALTER DATABASE {database.name} SET log_statement = 'all'")
     database.replayed()
     replica = make_replica(database.standby_dsn, tags=tags("name"))
-    dear: QueryDefinition = a_query(
+    expensive: QueryDefinition = a_query(
         database.name, "SELECT 1 AS n", estimate={"sql": "SELECT 2 AS n", "above_cost": 0.001}
     )
-    (answer,) = replica.fetch([dear])
+    (answer,) = replica.fetch([expensive])
     assert answer.rows is not None
     assert answer.rows.values == [(b"2",)]
 

@@ -90,7 +90,7 @@ class Stream:
         examination = ConformanceCheck(metrics, units=generation(of).units, require=require, service=service)
         for request in self.requests:
             examination.take(request)
-        return examination.findings(ignore)
+        return examination.diagnostics(ignore)
 
 
 def sent(generation: GenerationName, protocol: Protocol) -> Stream:
@@ -120,12 +120,12 @@ def pair(key: str, value: str) -> KeyValue:
     return KeyValue(key=key, value=text(value))
 
 
-def failures(findings: list[Diagnostic]) -> dict[str, str]:
-    """Failed findings, without the summaries."""
+def failures(diagnostics: list[Diagnostic]) -> dict[str, str]:
+    """Failed diagnostics, without the summaries."""
     return {
-        f"{finding.rule} {finding.subject}": finding.message
-        for finding in findings
-        if finding.severity == "error" and finding.subject
+        f"{diagnostic.rule} {diagnostic.subject}": diagnostic.message
+        for diagnostic in diagnostics
+        if diagnostic.severity == "error" and diagnostic.subject
     }
 
 
@@ -133,14 +133,14 @@ def failures(findings: list[Diagnostic]) -> dict[str, str]:
 
 
 def test_a_conforming_server_passes(good: Stream) -> None:
-    findings = good.examined()
-    assert not failed(findings)
-    assert [(finding.rule, finding.severity, finding.message) for finding in findings] == [
-        ("metrics", "ok", findings[0].message),
+    diagnostics = good.examined()
+    assert not failed(diagnostics)
+    assert [(diagnostic.rule, diagnostic.severity, diagnostic.message) for diagnostic in diagnostics] == [
+        ("metrics", "ok", diagnostics[0].message),
         ("spans", "ok", "2 examined, no difference"),
         ("log_records", "ok", "1 examined, no difference"),
     ]
-    assert findings[0].message.startswith("21 of 21 received in ")
+    assert diagnostics[0].message.startswith("21 of 21 received in ")
 
 
 def test_a_conforming_server_with_the_names_of_its_release_passes(of_server: Stream) -> None:
@@ -669,14 +669,14 @@ def test_each_mutation_is_the_only_difference(
 ) -> None:
     stream = good.copy()
     mutate(stream)
-    findings = stream.examined()
-    wrong = failures(findings)
+    diagnostics = stream.examined()
+    wrong = failures(diagnostics)
 
-    assert failed(findings)
+    assert failed(diagnostics)
     assert wrong.keys() == expected.keys(), wrong
     for name, words in expected.items():
         assert words in wrong[name]
-    output = "\n".join(finding.message + str(finding.facts) for finding in findings)
+    output = "\n".join(diagnostic.message + str(diagnostic.facts) for diagnostic in diagnostics)
     for secret in ("203.0.113.7", "ada@example.org", "abcdefgh12345"):
         assert secret not in output
 
@@ -711,17 +711,17 @@ def test_a_series_that_ends_is_not_a_difference(good: Stream) -> None:
 def test_spans_without_any_root_are_a_warning(good: Stream) -> None:
     stream = good.copy()
     stream.span("POST /v1/messages").kind = Span.SPAN_KIND_CLIENT
-    findings = stream.examined()
-    assert not failed(findings)
-    assert [item.rule for item in findings if item.severity == "warning"] == ["missing_root"]
+    diagnostics = stream.examined()
+    assert not failed(diagnostics)
+    assert [item.rule for item in diagnostics if item.severity == "warning"] == ["missing_root"]
 
 
 def test_outdated_names_on_the_spans_of_libraries_are_a_warning(good: Stream) -> None:
     stream = good.copy()
     stream.span("INSERT messages").attributes.append(pair("db.statement", "x"))
-    findings = stream.examined()
-    assert not failed(findings)
-    assert [(item.rule, item.subject) for item in findings if item.severity == "warning"] == [
+    diagnostics = stream.examined()
+    assert not failed(diagnostics)
+    assert [(item.rule, item.subject) for item in diagnostics if item.severity == "warning"] == [
         ("old_convention", "db.statement")
     ]
     server_span("db.statement", "x")(stream)
@@ -739,11 +739,11 @@ def test_names_that_a_client_chooses_do_not_fill_the_report(good: Stream) -> Non
     stream = good.copy()
     for count in range(1100):
         stream.span("INSERT messages").attributes.append(pair(f"{count}{'x' * 5000}.email", "x"))
-    findings = stream.examined()
-    personal = [item for item in findings if item.rule == "personal_attribute"]
+    diagnostics = stream.examined()
+    personal = [item for item in diagnostics if item.rule == "personal_attribute"]
     assert len(personal) == 1000
     assert max(len(item.subject or "") for item in personal) < 300
-    (more,) = [item for item in findings if item.rule == "differences"]
+    (more,) = [item for item in diagnostics if item.rule == "differences"]
     assert more.message.startswith("100 more")
 
 
@@ -826,9 +826,9 @@ def test_other_boundaries_are_a_warning(good: Stream) -> None:
     for point in stream.metric("http_request_duration_seconds").histogram.data_points:
         point.explicit_bounds[:] = [0, 5, 10, 25, 50, 75, 100, 250, 500, 1000]
         point.bucket_counts[:] = [point.count, *[0] * 10]
-    findings = stream.examined()
-    (warning,) = [finding for finding in findings if finding.severity == "warning"]
-    assert not failed(findings)
+    diagnostics = stream.examined()
+    (warning,) = [diagnostic for diagnostic in diagnostics if diagnostic.severity == "warning"]
+    assert not failed(diagnostics)
     assert (warning.rule, warning.subject) == ("boundaries", "http_request_duration_seconds")
     assert (
         "has the boundaries 0, 5, 10 ... 1000; recommended are 0.005, 0.01, 0.025 ... 120 (2 times)"
@@ -839,9 +839,9 @@ def test_other_boundaries_are_a_warning(good: Stream) -> None:
 def test_delta_is_a_warning(good: Stream) -> None:
     stream = good.copy()
     stream.metric("messages_sent_total").sum.aggregation_temporality = AGGREGATION_TEMPORALITY_DELTA
-    findings = stream.examined()
-    (warning,) = [finding for finding in findings if finding.severity == "warning"]
-    assert not failed(findings)
+    diagnostics = stream.examined()
+    (warning,) = [diagnostic for diagnostic in diagnostics if diagnostic.severity == "warning"]
+    assert not failed(diagnostics)
     assert (warning.rule, warning.subject) == ("temporality", "messages_sent_total")
 
 
@@ -889,9 +889,9 @@ def test_required_metrics_depend_on_the_release(good: Stream) -> None:
     assert list(failures(stream.examined(require="all"))) == ["missing_metric http_requests_total"]
     del stream.scope().metrics[:]
     assert len(failures(stream.examined(require="implemented"))) == 15
-    findings = stream.examined(require="none")
-    assert not failed(findings)
-    assert findings[0].severity == "skip"
+    diagnostics = stream.examined(require="none")
+    assert not failed(diagnostics)
+    assert diagnostics[0].severity == "skip"
 
 
 def test_another_service_is_ignored(good: Stream) -> None:
@@ -911,9 +911,9 @@ def test_another_service_is_ignored(good: Stream) -> None:
 def test_an_ignored_difference_is_a_skipped_finding(good: Stream, pattern: str) -> None:
     stream = good.copy()
     invent(stream)
-    findings = stream.examined(ignore=(pattern,))
-    (ignored,) = [finding for finding in findings if finding.subject == "cpu"]
-    assert not failed(findings)
+    diagnostics = stream.examined(ignore=(pattern,))
+    (ignored,) = [diagnostic for diagnostic in diagnostics if diagnostic.subject == "cpu"]
+    assert not failed(diagnostics)
     assert (ignored.severity, ignored.message) == ("skip", "a gauge that is not in the catalogue; ignored")
 
 
@@ -923,8 +923,8 @@ def test_a_pattern_that_matches_nothing_is_a_warning(good: Stream) -> None:
 
 
 def test_no_request_is_a_failure() -> None:
-    (finding,) = Stream([]).examined()
-    assert (finding.severity, finding.message) == ("error", "no request was received")
+    (diagnostic,) = Stream([]).examined()
+    assert (diagnostic.severity, diagnostic.message) == ("error", "no request was received")
 
 
 # --- Command ------------------------------------------------------------------------------------------
