@@ -23,9 +23,9 @@ def run(settings: Settings) -> None:
     from poller.config.queries.files import resolve
     from poller.config.queries.load import open_catalog
 
-    def look() -> tuple[object, object]:
+    def read_sources() -> tuple[object, object]:
         sources = resolve(settings.queries)
         return sources, fingerprint(sources)
 
-    answer(look)  # before the files are read, so that the watcher misses no change
+    answer(read_sources)  # before the files are read, so that the watcher misses no change
     answer(lambda: open_catalog(settings))

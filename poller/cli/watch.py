@@ -15,7 +15,7 @@ import typer
 
 from poller.cli.options import with_settings
 from poller.cli.watch_view.show import show_live, show_once
-from poller.cli.watch_view.source import Look, PollerStatus, running_poller
+from poller.cli.watch_view.source import PollerStatus, ReadStatus, running_poller
 from poller.config.settings import Settings
 from poller.daemon.health import places
 from poller.model.diagnostics import invalid
@@ -51,12 +51,12 @@ def watch(
         )
     if not console.is_terminal:
         raise ConfigError([invalid("--poll", "needs a terminal; run `poller poll` to print one poll")])
-    with _polling(settings) as look:
-        show_live(console, look)
+    with _polling(settings) as read_status:
+        show_live(console, read_status)
 
 
 @contextmanager
-def _polling(settings: Settings) -> Iterator[Look]:
+def _polling(settings: Settings) -> Iterator[ReadStatus]:
     """Poll in this process without pushing."""
     from poller.config.queries.load import open_catalog
     from poller.daemon.build import open_cycle
@@ -73,7 +73,7 @@ def _polling(settings: Settings) -> Iterator[Look]:
     cycle = open_cycle(settings, catalog.queries, ResultStore(catalog.queries))
     scheduler = PollScheduler(ticks(catalog.queries, settings.instance), cycle.run, rest=cycle.source.rest)
 
-    def look() -> PollerStatus:
+    def read_status() -> PollerStatus:
         statuses = cycle.statuses(scheduler.next_runs())
         return PollerStatus(
             True, "polling in this process, pushing nothing", cycle.server(), statuses, news.lines()
@@ -81,7 +81,7 @@ def _polling(settings: Settings) -> Iterator[Look]:
 
     scheduler.start()
     try:
-        yield look
+        yield read_status
     finally:
         at_rest = scheduler.stop(cycle.source.interrupt, settings.grace_period)
         if at_rest:

@@ -94,8 +94,8 @@ def read(candidates: list[Path]) -> dict[str, Any] | str:
         return max(heartbeats, key=lambda candidate: candidate["boottime"])
     if troubles:
         return "; ".join(troubles)
-    looked = " or ".join(map(str, candidates))
-    return f"no heartbeat at {looked}: is a poller running, as this user and with this POLLER_HEALTH_FILE?"
+    paths = " or ".join(map(str, candidates))
+    return f"no heartbeat at {paths}: is a poller running, as this user and with this POLLER_HEALTH_FILE?"
 
 
 def _checked(document: dict[str, Any]) -> dict[str, Any]:

@@ -62,7 +62,7 @@ class Heartbeat:
         troubles = []
         for path in self._places:
             if is_own_folder(path.parent) or not private:
-                self._look_for_another(path)
+                self._detect_another(path)
             try:
                 _make_folder(path.parent, private=private)
                 _write(
@@ -74,9 +74,9 @@ class Heartbeat:
                 troubles.append(f"{path}: {error.strerror or error}")
             else:
                 self._state = _state(path)
-                self._say("", path)
+                self._log_trouble("", path)
                 return
-        self._say("; ".join(troubles), None)
+        self._log_trouble("; ".join(troubles), None)
 
     def remove(self) -> None:
         """Remove the heartbeat at the end, unless another poller has replaced it."""
@@ -95,7 +95,7 @@ class Heartbeat:
         text = json.dumps(beat, default=str).encode()
         return text if more == b"{}" else text[:-1] + b", " + more[1:]
 
-    def _look_for_another(self, path: Path) -> None:
+    def _detect_another(self, path: Path) -> None:
         state = _state(path)
         if state is None or state == self._state:
             return
@@ -120,7 +120,7 @@ class Heartbeat:
         # In two containers that share a folder, both may be process 1.
         return all(heartbeat.get(key) == self._identity[key] for key in ("pid", "process_namespace"))
 
-    def _say(self, trouble: str, written: Path | None) -> None:
+    def _log_trouble(self, trouble: str, written: Path | None) -> None:
         if trouble and trouble != self._trouble_logged:
             logger.warning(
                 "no heartbeat can be written, so `poller health` does not work (%s); "

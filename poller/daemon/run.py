@@ -72,9 +72,9 @@ def serve(loader: LoaderProcess, requests: Sequence[bool]) -> None:
     loader.close()
     settings.conninfo()  # reports a missing database before anything is opened
     daemon = Daemon(settings, catalog, sources, first_fingerprint)
-    on_hangup(daemon.watcher.ask)
+    on_hangup(daemon.watcher.request_reload)
     if requests:
-        daemon.watcher.ask()
+        daemon.watcher.request_reload()
     stop = StopSignal()
     daemon.start()
     stop.wait()

@@ -10,7 +10,7 @@ import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from poller.otlp import queue_database as database
+from poller.otlp import queue_database
 from poller.otlp.queue_database import DamagedError, DamagedRowError, StoredRequest
 
 _MARK = "spool.settled"
@@ -34,11 +34,11 @@ class QueueStorage:
             path.touch(mode=0o600)  # SQLite gives its other files the same mode
             if not path.is_file():
                 raise DamagedError("it is not a regular file")
-            database.check_header(path)
-            if not database.has_sound_journal(path):
+            queue_database.check_header(path)
+            if not queue_database.has_sound_journal(path):
                 raise DamagedError("its journal is damaged")
             Path(f"{path}-journal").touch(mode=0o600)  # it exists from now on, so its removal is noticed
-        self._db = database.connect(path)
+        self._db = queue_database.connect(path)
         try:
             # The lock is never released, so that no reader can block a commit.
             self._db.execute("PRAGMA locking_mode = EXCLUSIVE")
@@ -48,7 +48,7 @@ class QueueStorage:
             self._db.execute("PRAGMA synchronous = FULL")
             self._db.execute("PRAGMA temp_store = MEMORY")
             if self._db.execute("PRAGMA page_count").fetchone() == (0,):
-                database.lay_out(self._db)
+                queue_database.lay_out(self._db)
             # Writes nothing to an intact database, so that it also opens on a full disk.
             self._db.execute("BEGIN EXCLUSIVE")
             self._open_tables()
@@ -84,7 +84,7 @@ class QueueStorage:
     def add(self, stored: Sequence[StoredRequest]) -> None:
         """Store all of the requests or none; their ids must be higher than all stored ids."""
         rows = [
-            (item.id, item.at, item.request.items, database.checksum_of(item), item.request.body)
+            (item.id, item.at, item.request.items, queue_database.checksum_of(item), item.request.body)
             for item in stored
         ]
         size = sum(len(item.request.body) for item in stored)
@@ -105,11 +105,11 @@ class QueueStorage:
 
     def read(self, number: int) -> StoredRequest:
         """Return the request with an existing id; raises DamagedRowError if it has changed."""
-        return database.read_request(self._db, number)
+        return queue_database.read_request(self._db, number)
 
     def rescue(self) -> Iterator[StoredRequest | None]:
         """Yield every request, oldest first, and None for an unreadable request; raises nothing."""
-        return database.readable(self._db, self.floor)
+        return queue_database.readable(self._db, self.floor)
 
     def settle(self, number: int) -> None:
         """Remove a finished request. If that fails, raise, and record it in the mark if it is the oldest.
@@ -156,7 +156,7 @@ class QueueStorage:
         try:
             self._db.execute("DELETE FROM request WHERE id <= ?", (self.floor,))
             self._db.executemany(sql, rows)
-            database.write_total(self._db, self.requests + requests)
+            queue_database.write_total(self._db, self.requests + requests)
             self._db.execute("COMMIT")
         except BaseException:
             if self._db.in_transaction:
@@ -167,20 +167,22 @@ class QueueStorage:
 
     def _open_tables(self) -> None:
         """Create or check the tables; raises DamagedError if they differ from what was written."""
-        version, tables = database.version_of(self._db)
-        if version not in ((1, database.SCHEMA_VERSION) if tables else (0,)):
-            raise DamagedError(f"its version is {version}, and this program knows {database.SCHEMA_VERSION}")
+        version, tables = queue_database.version_of(self._db)
+        if version not in ((1, queue_database.SCHEMA_VERSION) if tables else (0,)):
+            raise DamagedError(
+                f"its version is {version}, and this program knows {queue_database.SCHEMA_VERSION}"
+            )
         if not tables:
             self._db.execute(f"PRAGMA application_id = {secrets.randbits(31)}")
-        if version != database.SCHEMA_VERSION:
-            database.make_tables(self._db)
-        database.check_pages(self._db)
+        if version != queue_database.SCHEMA_VERSION:
+            queue_database.make_tables(self._db)
+        queue_database.check_pages(self._db)
         (rows,) = self._db.execute("SELECT count(*) FROM request").fetchone()
-        total = database.read_total(self._db)
+        total = queue_database.read_total(self._db)
         if total and total[0] > rows:
             raise DamagedError(f"{total[0] - rows} of its {total[0]} requests are missing")
         if not total or total[0] != rows:
-            database.write_total(self._db, rows)
+            queue_database.write_total(self._db, rows)
 
     def _recount(self) -> None:
         self.requests, self.size, last = self._db.execute(
@@ -190,7 +192,7 @@ class QueueStorage:
         self.last = max(last, self.floor)
 
     def _state(self) -> tuple[tuple[int, int] | None, ...]:
-        return tuple(map(_inode, database.parts(self._path))) if self._path else ()
+        return tuple(map(_inode, queue_database.parts(self._path))) if self._path else ()
 
     def _read_mark(self) -> None:
         """Open the mark file and allocate its space, if the disk has any."""

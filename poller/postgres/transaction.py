@@ -69,26 +69,32 @@ class TransactionStatements:
     server: str | None = None
     """The server process (`server_facts.SERVER`) that a later transaction requires; None: any."""
 
-    def opening(self, looks: Sequence[str]) -> list[Statement]:
-        """Return the statements that begin the shared transaction, run `looks` and set savepoint `tick`.
+    def opening(self, statements: Sequence[str]) -> list[Statement]:
+        """Return the statements that begin the shared transaction, run `statements` and set savepoint `tick`.
 
-        The first look must succeed. The others run after the savepoint, so that an error has no effect.
+        The first of them must succeed. The others run after the savepoint, so that an error has no effect.
         """
-        first, *others = looks
+        first, *others = statements
         # The role's own limits may be too short for the statements that set the poller's limits.
-        begin = self._look(
+        begin = self._make_statement(
             f"SET LOCAL idle_in_transaction_session_timeout = {_ms(self.limits.idle_timeout)}",
             "BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY",
             _set_timeout(self.limits.opening_timeout),
         )
         bounds = self._bounds(self.limits.opening_timeout, self.budget + self.limits.patience)
         common = [] if self.timeout is None else [_set_timeout(self.timeout)]
-        savepoint = self._look("SAVEPOINT tick", *common)
-        return [begin, self._look(bounds), self._look(first), savepoint, *map(self.own_statement, others)]
+        savepoint = self._make_statement("SAVEPOINT tick", *common)
+        return [
+            begin,
+            self._make_statement(bounds),
+            self._make_statement(first),
+            savepoint,
+            *map(self.own_statement, others),
+        ]
 
     def own_statement(self, sql: str) -> Statement:
         """Return another of the poller's own statements, for the shared transaction."""
-        return self._look(sql, _ROLLBACK, _set_timeout(self.limits.opening_timeout))
+        return self._make_statement(sql, _ROLLBACK, _set_timeout(self.limits.opening_timeout))
 
     def shared(self, query: QueryDefinition, sql: str) -> tuple[Statement]:
         """Return the statement that runs `sql` for `query` in the shared transaction.
@@ -125,7 +131,7 @@ class TransactionStatements:
     def _query(self, query: QueryDefinition, sql: str, *after: str) -> Statement:
         return Statement(sql, query.timeout + self.limits.patience, query.limit, query.timeout, after)
 
-    def _look(self, sql: str, *after: str) -> Statement:
+    def _make_statement(self, sql: str, *after: str) -> Statement:
         timeout = self.limits.opening_timeout
         return Statement(sql, timeout + self.limits.patience, timeout=timeout, after=after)
 

@@ -19,7 +19,7 @@ from poller.demo.messaging.client import Client, GatewaySession, ResponseCounts
 from poller.events import NotificationEvent
 from tests.bed.eventmetrics import PATIENCE, EventMetricsSeen
 from tests.bed.messaging import MessagingServer
-from tests.bed.plantedclient import PlantedClient, Sent
+from tests.bed.personal_data_client import PersonalDataClient, Sent
 from tests.bed.pushes import Provider
 from tests.bed.s3 import Bucket
 
@@ -80,7 +80,7 @@ class Load:
         self._bucket = bucket
         self._provider = provider
         self._metrics = metrics
-        self._clients: list[PlantedClient] = []
+        self._clients: list[PersonalDataClient] = []
 
     async def run(self) -> None:
         """Perform every action once."""
@@ -116,7 +116,7 @@ class Load:
 
     # --- messages and keys ------------------------------------------------------------------------------
 
-    async def _join(self, name: str) -> PlantedClient:
+    async def _join(self, name: str) -> PersonalDataClient:
         client = self._client()
         self.sent.secrets.add(f"planted_{name}")
         await _expect(client.sign_up(f"planted_{name}"), 201)
@@ -217,7 +217,7 @@ class Load:
 
     # --- attachments, backups and their storage ---------------------------------------------------------
 
-    async def _keep_attachments(self, alice: PlantedClient) -> None:
+    async def _keep_attachments(self, alice: PersonalDataClient) -> None:
         for size in (1, 5_000, 70_000):
             attachment = await self._upload(alice, size)
             assert len((await _expect(alice.download(attachment), 200)).content) == size
@@ -317,9 +317,9 @@ class Load:
 
     # --- common parts -----------------------------------------------------------------------------------
 
-    def _client(self) -> PlantedClient:
+    def _client(self) -> PersonalDataClient:
         address = f"203.0.113.{len(self._clients) + 1}"
-        self._clients.append(PlantedClient(self._url, self.responses, self.sent, address))
+        self._clients.append(PersonalDataClient(self._url, self.responses, self.sent, address))
         return self._clients[-1]
 
     async def _send(

@@ -22,7 +22,7 @@ from opentelemetry.trace import SpanKind
 from poller.events import EventMetrics
 from poller.events.catalog import GenerationName
 from poller.receiver.listener import Protocol
-from tests.bed.happenings import HAPPENINGS
+from tests.bed.event_calls import EVENT_CALLS
 
 SERVICE = "sending-server"
 
@@ -41,7 +41,7 @@ def send_everything(
     loggers.add_log_record_processor(SimpleLogRecordProcessor(record))
 
     events = EventMetrics(meters, generation=generation)
-    for report, _ in HAPPENINGS:
+    for report, _ in EVENT_CALLS:
         report(events)
     tracer = tracers.get_tracer("the server")
     root: dict[str, str | int] = {

@@ -125,7 +125,7 @@ class Polled:
         while True:
             pid = self.after_tick()
             self.process.send(signal.SIGSTOP)
-            assert eventually(partial(self._looked, self.watch.looks + 10))
+            assert eventually(partial(self._has_checked, self.watch.checks + 10))
             if [(backend.pid, backend.state) for backend in self.watch.now()] == [(pid, "idle")]:
                 break
             self.process.send(signal.SIGCONT)
@@ -134,8 +134,8 @@ class Polled:
         finally:
             self.process.send(signal.SIGCONT)
 
-    def _looked(self, number: int) -> bool:
-        return self.watch.looks > number
+    def _has_checked(self, number: int) -> bool:
+        return self.watch.checks > number
 
     def pushed_after(self, moment: float) -> bool:
         """Return whether a push began after `moment` (seconds since 1970)."""
@@ -222,10 +222,10 @@ class Spell:
         assert eventually(lambda: (polled.value("pace") or 0) > since * 1000), polled.process
         assert self._bad() - bad <= late, f"more than the tick under way failed: {self.more()}"
         assert eventually(lambda: all(polled.stale(query) == 0 for query in polled.queries)), polled.process
-        self._look_at_log(warnings, ends, besides)
-        self._look_at_values(things)
+        self._check_log(warnings, ends, besides)
+        self._check_values(things)
         watch = polled.watch
-        assert watch.looks > 0
+        assert watch.checks > 0
         assert watch.most <= connections, sorted(watch.seen)
         # The server ends transactions itself if the network fails; see transaction_timeout in
         # `postgres.transaction`.
@@ -233,7 +233,7 @@ class Spell:
         assert eventually(lambda: all(backend.state == "idle" for backend in watch.now())), watch.now()
         assert all(backend.transaction_age is None for backend in watch.now() if backend.state == "idle")
 
-    def _look_at_log(self, warnings: Sequence[str], ends: Sequence[str], besides: str | None) -> None:
+    def _check_log(self, warnings: Sequence[str], ends: Sequence[str], besides: str | None) -> None:
         def messages(*severities: str) -> list[str]:
             every = [r["message"] for r in self._records() if r["severity"] in severities]
             # Values are too old only if the fault lasts long enough; `withheld` checks that.
@@ -254,7 +254,7 @@ class Spell:
         assert "Traceback" not in self._polled.process.stderr
         assert not [record for record in self._records() if "exception" in record]
 
-    def _look_at_values(self, things: Sequence[int]) -> None:
+    def _check_values(self, things: Sequence[int]) -> None:
         """Check that every value is that of a poll and every metric is declared."""
         polled = self._polled
         pushes = [request.points() for request in polled.receiver.requests()]

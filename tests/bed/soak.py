@@ -24,7 +24,7 @@ from poller.telemetry.logging import configure
 
 SETS = 20
 """New attribute sets in each poll."""
-EXPORT_EVERY, KILL_EVERY, RELOAD_EVERY, LOOKS = 25, 500, 100, 10
+EXPORT_EVERY, KILL_EVERY, RELOAD_EVERY, MEASUREMENTS = 25, 500, 100, 10
 QUERIES = {
     "churn": f"SELECT md5(random()::text) AS k, g AS n FROM generate_series(1, {SETS}) g",
     "fails": "SELECT 1 / (random() * 0)::int AS n, 'x' AS k",
@@ -68,7 +68,7 @@ def main(dsn: str, endpoint: str, folder: Path, polls: int) -> None:
                 _write(folder, {name: sql for name, sql in QUERIES.items() if name != gone})
                 before, catalog = catalog, open_catalog(settings)
                 cycle.swap(catalog.queries, compare(before.queries, catalog.queries).dropped)
-            if number % (polls // LOOKS) == 0:
+            if number % (polls // MEASUREMENTS) == 0:
                 _print_usage(number, good)
     cycle.source.close()
     push.shutdown(30)

@@ -13,7 +13,7 @@ import psycopg
 
 NAME = "obscura-poller"
 _PAUSE_SECONDS = 0.004
-_LOOK = """\
+_ACTIVITY = """\
 SELECT pid, coalesce(state, ''), query, extract(epoch FROM clock_timestamp() - xact_start)::float8
 FROM pg_stat_activity WHERE application_name = %s AND backend_type = 'client backend'"""
 
@@ -42,10 +42,10 @@ class Watch:
         self._lock = threading.Lock()
         self._now: dict[str, tuple[Backend, ...]] = dict.fromkeys(servers, ())
         self._ended = threading.Event()
-        self.looks = 0
+        self.checks = 0
         self.reset()
         self._threads = [
-            threading.Thread(target=self._keep_looking, args=[server], name="watch", daemon=True)
+            threading.Thread(target=self._keep_watching, args=[server], name="watch", daemon=True)
             for server in servers
         ]
         for thread in self._threads:
@@ -79,20 +79,20 @@ class Watch:
         for thread in self._threads:
             thread.join()
 
-    def _keep_looking(self, server: str) -> None:
+    def _keep_watching(self, server: str) -> None:
         while not self._ended.is_set():
             with contextlib.suppress(psycopg.Error):
-                for backends in self._looks(server):
+                for backends in self._observe(server):
                     self._take(server, backends)
             self._take(server, ())
             self._ended.wait(0.02)
 
-    def _looks(self, server: str) -> Iterator[tuple[Backend, ...]]:
+    def _observe(self, server: str) -> Iterator[tuple[Backend, ...]]:
         with psycopg.connect(
             server, autocommit=True, connect_timeout=2, application_name="watch"
         ) as connection:
             while not self._ended.wait(_PAUSE_SECONDS):
-                rows = connection.execute(_LOOK, (self._name,)).fetchall()
+                rows = connection.execute(_ACTIVITY, (self._name,)).fetchall()
                 yield tuple(Backend(*row) for row in rows)
 
     def _take(self, server: str, backends: tuple[Backend, ...]) -> None:
@@ -103,7 +103,7 @@ class Watch:
             stay = sum(backend.pid in before for backend in backends)
             others = sum(len(of_server) for name, of_server in self._now.items() if name != server)
             self._now[server] = backends
-            self.looks += 1
+            self.checks += 1
             self.most = max(self.most, stay + others)
             for backend in backends:
                 self.oldest = max(self.oldest, backend.transaction_age or 0.0)

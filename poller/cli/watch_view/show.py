@@ -8,7 +8,7 @@ import time
 from typing import TYPE_CHECKING
 
 from poller.cli.watch_view.board import Board
-from poller.cli.watch_view.source import Look
+from poller.cli.watch_view.source import ReadStatus
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -17,7 +17,7 @@ _WIDTH = 132
 """Width, in cells, of an output that is not a terminal."""
 
 
-def show_live(console: Console, look: Look) -> bool:
+def show_live(console: Console, read_status: ReadStatus) -> bool:
     """Draw until `q`, SIGINT or SIGTERM; return whether the poller was alive at the end."""
     from poller.terminal.live import keep_drawn
 
@@ -29,7 +29,7 @@ def show_live(console: Console, look: Look) -> bool:
 
     def draw() -> RenderableType:
         nonlocal good
-        poller = look()
+        poller = read_status()
         good = poller.good
         board.take(poller)
         return board.draw(poller, time.time(), console.width, console.height)
@@ -38,9 +38,9 @@ def show_live(console: Console, look: Look) -> bool:
     return good
 
 
-def show_once(console: Console, look: Look) -> bool:
+def show_once(console: Console, read_status: ReadStatus) -> bool:
     """Print the state of all queries once; return whether the poller is alive."""
-    poller = look()
+    poller = read_status()
     board = Board()
     board.take(poller)
     width = console.width if console.is_terminal else max(console.width, _WIDTH)

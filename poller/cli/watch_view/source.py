@@ -30,13 +30,13 @@ class PollerStatus:
     """Number of queries per state; empty if only the statuses of single queries are known."""
 
 
-Look = Callable[[], PollerStatus]
+ReadStatus = Callable[[], PollerStatus]
 
 
-def running_poller(places: Sequence[Path]) -> Look:
+def running_poller(places: Sequence[Path]) -> ReadStatus:
     """Return a reader of the heartbeat at the first usable path of `places` (see `daemon.health.places`)."""
 
-    def look() -> PollerStatus:
+    def read_status() -> PollerStatus:
         heartbeat = read(list(places))
         alive, reason = judge(heartbeat, ready=False, now=clock())
         if isinstance(heartbeat, str):
@@ -54,4 +54,4 @@ def running_poller(places: Sequence[Path]) -> Look:
         server = str(heartbeat.get("server") or "")
         return PollerStatus(alive, state, server, statuses, omitted=omitted, states=states)
 
-    return look
+    return read_status

@@ -15,10 +15,10 @@ from poller.model.files import open_regular
 
 logger = logging.getLogger(__name__)
 
-LOOK_SECONDS = 10.0
-"""Time between two looks at the files."""
+CHECK_SECONDS = 10.0
+"""Seconds between two checks of the files."""
 SETTLE_SECONDS = 2.0
-"""Time from a look that finds a change to the look that finds it complete."""
+"""Seconds from a check that finds a change to the check that finds it complete."""
 
 Fingerprint = tuple[object, ...]
 """Equal if no file has changed."""
@@ -59,24 +59,24 @@ class Watcher:
 
     def __init__(
         self,
-        look: Callable[[], Fingerprint],
+        fingerprint: Callable[[], Fingerprint],
         reload: Callable[[bool], bool],
         *,
         watch: bool = True,
-        interval: float = LOOK_SECONDS,
+        interval: float = CHECK_SECONDS,
         settle: float = SETTLE_SECONDS,
         initial: Fingerprint | None = None,
     ) -> None:
-        """Take the first fingerprint with `look`, unless the caller passes it as `initial`.
+        """Take the first fingerprint with `fingerprint`, unless the caller passes it as `initial`.
 
         Create the watcher before the files are read, so that it misses no change. `reload` is called with
         whether the reload was requested; it returns false if the files changed while it read them. Without
-        `watch`, only `ask` starts a reload. The watcher looks every `interval` seconds, and again `settle`
-        seconds after a look that found a change.
+        `watch`, only `request_reload` starts a reload. The watcher checks the files every `interval` seconds,
+        and again `settle` seconds after a check that found a change.
         """
-        self._look = look
+        self._fingerprint = fingerprint
         self._reload = reload
-        self._current = look() if initial is None else initial
+        self._current = fingerprint() if initial is None else initial
         self._watch = watch
         self._interval = interval
         self._settle = settle
@@ -88,14 +88,14 @@ class Watcher:
     def start(self) -> None:
         self._thread.start()
 
-    def ask(self) -> None:
+    def request_reload(self) -> None:
         """Request a reload, whether or not the files changed; safe in a signal handler."""
         self._requests.put(True)
 
     def stop(self, timeout: float = 5.0) -> None:
         """End the thread; wait at most `timeout` seconds for a running reload."""
         self._stopping = True
-        self.ask()
+        self.request_reload()
         self._thread.join(timeout)
 
     def _go(self) -> None:
@@ -107,8 +107,8 @@ class Watcher:
             if self._stopping:
                 return
             try:
-                current = self._look()
-                # Two equal looks: the writer has finished or has paused for `settle` seconds.
+                current = self._fingerprint()
+                # Two equal fingerprints: the writer has finished or has paused for `settle` seconds.
                 if requested or (self._watch and current != self._current and current == previous):
                     requested = not self._reload(requested)
                     self._current = self._current if requested else current

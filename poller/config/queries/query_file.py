@@ -65,7 +65,7 @@ class QueryFile:
         if isinstance(self.document, str):
             yield invalid(Place(self.path), self.document)
             return
-        yield from self.document.flaws
+        yield from self.document.problems
         if self.document.root is None:
             return
         data = self.document.data

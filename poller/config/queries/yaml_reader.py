@@ -77,12 +77,12 @@ class _NodeReader:
     """Reader of nodes from the parser's events. `MAX_DEPTH` bounds its recursion."""
 
     def __init__(
-        self, events: Iterator[Any], file: Path, tags: Container[str], flaws: list[Diagnostic]
+        self, events: Iterator[Any], file: Path, tags: Container[str], problems: list[Diagnostic]
     ) -> None:
         self._file = file
         self._events = events
         self._tags = tags
-        self._flaws = flaws
+        self._problems = problems
         self._anchors: dict[str, Node | None] = {}
         """None while the anchored node is incomplete: an alias to it would contain itself."""
 
@@ -144,7 +144,7 @@ class _NodeReader:
         if event.tag is not None:
             name = event.tag.replace("tag:yaml.org,2002:", "!!")[:60]
             message = f"tag {name} is not supported; write the value without it"
-            self._flaws.append(invalid(Place(self._file, _spot(event).line, path), message))
+            self._problems.append(invalid(Place(self._file, _spot(event).line, path), message))
 
     def _text(self, event: Any, path: tuple[Key, ...]) -> str:
         if event.tag not in self._tags:
@@ -152,7 +152,7 @@ class _NodeReader:
         text: str = event.value
         if _INVALID.search(text):
             message = "contains an invalid character (NUL, or half of a surrogate pair); omit it"
-            self._flaws.append(invalid(Place(self._file, _spot(event).line, path), message))
+            self._problems.append(invalid(Place(self._file, _spot(event).line, path), message))
         return _INVALID.sub("", text)
 
     def _read_list(self, node: Node, path: tuple[Key, ...]) -> None:
@@ -171,7 +171,7 @@ class _NodeReader:
             if first is not None:
                 where = f"on lines {first} and {spot.line}" if first != spot.line else f"on line {spot.line}"
                 message = f"key {key[:60]!r} is written twice, {where}; keep one"
-                self._flaws.append(invalid(Place(self._file, spot.line, (*path, key)), message))
+                self._problems.append(invalid(Place(self._file, spot.line, (*path, key)), message))
             value_event = next(self._events)
             value = self._node(value_event, (*path, key))
             if first is not None:
@@ -185,7 +185,9 @@ class _NodeReader:
                 merged = [child for _, child in value.children.values()]
             if not all(isinstance(source.value, dict) for source in merged):
                 message = "merges a value that is not a mapping; write `<<: *name` of an anchored mapping"
-                self._flaws.append(invalid(Place(self._file, _spot(value_event).line, (*path, key)), message))
+                self._problems.append(
+                    invalid(Place(self._file, _spot(value_event).line, (*path, key)), message)
+                )
                 merged = []
         for source in merged:
             for name, child in source.children.items():
@@ -224,7 +226,7 @@ _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 class Document:
     """The data of one file, and the position of each part."""
 
-    flaws: list[Diagnostic]
+    problems: list[Diagnostic]
     """In the order of the file; if the file could not be read to its end, `data` is None."""
     root: Node | None = None
 
@@ -271,17 +273,17 @@ def parse(raw: bytes, file: Path = Path(), tags: Container[str] = ()) -> Documen
         return Document([invalid(Place(file, raw.count(b"\n", 0, error.start) + 1), message)])
     document = Document([])
     try:
-        document.root = _NodeReader(yaml.parse(text, Loader=_LOADER), file, tags, document.flaws).read()
+        document.root = _NodeReader(yaml.parse(text, Loader=_LOADER), file, tags, document.problems).read()
     except UnreadableError as stop:
-        document.flaws.append(invalid(Place(file, stop.line, stop.path), str(stop)))
+        document.problems.append(invalid(Place(file, stop.line, stop.path), str(stop)))
     except yaml.MarkedYAMLError as error:
-        document.flaws.append(_syntax_problem(error, text, file))
+        document.problems.append(_syntax_problem(error, text, file))
     except yaml.reader.ReaderError as error:
-        document.flaws.append(_character_problem(error, text, file))
+        document.problems.append(_character_problem(error, text, file))
     else:
         if document.root is None:
             message = "is empty; write `queries:` and a list of queries below it"
-            document.flaws.append(invalid(Place(file, 1), message))
+            document.problems.append(invalid(Place(file, 1), message))
     return document
 
 

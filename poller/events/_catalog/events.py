@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from poller.events import attributes
-from poller.events._catalog import declaration as buckets
+from poller.events._catalog import declaration
 from poller.events._catalog.declaration import Attribute, Event
 
 
@@ -37,21 +37,21 @@ EVENTS = (
     _counter("prekeys_low", "{event}", "Detections of a low supply of one-time pre-keys."),
     # Messages.
     _counter("message_sent", "{message}", "Messages processed.", attributes.MESSAGE_STATUS),
-    _histogram("messages_fetched", "{message}", "Pending messages returned by one fetch.", buckets.BATCH),
+    _histogram("messages_fetched", "{message}", "Pending messages returned by one fetch.", declaration.BATCH),
     _counter("inbox_overflowed", "{message}", "Messages removed because an inbox was full."),
     # Attachments and backups.
     _counter("attachment_uploaded", "By", "Bytes of attachments uploaded."),
-    _histogram("attachment_size", "By", "Size of an uploaded attachment.", buckets.BYTES),
+    _histogram("attachment_size", "By", "Size of an uploaded attachment.", declaration.BYTES),
     _counter("attachments_deleted", "{attachment}", "Expired attachments removed."),
     _counter("attachment_cleanup_failed", "{cycle}", "Cleanup cycles of attachments that failed."),
     _counter("backup_uploaded", "By", "Bytes of backups uploaded."),
-    _histogram("backup_size", "By", "Size of an uploaded backup.", buckets.BYTES),
+    _histogram("backup_size", "By", "Size of an uploaded backup.", declaration.BYTES),
     _counter("backup_cleanup_ran", "{cycle}", "Successful cleanup cycles of backups."),
     _counter("backups_cleaned", "{backup}", "Abandoned backups reset."),
     _counter("backup_cleanup_failed", "{cycle}", "Cleanup cycles of backups that failed."),
     # WebSockets.
     _open("websocket_connections", "{connection}", "WebSocket connections that are open."),
-    _histogram("websocket_session", "s", "Duration of a WebSocket session.", buckets.SESSION),
+    _histogram("websocket_session", "s", "Duration of a WebSocket session.", declaration.SESSION),
     _counter(
         "websocket_outbound_dropped",
         "{message}",
@@ -61,7 +61,7 @@ EVENTS = (
     _counter("websocket_acks_received", "{message}", "WebSocket messages with acknowledgements."),
     _counter("websocket_acks_dropped", "{ack}", "Acknowledgements dropped because their queue was full."),
     _histogram(
-        "websocket_acks_flushed", "{ack}", "Acknowledgements in one write to the database.", buckets.BATCH
+        "websocket_acks_flushed", "{ack}", "Acknowledgements in one write to the database.", declaration.BATCH
     ),
     # Notifications.
     _counter(
@@ -82,7 +82,7 @@ EVENTS = (
     _counter("notification_processed", "{notification}", "Notifications that the worker handled."),
     _open("notification_channels", "{channel}", "Channels of devices held in memory."),
     _counter("notification_channels_reclaimed", "{channel}", "Channels closed because they had no listener."),
-    _histogram("notification_cleanup", "s", "Duration of one cleanup of the channels.", buckets.CLEANUP),
+    _histogram("notification_cleanup", "s", "Duration of one cleanup of the channels.", declaration.CLEANUP),
     _counter("push_sent", "{notification}", "Push notifications that the provider accepted."),
     _counter("push_failed", "{notification}", "Push notifications that failed.", attributes.PUSH_ERROR),
     _counter("push_token_invalid", "{token}", "Push tokens that the provider no longer recognises."),
@@ -105,7 +105,7 @@ EVENTS = (
         "http_request_duration",
         "s",
         "Time from an HTTP request's arrival to the end of its response.",
-        buckets.REQUEST,
+        declaration.REQUEST,
         attributes.HTTP_ROUTE,
     ),
     _gauge("health_checked", "", "1 if the component works, 0 if it does not.", attributes.COMPONENT),

@@ -206,7 +206,7 @@ def _queries(file: QueryFile) -> list[Any]:
 
 def _is_addition(existing: QueryFile | None, new: QueryFile, query: Mapping[str, Any]) -> bool:
     """Return whether `new` contains the data of `existing`, with the query at the end."""
-    if isinstance(new.document, str) or new.document.flaws:
+    if isinstance(new.document, str) or new.document.problems:
         return False
     if existing is None or isinstance(existing.document, str):
         return bool(new.document.data == {"queries": [dict(query)]})

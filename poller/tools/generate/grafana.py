@@ -12,7 +12,7 @@ from grafana_foundation_sdk.builders import dashboard as build
 from grafana_foundation_sdk.builders.prometheus import Dataquery
 from grafana_foundation_sdk.cog.builder import Builder
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
-from grafana_foundation_sdk.models import common as looks
+from grafana_foundation_sdk.models import common as common_models
 from grafana_foundation_sdk.models import dashboard as model
 from grafana_foundation_sdk.models.prometheus import PromQueryFormat
 
@@ -67,20 +67,22 @@ def graph(
         .axis_soft_min(0)
         .line_width(1)
         .fill_opacity(60 if bars else 8)
-        .show_points(looks.VisibilityMode.AUTO)
+        .show_points(common_models.VisibilityMode.AUTO)
         .legend(
             common.VizLegendOptions()
             .show_legend(True)
-            .display_mode(looks.LegendDisplayMode.LIST)
-            .placement(looks.LegendPlacement.BOTTOM)
+            .display_mode(common_models.LegendDisplayMode.LIST)
+            .placement(common_models.LegendPlacement.BOTTOM)
         )
         .tooltip(
-            common.VizTooltipOptions().mode(looks.TooltipDisplayMode.MULTI).sort(looks.SortOrder.DESCENDING)
+            common.VizTooltipOptions()
+            .mode(common_models.TooltipDisplayMode.MULTI)
+            .sort(common_models.SortOrder.DESCENDING)
         )
     )
     if bars:
-        panel.draw_style(looks.GraphDrawStyle.BARS)
-        panel.stacking(common.StackingConfig().mode(looks.StackingMode.NORMAL).group("A"))
+        panel.draw_style(common_models.GraphDrawStyle.BARS)
+        panel.stacking(common.StackingConfig().mode(common_models.StackingMode.NORMAL).group("A"))
     for ref, target in zip(_REFS, targets, strict=False):
         panel.with_target(_query(ref, target))
         marks: list[model.DynamicConfigValue] = []
@@ -116,9 +118,13 @@ def numbers(
         .span(span)
         .height(height)
         .reduce_options(common.ReduceDataOptions().calcs(["lastNotNull"]))
-        .graph_mode(looks.BigValueGraphMode.AREA if trend else looks.BigValueGraphMode.NONE)
-        .color_mode(looks.BigValueColorMode.VALUE)
-        .text_mode(looks.BigValueTextMode.VALUE_AND_NAME if len(targets) > 1 else looks.BigValueTextMode.AUTO)
+        .graph_mode(common_models.BigValueGraphMode.AREA if trend else common_models.BigValueGraphMode.NONE)
+        .color_mode(common_models.BigValueColorMode.VALUE)
+        .text_mode(
+            common_models.BigValueTextMode.VALUE_AND_NAME
+            if len(targets) > 1
+            else common_models.BigValueTextMode.AUTO
+        )
         .thresholds(_thresholds(levels))
     )
     if none is not None:
@@ -145,14 +151,14 @@ def states(
         .height(height)
         .mappings([model.ValueMap(mapping)])
         .color_scheme(build.FieldColor().mode(model.FieldColorModeId.FIXED).fixed_color("text"))
-        .show_value(looks.VisibilityMode.NEVER)
+        .show_value(common_models.VisibilityMode.NEVER)
         .merge_values(True)
         .row_height(0.8)
         .legend(
             common.VizLegendOptions()
             .show_legend(True)
-            .display_mode(looks.LegendDisplayMode.LIST)
-            .placement(looks.LegendPlacement.BOTTOM)
+            .display_mode(common_models.LegendDisplayMode.LIST)
+            .placement(common_models.LegendPlacement.BOTTOM)
         )
         .with_target(_query("A", target))
     )

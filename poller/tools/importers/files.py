@@ -63,12 +63,12 @@ def open_yaml(
         return SourceFile(file, text, {}, lambda _: 1, losses, resolve=resolve)  # empty, or comments only
     document = parse(raw, file, tags)
     if document.root is None or not isinstance(document.data, dict | list):
-        flaw = document.flaws[-1] if document.flaws else None
-        where = f"{file}:{flaw.line}" if flaw else str(file)
-        raise _error(where, flaw.message if flaw else "contains no mapping; name another file")
-    for flaw in document.flaws:
-        place = flaw.place or Place(file)
-        losses.add_loss(place, flaw.message.partition(";")[0], "fix it in that file first")
+        problem = document.problems[-1] if document.problems else None
+        where = f"{file}:{problem.line}" if problem else str(file)
+        raise _error(where, problem.message if problem else "contains no mapping; name another file")
+    for problem in document.problems:
+        place = problem.place or Place(file)
+        losses.add_loss(place, problem.message.partition(";")[0], "fix it in that file first")
     return SourceFile(file, text, document.data, document.line, losses, document.written, resolve)
 
 

@@ -20,7 +20,7 @@ from poller.model.printable import one_line
 from poller.model.prometheus import metric_name
 from poller.model.text import quote
 from poller.tools.check.warnings import query_warnings
-from poller.tools.draft import yaml_writer as write
+from poller.tools.draft import yaml_writer
 from poller.tools.importers.draft import DraftMetric, DraftQuery
 from poller.tools.importers.losses import Losses
 from poller.tools.importers.naming import query_name
@@ -195,7 +195,7 @@ def _query(draft: DraftQuery) -> str:
     data = draft.data()
     if "\n" in data["sql"]:
         data["sql"] += "\n"
-    text = _comment(draft.comment) + write.to_yaml(_flow_style(data), indent=0)
+    text = _comment(draft.comment) + yaml_writer.to_yaml(_flow_style(data), indent=0)
     return textwrap.indent(text, "  ", lambda line: line != "\n")
 
 
@@ -204,7 +204,7 @@ def _flow_style(value: Any, depth: int = 0) -> Any:
     if isinstance(value, Mapping):
         inner = {key: _flow_style(item, depth + 1) for key, item in value.items()}
         flat = depth and not any(isinstance(item, dict) for item in value.values())
-        return write.Pairs(inner) if flat else inner
+        return yaml_writer.Pairs(inner) if flat else inner
     return [_flow_style(item) for item in value] if isinstance(value, list) else value
 
 

@@ -132,9 +132,11 @@ class CaseReader:
         if isinstance(document, str):
             self.problems.append(invalid(str(self._file.path), document))
             return None
-        empty = document.root is None and all(flaw.message.startswith("is empty") for flaw in document.flaws)
+        empty = document.root is None and all(
+            problem.message.startswith("is empty") for problem in document.problems
+        )
         is_empty = [invalid(Place(self._file.path, 1), f"is empty; {_EXAMPLE}")]
-        self.problems += is_empty if empty else document.flaws
+        self.problems += is_empty if empty else document.problems
         data = document.data
         if document.root is None or self.problems:
             return None

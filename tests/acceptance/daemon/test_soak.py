@@ -31,12 +31,12 @@ def test_ten_thousand_polls_and_two_hundred_thousand_series_leave_nothing_behind
         process = start_process([sys.executable, "-m", "tests.bed.soak", *arguments])
         assert process.wait(580) == 0, str(process)[-2000:]
         (last,) = receiver.requests()[-1:]
-    looks = [json.loads(line) for line in process.stdout.splitlines()]
-    early, late = looks[len(looks) // 4], looks[-1]
+    measurements = [json.loads(line) for line in process.stdout.splitlines()]
+    early, late = measurements[len(measurements) // 4], measurements[-1]
     assert late["polls"] == POLLS
     assert late["good"] >= POLLS - 2 * POLLS // KILL_EVERY
     # About 50,000 attribute sets precede the first sample; 150,000 more add only the allocator's rounding.
-    assert late["rss"] - early["rss"] < 6 * MEGABYTE, looks
+    assert late["rss"] - early["rss"] < 6 * MEGABYTE, measurements
     assert (late["files"], late["threads"]) == (early["files"], early["threads"])
     points = {point.metric: point for point in last.points()}
     assert POLLS * SETS >= 200_000

@@ -22,7 +22,7 @@ from poller.receiver.decode import Distribution, Span
 from poller.receiver.ports import LOOPBACK, free_ports
 from poller.receiver.receiver import Receiver
 from poller.receiver.signals import SIGNALS, Request
-from tests.bed import expected, mutated
+from tests.bed import expected, nonconforming_server
 from tests.bed.eventmetrics import EventMetricsSeen
 from tests.bed.load import LIMITS, Load
 from tests.bed.messaging import SCHEMA
@@ -196,7 +196,7 @@ def test_conform_reports_each_violation_of_a_server(
     conform.wait_for_line("listening")
     process, url = start_server(
         start_process,
-        "tests.bed.mutated",
+        "tests.bed.nonconforming_server",
         database,
         f"http://{LOOPBACK}:{ports[0]}",
         f"--folder={tmp_path}",
@@ -209,7 +209,9 @@ def test_conform_reports_each_violation_of_a_server(
 
     assert conform.wait() == 1
     failed = [check for check in json.loads(conform.stdout)["checks"] if check["state"] == "fail"]
-    assert {f"{check['check']} {check['subject']}" for check in failed if "subject" in check} == mutated.NAMED
+    assert {
+        f"{check['check']} {check['subject']}" for check in failed if "subject" in check
+    } == nonconforming_server.NAMED
 
 
 async def say_hello(url: str) -> None:

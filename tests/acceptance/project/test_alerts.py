@@ -448,10 +448,10 @@ def rules_in(rules: Path) -> list[dict[str, Any]]:
 
 
 def examine(
-    folder: Path, rules: Path, stored: Sequence[object], looks: Sequence[object], step: int = 1
+    folder: Path, rules: Path, stored: Sequence[object], rule_tests: Sequence[object], step: int = 1
 ) -> None:
     """Run `promtool test rules` and assert success; `step` is in minutes."""
-    test = {"interval": f"{step}m", "input_series": stored, "alert_rule_test": looks}
+    test = {"interval": f"{step}m", "input_series": stored, "alert_rule_test": rule_tests}
     whole = {"rule_files": [str(rules)], "evaluation_interval": f"{step}m", "tests": [test]}
     file = folder / "test.yaml"
     file.write_text(json.dumps(whole))
@@ -472,13 +472,13 @@ def test_an_alert_fires_and_explains_why(case: Fires, rules: Path, tmp_path: Pat
             "runbook_url": case.runbook or rule["annotations"]["runbook_url"],
         },
     }
-    looks: list[dict[str, object]] = [
+    rule_tests: list[dict[str, object]] = [
         {"eval_time": f"{case.at}m", "alertname": case.alert, "exp_alerts": [fired]}
     ]
     if "for" in rule:
-        looks.insert(0, {"eval_time": "2m", "alertname": case.alert, "exp_alerts": []})
+        rule_tests.insert(0, {"eval_time": "2m", "alertname": case.alert, "exp_alerts": []})
 
-    examine(tmp_path, rules, case.stored, looks, case.step)
+    examine(tmp_path, rules, case.stored, rule_tests, case.step)
 
 
 def description(rule: dict[str, Any], case: Fires) -> str:
@@ -489,12 +489,12 @@ def description(rule: dict[str, Any], case: Fires) -> str:
 
 
 def test_no_alert_fires_without_a_problem(rules: Path, tmp_path: Path) -> None:
-    looks: list[dict[str, object]] = [
+    rule_tests: list[dict[str, object]] = [
         {"eval_time": f"{minute}m", "alertname": rule["alert"], "exp_alerts": []}
         for rule in rules_in(rules)
         for minute in (20, 30, 45, 70, 90, 115)
     ]
-    examine(tmp_path, rules, HEALTHY, looks)
+    examine(tmp_path, rules, HEALTHY, rule_tests)
 
 
 def test_a_steady_week_fires_no_anomaly_alert(rules: Path, tmp_path: Path) -> None:
@@ -504,12 +504,12 @@ def test_a_steady_week_fires_no_anomaly_alert(rules: Path, tmp_path: Path) -> No
         series("users_total", POLLER, f"100+0.1x{weeks}"),
         series("users_total", {**POLLER, "instance": "new"}, f"0+0x{HALF_HOURS_OF_A_WEEK} 50+0x{weeks}"),
     ]
-    looks: list[dict[str, object]] = [
+    rule_tests: list[dict[str, object]] = [
         {"eval_time": f"{30 * (HALF_HOURS_OF_A_WEEK + later)}m", "alertname": alert, "exp_alerts": []}
         for alert in ("UsersTotalWeeklyChangeAbove", "UsersTotalWeeklyChangeBelow", "UsersTotalGrowthAbove")
         for later in (4, 40, 200)
     ]
-    examine(tmp_path, rules, stored, looks, 30)
+    examine(tmp_path, rules, stored, rule_tests, 30)
 
 
 def test_each_alert_has_a_case(rules: Path) -> None:

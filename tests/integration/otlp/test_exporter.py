@@ -19,7 +19,7 @@ from opentelemetry.metrics import CallbackOptions, Observation
 from poller.model.errors import ConfigError
 from poller.model.otlp_endpoint import Endpoint, resolve
 from poller.model.text import install
-from poller.otlp import request as encoding
+from poller.otlp import request as otlp_request
 from poller.otlp import sender as otlp
 from poller.otlp.exporter import MetricExporter, resource
 from poller.otlp.sending_queue import SendingQueue
@@ -546,8 +546,8 @@ def test_a_large_export_is_split_into_requests_of_an_accepted_size(
     gauge(push, "users_total", *(Observation(n, {"user": f"{n:01000}"}) for n in range(5_000)))
     assert push.flush(60)
     sizes = [received.request.ByteSize() for received in receiver.requests()]
-    assert len(sizes) == math.ceil(sum(sizes) / encoding.MAX_SIZE) > 1
-    assert max(sizes) < 1.01 * encoding.MAX_SIZE
+    assert len(sizes) == math.ceil(sum(sizes) / otlp_request.MAX_SIZE) > 1
+    assert max(sizes) < 1.01 * otlp_request.MAX_SIZE
     assert {point.value for point in receiver.points()} == set(range(5_000))
 
 

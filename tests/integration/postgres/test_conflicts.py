@@ -27,11 +27,11 @@ from poller.postgres.server_facts import facts_query
 from poller.postgres.transaction import TransactionLimits
 from poller.receiver.receiver import Receiver
 from poller.telemetry.poll_log import PollLog
+from tests.bed.conflict_database import ConflictDatabase
 from tests.bed.conflicts import DETAIL, LATER, PRIMARY, SLOW, STANDBY
 from tests.bed.definitions import a_query
 from tests.bed.process import Process, eventually
 from tests.bed.queries import write_queries
-from tests.bed.stage import Stage
 from tests.bed.watch import Watch
 
 pytestmark = pytest.mark.every_version
@@ -75,17 +75,17 @@ def kind() -> str:
 
 
 @pytest.fixture
-def stage(request: pytest.FixtureRequest, kind: str) -> Iterator[Stage]:
+def conflict_database(request: pytest.FixtureRequest, kind: str) -> Iterator[ConflictDatabase]:
     """A database on the pair that `kind` wants, ready for it."""
     # Where recovery waits for no query, a deadlock would be a conflict over the pin before it is found.
     cluster: Cluster = request.getfixturevalue("patient" if kind == "deadlock" else "hasty")
-    stage = Stage.make(cluster, f"stage_{uuid.uuid4().hex[:12]}")
+    conflict_database = ConflictDatabase.make(cluster, f"stage_{uuid.uuid4().hex[:12]}")
     if kind == "deadlock":
-        stage.hold()
+        conflict_database.hold()
     if kind == "tablespace":
-        stage.make_tablespace()
-    yield stage
-    stage.end()
+        conflict_database.make_tablespace()
+    yield conflict_database
+    conflict_database.end()
 
 
 @pytest.fixture
@@ -95,10 +95,10 @@ def retry() -> RetryConfig:
 
 
 @pytest.fixture
-def replica(stage: Stage, retry: RetryConfig) -> Iterator[Replica]:
-    """The stage's standby; the lock_timeout is to stay out of what is tested here."""
+def replica(conflict_database: ConflictDatabase, retry: RetryConfig) -> Iterator[Replica]:
+    """Return a replica on the standby; its lock_timeout does not affect what is tested here."""
     limits = TransactionLimits(20.0)
-    replica = Replica(lambda: stage.standby_dsn, connect_timeout=5.0, limits=limits, retry=retry)
+    replica = Replica(lambda: conflict_database.standby_dsn, connect_timeout=5.0, limits=limits, retry=retry)
     yield replica
     replica.close()
 
@@ -131,14 +131,18 @@ def conflict(answer: Answer) -> PollError:
 @pytest.mark.parametrize("shared", [True, False], ids=["shared", "alone"])
 @single_try
 def test_each_kind_of_conflict_is_reported_with_a_remedy(
-    stage: Stage, replica: Replica, kind: str, shared: bool, caplog: pytest.LogCaptureFixture
+    conflict_database: ConflictDatabase,
+    replica: Replica,
+    kind: str,
+    shared: bool,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     """In the shared transaction, which is inside a savepoint, it ends the session; else only the query."""
     caplog.set_level(logging.INFO, logger="poller.telemetry.poll_log")
     fatal = shared or kind == "database"
     asked = [a_query("first", LOOK), a_query("slow", SLOW[kind], snapshot=shared)]
     asked.append(a_query("last", LOOK, snapshot=shared))
-    with stage.whenever(SLOW[kind], lambda: stage.provoke(kind)) as pids:
+    with conflict_database.whenever(SLOW[kind], lambda: conflict_database.provoke(kind)) as pids:
         first, slow, last = replica.fetch(asked)
 
     ((_, _, pid),) = rows(first)
@@ -148,10 +152,10 @@ def test_each_kind_of_conflict_is_reported_with_a_remedy(
     assert error.conflict == kind
     assert error.message == f"{ended} due to conflict with recovery ({DETAIL[kind]})"
     assert error.sqlstate == ("57P04" if kind == "database" else "40001")
-    assert stage.conflicts_logged() == ["FATAL:" if fatal else "ERROR:"]
+    assert conflict_database.conflicts_logged() == ["FATAL:" if fatal else "ERROR:"]
     if fatal:
         assert (conflict(last).conflict, last.duration) == (kind, 0.0), "it never came to its turn"
-    elif not stage.signalled_twice():
+    elif not conflict_database.signalled_twice():
         assert rows(last)[0][2] == pid, "the connection goes on"
 
     PollLog().observe([to_result(slow)])
@@ -165,10 +169,10 @@ def test_each_kind_of_conflict_is_reported_with_a_remedy(
 @pytest.mark.parametrize("kind", ["deadlock"])
 @single_try
 def test_a_deadlock_that_the_query_finds_before_recovery_does_ends_only_the_query(
-    stage: Stage, replica: Replica
+    conflict_database: ConflictDatabase, replica: Replica
 ) -> None:
     """It has another SQLSTATE (`CheckRecoveryConflictDeadlock` in PostgreSQL's standby.c)."""
-    with stage.running_into():
+    with conflict_database.running_into():
         first, slow, last = replica.fetch(three(LATER))
     assert rows(first) == rows(last)
     error = conflict(slow)
@@ -178,10 +182,10 @@ def test_a_deadlock_that_the_query_finds_before_recovery_does_ends_only_the_quer
 
 @pytest.mark.parametrize("kind", [kind for kind in HINTS if kind != "database"])
 def test_after_one_conflict_of_any_kind_the_whole_tick_is_answered_from_one_new_snapshot(
-    stage: Stage, replica: Replica, kind: str
+    conflict_database: ConflictDatabase, replica: Replica, kind: str
 ) -> None:
     slow = SLOW[kind].replace("count(*) AS n", f"{SEEN}, count(*) AS n")
-    with stage.whenever(slow, lambda: stage.provoke_once(kind)) as pids:
+    with conflict_database.whenever(slow, lambda: conflict_database.provoke_once(kind)) as pids:
         first, middle, last = replica.fetch(three(slow))
 
     ((snapshot, dead, pid),) = rows(first)
@@ -189,13 +193,13 @@ def test_after_one_conflict_of_any_kind_the_whole_tick_is_answered_from_one_new_
     assert rows(middle)[0][:3] == (snapshot, dead, pid)
     assert dead == (b"19" if kind == "snapshot" else b"20"), "after what recovery had to do"
     assert pid not in [str(process).encode() for process in pids], "a new connection"
-    assert len(stage.conflicts_logged()) == len(pids) == 1
+    assert len(conflict_database.conflicts_logged()) == len(pids) == 1
 
 
 def test_a_database_that_was_dropped_is_gone_when_asked_again_and_what_was_answered_stays(
-    stage: Stage, replica: Replica
+    conflict_database: ConflictDatabase, replica: Replica
 ) -> None:
-    with stage.whenever(SLOW["database"], lambda: stage.provoke("database")):
+    with conflict_database.whenever(SLOW["database"], lambda: conflict_database.provoke("database")):
         first, *others = replica.fetch(three(SLOW["database"]))
     assert rows(first)
     for answer in others:
@@ -208,34 +212,40 @@ def test_a_database_that_was_dropped_is_gone_when_asked_again_and_what_was_answe
 
 
 def test_a_query_that_conflicts_again_and_again_is_at_last_asked_alone_and_fails_alone(
-    stage: Stage, replica: Replica, caplog: pytest.LogCaptureFixture
+    conflict_database: ConflictDatabase, replica: Replica, caplog: pytest.LogCaptureFixture
 ) -> None:
     """And there is never more than one connection."""
     caplog.set_level(logging.DEBUG, logger="poller.postgres.replica")
     with (
-        Watch(stage.cluster.standby.dsn()) as watch,
-        stage.whenever(SLOW["snapshot"], lambda: stage.provoke("snapshot"), math.inf) as pids,
+        Watch(conflict_database.cluster.standby.dsn()) as watch,
+        conflict_database.whenever(
+            SLOW["snapshot"], lambda: conflict_database.provoke("snapshot"), math.inf
+        ) as pids,
     ):
         first, slow, last = replica.fetch(three(SLOW["snapshot"]))
     assert rows(first) == rows(last)
     assert conflict(slow).conflict == "snapshot"
     assert conflict(slow).message.startswith("canceling statement")
-    assert stage.conflicts_logged() == ["FATAL:"] * TRIES_TOGETHER + ["ERROR:"]
+    assert conflict_database.conflicts_logged() == ["FATAL:"] * TRIES_TOGETHER + ["ERROR:"]
     assert len(set(pids)) == len(pids) == TRIES_TOGETHER + 1
     assert len(caplog.records) == TRIES_TOGETHER, "no pause after the last try"
     assert watch.most == 1
 
 
 @single_try
-def test_what_conflicted_is_sent_last_until_it_is_answered(stage: Stage, replica: Replica) -> None:
+def test_what_conflicted_is_sent_last_until_it_is_answered(
+    conflict_database: ConflictDatabase, replica: Replica
+) -> None:
     """So that even without time for another try it costs the others one tick at most."""
     asked = three(SLOW["snapshot"])
-    with stage.whenever(SLOW["snapshot"], lambda: stage.provoke("snapshot"), math.inf):
+    with conflict_database.whenever(
+        SLOW["snapshot"], lambda: conflict_database.provoke("snapshot"), math.inf
+    ):
         assert [answer.error is None for answer in replica.fetch(asked)] == [True, False, False]
         for _ in range(2):
             assert [answer.error is None for answer in replica.fetch(asked)] == [True, False, True]
-    stage.open_gate()
-    stage.replayed()
+    conflict_database.open_gate()
+    conflict_database.replayed()
     orders: list[list[str]] = [[], []]
     for order in orders:
         assert all(map(rows, replica.fetch(asked, order.append)))
@@ -243,35 +253,39 @@ def test_what_conflicted_is_sent_last_until_it_is_answered(stage: Stage, replica
 
 
 def test_no_try_is_made_when_its_pause_would_end_after_half_of_the_shortest_interval(
-    stage: Stage, replica: Replica
+    conflict_database: ConflictDatabase, replica: Replica
 ) -> None:
     asked = [a_query("often", LOOK, interval=1), a_query("slow", SLOW["snapshot"])]
-    with stage.whenever(SLOW["snapshot"], lambda: stage.provoke("snapshot"), math.inf) as pids:
+    with conflict_database.whenever(
+        SLOW["snapshot"], lambda: conflict_database.provoke("snapshot"), math.inf
+    ) as pids:
         often, slow = replica.fetch(asked)
     assert rows(often)
     assert conflict(slow).conflict == "snapshot"
-    assert len(stage.conflicts_logged()) == len(pids) == 1
+    assert len(conflict_database.conflicts_logged()) == len(pids) == 1
 
 
 def test_a_try_that_ends_after_half_of_the_shortest_interval_is_the_last(
-    stage: Stage, replica: Replica
+    conflict_database: ConflictDatabase, replica: Replica
 ) -> None:
     began = time.monotonic()
 
     def provoke() -> None:
         # Its first try ends at once, its second when half of the interval is over.
         assert not pids[1:] or eventually(lambda: time.monotonic() > began + 4)
-        stage.provoke("snapshot")
+        conflict_database.provoke("snapshot")
 
-    with stage.whenever(SLOW["snapshot"], provoke, math.inf) as pids:
+    with conflict_database.whenever(SLOW["snapshot"], provoke, math.inf) as pids:
         often, slow = replica.fetch([a_query("often", LOOK, interval=8), a_query("slow", SLOW["snapshot"])])
     assert rows(often)
     assert conflict(slow).conflict == "snapshot"
-    assert len(stage.conflicts_logged()) == len(pids) == 2
+    assert len(conflict_database.conflicts_logged()) == len(pids) == 2
 
 
 @pytest.mark.parametrize("retry", [RetryConfig(100.0, 100.0)], ids=["long pauses"])
-def test_an_interrupt_ends_the_pause_between_two_tries(stage: Stage, replica: Replica) -> None:
+def test_an_interrupt_ends_the_pause_between_two_tries(
+    conflict_database: ConflictDatabase, replica: Replica
+) -> None:
     answers: list[Answer] = []
     asking = threading.Thread(
         target=lambda: answers.extend(replica.fetch(three(SLOW["snapshot"]))), daemon=True
@@ -281,7 +295,9 @@ def test_an_interrupt_ends_the_pause_between_two_tries(stage: Stage, replica: Re
         frame = sys._current_frames().get(asking.ident or 0)  # noqa: SLF001 - what a debugger looks at
         return frame is not None and frame.f_code is CancelToken.wait.__code__
 
-    with stage.whenever(SLOW["snapshot"], lambda: stage.provoke("snapshot"), math.inf) as pids:
+    with conflict_database.whenever(
+        SLOW["snapshot"], lambda: conflict_database.provoke("snapshot"), math.inf
+    ) as pids:
         asking.start()
         assert eventually(pausing)
         replica.interrupt()
@@ -305,23 +321,25 @@ NEEDS_A_LOOK = {"extensions": ["plpgsql"]}
     ids=["open connection", "new connection"],
 )
 def test_a_conflict_while_the_tick_is_opened_is_asked_again(
-    stage: Stage, replica: Replica, open_before: bool
+    conflict_database: ConflictDatabase, replica: Replica, open_before: bool
 ) -> None:
     """On an open connection at once, as nothing has run yet; on a new one after the pause."""
     if open_before:
         assert rows(replica.fetch([a_query("before")])[0])
     asked = [a_query("first", LOOK, requires=NEEDS_A_LOOK), a_query("last", LOOK)]
-    with stage.opening(facts_query(asked)) as pids:
+    with conflict_database.opening(facts_query(asked)) as pids:
         first, last = replica.fetch(asked)
     assert rows(first) == rows(last)
     assert rows(first)[0][2] not in [str(pid).encode() for pid in pids]
-    assert stage.conflicts_logged() == ["ERROR:"]
+    assert conflict_database.conflicts_logged() == ["ERROR:"]
 
 
 @single_try
-def test_a_conflict_while_the_tick_is_opened_is_no_querys_own(stage: Stage, replica: Replica) -> None:
+def test_a_conflict_while_the_tick_is_opened_is_no_querys_own(
+    conflict_database: ConflictDatabase, replica: Replica
+) -> None:
     asked = [a_query("first", LOOK, requires=NEEDS_A_LOOK), a_query("last", LOOK)]
-    with stage.opening(facts_query(asked)):
+    with conflict_database.opening(facts_query(asked)):
         answers = replica.fetch(asked)
     assert [(conflict(answer).conflict, conflict(answer).unsent) for answer in answers] == [
         ("snapshot", True)
@@ -330,11 +348,11 @@ def test_a_conflict_while_the_tick_is_opened_is_no_querys_own(stage: Stage, repl
 
 @short_pauses
 def test_a_conflict_outside_of_the_snapshot_is_asked_again_without_the_others(
-    stage: Stage, replica: Replica
+    conflict_database: ConflictDatabase, replica: Replica
 ) -> None:
     asked = three(SLOW["snapshot"], snapshot=False)
     heard: list[str] = []
-    with stage.whenever(SLOW["snapshot"], lambda: stage.provoke_once("snapshot")):
+    with conflict_database.whenever(SLOW["snapshot"], lambda: conflict_database.provoke_once("snapshot")):
         answers = replica.fetch(asked, heard.append)
     assert all(map(rows, answers))
     assert heard == ["first", "last", "slow", "slow"]
@@ -342,28 +360,30 @@ def test_a_conflict_outside_of_the_snapshot_is_asked_again_without_the_others(
 
 @short_pauses
 def test_a_query_outside_of_the_snapshot_that_conflicts_again_and_again_fails_alone(
-    stage: Stage, replica: Replica
+    conflict_database: ConflictDatabase, replica: Replica
 ) -> None:
     asked = three(SLOW["snapshot"], snapshot=False)
     asked.append(a_query("after", LOOK, snapshot=False))
     heard: list[str] = []
-    with stage.whenever(SLOW["snapshot"], lambda: stage.provoke("snapshot"), math.inf) as pids:
+    with conflict_database.whenever(
+        SLOW["snapshot"], lambda: conflict_database.provoke("snapshot"), math.inf
+    ) as pids:
         first, slow, last, after = replica.fetch(asked, heard.append)
     assert rows(first) == rows(last)
     assert rows(after)
     assert conflict(slow).conflict == "snapshot"
     assert len(pids) == TRIES_TOGETHER + 1
-    if not stage.signalled_twice():
+    if not conflict_database.signalled_twice():
         assert heard == ["first", "last", "slow", "after", *["slow"] * TRIES_TOGETHER]
         assert len(set(pids)) == 1, "none of them ends the session"
 
 
 @short_pauses
 def test_a_conflict_in_the_snapshot_asks_again_what_was_to_follow_outside_of_it(
-    stage: Stage, replica: Replica
+    conflict_database: ConflictDatabase, replica: Replica
 ) -> None:
     asked = [*three(SLOW["snapshot"]), a_query("after", LOOK, snapshot=False)]
-    with stage.whenever(SLOW["snapshot"], lambda: stage.provoke_once("snapshot")):
+    with conflict_database.whenever(SLOW["snapshot"], lambda: conflict_database.provoke_once("snapshot")):
         first, slow, last, after = replica.fetch(asked)
     assert rows(first) == rows(last)
     assert rows(slow)
@@ -392,17 +412,20 @@ def test_an_inspection_fails_after_its_last_conflict(stage: Stage, replica: Repl
 
 
 def test_the_daemon_counts_and_logs_the_conflicts_kind_and_recovers(
-    stage: Stage, receiver: Receiver, poller_process: Callable[..., Process], tmp_path: Path
+    conflict_database: ConflictDatabase,
+    receiver: Receiver,
+    poller_process: Callable[..., Process],
+    tmp_path: Path,
 ) -> None:
     folder = write_queries(tmp_path, ("quick", "SELECT count(*) AS n FROM dead"), ("slow", SLOW["lock"]))
     environment = {
-        "POLLER_DATABASE_URL": stage.standby_dsn,
+        "POLLER_DATABASE_URL": conflict_database.standby_dsn,
         "POLLER_QUERIES": folder,
         "POLLER_OTLP_ENDPOINT": receiver.grpc_endpoint,
         "POLLER_EXPORT_INTERVAL": "300ms",
         "POLLER_LOG_FORMAT": "json",
     }
-    with stage.whenever(SLOW["lock"], lambda: stage.provoke("lock"), math.inf):
+    with conflict_database.whenever(SLOW["lock"], lambda: conflict_database.provoke("lock"), math.inf):
         process = poller_process("run", env=environment)
         receiver.wait_for(
             lambda points: [
@@ -421,5 +444,5 @@ def test_the_daemon_counts_and_logs_the_conflicts_kind_and_recovers(
             30.0,
         )
         process.wait_for_line(r'"query slow failed: .*relation lock.*max_standby_streaming_delay')
-    stage.open_gate()
+    conflict_database.open_gate()
     receiver.wait_for(lambda points: [point for point in points if point.metric == "slow_count"], 30.0)

@@ -229,7 +229,7 @@ def test_a_change_is_checked_again_after_the_settle_time(folder: Path, watched: 
     assert eventually(lambda: watched.looks > looks)
     assert eventually(lambda: not watched.looked(1, 1.0))
     assert watched.read == []
-    watcher.ask()
+    watcher.request_reload()
     assert eventually(lambda: len(watched.read) == 1)
     assert watched.looked(), "after the reload the files do not change"
 
@@ -248,7 +248,7 @@ def test_a_file_that_changed_during_the_reload_is_read_again_without_another_cha
 def test_a_request_reloads_immediately_and_is_repeated_until_it_succeeds(watched: Watched) -> None:
     watched.answers = [False, False, True]
     watcher = watched.start(watch=False)
-    watcher.ask()
+    watcher.request_reload()
     assert eventually(lambda: len(watched.read) == 3)
     assert [requested for requested, _ in watched.read] == [True, True, True]
 
@@ -256,11 +256,11 @@ def test_a_request_reloads_immediately_and_is_repeated_until_it_succeeds(watched
 def test_without_watching_files_are_only_read_at_a_request(folder: Path, watched: Watched) -> None:
     watcher = watched.start(watch=False)
     replace(folder / "a.yaml", "two")
-    watcher.ask()
+    watcher.request_reload()
     assert eventually(lambda: len(watched.read) == 1)
     assert watched.looks == 2
     replace(folder / "a.yaml", "three")
-    watcher.ask()
+    watcher.request_reload()
     assert eventually(lambda: len(watched.read) == 2)
     assert watched.looks == 3
 
@@ -277,7 +277,7 @@ def test_a_defect_in_a_reload_is_logged_and_the_watcher_continues(
 
     watched.reload = broken  # type: ignore[method-assign]
     watcher = watched.start()
-    watcher.ask()
+    watcher.request_reload()
     assert eventually(lambda: bool(caplog.records))
     assert caplog.records[0].exc_info is not None
     replace(folder / "a.yaml", "two")
@@ -294,7 +294,7 @@ def test_a_burst_of_hangups_ends_in_a_reload_without_a_deadlock(watched: Watched
     before = signal.getsignal(signal.SIGHUP)
     try:
         watcher = watched.start(watch=False)
-        on_hangup(watcher.ask)
+        on_hangup(watcher.request_reload)
         storm = threading.Thread(target=hang_up, args=[3000])
         storm.start()
         while storm.is_alive():

@@ -21,8 +21,8 @@ from opentelemetry.sdk.metrics.export import HistogramDataPoint, InMemoryMetricR
 
 from poller.events import EventMetrics, PoolState
 from poller.events.testing import Recorder
-from tests.bed import happenings
-from tests.bed.happenings import HAPPENINGS, Do
+from tests.bed import event_calls
+from tests.bed.event_calls import EVENT_CALLS, Do
 from tests.bed.process import ROOT
 
 pytest_plugins = ["poller.events.fixtures"]
@@ -42,7 +42,7 @@ def values(recorder: Recorder) -> dict[str, float]:
 
 
 @pytest.mark.parametrize(
-    ("do", "expected"), HAPPENINGS, ids=[next(iter(expected)) for _, expected in HAPPENINGS]
+    ("do", "expected"), EVENT_CALLS, ids=[next(iter(expected)) for _, expected in EVENT_CALLS]
 )
 def test_an_event_is_recorded_under_its_name(do: Do, expected: dict[str, float]) -> None:
     recorder = Recorder(generation="v0.9.4")
@@ -54,17 +54,17 @@ def test_an_event_is_recorded_under_its_name(do: Do, expected: dict[str, float])
 
 def test_every_method_and_every_metric_was_tested() -> None:
     recorder = Recorder(generation="v0.9.4")
-    for do, _ in HAPPENINGS:
+    for do, _ in EVENT_CALLS:
         do(recorder.metrics)
     document = Recorder()
-    for do, _ in HAPPENINGS:
+    for do, _ in EVENT_CALLS:
         do(document.metrics)
 
     for item in (recorder, document):
         declared = {metric.name for metric in item.metrics.metrics.values()}
         assert {series.metric for series in item.series()} == declared
     methods = {name for name in vars(EventMetrics) if not name.startswith("_")}
-    source = Path(happenings.__file__).read_text(encoding="utf-8")
+    source = Path(event_calls.__file__).read_text(encoding="utf-8")
     assert {name for name in methods if not re.search(rf"\b(?:m|metrics)\.{name}\(", source)} == set()
 
 
@@ -72,7 +72,7 @@ def test_instruments_are_exported_as_declared() -> None:
     reader = InMemoryMetricReader()
     provider = MeterProvider([reader])
     metrics = EventMetrics(provider, namespace="acme")
-    for do, _ in HAPPENINGS:
+    for do, _ in EVENT_CALLS:
         do(metrics)
     data = reader.get_metrics_data()
     provider.shutdown()

@@ -58,7 +58,7 @@ HEADERS = {
 
 
 @pytest.fixture(params=["outermost", "inside"])
-def planted(
+def personal_data_server(
     request: pytest.FixtureRequest, receiver: Receiver, start_process: Callable[..., Process]
 ) -> Process:
     """Return an ended server that put its clients' data into every signal."""
@@ -76,7 +76,7 @@ def planted(
     # At this level uvicorn logs every message of every scope.
     options = ["--log-level", "trace", "--proxy-headers", "--forwarded-allow-ips", "*", "--port", str(port)]
     process = start_process(
-        [sys.executable, "-m", "uvicorn", "tests.bed.planted:app", *options], env=env, cwd=ROOT
+        [sys.executable, "-m", "uvicorn", "tests.bed.personal_data_server:app", *options], env=env, cwd=ROOT
     )
     process.wait_for_line("Application startup complete", 120)
     url = f"http://{LOOPBACK}:{port}"
@@ -103,16 +103,18 @@ def _answers(url: str) -> bool:
         return False
 
 
-def test_nothing_that_was_planted_leaves_the_process(planted: Process, receiver: Receiver) -> None:
+def test_nothing_that_was_planted_leaves_the_process(
+    personal_data_server: Process, receiver: Receiver
+) -> None:
     for received in (received for kind in SIGNALS for received in receiver.attempts(kind)):
         body = received.request.SerializeToString()
         for planted_name, text in PLANTED.items():
             at = body.find(text.encode())
             assert at < 0, (planted_name, body[max(0, at - 300) : at + 100])
-    for line in planted.stderr.splitlines():
+    for line in personal_data_server.stderr.splitlines():
         for planted_name, text in PLANTED.items():
             assert text not in line, (planted_name, line)
-    assert planted.stdout == ""
+    assert personal_data_server.stdout == ""
 
     # Signals were sent: the harmless data has arrived.
     spans = {span.name: span for span in receiver.spans()}
@@ -136,7 +138,7 @@ def test_nothing_that_was_planted_leaves_the_process(planted: Process, receiver:
     assert receiver.points("http.server.request.duration") or receiver.points("http.server.duration")
 
     # Every line, at every level, is JSON with its trace.
-    lines = [json.loads(line) for line in planted.stderr.splitlines()]
+    lines = [json.loads(line) for line in personal_data_server.stderr.splitlines()]
     assert all("trace_id" in line and "span_id" in line for line in lines)
     assert {"planted", "uvicorn.access", "uvicorn.error", "uvicorn.asgi"} <= {
         line["logger"] for line in lines
@@ -148,7 +150,7 @@ def test_nothing_that_was_planted_leaves_the_process(planted: Process, receiver:
         "PermissionError: [redacted] came with Bearer [redacted] and cookie: [redacted]"
         in refused["exception"]
     )
-    assert "planted_requests has attributes that identify a client" in planted.stderr
+    assert "planted_requests has attributes that identify a client" in personal_data_server.stderr
 
 
 def _origin(spans: Any) -> str:
@@ -157,7 +159,7 @@ def _origin(spans: Any) -> str:
     return origin.group()
 
 
-def test_conform_reports_no_personal_data(planted: Process, receiver: Receiver) -> None:
+def test_conform_reports_no_personal_data(personal_data_server: Process, receiver: Receiver) -> None:
     """`poller conform` uses the same names and forms."""
     of_spans = [(name, value) for span in receiver.spans() for name, value in span.attributes.items()]
     of_logs = [(name, value) for record in receiver.records() for name, value in record.attributes.items()]
@@ -172,7 +174,7 @@ def test_conform_reports_no_personal_data(planted: Process, receiver: Receiver) 
             name,
             value,
         )
-    del planted
+    del personal_data_server
 
 
 def test_access_logs_of_gunicorn_identify_no_client(start_process: Callable[..., Process]) -> None:

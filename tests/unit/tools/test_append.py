@@ -246,7 +246,7 @@ def test_any_text_survives_a_round_trip_through_yaml(text: str) -> None:
 
     query = {**NEW, "sql": text, "group": text.strip() or "x"}
     document = parse(to_file(query).encode())
-    assert document.flaws == []
+    assert document.problems == []
     assert document.data == {"queries": [query]}
 
 

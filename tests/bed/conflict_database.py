@@ -18,7 +18,7 @@ from tests.bed.watch import NAME
 
 
 @dataclass(frozen=True)
-class Stage(Database):
+class ConflictDatabase(Database):
     """A database on a standby with a short conflict delay, and methods that provoke each kind of conflict.
 
     The methods provoke each kind like PostgreSQL's own src/test/recovery/t/031_recovery_conflict.pl.
@@ -29,16 +29,16 @@ class Stage(Database):
     """Position in the standby's log at the beginning."""
 
     @classmethod
-    def make(cls, cluster: Cluster, name: str) -> Stage:
+    def make(cls, cluster: Cluster, name: str) -> ConflictDatabase:
         site = Site(cluster.primary.dsn(), cluster.standby.dsn())
         cluster.primary.execute(f"CREATE DATABASE {name}")
         cluster.wait_replayed(30.0)
-        stage = cls(name, site, cluster, cluster.standby.log_path.stat().st_size)
-        stage.execute(SETUP)
-        stage.execute(AFTER_SETUP)
-        stage._flush()
-        stage.replayed(30.0)
-        return stage
+        conflict_database = cls(name, site, cluster, cluster.standby.log_path.stat().st_size)
+        conflict_database.execute(SETUP)
+        conflict_database.execute(AFTER_SETUP)
+        conflict_database._flush()
+        conflict_database.replayed(30.0)
+        return conflict_database
 
     def end(self) -> None:
         """Drop the database and its remaining connections."""

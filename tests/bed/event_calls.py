@@ -25,7 +25,7 @@ def cleanup(metrics: EventMetrics) -> None:
 
 
 # Actions, and the new values of the server's generation after each, without durations.
-HAPPENINGS: list[tuple[Do, dict[str, float]]] = [
+EVENT_CALLS: list[tuple[Do, dict[str, float]]] = [
     (lambda m: m.user_registered(), {"registrations_total{}": 1}),
     (lambda m: m.logged_in(), {"logins_total{}": 1}),
     (lambda m: m.token_refreshed(), {"token_refreshes_total{}": 1}),

@@ -28,7 +28,7 @@ class Sent:
     """The parent span and the id of each request, by its trace."""
 
 
-class PlantedClient(Client):
+class PersonalDataClient(Client):
     """A client whose requests each belong to their own trace."""
 
     def __init__(self, url: str, responses: ResponseCounts, sent: Sent, address: str) -> None:
