@@ -58,7 +58,9 @@ def start_server(
 
 
 @pytest.mark.timeout(400)
-@pytest.mark.parametrize("generation", ["document", "v0.9.4"])
+@pytest.mark.parametrize(
+    "generation", [pytest.param("document", marks=pytest.mark.psycopg_instrumentation), "v0.9.4"]
+)
 def test_every_event_is_counted_as_often_as_the_load_causes_it(
     generation: GenerationName,
     database: Database,

@@ -196,7 +196,7 @@ def test_after_one_conflict_of_any_kind_the_whole_tick_is_answered_from_one_new_
     assert len(conflict_database.conflicts_logged()) == len(pids) == 1
 
 
-def test_a_database_that_was_dropped_is_gone_when_asked_again_and_what_was_answered_stays(
+def test_a_dropped_database_is_missing_at_the_retry_and_earlier_answers_stay(
     conflict_database: ConflictDatabase, replica: Replica
 ) -> None:
     with conflict_database.whenever(SLOW["database"], lambda: conflict_database.provoke("database")):
@@ -211,7 +211,7 @@ def test_a_database_that_was_dropped_is_gone_when_asked_again_and_what_was_answe
 # --- how often ----------------------------------------------------------------------------------------
 
 
-def test_a_query_that_conflicts_again_and_again_is_at_last_asked_alone_and_fails_alone(
+def test_a_query_that_conflicts_repeatedly_is_finally_run_alone_and_fails_alone(
     conflict_database: ConflictDatabase, replica: Replica, caplog: pytest.LogCaptureFixture
 ) -> None:
     """And there is never more than one connection."""
@@ -233,7 +233,7 @@ def test_a_query_that_conflicts_again_and_again_is_at_last_asked_alone_and_fails
 
 
 @single_try
-def test_what_conflicted_is_sent_last_until_it_is_answered(
+def test_a_query_that_conflicted_is_sent_last_until_it_is_answered(
     conflict_database: ConflictDatabase, replica: Replica
 ) -> None:
     """So that even without time for another try it costs the others one tick at most."""
@@ -320,7 +320,7 @@ NEEDS_A_LOOK = {"extensions": ["plpgsql"]}
     [(True, NEVER), (False, CONFLICT_RETRY)],
     ids=["open connection", "new connection"],
 )
-def test_a_conflict_while_the_tick_is_opened_is_asked_again(
+def test_a_conflict_while_the_tick_is_opened_is_retried(
     conflict_database: ConflictDatabase, replica: Replica, open_before: bool
 ) -> None:
     """On an open connection at once, as nothing has run yet; on a new one after the pause."""
@@ -347,7 +347,7 @@ def test_a_conflict_while_the_tick_is_opened_is_no_querys_own(
 
 
 @short_pauses
-def test_a_conflict_outside_of_the_snapshot_is_asked_again_without_the_others(
+def test_a_conflict_outside_of_the_snapshot_is_retried_without_the_others(
     conflict_database: ConflictDatabase, replica: Replica
 ) -> None:
     asked = three(SLOW["snapshot"], snapshot=False)

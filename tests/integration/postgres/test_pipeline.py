@@ -124,7 +124,7 @@ def test_a_query_that_fails_after_its_first_rows_has_no_rows(pipeline: Pipeline)
     assert outcome(after) == [(b"1",)]
 
 
-def test_a_burst_larger_than_every_buffer_waits_for_a_slow_query_within_its_timeout(
+def test_statements_larger_than_every_buffer_wait_for_a_slow_query_within_its_timeout(
     pipeline: Pipeline,
 ) -> None:
     large = f"SELECT length('{'x' * 60_000}')"
@@ -138,7 +138,7 @@ def test_a_burst_larger_than_every_buffer_waits_for_a_slow_query_within_its_time
     assert [outcome(reply) for reply in replies[2:]] == [[(b"60000",)]] * 400
 
 
-def test_a_burst_and_its_answers_larger_than_every_buffer_do_not_block_each_other(pipeline: Pipeline) -> None:
+def test_statements_and_replies_larger_than_every_buffer_do_not_block_each_other(pipeline: Pipeline) -> None:
     sql = f"SELECT repeat('y', 60000) FROM generate_series(1, 5) -- {'x' * 60_000}"
     replies = list(pipeline.send(statements(*[sql] * 200)))
     assert len(replies) == 200
@@ -174,7 +174,7 @@ def test_a_timeout_and_a_cancellation_are_different_errors(
     assert (cancelled.error.kind, cancelled.error.sqlstate) == ("cancelled", "57014")
 
 
-def test_copy_ends_the_burst_and_the_connection_instead_of_hanging(
+def test_copy_ends_the_run_and_the_connection_instead_of_hanging(
     pipeline: Pipeline, connection: psycopg.Connection
 ) -> None:
     replies = pipeline.send(statements("SELECT 1", "COPY (SELECT 1) TO STDOUT", "SELECT 2"))
@@ -208,7 +208,7 @@ def test_a_reader_that_stops_early_leaves_no_answers_and_no_running_query(
     assert eventually(lambda: active(database, "SELECT pg_sleep(3_)") == 0)
 
 
-def test_a_waker_that_was_set_before_ends_a_burst_at_once(
+def test_a_token_that_was_cancelled_before_ends_a_run_at_once(
     pipeline: Pipeline, cancel_token: CancelToken, connection: psycopg.Connection
 ) -> None:
     cancel_token.cancel()
@@ -218,7 +218,7 @@ def test_a_waker_that_was_set_before_ends_a_burst_at_once(
     assert connection.closed
 
 
-def test_a_waker_may_be_set_and_closed_again_after_its_end() -> None:
+def test_a_token_may_be_cancelled_and_closed_again_after_its_end() -> None:
     cancel_token = CancelToken()
     cancel_token.close()
     cancel_token.cancel()

@@ -71,7 +71,7 @@ def test_each_read_passes_on_a_piece_of_a_message_and_the_whole_message_arrives(
     assert connection.execute("SELECT 1").fetchone() == (1,)
 
 
-def test_the_connection_has_its_own_socket_after_a_burst_and_nothing_stays_open(
+def test_the_connection_has_its_own_socket_after_a_run_and_nothing_stays_open(
     connection: psycopg.Connection, cancel_token: CancelToken
 ) -> None:
     before = file_of(connection.fileno()), open_descriptors()
@@ -135,7 +135,9 @@ def test_too_few_free_descriptors_are_reported(
 
 
 @pytest.mark.skipif(not hasattr(socket, "TCP_INFO"), reason="only Linux counts segments")
-def test_a_burst_is_sent_in_full_segments(connection: psycopg.Connection, cancel_token: CancelToken) -> None:
+def test_statements_are_sent_in_full_segments(
+    connection: psycopg.Connection, cancel_token: CancelToken
+) -> None:
     """libpq flushes at every Sync, and its socket has TCP_NODELAY: each statement would be a packet."""
     sent = [Statement("SELECT 1", 60.0)] * 500
     with socket.socket(fileno=os.dup(connection.fileno())) as server:

@@ -125,7 +125,7 @@ def test_the_lag_of_a_cut_link_counts_from_the_last_synchronous_moment(site: Sit
     assert site.synced().seconds == 0.0
 
 
-def test_the_lag_of_a_link_cut_before_the_first_look_counts_from_the_last_commit(site: Site) -> None:
+def test_the_lag_of_a_link_cut_before_the_first_reading_counts_from_the_last_commit(site: Site) -> None:
     site.commit()
     site.cluster.wait_replayed()
     site.link.refuse()
@@ -185,7 +185,7 @@ def test_the_lag_of_a_standby_that_starts_without_its_primary_is_unknown_until_p
 
 @pytest.mark.parametrize("user", ["postgres", "watcher", "plain"])
 @pytest.mark.parametrize("role", ["primary", "standby"])
-def test_a_brief_look_differs_only_in_what_it_omits(site: Site, role: str, user: str) -> None:
+def test_a_brief_reading_differs_only_by_its_omissions(site: Site, role: str, user: str) -> None:
     site.synced()
     server = site.cluster.primary if role == "primary" else site.cluster.standby
     with psycopg.connect(server.dsn(user=user), autocommit=True) as connection:
@@ -199,7 +199,7 @@ def test_a_brief_look_differs_only_in_what_it_omits(site: Site, role: str, user:
     assert {**brief, **{name: whole[name] for name in omitted}} == whole
 
 
-def test_after_a_full_look_a_brief_look_is_enough_unless_the_receiver_is_hidden_or_gone(site: Site) -> None:
+def test_after_a_full_reading_a_brief_one_is_enough_unless_the_receiver_is_hidden_or_gone(site: Site) -> None:
     def brief(user: str = "postgres") -> bool:
         site.look(user=user)
         return site.meter.brief
@@ -275,7 +275,7 @@ def test_wal_that_was_written_but_not_received_counts_as_missing() -> None:
     assert lag.why.endswith("since it was last seen in sync")
 
 
-def test_after_an_idle_hour_a_transaction_in_transit_counts_from_the_last_look() -> None:
+def test_after_an_idle_hour_a_transaction_in_transit_counts_from_the_last_reading() -> None:
     meter = LagMeter()
     read(meter, 0.0)
     late = read(meter, 0.1, received=1100, receiver=receiver(end=1100))
@@ -332,7 +332,7 @@ def brief(**changes: Any) -> bytes:
     return json.dumps({**IN_SYNC, "system": None, "timeline": None, **changes}).encode()
 
 
-def test_a_brief_look_after_a_full_look_gives_the_same_lag() -> None:
+def test_a_brief_reading_after_a_full_one_gives_the_same_lag() -> None:
     meter = LagMeter()
     whole = read(meter, 0.0)
     assert [LagMeter().brief, meter.brief] == [False, True]
@@ -352,7 +352,7 @@ def test_a_brief_look_after_a_full_look_gives_the_same_lag() -> None:
         {"receiver": receiver(timeline=None)},
     ],
 )
-def test_another_server_process_and_a_missing_receiver_need_a_full_look(change: dict[str, Any]) -> None:
+def test_another_server_process_and_a_missing_receiver_need_a_full_reading(change: dict[str, Any]) -> None:
     """A pooler may switch to another server; without a receiver the control file is needed."""
     meter = LagMeter()
     read(meter, 0.0)
@@ -368,7 +368,7 @@ def test_another_server_process_and_a_missing_receiver_need_a_full_look(change: 
         ({"aurora": True, "aurora_ms": "20", "receiver": None}, False),
     ],
 )
-def test_a_look_is_brief_only_if_it_can_be_enough(change: dict[str, Any], enough: bool) -> None:
+def test_a_reading_is_brief_only_if_it_can_be_enough(change: dict[str, Any], enough: bool) -> None:
     meter = LagMeter()
     read(meter, 0.0)
     read(meter, 1.0, **change)

@@ -569,7 +569,7 @@ def test_a_tick_of_only_skipped_queries_is_answered(replica: Replica) -> None:
 # --- interruption -------------------------------------------------------------------------------------
 
 
-def test_an_interrupted_burst_is_cancelled_completely_and_leaves_no_backend(
+def test_an_interrupted_run_is_cancelled_completely_and_leaves_no_backend(
     database: Database, make_replica: Make
 ) -> None:
     # Only the cancel request can end the query.

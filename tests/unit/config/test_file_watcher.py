@@ -289,7 +289,7 @@ def hang_up(times: int) -> None:
         os.kill(os.getpid(), signal.SIGHUP)
 
 
-def test_a_burst_of_hangups_ends_in_a_reload_without_a_deadlock(watched: Watched) -> None:
+def test_many_hangups_end_in_a_reload_without_a_deadlock(watched: Watched) -> None:
     """A handler may interrupt itself, so that a handler with a lock would hang sooner or later."""
     before = signal.getsignal(signal.SIGHUP)
     try:

@@ -37,6 +37,7 @@ from poller.model.text import install
 from tests.bed.messaging import MessagingServer
 from tests.bed.process import ROOT, eventually
 
+pytestmark = pytest.mark.psycopg_instrumentation
 pytest_plugins = ["poller.events.fixtures"]
 
 

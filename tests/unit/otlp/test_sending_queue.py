@@ -29,7 +29,7 @@ Open = Callable[..., SendingQueue]
 
 
 @pytest.fixture
-def open_spool() -> Iterator[Open]:
+def open_queue() -> Iterator[Open]:
     opened: list[SendingQueue] = []
 
     def start(folder: Path | None, **limits: object) -> SendingQueue:
@@ -66,9 +66,9 @@ def look_through(queue: SendingQueue) -> list[str]:
 
 @pytest.mark.parametrize("on_disk", [True, False])
 def test_requests_are_sent_in_the_order_of_their_arrival(
-    open_spool: Open, tmp_path: Path, on_disk: bool
+    open_queue: Open, tmp_path: Path, on_disk: bool
 ) -> None:
-    queue = open_spool(tmp_path if on_disk else None)
+    queue = open_queue(tmp_path if on_disk else None)
     queue.append([request("1"), request("2")])
     queue.append([])
     queue.append([request("3")])
@@ -77,15 +77,15 @@ def test_requests_are_sent_in_the_order_of_their_arrival(
     assert (queue.requests, queue.size, queue.empty) == (0, 0, True)
 
 
-def test_unsettled_requests_survive_a_restart_and_precede_new_ones(open_spool: Open, tmp_path: Path) -> None:
-    first = open_spool(tmp_path / "made" / "for it", clock=lambda: 1000.5)
+def test_unsettled_requests_survive_a_restart_and_precede_new_ones(open_queue: Open, tmp_path: Path) -> None:
+    first = open_queue(tmp_path / "made" / "for it", clock=lambda: 1000.5)
     first.append([request(str(number)) for number in range(5)])
     stored = first.take()
     assert stored is not None
     first.remove(stored.id)
     first.take()
     first.close()
-    second = open_spool(tmp_path / "made" / "for it", clock=lambda: 1010.5)
+    second = open_queue(tmp_path / "made" / "for it", clock=lambda: 1010.5)
     assert second.age == 10
     second.append([request("new")])
     again = second.take()
@@ -95,9 +95,9 @@ def test_unsettled_requests_survive_a_restart_and_precede_new_ones(open_spool: O
 
 
 def test_requests_beyond_the_maximum_size_are_dropped_oldest_first_and_counted(
-    open_spool: Open, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    open_queue: Open, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    queue = open_spool(tmp_path, max_size=1000)
+    queue = open_queue(tmp_path, max_size=1000)
     for number in range(20):
         queue.append([request(str(number), 100)])
     assert (queue.requests, queue.size, queue.dropped) == (10, 1000, {"size": 10})
@@ -106,10 +106,10 @@ def test_requests_beyond_the_maximum_size_are_dropped_oldest_first_and_counted(
 
 
 def test_requests_beyond_the_maximum_age_are_dropped_even_if_the_queue_is_otherwise_empty(
-    open_spool: Open, tmp_path: Path
+    open_queue: Open, tmp_path: Path
 ) -> None:
     now = [0.0]
-    queue = open_spool(tmp_path, max_age=60.0, clock=lambda: now[0])
+    queue = open_queue(tmp_path, max_age=60.0, clock=lambda: now[0])
     for number in range(5):
         queue.append([request(str(number))])
         now[0] += 20
@@ -121,9 +121,9 @@ def test_requests_beyond_the_maximum_age_are_dropped_even_if_the_queue_is_otherw
     assert queue.dropped == {"age": 3}
 
 
-def test_a_clock_that_is_set_back_drops_nothing(open_spool: Open, tmp_path: Path) -> None:
+def test_a_clock_that_is_set_back_drops_nothing(open_queue: Open, tmp_path: Path) -> None:
     now = [10_000.0]
-    queue = open_spool(tmp_path, max_age=60.0, clock=lambda: now[0])
+    queue = open_queue(tmp_path, max_age=60.0, clock=lambda: now[0])
     queue.append([request("1")])
     now[0] = 0.0
     queue.append([request("2")])
@@ -131,9 +131,9 @@ def test_a_clock_that_is_set_back_drops_nothing(open_spool: Open, tmp_path: Path
     assert drain(queue) == ["1", "2"]
 
 
-def test_a_request_that_is_being_sent_is_not_dropped(open_spool: Open, tmp_path: Path) -> None:
+def test_a_request_that_is_being_sent_is_not_dropped(open_queue: Open, tmp_path: Path) -> None:
     now = [0.0]
-    queue = open_spool(tmp_path, max_size=1000, max_age=60.0, clock=lambda: now[0])
+    queue = open_queue(tmp_path, max_size=1000, max_age=60.0, clock=lambda: now[0])
     queue.append([request("1", 600)])
     assert queue.take() is not None
     now[0] = 100.0
@@ -145,9 +145,9 @@ def test_a_request_that_is_being_sent_is_not_dropped(open_spool: Open, tmp_path:
     assert queue.dropped == {"size": 1, "age": 1}
 
 
-def test_the_newest_export_is_stored_with_any_size(open_spool: Open) -> None:
+def test_the_newest_export_is_stored_with_any_size(open_queue: Open) -> None:
     """Otherwise an export that is larger than the spool would be lost although the collector works."""
-    queue = open_spool(None, max_size=2**40)
+    queue = open_queue(None, max_size=2**40)
     large = [request(str(number), MEMORY_BYTES // 4) for number in range(8)]
     queue.append([request("old", MEMORY_BYTES // 4)])
     queue.append(large)
@@ -155,8 +155,8 @@ def test_the_newest_export_is_stored_with_any_size(open_spool: Open) -> None:
     assert queue.dropped == {"size": 1}
 
 
-def test_disk_space_is_released_after_an_outage(open_spool: Open, tmp_path: Path) -> None:
-    queue = open_spool(tmp_path)
+def test_disk_space_is_released_after_an_outage(open_queue: Open, tmp_path: Path) -> None:
+    queue = open_queue(tmp_path)
     for _ in range(60):
         queue.append([request("x", 2**18)])
 
@@ -168,9 +168,9 @@ def test_disk_space_is_released_after_an_outage(open_spool: Open, tmp_path: Path
     assert used_bytes() < 2**20
 
 
-def test_a_commit_waits_for_the_disk(open_spool: Open, tmp_path: Path) -> None:
+def test_a_commit_waits_for_the_disk(open_queue: Open, tmp_path: Path) -> None:
     """FULL: SQLite syncs the database and its journal at each commit (its manual, "PRAGMA synchronous")."""
-    queue = open_spool(tmp_path)
+    queue = open_queue(tmp_path)
     assert queue._disk is not None  # noqa: SLF001 - otherwise only observable by a power failure
     database = queue._disk._db  # noqa: SLF001 - the same
     assert database.execute("PRAGMA synchronous").fetchone() == (2,)
@@ -191,52 +191,52 @@ time.sleep(600)
 """
 
 
-def test_an_appended_request_survives_a_kill(open_spool: Open, tmp_path: Path, start_process: Start) -> None:
+def test_an_appended_request_survives_a_kill(open_queue: Open, tmp_path: Path, start_process: Start) -> None:
     process = start_process([sys.executable, "-c", _HOLD, str(tmp_path), "1000000"])
     process.wait_for_line("kept 300$")
     process.send(signal.SIGKILL)
     process.wait()
     count = process.stdout.count("kept")
-    survived = drain(open_spool(tmp_path))
+    survived = drain(open_queue(tmp_path))
     assert survived[:count] == [str(number) for number in range(count)]
     assert len(survived) - count in (0, 1)  # the last may have been stored but not printed
 
 
-def test_a_second_process_is_refused_with_the_owner_of_the_spool(
-    open_spool: Open, tmp_path: Path, start_process: Start
+def test_a_second_process_is_refused_with_the_owner_of_the_queue(
+    open_queue: Open, tmp_path: Path, start_process: Start
 ) -> None:
     process = start_process([sys.executable, "-c", _HOLD, str(tmp_path), "1"])
     process.wait_for_line("done")
     with pytest.raises(StateInUseError) as caught:
-        open_spool(tmp_path)
+        open_queue(tmp_path)
     assert f"'{tmp_path}' is in use by another poller (process {process.pid} on" in str(caught.value)
     assert "give each a folder of its own" in str(caught.value)
     process.send(signal.SIGKILL)
     process.wait()
-    assert drain(open_spool(tmp_path)) == ["0"]
+    assert drain(open_queue(tmp_path)) == ["0"]
 
 
-def test_two_spools_of_a_process_cannot_share_a_folder_either(open_spool: Open, tmp_path: Path) -> None:
-    open_spool(tmp_path)
+def test_two_queues_of_a_process_cannot_share_a_folder_either(open_queue: Open, tmp_path: Path) -> None:
+    open_queue(tmp_path)
     with pytest.raises(StateInUseError):
-        open_spool(tmp_path)
+        open_queue(tmp_path)
 
 
-def test_a_folder_that_cannot_be_used_is_a_configuration_error(open_spool: Open, tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_used_is_a_configuration_error(open_queue: Open, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(
         ConfigError, match=r"POLLER_STATE_DIR: '.*/file/x' cannot be used: it is not a folder"
     ):
-        open_spool(tmp_path / "file" / "x")
+        open_queue(tmp_path / "file" / "x")
 
 
 # --- damaged files
 
 
-def live_copy(open_spool: Open, tmp_path: Path, count: int) -> Path:
+def live_copy(open_queue: Open, tmp_path: Path, count: int) -> Path:
     """Return a copy of the files of a spool in use, as kill -9 leaves them."""
     (tmp_path / "live").mkdir()
-    queue = open_spool(tmp_path / "live")
+    queue = open_queue(tmp_path / "live")
     for number in range(count):
         queue.append([request(f"{number}:{'x' * random.Random(number).choice([10, 3000, 9000])}")])
     shutil.copytree(tmp_path / "live", tmp_path / "copy")
@@ -255,11 +255,11 @@ def numbers(bodies: list[str]) -> list[int]:
 @pytest.mark.parametrize("harm", ["truncated", "overwritten", "both"])
 @pytest.mark.parametrize("count", [12, 100])
 def test_a_damaged_file_loses_only_the_damaged_requests(
-    open_spool: Open, tmp_path: Path, harm: str, count: int
+    open_queue: Open, tmp_path: Path, harm: str, count: int
 ) -> None:
     """After any truncation or overwrite: no exception, nothing altered, nothing out of order."""
-    copy = live_copy(open_spool, tmp_path, count)
-    assert numbers(look_through(open_spool(copy))) == list(range(count))
+    copy = live_copy(open_queue, tmp_path, count)
+    assert numbers(look_through(open_queue(copy))) == list(range(count))
     for seed in range(15):
         chance = random.Random(seed)
         folder = tmp_path / str(seed)
@@ -271,13 +271,13 @@ def test_a_damaged_file_loses_only_the_damaged_requests(
                 file.write(chance.randbytes(chance.choice([1, 100, 5000])))
             if harm != "overwritten":
                 file.truncate(chance.randrange(size))
-        queue = open_spool(folder)
+        queue = open_queue(folder)
         remaining = numbers(look_through(queue))
         assert remaining == sorted(set(remaining)), (seed, remaining)
         queue.append([request("new")])
         assert look_through(queue)[-1] == "new", seed
         queue.close()
-        assert look_through(open_spool(folder))[-1] == "new", seed
+        assert look_through(open_queue(folder))[-1] == "new", seed
 
 
 def alter(file: Path, sql: str) -> None:
@@ -293,14 +293,14 @@ def alter(file: Path, sql: str) -> None:
     ],
 )
 def test_another_kind_of_file_is_set_aside_with_a_warning(
-    open_spool: Open, tmp_path: Path, harm: Callable[[Path], object], caplog: pytest.LogCaptureFixture
+    open_queue: Open, tmp_path: Path, harm: Callable[[Path], object], caplog: pytest.LogCaptureFixture
 ) -> None:
-    queue = open_spool(tmp_path)
+    queue = open_queue(tmp_path)
     queue.append([request("1")])
     queue.close()
     harm(tmp_path / "spool.db")
     (tmp_path / "spool.damaged.db").write_text("from before")
-    fresh = open_spool(tmp_path)
+    fresh = open_queue(tmp_path)
     fresh.append([request("2")])
     assert fresh.outlives
     assert fresh.dropped == {"damaged": 1}
@@ -357,16 +357,16 @@ def test_a_full_disk_is_logged_once_and_nothing_is_lost_or_out_of_order(
 
 
 def test_while_another_process_locks_the_file_requests_wait_in_memory(
-    open_spool: Open, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    open_queue: Open, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Another process reads it with sqlite3 during the start: requests on the disk are still sent first."""
-    queue = open_spool(tmp_path)
+    queue = open_queue(tmp_path)
     queue.append([request("1"), request("2")])
     queue.close()
     other = sqlite3.connect(tmp_path / "spool.db", isolation_level=None)
     other.execute("PRAGMA locking_mode = EXCLUSIVE")
     other.execute("BEGIN IMMEDIATE")
-    again = open_spool(tmp_path)
+    again = open_queue(tmp_path)
     again.append([request("3")])
     assert not again.outlives
     other.close()
@@ -403,13 +403,13 @@ def test_a_failed_insert_leaves_nothing_and_the_next_insert_succeeds(tmp_path: P
     ],
 )
 def test_a_damaged_request_loses_only_itself(
-    open_spool: Open, tmp_path: Path, harm: str, caplog: pytest.LogCaptureFixture
+    open_queue: Open, tmp_path: Path, harm: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    queue = open_spool(tmp_path)
+    queue = open_queue(tmp_path)
     queue.append([request(str(number)) for number in range(1, 201)])
     queue.close()
     alter(tmp_path / "spool.db", harm)
-    again = open_spool(tmp_path)
+    again = open_queue(tmp_path)
     assert drain(again) == [str(number) for number in range(1, 201) if number != 5]
     assert again.dropped == {"damaged": 1}
     assert "is damaged and lost: request 5" in caplog.text
@@ -417,10 +417,10 @@ def test_a_damaged_request_loses_only_itself(
 
 
 def test_a_damaged_page_loses_only_its_requests_and_they_are_counted(
-    open_spool: Open, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    open_queue: Open, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     count = 200
-    queue = open_spool(tmp_path)
+    queue = open_queue(tmp_path)
     queue.append([request(str(number), 3000) for number in range(count)])
     queue.close()
     with (tmp_path / "spool.db").open("r+b") as file:
@@ -428,7 +428,7 @@ def test_a_damaged_page_loses_only_its_requests_and_they_are_counted(
         page = content.index(b"99.....") // 4096  # a leaf of the table, in the middle
         file.seek(page * 4096)
         file.write(b"\xff" * 100)
-    again = open_spool(tmp_path)
+    again = open_queue(tmp_path)
     remaining = look_through(again)
     assert again.dropped["damaged"] == count - len(remaining) in range(1, 5)
     assert remaining == sorted(remaining, key=int)
@@ -437,17 +437,17 @@ def test_a_damaged_page_loses_only_its_requests_and_they_are_counted(
     )
     again.append([request("new")])
     again.close()
-    assert look_through(open_spool(tmp_path)) == [*remaining, "new"]
+    assert look_through(open_queue(tmp_path)) == [*remaining, "new"]
 
 
 def test_rows_of_a_database_of_another_version_are_saved_if_their_checksums_match(
-    open_spool: Open, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    open_queue: Open, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    queue = open_spool(tmp_path)
+    queue = open_queue(tmp_path)
     queue.append([request("1")])
     queue.close()
     alter(tmp_path / "spool.db", "PRAGMA user_version = 7")
-    again = open_spool(tmp_path)
+    again = open_queue(tmp_path)
     assert drain(again) == ["1"]
     assert "(its version is 7, and this program knows 2): moved to " in caplog.text
 
@@ -479,10 +479,10 @@ def flips(content: bytes, chance: random.Random) -> Iterator[int]:
 @pytest.mark.slow
 @pytest.mark.parametrize("count", [6, 60])
 def test_a_flipped_bit_loses_at_most_the_requests_on_its_page(
-    open_spool: Open, tmp_path: Path, count: int, caplog: pytest.LogCaptureFixture
+    open_queue: Open, tmp_path: Path, count: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     """At any position; losses are counted, and delivered requests do not return."""
-    queue = open_spool(tmp_path / "good")
+    queue = open_queue(tmp_path / "good")
     queue.append([repeated(number) for number in range(count)])
     for _ in range(count // 10):
         queue.remove(getattr(queue.take(), "id"))  # noqa: B009 - there is one
@@ -495,7 +495,7 @@ def test_a_flipped_bit_loses_at_most_the_requests_on_its_page(
         damaged = bytearray(content)
         damaged[bit // 8] ^= 1 << bit % 8
         (folder / "spool.db").write_bytes(damaged)
-        again = open_spool(folder)
+        again = open_queue(folder)
         remaining = look_through(again)
         heads = {body[:6] for body in remaining}
         lost = [body for body in whole if body[:6] not in heads]
@@ -508,7 +508,7 @@ def test_a_flipped_bit_loses_at_most_the_requests_on_its_page(
         again.append([request("new")])
         assert again.outlives, place
         again.close()
-        assert look_through(open_spool(folder)) == [*remaining, "new"], place
+        assert look_through(open_queue(folder)) == [*remaining, "new"], place
         assert not list(folder.glob("spool.salvage*"))
         caplog.clear()
         shutil.rmtree(folder)
@@ -517,13 +517,13 @@ def test_a_flipped_bit_loses_at_most_the_requests_on_its_page(
 # --- files as kill -9 leaves them
 
 
-def killed(open_spool: Open, folder: Path, count: int, during: str) -> tuple[list[str], list[str]]:
+def killed(open_queue: Open, folder: Path, count: int, during: str) -> tuple[list[str], list[str]]:
     """Make the files that a kill leaves; return the committed and the possibly committed requests.
 
     `during` is the interrupted change: half of its pages are in the database, and their journal is hot.
     """
     live = folder.with_name(f"{folder.name}.live")
-    queue = open_spool(live)
+    queue = open_queue(live)
     for number in range(count):
         queue.append([repeated(number)])
     settled = count // 10
@@ -552,10 +552,10 @@ def killed(open_spool: Open, folder: Path, count: int, during: str) -> tuple[lis
 
 @pytest.mark.parametrize("during", ["nothing", "add", "remove"])
 def test_after_a_kill_exactly_the_committed_requests_remain(
-    open_spool: Open, tmp_path: Path, during: str
+    open_queue: Open, tmp_path: Path, during: str
 ) -> None:
-    committed, unsure = killed(open_spool, tmp_path / "killed", 60, during)
-    queue = open_spool(tmp_path / "killed")
+    committed, unsure = killed(open_queue, tmp_path / "killed", 60, during)
+    queue = open_queue(tmp_path / "killed")
     assert look_through(queue) == [*(unsure if during == "remove" else []), *committed]
     assert queue.dropped == {}
 
@@ -581,14 +581,14 @@ def harms(folder: Path, during: str, chance: random.Random) -> Iterator[tuple[st
 @pytest.mark.slow
 @pytest.mark.parametrize(("count", "during"), [(6, "nothing"), (30, "nothing"), (30, "add"), (30, "remove")])
 def test_a_flipped_bit_in_any_file_after_a_kill_loses_nothing_uncounted(
-    open_spool: Open, tmp_path: Path, count: int, during: str, caplog: pytest.LogCaptureFixture
+    open_queue: Open, tmp_path: Path, count: int, during: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    committed, unsure = killed(open_spool, tmp_path / "killed", count, during)
+    committed, unsure = killed(open_queue, tmp_path / "killed", count, during)
     for name, bit, content in harms(tmp_path / "killed", during, random.Random(count)):
         folder = tmp_path / "damaged"
         shutil.copytree(tmp_path / "killed", folder)
         (folder / name).write_bytes(content)
-        queue = open_spool(folder)
+        queue = open_queue(folder)
         remaining = look_through(queue)
         place = f"{name}, byte {bit // 8}, bit {bit % 8}: {caplog.text}"
         assert remaining == sorted(set(remaining)), place
@@ -604,14 +604,14 @@ def test_a_flipped_bit_in_any_file_after_a_kill_loses_nothing_uncounted(
         shutil.rmtree(folder)
 
 
-def test_an_orphaned_or_invalid_journal_loses_nothing(open_spool: Open, tmp_path: Path) -> None:
-    killed(open_spool, tmp_path / "killed", 60, "add")
+def test_an_orphaned_or_invalid_journal_loses_nothing(open_queue: Open, tmp_path: Path) -> None:
+    killed(open_queue, tmp_path / "killed", 60, "add")
     (tmp_path / "killed" / "spool.db").unlink()
-    queue = open_spool(tmp_path / "killed")
+    queue = open_queue(tmp_path / "killed")
     queue.append([request("1")])
     queue.close()
     (tmp_path / "killed" / "spool.db-journal").write_bytes(random.Random(1).randbytes(20_000))
-    queue = open_spool(tmp_path / "killed")
+    queue = open_queue(tmp_path / "killed")
     assert drain(queue) == ["1"]
     assert queue.dropped == {}
 
@@ -637,7 +637,7 @@ def version_1(folder: Path, count: int) -> sqlite3.Connection:
 
 
 @pytest.mark.parametrize("end", ["closed", "killed", "killed and damaged"])
-def test_a_spool_of_version_1_keeps_its_requests(open_spool: Open, tmp_path: Path, end: str) -> None:
+def test_a_queue_of_version_1_keeps_its_requests(open_queue: Open, tmp_path: Path, end: str) -> None:
     database = version_1(tmp_path / "old", 60)
     if end == "closed":
         database.close()
@@ -649,21 +649,21 @@ def test_a_spool_of_version_1_keeps_its_requests(open_spool: Open, tmp_path: Pat
             file.seek(20)
             file.write(b"\xff")
     bodies = [repeated(number).body.decode().rstrip(".") for number in range(60)]
-    queue = open_spool(tmp_path / "new", max_age=1e12)
+    queue = open_queue(tmp_path / "new", max_age=1e12)
     assert look_through(queue) == bodies
     assert queue.dropped["damaged"] == 0
     queue.append([request("new")])
     queue.close()
     assert not (tmp_path / "new" / "spool.db-wal").exists()
-    assert look_through(open_spool(tmp_path / "new", max_age=1e12)) == [*bodies, "new"]
+    assert look_through(open_queue(tmp_path / "new", max_age=1e12)) == [*bodies, "new"]
 
 
-def test_files_set_aside_after_earlier_damage_are_never_overwritten(open_spool: Open, tmp_path: Path) -> None:
+def test_files_set_aside_after_earlier_damage_are_never_overwritten(open_queue: Open, tmp_path: Path) -> None:
     for number in range(11):
         (tmp_path / "spool.db").write_bytes(
             b"damage %d, and long enough for the header of a database. " % number * 9
         )
-        open_spool(tmp_path).close()
+        open_queue(tmp_path).close()
     names = ["spool.damaged.db", *(f"spool.damaged.{number}.db" for number in range(2, 10))]
     assert {file.name for file in tmp_path.glob("spool.damaged*.db")} == set(names)
     for number, name in enumerate(names[:-1]):
@@ -672,11 +672,11 @@ def test_files_set_aside_after_earlier_damage_are_never_overwritten(open_spool: 
 
 @pytest.mark.parametrize("kind", ["pipe", "directory"])
 def test_a_database_that_is_not_a_regular_file_is_set_aside(
-    open_spool: Open, tmp_path: Path, kind: str
+    open_queue: Open, tmp_path: Path, kind: str
 ) -> None:
     path = tmp_path / "spool.db"
     os.mkfifo(path) if kind == "pipe" else path.mkdir()
-    queue = open_spool(tmp_path)
+    queue = open_queue(tmp_path)
     queue.append([request("1")])
     assert queue.outlives
     assert drain(queue) == ["1"]
@@ -684,15 +684,15 @@ def test_a_database_that_is_not_a_regular_file_is_set_aside(
 
 @pytest.mark.parametrize("kind", ["pipe", "directory"])
 def test_a_journal_that_is_not_a_regular_file_loses_nothing(
-    open_spool: Open, tmp_path: Path, kind: str
+    open_queue: Open, tmp_path: Path, kind: str
 ) -> None:
-    queue = open_spool(tmp_path)
+    queue = open_queue(tmp_path)
     queue.append([request("1")])
     queue.close()
     path = tmp_path / "spool.db-journal"
     path.unlink()
     os.mkfifo(path) if kind == "pipe" else path.mkdir()
-    again = open_spool(tmp_path)
+    again = open_queue(tmp_path)
     assert again.outlives
     assert drain(again) == ["1"]
     assert again.dropped["damaged"] == 0
@@ -703,10 +703,10 @@ def test_a_journal_that_is_not_a_regular_file_loses_nothing(
 
 @pytest.mark.parametrize("harm", ["folder", "files", "database", "journal", "lock"])
 def test_files_removed_from_a_running_poller_are_created_again_and_nothing_is_lost(
-    open_spool: Open, tmp_path: Path, harm: str, caplog: pytest.LogCaptureFixture
+    open_queue: Open, tmp_path: Path, harm: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     folder = tmp_path / "state"
-    queue = open_spool(folder)
+    queue = open_queue(folder)
     queue.append([request("1"), request("2")])
     stored = queue.take()
     assert stored is not None
@@ -722,20 +722,20 @@ def test_files_removed_from_a_running_poller_are_created_again_and_nothing_is_lo
     (record,) = caplog.records
     assert record.getMessage() == f"the files in {folder} were removed while in use; they are created again"
     with pytest.raises(StateInUseError):
-        open_spool(folder)
+        open_queue(folder)
     queue.remove(stored.id)
     queue.close()
-    assert drain(open_spool(folder)) == ["2", "3"]
+    assert drain(open_queue(folder)) == ["2", "3"]
 
 
 def test_a_folder_that_another_poller_has_locked_meanwhile_stays_with_it(
-    open_spool: Open, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    open_queue: Open, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     folder = tmp_path / "state"
-    first = open_spool(folder)
+    first = open_queue(folder)
     first.append([request("1")])
     shutil.rmtree(folder)
-    second = open_spool(folder)
+    second = open_queue(folder)
     for number in range(2, 5):
         first.append([request(str(number))])
     assert first.in_memory == 4
@@ -747,9 +747,9 @@ def test_a_folder_that_another_poller_has_locked_meanwhile_stays_with_it(
     assert drain(first) == ["1", "2", "3", "4", "5"]
 
 
-def test_a_missing_folder_raises_nothing_and_loses_nothing(open_spool: Open, tmp_path: Path) -> None:
+def test_a_missing_folder_raises_nothing_and_loses_nothing(open_queue: Open, tmp_path: Path) -> None:
     folder = tmp_path / "state"
-    queue = open_spool(folder)
+    queue = open_queue(folder)
     queue.append([request("1")])
     shutil.rmtree(folder)
     folder.write_text("in the way")
@@ -764,15 +764,15 @@ def test_a_missing_folder_raises_nothing_and_loses_nothing(open_spool: Open, tmp
 
 
 def test_older_requests_on_the_disk_survive_the_delivery_of_newer_ones_from_memory(
-    open_spool: Open, tmp_path: Path
+    open_queue: Open, tmp_path: Path
 ) -> None:
-    queue = open_spool(tmp_path)
+    queue = open_queue(tmp_path)
     queue.append([request("1"), request("2")])
     queue.close()
     other = sqlite3.connect(tmp_path / "spool.db", isolation_level=None)
     other.execute("PRAGMA locking_mode = EXCLUSIVE")
     other.execute("BEGIN IMMEDIATE")
-    again = open_spool(tmp_path)
+    again = open_queue(tmp_path)
     again.append([request("3"), request("4")])
     stored = again.take()
     assert stored is not None
@@ -804,28 +804,28 @@ os.kill(os.getpid(), signal.SIGKILL)
 
 
 def test_requests_delivered_while_the_disk_is_full_are_not_sent_again(
-    open_spool: Open, tmp_path: Path, start_process: Start
+    open_queue: Open, tmp_path: Path, start_process: Start
 ) -> None:
     process = start_process([sys.executable, "-c", _STAYS_FULL, str(tmp_path)])
     assert process.wait() == -signal.SIGKILL, process
     assert process.stdout.split() == ["6", str(6 * 9000), "True"]
-    queue = open_spool(tmp_path)
+    queue = open_queue(tmp_path)
     assert queue.requests == 6
     queue.append([request("10")])
     assert drain(queue) == [str(number) for number in range(4, 11)]
 
 
 def test_a_marker_of_another_database_hides_nothing(
-    open_spool: Open, tmp_path: Path, start_process: Start
+    open_queue: Open, tmp_path: Path, start_process: Start
 ) -> None:
     process = start_process([sys.executable, "-c", _STAYS_FULL, str(tmp_path)])
     process.wait()
     for file in tmp_path.glob("spool.db*"):
         file.unlink()
-    queue = open_spool(tmp_path)
+    queue = open_queue(tmp_path)
     queue.append([request("1")])
     queue.close()
-    assert drain(open_spool(tmp_path)) == ["1"]
+    assert drain(open_queue(tmp_path)) == ["1"]
 
 
 _ON_FULL_DISK = """
