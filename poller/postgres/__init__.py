@@ -11,7 +11,7 @@ connection          Connection to the replica: connect, host, fitness of the ses
 inspect             Inspection of statements without running them: result columns and the planner's plan.
 inspect_relations   Catalogue facts about relations and types: estimated sizes, indexes and names.
 password            Password command, for cloud services whose access tokens expire within minutes.
-pipeline            Pipeline of statements on one connection, with a separate reply for each.
+pipeline            Pipeline of statements on one connection, with a separate reply of bounded size for each.
 plan                Planner's plan of a statement: its cost and its sequential scans.
 relay               Relay between a server and libpq that passes on a limited number of bytes at a time.
 replay_lag          Replay lag of a standby, correct on an idle primary and after a lost link.

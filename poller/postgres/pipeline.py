@@ -1,4 +1,4 @@
-"""Pipeline of statements on one connection, with a separate reply for each."""
+"""Pipeline of statements on one connection, with a separate reply of bounded size for each."""
 
 from __future__ import annotations
 
