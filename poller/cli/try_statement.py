@@ -19,7 +19,7 @@ from poller.polling.poll import to_result
 from poller.postgres.inspect import CatalogFacts, Inspected, Inspection, inspect
 from poller.terminal.console import say, warn
 from poller.tools.draft.from_statement import Draft, closed, draft
-from poller.tools.draft.preview import print_trial, to_json
+from poller.tools.draft.preview import print_preview, to_json
 from poller.tools.draft.save import (
     append_all,
     declared,
@@ -67,7 +67,7 @@ class StatementPreview:
         if form == "json":
             sys.stdout.write(to_json(result, query, answer.rows, inspected, drafted, facts.types) + "\n")
         else:
-            print_trial(self._console, result, answer.rows, inspected, drafted, facts.types)
+            print_preview(self._console, result, answer.rows, inspected, drafted, facts.types)
             sys.stdout.write(to_file(drafted.query))
         sys.stdout.flush()
         if answer.rows.values and not result.samples:

@@ -41,7 +41,7 @@ def print_table(
         table.add_column(heading, justify="right" if right else "left", overflow="fold", no_wrap=not person)
     for result in results:
         state = state_of(result)
-        line = f"[{_STYLES[state.name]}]{state}[/]{_left_out(result)}"
+        line = f"[{_STYLES[state.name]}]{state}[/]{_omitted_rows(result)}"
         duration = "-" if result.outcome == "skipped" else _duration(result.duration)
         if not result.samples:
             table.add_row(result.query.name, "-", *("-" for _ in types), "-", "-", "-", duration, line)
@@ -136,7 +136,7 @@ def _as_object(result: PollResult, metrics: Mapping[str, MetricDefinition]) -> d
     return line
 
 
-def _left_out(result: PollResult) -> str:
+def _omitted_rows(result: PollResult) -> str:
     """Return the number of omitted data points, by reason: `, 585 duplicate`."""
     line = "".join(f", {count} {reason}" for reason, count in sorted(result.quarantined.items()))
     return f"[yellow]{line}[/]" if line else ""

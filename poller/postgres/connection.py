@@ -84,7 +84,7 @@ class Connection:
         self._connect_timeout = connect_timeout
         self._application_name = application_name
         self._connection: psycopg.Connection | None = None
-        self._behind_pooler = False
+        self._through_pooler = False
         self._stuck: threading.Thread | None = None
         self._session_attrs = ""
 
@@ -145,10 +145,10 @@ class Connection:
             # The host name or the password cannot be encoded.
             failure = _not_understood()
         except psycopg.Error as error:
-            if not self._behind_pooler and _POOLER_REFUSES.search(str(error)):
+            if not self._through_pooler and _POOLER_REFUSES.search(str(error)):
                 # Every transaction stays READ ONLY; only the default of the session is omitted.
                 logger.info("the pooler refuses startup options; connecting without them")
-                self._behind_pooler = True
+                self._through_pooler = True
                 return self._connect()
             sqlstate, hint = refusal_of(str(error))
             sqlstate = error.sqlstate or sqlstate
@@ -173,7 +173,7 @@ class Connection:
         # With default_transaction_read_only on, libpq would classify every server as read-only. So it is
         # omitted if the user selects by that property; every transaction stays READ ONLY.
         distinguishes = self._session_attrs in ("read-only", "read-write")
-        if not self._behind_pooler and not distinguishes:
+        if not self._through_pooler and not distinguishes:
             options = f"{options} {_READ_ONLY}".strip()
         more: dict[str, Any] = {"options": options} if options else {}
         if self._password is not None:

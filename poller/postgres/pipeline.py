@@ -146,8 +146,8 @@ class Pipeline:
             texts = (*statement.after, statement.sql)
             try:
                 *after, sql = [text.encode(self.charset.codec) for text in texts]
-            except UnicodeEncodeError as flaw:
-                refused[number] = _unencodable(flaw, self.charset.encoding)
+            except UnicodeEncodeError as problem:
+                refused[number] = _unencodable(problem, self.charset.encoding)
                 continue
             for text in after:
                 pgconn.send_query_params(text, None)

@@ -225,9 +225,9 @@ class LagMeter:
             return Lag(0.0, age, True, timeline, f"everything received is replayed{paused}")
         if lag_row["pause"] != "not paused":
             state = f"replay is paused and {state}"
-        return self._behind(lag_row["replay_age"], now, timeline, state)
+        return self._lag_of_replay(lag_row["replay_age"], now, timeline, state)
 
-    def _behind(self, replay_age: float | None, now: float, timeline: int | None, state: str) -> Lag:
+    def _lag_of_replay(self, replay_age: float | None, now: float, timeline: int | None, state: str) -> Lag:
         witnesses = []
         if replay_age is not None:
             witnesses.append((replay_age, "since the last replayed transaction"))

@@ -99,7 +99,7 @@ class Load:
             await self._send_too_large_for_a_frame(alice, bob)
             await self._be_slow(alice, bob, session)
         await self._send_to_missing_devices(alice, carol)
-        await self._take_over(alice, carol)
+        await self._replace_identity(alice, carol)
         await self._overflow(alice, carol)
         await self._push(alice)
         await self._keep_attachments(alice)
@@ -187,11 +187,11 @@ class Load:
             self._notified("no_receivers", "MessageReceived")
         self.counted["message_sent", "success"] += 1
 
-    async def _take_over(self, alice: Client, carol: Client) -> None:
-        for identity, taken_over in ((carol.identity, False), (secrets.token_bytes(33), True)):
+    async def _replace_identity(self, alice: Client, carol: Client) -> None:
+        for identity, replaced in ((carol.identity, False), (secrets.token_bytes(33), True)):
             carol.identity = identity
             answer = await _expect(carol.upload_keys(10), 200)
-            assert answer.json() == {"taken_over": taken_over}
+            assert answer.json() == {"taken_over": replaced}
         self.counted["key_taken_over",] += 1
         assert self._waiting_for(carol) == 0
         await _expect(alice.bundles(carol.user), 200)

@@ -36,7 +36,7 @@ ELSEWHERE = {
     "no more: YAML and PostgreSQL's grammar": "import pgparse, yaml",
     "no more: what reads by them": "import poller.cli.app, poller.cli.run, poller.config.queries.load",
 }
-_TELL = """
+_REPORT = """
 words = open("/proc/self/smaps_rollup").read().split()
 print(*(int(words[words.index(name) + 1]) * 1024 / 1e6 for name in ("Rss:", "Anonymous:")))
 """
@@ -59,7 +59,7 @@ def rows() -> Iterator[tuple[str, float, float]]:
 def _measured(code: str) -> tuple[float, float]:
     runs = [
         subprocess.run(
-            [sys.executable, "-c", f"{code}\n{_TELL}"], capture_output=True, text=True, check=True
+            [sys.executable, "-c", f"{code}\n{_REPORT}"], capture_output=True, text=True, check=True
         ).stdout.split()
         for _ in range(RUNS)
     ]

@@ -26,7 +26,7 @@ MAX_ROWS = 20
 _UNLIMITED = 100_000
 
 
-def print_trial(
+def print_preview(
     console: Console,
     result: PollResult,
     rows: Rows,

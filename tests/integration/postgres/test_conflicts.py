@@ -140,10 +140,10 @@ def test_each_kind_of_conflict_is_reported_with_a_remedy(
     """In the shared transaction, which is inside a savepoint, it ends the session; else only the query."""
     caplog.set_level(logging.INFO, logger="poller.telemetry.poll_log")
     fatal = shared or kind == "database"
-    asked = [a_query("first", LOOK), a_query("slow", SLOW[kind], snapshot=shared)]
-    asked.append(a_query("last", LOOK, snapshot=shared))
+    queries = [a_query("first", LOOK), a_query("slow", SLOW[kind], snapshot=shared)]
+    queries.append(a_query("last", LOOK, snapshot=shared))
     with conflict_database.whenever(SLOW[kind], lambda: conflict_database.provoke(kind)) as pids:
-        first, slow, last = replica.fetch(asked)
+        first, slow, last = replica.fetch(queries)
 
     ((_, _, pid),) = rows(first)
     assert [str(process).encode() for process in pids] == [pid]
@@ -237,29 +237,29 @@ def test_a_query_that_conflicted_is_sent_last_until_it_is_answered(
     conflict_database: ConflictDatabase, replica: Replica
 ) -> None:
     """So that even without time for another try it costs the others one tick at most."""
-    asked = three(SLOW["snapshot"])
+    queries = three(SLOW["snapshot"])
     with conflict_database.whenever(
         SLOW["snapshot"], lambda: conflict_database.provoke("snapshot"), math.inf
     ):
-        assert [answer.error is None for answer in replica.fetch(asked)] == [True, False, False]
+        assert [answer.error is None for answer in replica.fetch(queries)] == [True, False, False]
         for _ in range(2):
-            assert [answer.error is None for answer in replica.fetch(asked)] == [True, False, True]
+            assert [answer.error is None for answer in replica.fetch(queries)] == [True, False, True]
     conflict_database.open_gate()
     conflict_database.replayed()
     orders: list[list[str]] = [[], []]
     for order in orders:
-        assert all(map(rows, replica.fetch(asked, order.append)))
+        assert all(map(rows, replica.fetch(queries, order.append)))
     assert orders == [["first", "last", "slow"], ["first", "slow", "last"]]
 
 
 def test_no_try_is_made_when_its_pause_would_end_after_half_of_the_shortest_interval(
     conflict_database: ConflictDatabase, replica: Replica
 ) -> None:
-    asked = [a_query("often", LOOK, interval=1), a_query("slow", SLOW["snapshot"])]
+    queries = [a_query("often", LOOK, interval=1), a_query("slow", SLOW["snapshot"])]
     with conflict_database.whenever(
         SLOW["snapshot"], lambda: conflict_database.provoke("snapshot"), math.inf
     ) as pids:
-        often, slow = replica.fetch(asked)
+        often, slow = replica.fetch(queries)
     assert rows(often)
     assert conflict(slow).conflict == "snapshot"
     assert len(conflict_database.conflicts_logged()) == len(pids) == 1
@@ -326,9 +326,9 @@ def test_a_conflict_while_the_tick_is_opened_is_retried(
     """On an open connection at once, as nothing has run yet; on a new one after the pause."""
     if open_before:
         assert rows(replica.fetch([a_query("before")])[0])
-    asked = [a_query("first", LOOK, requires=NEEDS_A_LOOK), a_query("last", LOOK)]
-    with conflict_database.opening(facts_query(asked)) as pids:
-        first, last = replica.fetch(asked)
+    queries = [a_query("first", LOOK, requires=NEEDS_A_LOOK), a_query("last", LOOK)]
+    with conflict_database.opening(facts_query(queries)) as pids:
+        first, last = replica.fetch(queries)
     assert rows(first) == rows(last)
     assert rows(first)[0][2] not in [str(pid).encode() for pid in pids]
     assert conflict_database.conflicts_logged() == ["ERROR:"]
@@ -338,9 +338,9 @@ def test_a_conflict_while_the_tick_is_opened_is_retried(
 def test_a_conflict_while_the_tick_is_opened_is_no_querys_own(
     conflict_database: ConflictDatabase, replica: Replica
 ) -> None:
-    asked = [a_query("first", LOOK, requires=NEEDS_A_LOOK), a_query("last", LOOK)]
-    with conflict_database.opening(facts_query(asked)):
-        answers = replica.fetch(asked)
+    queries = [a_query("first", LOOK, requires=NEEDS_A_LOOK), a_query("last", LOOK)]
+    with conflict_database.opening(facts_query(queries)):
+        answers = replica.fetch(queries)
     assert [(conflict(answer).conflict, conflict(answer).unsent) for answer in answers] == [
         ("snapshot", True)
     ] * 2
@@ -350,10 +350,10 @@ def test_a_conflict_while_the_tick_is_opened_is_no_querys_own(
 def test_a_conflict_outside_of_the_snapshot_is_retried_without_the_others(
     conflict_database: ConflictDatabase, replica: Replica
 ) -> None:
-    asked = three(SLOW["snapshot"], snapshot=False)
+    queries = three(SLOW["snapshot"], snapshot=False)
     heard: list[str] = []
     with conflict_database.whenever(SLOW["snapshot"], lambda: conflict_database.provoke_once("snapshot")):
-        answers = replica.fetch(asked, heard.append)
+        answers = replica.fetch(queries, heard.append)
     assert all(map(rows, answers))
     assert heard == ["first", "last", "slow", "slow"]
 
@@ -362,13 +362,13 @@ def test_a_conflict_outside_of_the_snapshot_is_retried_without_the_others(
 def test_a_query_outside_of_the_snapshot_that_conflicts_again_and_again_fails_alone(
     conflict_database: ConflictDatabase, replica: Replica
 ) -> None:
-    asked = three(SLOW["snapshot"], snapshot=False)
-    asked.append(a_query("after", LOOK, snapshot=False))
+    queries = three(SLOW["snapshot"], snapshot=False)
+    queries.append(a_query("after", LOOK, snapshot=False))
     heard: list[str] = []
     with conflict_database.whenever(
         SLOW["snapshot"], lambda: conflict_database.provoke("snapshot"), math.inf
     ) as pids:
-        first, slow, last, after = replica.fetch(asked, heard.append)
+        first, slow, last, after = replica.fetch(queries, heard.append)
     assert rows(first) == rows(last)
     assert rows(after)
     assert conflict(slow).conflict == "snapshot"
@@ -382,9 +382,9 @@ def test_a_query_outside_of_the_snapshot_that_conflicts_again_and_again_fails_al
 def test_a_conflict_in_the_snapshot_asks_again_what_was_to_follow_outside_of_it(
     conflict_database: ConflictDatabase, replica: Replica
 ) -> None:
-    asked = [*three(SLOW["snapshot"]), a_query("after", LOOK, snapshot=False)]
+    queries = [*three(SLOW["snapshot"]), a_query("after", LOOK, snapshot=False)]
     with conflict_database.whenever(SLOW["snapshot"], lambda: conflict_database.provoke_once("snapshot")):
-        first, slow, last, after = replica.fetch(asked)
+        first, slow, last, after = replica.fetch(queries)
     assert rows(first) == rows(last)
     assert rows(slow)
     assert rows(after)[0][2] == rows(first)[0][2]

@@ -189,8 +189,8 @@ def test_a_brief_reading_differs_only_by_its_omissions(site: Site, role: str, us
     site.synced()
     server = site.cluster.primary if role == "primary" else site.cluster.standby
     with psycopg.connect(server.dsn(user=user), autocommit=True) as connection:
-        looks = [connection.execute(lag_query(brief=brief).encode()).fetchone() for brief in (False, True)]
-    whole, brief = (row[0] for row in looks if row is not None)
+        readings = [connection.execute(lag_query(brief=brief).encode()).fetchone() for brief in (False, True)]
+    whole, brief = (row[0] for row in readings if row is not None)
     for answer in (whole, brief):
         answer["receiver"] = answer["receiver"] and {**answer["receiver"], "age": None}
         answer["replay_age"] = None

@@ -305,20 +305,20 @@ def test_the_size_of_all_statuses_is_bounded() -> None:
 
 
 READING = {"metric": "m", "unit": "", "attributes": "", "value": 1.0}
-GLANCE = a_status()._asdict() | {"readings": [READING]}
+STATUS = a_status()._asdict() | {"readings": [READING]}
 
 
 def test_a_heartbeat_that_can_be_read_is_read() -> None:
-    assert from_json([GLANCE])[0].readings[0].value == 1.0
+    assert from_json([STATUS])[0].readings[0].value == 1.0
 
 
 @pytest.mark.parametrize(
     "strange",
     [
         *(None, 3, "text", [3], [{}], [{"query": "q"}], [{"readings": [{}]}]),
-        *([{**GLANCE, name: 5}] for name in ("query", "state", "detail")),
-        *([{**GLANCE, name: math.nan}] for name in ("last_success", "next_run", "series")),
-        *([{**GLANCE, "readings": [{**READING, "value": value}]}] for value in ("1", math.inf, 10**400)),
+        *([{**STATUS, name: 5}] for name in ("query", "state", "detail")),
+        *([{**STATUS, name: math.nan}] for name in ("last_success", "next_run", "series")),
+        *([{**STATUS, "readings": [{**READING, "value": value}]}] for value in ("1", math.inf, 10**400)),
     ],
 )
 def test_a_heartbeat_of_another_version_is_rejected(strange: object) -> None:

@@ -86,10 +86,10 @@ def test_files_of_other_kinds_are_ignored(folder: Path) -> None:
 
 
 def test_a_touch_changes_no_content(folder: Path) -> None:
-    looks = fingerprint([folder]), contents([folder])
+    checks = fingerprint([folder]), contents([folder])
     os.utime(folder / "a.yaml")
-    assert fingerprint([folder]) != looks[0]
-    assert contents([folder]) == looks[1]
+    assert fingerprint([folder]) != checks[0]
+    assert contents([folder]) == checks[1]
 
 
 @pytest.mark.parametrize("source", ["folder", "one file", "through ..data"])
@@ -98,12 +98,12 @@ def test_a_swapped_config_map_is_detected_although_all_its_times_are_equal(
 ) -> None:
     volume = ConfigMap(tmp_path / "volume", a="one")
     watched = {"folder": ".", "one file": "a.yaml", "through ..data": "..data"}[source]
-    look = partial(fingerprint, [volume.folder / watched])
+    check = partial(fingerprint, [volume.folder / watched])
     digest = partial(contents, [volume.folder / watched])
     for text in ("two", "six", "ten"):  # of equal length
-        before = look(), digest()
+        before = check(), digest()
         volume.update(a=text)
-        assert look() != before[0]
+        assert check() != before[0]
         assert digest() != before[1]
 
 
@@ -121,20 +121,20 @@ class Watched:
         self.read: list[tuple[bool, dict[str, str]]] = []
         self.answers: list[bool] = []
         self._sources = sources
-        self._look = partial(fingerprint, list(sources))
-        self.looks = 0
+        self._check = partial(fingerprint, list(sources))
+        self.checks = 0
         self.settle = SOON
         self._watcher: Watcher | None = None
 
     def start(self, *, watch: bool = True, between: Callable[[], object] = lambda: None) -> Watcher:
-        self._watcher = Watcher(self.look, self.reload, watch=watch, interval=SOON, settle=self.settle)
+        self._watcher = Watcher(self.check, self.reload, watch=watch, interval=SOON, settle=self.settle)
         between()
         self._watcher.start()
         return self._watcher
 
-    def look(self) -> tuple[object, ...]:
-        self.looks += 1
-        return self._look()
+    def check(self) -> tuple[object, ...]:
+        self.checks += 1
+        return self._check()
 
     def reload(self, requested: bool) -> bool:
         files = [
@@ -148,10 +148,10 @@ class Watched:
     def has_read(self, files: dict[str, str]) -> bool:
         return bool(self.read) and self.read[-1][1] == files
 
-    def looked(self, times: int = 4, seconds: float = 60.0) -> bool:
-        """Wait for more looks."""
-        before = self.looks
-        return eventually(lambda: self.looks >= before + times, seconds)
+    def checked(self, times: int = 4, seconds: float = 60.0) -> bool:
+        """Wait for more checks."""
+        before = self.checks
+        return eventually(lambda: self.checks >= before + times, seconds)
 
     def stop(self) -> None:
         if self._watcher is not None:
@@ -169,11 +169,11 @@ def watched(folder: Path) -> Iterator[Watched]:
 
 def test_a_change_triggers_a_single_reload(folder: Path, watched: Watched) -> None:
     watched.start()
-    assert watched.looked()
+    assert watched.checked()
     assert watched.read == []
     replace(folder / "a.yaml", "two")
     assert eventually(lambda: len(watched.read) == 1)
-    assert watched.looked()
+    assert watched.checked()
     assert watched.read == [(False, {"a.yaml": "two", "link.yaml": "else"})]
 
 
@@ -199,12 +199,12 @@ def test_a_change_before_the_start_is_not_missed(folder: Path, watched: Watched)
 
 
 def test_a_file_that_still_grows_is_not_read(folder: Path, watched: Watched) -> None:
-    """Another look must see the same content; the test counts looks and depends on no clock."""
+    """Another check must see the same content; the test counts checks and depends on no clock."""
     texts: list[str] = []
     text = ""
-    grow = watched.look
+    grow = watched.check
 
-    def look() -> tuple[object, ...]:
+    def check() -> tuple[object, ...]:
         nonlocal text
         if len(text) < 20:
             text += "x"
@@ -212,7 +212,7 @@ def test_a_file_that_still_grows_is_not_read(folder: Path, watched: Watched) -> 
         texts.append(text)
         return grow()
 
-    watched.look = look  # type: ignore[method-assign]
+    watched.check = check  # type: ignore[method-assign]
     watched.start()
     assert eventually(lambda: bool(watched.read))
     assert watched.read[0][1]["a.yaml"] == "x" * 20
@@ -220,18 +220,18 @@ def test_a_file_that_still_grows_is_not_read(folder: Path, watched: Watched) -> 
 
 
 def test_a_change_is_checked_again_after_the_settle_time(folder: Path, watched: Watched) -> None:
-    """The interval between looks is long; a change must not wait for two of them."""
+    """The interval between checks is long; a change must not wait for two of them."""
     watched.settle = 3600.0
     watcher = watched.start()
-    assert watched.looked()
-    looks = watched.looks
+    assert watched.checked()
+    checks = watched.checks
     replace(folder / "a.yaml", "two")
-    assert eventually(lambda: watched.looks > looks)
-    assert eventually(lambda: not watched.looked(1, 1.0))
+    assert eventually(lambda: watched.checks > checks)
+    assert eventually(lambda: not watched.checked(1, 1.0))
     assert watched.read == []
     watcher.request_reload()
     assert eventually(lambda: len(watched.read) == 1)
-    assert watched.looked(), "after the reload the files do not change"
+    assert watched.checked(), "after the reload the files do not change"
 
 
 def test_a_file_that_changed_during_the_reload_is_read_again_without_another_change(
@@ -241,7 +241,7 @@ def test_a_file_that_changed_during_the_reload_is_read_again_without_another_cha
     watched.start()
     replace(folder / "a.yaml", "two")
     assert eventually(lambda: len(watched.read) == 3)
-    assert watched.looked()
+    assert watched.checked()
     assert len(watched.read) == 3
 
 
@@ -258,11 +258,11 @@ def test_without_watching_files_are_only_read_at_a_request(folder: Path, watched
     replace(folder / "a.yaml", "two")
     watcher.request_reload()
     assert eventually(lambda: len(watched.read) == 1)
-    assert watched.looks == 2
+    assert watched.checks == 2
     replace(folder / "a.yaml", "three")
     watcher.request_reload()
     assert eventually(lambda: len(watched.read) == 2)
-    assert watched.looks == 3
+    assert watched.checks == 3
 
 
 def test_a_defect_in_a_reload_is_logged_and_the_watcher_continues(

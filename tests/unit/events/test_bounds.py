@@ -54,19 +54,19 @@ def test_masked_forms_of_at_most_ten_thousand_values_are_cached() -> None:
     assert not any(len(text) > 100 for text in memory._masked)  # noqa: SLF001
 
 
-class Heard(EventMetrics):
+class RecordedHealth(EventMetrics):
     """Records the period for which each health value is valid."""
 
     def health_checked(self, component: Component, ok: bool, valid_for: float = math.inf) -> None:
-        self.heard = component, ok, valid_for
+        self.recorded = component, ok, valid_for
 
 
 def test_a_health_value_lives_three_intervals() -> None:
     async def run() -> None:
-        metrics = Heard(NoOpMeterProvider())
+        metrics = RecordedHealth(NoOpMeterProvider())
         health = Health(metrics, interval=7)
         health.register("database", lambda: None)
         await health.check()
-        assert metrics.heard == ("database", True, 21)
+        assert metrics.recorded == ("database", True, 21)
 
     asyncio.run(run())

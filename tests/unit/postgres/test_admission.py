@@ -85,8 +85,8 @@ def test_a_lag_above_the_limit_or_unknown_skips_every_query(lag: Lag | None, det
 
 
 def test_without_a_limit_any_lag_is_accepted_and_a_primary_has_none() -> None:
-    behind = Lag(1e6, 1e6, True, 1, "x")
-    assert Admission().decide(QUERIES[:1], STANDBY, behind, 0.0) == {}
+    lagging = Lag(1e6, 1e6, True, 1, "x")
+    assert Admission().decide(QUERIES[:1], STANDBY, lagging, 0.0) == {}
     unknown = Lag(None, None, False, 1, "x")
     assert Admission("false", max_replay_lag=1.0).decide(QUERIES[:1], PRIMARY, unknown, 0.0) == {}
 

@@ -27,10 +27,12 @@ def failed(error: PollError, query: Any = A) -> PollResult:
 
 
 def test_a_single_poll_does_not_announce_another(caplog: pytest.LogCaptureFixture) -> None:
-    assert Heard(caplog, repeats=False)(failed(GONE)) == ["WARNING replica unavailable: connection refused"]
+    assert Recorded(caplog, repeats=False)(failed(GONE)) == [
+        "WARNING replica unavailable: connection refused"
+    ]
 
 
-class Heard:
+class Recorded:
     def __init__(self, caplog: pytest.LogCaptureFixture, **arguments: Any) -> None:
         caplog.set_level(logging.INFO, logger="poller.telemetry.poll_log")
         self._caplog = caplog
@@ -53,45 +55,47 @@ class Heard:
 
 
 @pytest.fixture
-def heard(caplog: pytest.LogCaptureFixture) -> Heard:
-    return Heard(caplog)
+def recorded(caplog: pytest.LogCaptureFixture) -> Recorded:
+    return Recorded(caplog)
 
 
-def test_good_polls_are_not_logged(heard: Heard) -> None:
-    assert heard(GOOD_A, GOOD_B) == []
+def test_good_polls_are_not_logged(recorded: Recorded) -> None:
+    assert recorded(GOOD_A, GOOD_B) == []
 
 
-def test_a_failure_is_logged_once_with_advice_and_its_end_with_the_duration(heard: Heard) -> None:
-    assert heard(failed(DENIED), GOOD_B) == ["WARNING query a failed: permission denied for table t"]
-    assert heard.extra("query") == "a"
-    assert heard.extra("error.type") == "rejected"
-    assert heard.extra("db.response.status_code") == "42501"
-    assert heard.extra("hint") == "GRANT SELECT"
-    assert heard(failed(DENIED)) == []
-    assert heard(failed(DENIED)) == []
-    assert heard(GOOD_A) == ["INFO query a recovered after 3m"]
-    assert heard.extra("times") == 3
-    assert heard(GOOD_A) == []
-    assert heard(failed(DENIED)) == ["WARNING query a failed: permission denied for table t"], (
+def test_a_failure_is_logged_once_with_advice_and_its_end_with_the_duration(recorded: Recorded) -> None:
+    assert recorded(failed(DENIED), GOOD_B) == ["WARNING query a failed: permission denied for table t"]
+    assert recorded.extra("query") == "a"
+    assert recorded.extra("error.type") == "rejected"
+    assert recorded.extra("db.response.status_code") == "42501"
+    assert recorded.extra("hint") == "GRANT SELECT"
+    assert recorded(failed(DENIED)) == []
+    assert recorded(failed(DENIED)) == []
+    assert recorded(GOOD_A) == ["INFO query a recovered after 3m"]
+    assert recorded.extra("times") == 3
+    assert recorded(GOOD_A) == []
+    assert recorded(failed(DENIED)) == ["WARNING query a failed: permission denied for table t"], (
         "it must be logged again"
     )
 
 
-def test_a_lasting_failure_is_summarized_once_an_hour(heard: Heard) -> None:
-    heard(failed(DENIED))
-    assert heard(failed(DENIED), after=3599) == []
-    assert heard(failed(DENIED), after=1) == ["WARNING query a is still failed(rejected) after 1h"]
-    assert heard.extra("times") == 3
-    assert heard(failed(DENIED), after=3599) == []
-    assert heard(failed(DENIED), after=1) == ["WARNING query a is still failed(rejected) after 2h"]
-    assert heard(GOOD_A, after=60) == ["INFO query a recovered after 2h1m"]
+def test_a_lasting_failure_is_summarized_once_an_hour(recorded: Recorded) -> None:
+    recorded(failed(DENIED))
+    assert recorded(failed(DENIED), after=3599) == []
+    assert recorded(failed(DENIED), after=1) == ["WARNING query a is still failed(rejected) after 1h"]
+    assert recorded.extra("times") == 3
+    assert recorded(failed(DENIED), after=3599) == []
+    assert recorded(failed(DENIED), after=1) == ["WARNING query a is still failed(rejected) after 2h"]
+    assert recorded(GOOD_A, after=60) == ["INFO query a recovered after 2h1m"]
 
 
-def test_a_lasting_outage_is_summarized_once_an_hour(heard: Heard) -> None:
-    heard(failed(GONE), failed(GONE, B))
-    assert heard(failed(GONE), failed(GONE, B), after=3600) == ["WARNING replica unavailable for 1h by now"]
-    assert heard.extra("failed_ticks") == 2
-    assert heard(failed(GONE), after=60) == []
+def test_a_lasting_outage_is_summarized_once_an_hour(recorded: Recorded) -> None:
+    recorded(failed(GONE), failed(GONE, B))
+    assert recorded(failed(GONE), failed(GONE, B), after=3600) == [
+        "WARNING replica unavailable for 1h by now"
+    ]
+    assert recorded.extra("failed_ticks") == 2
+    assert recorded(failed(GONE), after=60) == []
 
 
 def test_withheld_values_are_logged_once(caplog: pytest.LogCaptureFixture) -> None:
@@ -125,136 +129,138 @@ def test_many_queries_with_withheld_values_are_a_single_line(caplog: pytest.LogC
     assert message.endswith("q18, q19 and 5 more")
 
 
-def test_another_failure_of_the_same_query_is_logged(heard: Heard) -> None:
-    heard(failed(DENIED))
-    assert heard(failed(PollError("timeout", "too slow", sqlstate="57014"))) == [
+def test_another_failure_of_the_same_query_is_logged(recorded: Recorded) -> None:
+    recorded(failed(DENIED))
+    assert recorded(failed(PollError("timeout", "too slow", sqlstate="57014"))) == [
         "WARNING query a failed: too slow"
     ]
 
 
-def test_the_reason_of_a_skipped_query_is_logged_once(heard: Heard) -> None:
+def test_the_reason_of_a_skipped_query_is_logged_once(recorded: Recorded) -> None:
     skipped = a_result(A, outcome="skipped", skipped=Skip("column", "column t.x does not exist"))
-    assert heard(skipped) == ["WARNING query a skipped: column t.x does not exist"]
-    assert heard(skipped) == []
-    assert heard(GOOD_A) == ["INFO query a recovered after 2m"]
+    assert recorded(skipped) == ["WARNING query a skipped: column t.x does not exist"]
+    assert recorded(skipped) == []
+    assert recorded(GOOD_A) == ["INFO query a recovered after 2m"]
 
 
 @pytest.mark.parametrize("reason", ["lag", "primary", "excess_privilege"])
 def test_a_refused_server_and_its_recovery_are_each_a_single_line_for_all_queries(
-    heard: Heard, reason: SkipReason
+    recorded: Recorded, reason: SkipReason
 ) -> None:
     refused = [a_result(query, outcome="skipped", skipped=Skip(reason, "not this one")) for query in (A, B)]
-    assert heard(*refused) == ["WARNING polls skipped: not this one"]
-    assert (heard.extra("poller.reason"), heard.extra("queries")) == (reason, 2)
-    assert heard(*refused) == []
-    assert heard(GOOD_A, GOOD_B) == ["INFO polling again after 2m"]
+    assert recorded(*refused) == ["WARNING polls skipped: not this one"]
+    assert (recorded.extra("poller.reason"), recorded.extra("queries")) == (reason, 2)
+    assert recorded(*refused) == []
+    assert recorded(GOOD_A, GOOD_B) == ["INFO polling again after 2m"]
 
 
-def test_an_outage_that_ends_in_a_refusal_logs_both(heard: Heard) -> None:
-    heard(failed(GONE, A), failed(GONE, B))
+def test_an_outage_that_ends_in_a_refusal_logs_both(recorded: Recorded) -> None:
+    recorded(failed(GONE, A), failed(GONE, B))
     refused = a_result(A, outcome="skipped", skipped=Skip("lag", "far behind"))
-    assert heard(refused) == ["WARNING polls skipped: far behind"]
-    assert heard(GOOD_A) == ["INFO polling again after 1m"]
+    assert recorded(refused) == ["WARNING polls skipped: far behind"]
+    assert recorded(GOOD_A) == ["INFO polling again after 1m"]
 
 
 @pytest.mark.parametrize("reason", ["busy", "duty_cycle", "breaker"])
 def test_a_delayed_query_is_logged_once_an_hour_and_has_not_recovered(
-    heard: Heard, reason: SkipReason
+    recorded: Recorded, reason: SkipReason
 ) -> None:
     held = a_result(A, outcome="skipped", skipped=Skip(reason, "took 4s"))
-    assert heard(held) == ["WARNING query a is polled less often: took 4s"]
-    assert heard.extra("poller.reason") == reason
-    assert heard(GOOD_A) == []
-    assert heard(held) == []
-    assert heard(held, after=3600.0) == ["WARNING query a is polled less often: took 4s"]
+    assert recorded(held) == ["WARNING query a is polled less often: took 4s"]
+    assert recorded.extra("poller.reason") == reason
+    assert recorded(GOOD_A) == []
+    assert recorded(held) == []
+    assert recorded(held, after=3600.0) == ["WARNING query a is polled less often: took 4s"]
 
 
-def test_a_breaker_does_not_repeat_a_lasting_failure_but_a_later_failure_is_logged(heard: Heard) -> None:
+def test_a_breaker_does_not_repeat_a_lasting_failure_but_a_later_failure_is_logged(
+    recorded: Recorded,
+) -> None:
     held = a_result(A, outcome="skipped", skipped=Skip("breaker", "failed 3 times in a row"))
-    heard(failed(DENIED))
-    assert heard(held) == ["WARNING query a is polled less often: failed 3 times in a row"]
-    assert heard(failed(DENIED)) == []
-    assert heard(GOOD_A) == ["INFO query a recovered after 3m"]
-    heard(failed(DENIED))
-    assert heard(held) == ["WARNING query a is polled less often: failed 3 times in a row"]
+    recorded(failed(DENIED))
+    assert recorded(held) == ["WARNING query a is polled less often: failed 3 times in a row"]
+    assert recorded(failed(DENIED)) == []
+    assert recorded(GOOD_A) == ["INFO query a recovered after 3m"]
+    recorded(failed(DENIED))
+    assert recorded(held) == ["WARNING query a is polled less often: failed 3 times in a row"]
 
 
-def test_an_estimate_and_its_end_are_each_logged_once(heard: Heard) -> None:
+def test_an_estimate_and_its_end_are_each_logged_once(recorded: Recorded) -> None:
     guessed = a_result(A, estimated="cost")
-    assert heard(guessed) == ["INFO query a: the estimate answers (cost)"]
-    assert heard(guessed) == []
-    assert heard(GOOD_A) == ["INFO query a recovered after 2m"]
+    assert recorded(guessed) == ["INFO query a: the estimate answers (cost)"]
+    assert recorded(guessed) == []
+    assert recorded(GOOD_A) == ["INFO query a recovered after 2m"]
 
 
-def test_a_conflict_is_logged_with_its_kind_and_advice(heard: Heard) -> None:
+def test_a_conflict_is_logged_with_its_kind_and_advice(recorded: Recorded) -> None:
     text = (
         "canceling statement due to conflict with recovery (User was holding a relation lock for too long.)"
     )
-    assert heard(failed(server_error("40001", text))) == [f"WARNING query a failed: {text}"]
-    assert heard.extra("poller.conflict") == "lock"
-    assert "max_standby_streaming_delay" in str(heard.extra("hint"))
+    assert recorded(failed(server_error("40001", text))) == [f"WARNING query a failed: {text}"]
+    assert recorded.extra("poller.conflict") == "lock"
+    assert "max_standby_streaming_delay" in str(recorded.extra("hint"))
 
 
-def test_an_outage_and_its_end_are_each_a_single_line_for_all_queries(heard: Heard) -> None:
-    messages = heard(failed(GONE, A), failed(GONE, B))
+def test_an_outage_and_its_end_are_each_a_single_line_for_all_queries(recorded: Recorded) -> None:
+    messages = recorded(failed(GONE, A), failed(GONE, B))
     assert messages == ["WARNING replica unavailable, polls will be retried: connection refused"]
-    assert heard.extra("queries") == 2
-    assert heard.extra("db.response.status_code") == "57P03"
-    assert heard.extra("hint") == "wait"
-    assert heard(failed(GONE, A), failed(GONE, B)) == []
-    assert heard(GOOD_A, GOOD_B) == ["INFO replica available again after 2m"]
-    assert heard.extra("failed_ticks") == 2
+    assert recorded.extra("queries") == 2
+    assert recorded.extra("db.response.status_code") == "57P03"
+    assert recorded.extra("hint") == "wait"
+    assert recorded(failed(GONE, A), failed(GONE, B)) == []
+    assert recorded(GOOD_A, GOOD_B) == ["INFO replica available again after 2m"]
+    assert recorded.extra("failed_ticks") == 2
 
 
-def test_an_outage_does_not_repeat_an_old_failure(heard: Heard) -> None:
-    heard(failed(DENIED))
-    heard(failed(GONE))
-    assert heard(failed(DENIED)) == ["INFO replica available again after 1m"]
+def test_an_outage_does_not_repeat_an_old_failure(recorded: Recorded) -> None:
+    recorded(failed(DENIED))
+    recorded(failed(GONE))
+    assert recorded(failed(DENIED)) == ["INFO replica available again after 1m"]
 
 
-def test_omitted_rows_are_logged_by_reason_and_count_except_a_declared_null(heard: Heard) -> None:
-    assert heard(a_result(A, quarantined={"null": 3})) == []
-    assert heard(a_result(A, quarantined={"null": 3, "duplicate": 2})) == ["WARNING query a: rows omitted"]
-    assert heard.extra("quarantined.duplicate") == 2
-    assert heard.extra("quarantined.null") == 3, "with another reason it is listed as well"
-    assert heard(a_result(A, quarantined={"duplicate": 5})) == [], "the same reason again"
-    assert heard(GOOD_A) == ["INFO query a recovered after 2m"]
+def test_omitted_rows_are_logged_by_reason_and_count_except_a_declared_null(recorded: Recorded) -> None:
+    assert recorded(a_result(A, quarantined={"null": 3})) == []
+    assert recorded(a_result(A, quarantined={"null": 3, "duplicate": 2})) == ["WARNING query a: rows omitted"]
+    assert recorded.extra("quarantined.duplicate") == 2
+    assert recorded.extra("quarantined.null") == 3, "with another reason it is listed as well"
+    assert recorded(a_result(A, quarantined={"duplicate": 5})) == [], "the same reason again"
+    assert recorded(GOOD_A) == ["INFO query a recovered after 2m"]
 
 
-def test_a_cancel_by_the_poller_is_neither_a_failure_nor_a_recovery(heard: Heard) -> None:
+def test_a_cancel_by_the_poller_is_neither_a_failure_nor_a_recovery(recorded: Recorded) -> None:
     cancelled = PollError("cancelled", "stop requested")
-    assert heard(failed(cancelled)) == []
-    heard(failed(GONE))
-    assert heard(failed(cancelled)) == []
+    assert recorded(failed(cancelled)) == []
+    recorded(failed(GONE))
+    assert recorded(failed(cancelled)) == []
 
 
-def test_a_cancel_by_another_user_is_logged(heard: Heard) -> None:
+def test_a_cancel_by_another_user_is_logged(recorded: Recorded) -> None:
     theirs = PollError("cancelled", "canceling statement due to user request", sqlstate="57014")
-    assert heard(failed(theirs)) == ["WARNING query a failed: canceling statement due to user request"]
+    assert recorded(failed(theirs)) == ["WARNING query a failed: canceling statement due to user request"]
 
 
 def test_without_an_endpoint_each_value_is_logged(caplog: pytest.LogCaptureFixture) -> None:
-    heard = Heard(caplog, every_result=True)
+    recorded = Recorded(caplog, every_result=True)
     result = a_result(A, Sample("things", 7, {"state": "queued"}))
-    assert heard(result) == heard(result) == ["INFO things = 7"]
-    assert (heard.extra("query"), heard.extra("attributes")) == ("a", {"state": "queued"})
+    assert recorded(result) == recorded(result) == ["INFO things = 7"]
+    assert (recorded.extra("query"), recorded.extra("attributes")) == ("a", {"state": "queued"})
 
 
 @pytest.mark.parametrize("name", ["name", "message", "args", "module", "query", "levelname"])
 def test_an_attribute_may_have_a_reserved_name_of_logging(
     caplog: pytest.LogCaptureFixture, name: str
 ) -> None:
-    heard = Heard(caplog, every_result=True)
-    assert heard(a_result(A, Sample("things", 7, {name: "x"}))) == ["INFO things = 7"]
+    recorded = Recorded(caplog, every_result=True)
+    assert recorded(a_result(A, Sample("things", 7, {name: "x"}))) == ["INFO things = 7"]
     assert f'"{name}": "x"' in JsonFormatter(READER).format(caplog.records[0])
 
 
-def test_a_discarded_query_is_logged_again_and_has_no_recovery(heard: Heard) -> None:
+def test_a_discarded_query_is_logged_again_and_has_no_recovery(recorded: Recorded) -> None:
     held = a_result(A, outcome="skipped", skipped=Skip("breaker", "failed 3 times in a row"))
-    heard(failed(DENIED), failed(DENIED, B))
-    heard(held)
-    heard.forget("a")
-    assert heard(GOOD_A) == []
-    assert heard(held) == ["WARNING query a is polled less often: failed 3 times in a row"]
-    assert heard(failed(DENIED)) == ["WARNING query a failed: permission denied for table t"]
-    assert heard(GOOD_B) == ["INFO query b recovered after 5m"], "other queries keep their records"
+    recorded(failed(DENIED), failed(DENIED, B))
+    recorded(held)
+    recorded.forget("a")
+    assert recorded(GOOD_A) == []
+    assert recorded(held) == ["WARNING query a is polled less often: failed 3 times in a row"]
+    assert recorded(failed(DENIED)) == ["WARNING query a failed: permission denied for table t"]
+    assert recorded(GOOD_B) == ["INFO query b recovered after 5m"], "other queries keep their records"
