@@ -78,19 +78,19 @@ def check(
     if not database:
         _write_valid(format, catalog, warnings)
         return
-    others, judged = _check_on_server(
+    others, checked = _check_on_server(
         settings, catalog, opened_files, max_cost=max_cost, large_table=large_table
     )
     others = [*warnings, *others]
-    diagnostics = [*others, *(diagnostic for query in judged for diagnostic in query.diagnostics)]
+    diagnostics = [*others, *(diagnostic for query in checked for diagnostic in query.diagnostics)]
     if format == "text":
         from poller.terminal.console import open_console
         from poller.terminal.diagnostics import count_problems, print_lines
 
-        print_lines(open_console(), [*others, *(line for query in judged for line in query.lines())])
-        typer.echo(f"{counted(len(judged), 'query')}: {count_problems(diagnostics)}")
+        print_lines(open_console(), [*others, *(line for query in checked for line in query.lines())])
+        typer.echo(f"{counted(len(checked), 'query')}: {count_problems(diagnostics)}")
     else:
-        _write(format, diagnostics, judged)
+        _write(format, diagnostics, checked)
     raise typer.Exit(1 if failed(diagnostics) else 0)
 
 
@@ -122,11 +122,11 @@ def _check_on_server(
             return [Diagnostic("error", "database", session.explain(error), subject=where)], []
 
 
-def _write(form: Format, diagnostics: Sequence[Diagnostic], judged: Sequence[CheckedQuery] = ()) -> None:
+def _write(form: Format, diagnostics: Sequence[Diagnostic], checked: Sequence[CheckedQuery] = ()) -> None:
     from poller.terminal.diagnostics import to_github, to_json, to_sarif
 
     if form == "json":
-        sys.stdout.write(to_json(diagnostics, [query.data() for query in judged]) + "\n")
+        sys.stdout.write(to_json(diagnostics, [query.data() for query in checked]) + "\n")
     elif form == "sarif":
         from poller.daemon.build import version
 

@@ -415,7 +415,7 @@ def test_strict_refuses_a_role_that_may_maintain_tables(
 def test_a_hundred_queries_over_a_slow_link_take_five_round_trips_failures_included(
     database: Database, make_replica: Make, make_proxy: Callable[[int], Proxy]
 ) -> None:
-    """The round trips: a refused TLS request, the start-up, the opening, the burst, and the close.
+    """The round trips: a refused TLS request, the start-up, the opening, the queries, and the close.
 
     On a busy machine the standby may seem to lag, so that the lag is read once more.
     """

@@ -1,4 +1,4 @@
-"""A burst of statements on a connection, with a separate answer for each statement."""
+"""Statements that are sent together on a connection, with a separate answer for each statement."""
 
 from __future__ import annotations
 

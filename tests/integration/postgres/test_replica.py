@@ -193,7 +193,7 @@ def test_a_tick_takes_two_round_trips_for_any_number_of_queries(
     replica = make_replica(proxy.dsn(database.standby_dsn))
     ask(replica, "SELECT 1 AS n")
     proxy.reset_counts()
-    # The delay ensures that the whole burst is sent before the first answer, in any number of writes.
+    # The delay ensures that all statements are sent before the first answer, in any number of writes.
     proxy.delay_down = 0.3
     sql = [f"SELECT {n} AS n" for n in range(count)]
     assert ask(replica, *sql) == [[(str(n).encode(),)] for n in range(count)]

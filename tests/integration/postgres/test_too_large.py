@@ -165,7 +165,7 @@ def test_a_value_that_is_too_large_fails_its_query_in_a_row_and_in_an_error(
 def test_a_result_below_the_limit_is_complete_and_later_results_are_not_counted(
     database: Database,
 ) -> None:
-    """Many results of a burst may be in the buffer at once; the limit applies to each result."""
+    """Many results may be in the buffer at once; the limit applies to each of them."""
     sql = "SELECT repeat('x', 600 * 1024) AS n"
     queries = [a_query(f"q{number}", sql) for number in range(20)]
     with closing(
