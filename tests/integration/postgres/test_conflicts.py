@@ -390,22 +390,26 @@ def test_a_conflict_in_the_snapshot_asks_again_what_was_to_follow_outside_of_it(
     assert rows(after)[0][2] == rows(first)[0][2]
 
 
-def test_an_inspection_is_repeated_after_a_conflict(stage: Stage, replica: Replica) -> None:
+def test_an_inspection_is_repeated_after_a_conflict(
+    conflict_database: ConflictDatabase, replica: Replica
+) -> None:
     slow = SLOW["snapshot"]
-    with stage.whenever(slow, lambda: stage.provoke_once("snapshot")) as pids:
+    with conflict_database.whenever(slow, lambda: conflict_database.provoke_once("snapshot")) as pids:
         value = inspect(replica.opener, lambda inspection: inspection.value(slow))
     assert value
-    assert len(stage.conflicts_logged()) == len(pids) == 1
+    assert len(conflict_database.conflicts_logged()) == len(pids) == 1
 
 
-def test_an_inspection_fails_after_its_last_conflict(stage: Stage, replica: Replica) -> None:
+def test_an_inspection_fails_after_its_last_conflict(
+    conflict_database: ConflictDatabase, replica: Replica
+) -> None:
     slow = SLOW["snapshot"]
     with (
-        stage.whenever(slow, lambda: stage.provoke("snapshot"), math.inf) as pids,
+        conflict_database.whenever(slow, lambda: conflict_database.provoke("snapshot"), math.inf) as pids,
         pytest.raises(PollError, match="due to conflict with recovery"),
     ):
         inspect(replica.opener, lambda inspection: inspection.value(slow))
-    assert len(stage.conflicts_logged()) == len(pids) == TRIES_TOGETHER
+    assert len(conflict_database.conflicts_logged()) == len(pids) == TRIES_TOGETHER
 
 
 # --- end to end ---------------------------------------------------------------------------------------
