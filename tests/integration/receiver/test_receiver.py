@@ -306,6 +306,15 @@ def test_a_stopped_receiver_refuses_and_the_same_exporter_reconnects(
     exporter.shutdown()
 
 
+def test_processes_with_different_shares_choose_different_ports() -> None:
+    def chosen(number: int) -> list[int]:
+        code = f"from poller.receiver.ports import *; take_share({number}, 2); print(*free_ports(50))"
+        output = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True).stdout
+        return [int(port) for port in output.split()]
+
+    assert max(chosen(0)) < min(chosen(1))
+
+
 def test_a_port_in_use_is_an_error(receiver: Receiver) -> None:
     with pytest.raises(OSError, match=str(receiver.grpc_port)):
         Receiver(grpc_port=receiver.grpc_port)
