@@ -103,7 +103,7 @@ def patched(tree: ast.Module) -> Iterator[str]:
         return f"{names.get(owner, owner)}{dot}{rest}"
 
     for node in ast.walk(tree):
-        if isinstance(node, ast.Call) and _PATCH.search(ast.unparse(node.func)) and node.args:
+        if isinstance(node, ast.Call) and node.args and _is_patch(node.func):
             target, *more = node.args
             if isinstance(target, ast.Constant) and isinstance(target.value, str):
                 yield target.value
@@ -113,7 +113,11 @@ def patched(tree: ast.Module) -> Iterator[str]:
             yield full(node)
 
 
-_PATCH = re.compile(r"(?:^|\.)(?:setattr|delattr|patch|patch\.object)$")
+def _is_patch(function: ast.expr) -> bool:
+    name = getattr(function, "attr", getattr(function, "id", None))
+    if name == "object":
+        return ast.unparse(function).endswith("patch.object")
+    return name in ("setattr", "delattr", "patch")
 
 
 def test_patches_of_constants_are_detected() -> None:
