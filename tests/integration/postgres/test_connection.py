@@ -309,7 +309,7 @@ def test_a_missing_or_empty_file_is_reported_and_read_again(
         ("", "cannot be run: it is not a command line"),
         (
             f"{shlex.quote(sys.executable)} -c 'import sys; sys.stdout.buffer.write(bytes([255]))'",
-            "no text in UTF-8",
+            "text that is not UTF-8",
         ),
     ],
 )
