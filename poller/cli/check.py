@@ -12,8 +12,7 @@ import typer
 
 from poller.cli.options import DATABASE, FILES, QueryFiles, with_settings
 from poller.config.queries.files import named, resolve, unsearched
-from poller.config.queries.load import judged as catalog_of
-from poller.config.queries.load import opened
+from poller.config.queries.load import build_catalog, open_files
 from poller.config.queries.query_file import QueryFile
 from poller.config.settings import Settings
 from poller.model.catalog import Catalog
@@ -64,8 +63,8 @@ def check(
     try:
         sources = [named(file) for file in files] if files else resolve(settings.queries)
         defaults = settings.defaults
-        opened_files = opened(sources)
-        catalog = catalog_of(opened_files, defaults)
+        opened_files = open_files(sources)
+        catalog = build_catalog(opened_files, defaults)
         check_cases(catalog.files, replace(defaults, namespace=""))
     except ConfigError as error:
         if format == "text":

@@ -58,7 +58,7 @@ def new(
     from poller.cli.database import database_session
     from poller.cli.new_query import AggregateSelector
     from poller.terminal.console import open_console, say, warn
-    from poller.tools.draft.save import append_all, declared, defined, refuse_conflicts, warn_of_conflicts
+    from poller.tools.draft.save import append_all, declare, define, refuse_conflicts, warn_of_conflicts
     from poller.tools.draft.yaml_writer import to_file
 
     console = open_console(stderr=True)
@@ -77,14 +77,14 @@ def new(
             raise ConfigError([invalid("--name", "needs a single query; choose one aggregate")])
         chosen = [_named(chosen[0], name)]
     drafting = draft_settings(settings)
-    defined([declared(offer.query, drafting) for offer in chosen], drafting)
+    define([declare(offer.query, drafting) for offer in chosen], drafting)
     if write is None and interactive and not (table and aggregate):
         write, chosen = _ask_file(chosen, drafting, console)
     elif write is not None and interactive:
         chosen = _free(chosen, write, drafting, console)
     elif write is not None:
-        refuse_conflicts(write, [declared(offer.query, drafting) for offer in chosen], drafting)
-    queries = [declared(offer.query, drafting) for offer in chosen]
+        refuse_conflicts(write, [declare(offer.query, drafting) for offer in chosen], drafting)
+    queries = [declare(offer.query, drafting) for offer in chosen]
     sys.stdout.write(to_file(*queries))
     sys.stdout.flush()
     for offer in chosen:
@@ -149,10 +149,10 @@ def _free(chosen: list[Offer], path: Path, settings: DraftSettings, console: Con
 
 
 def _refuse_name(offer: Offer, others: list[Offer], path: Path, settings: DraftSettings) -> None:
-    from poller.tools.draft.save import declared, defined, refuse_conflicts
+    from poller.tools.draft.save import declare, define, refuse_conflicts
 
-    query = declared(offer.query, settings)
-    defined([query], settings)
+    query = declare(offer.query, settings)
+    define([query], settings)
     if any(other.query["name"] == query["name"] for other in others):
         raise ConfigError(
             [invalid("--name", f"{query['name']!r} is also the name of another new query; write another")]

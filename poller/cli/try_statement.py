@@ -22,8 +22,8 @@ from poller.tools.draft.from_statement import Draft, closed, draft
 from poller.tools.draft.preview import print_preview, to_json
 from poller.tools.draft.save import (
     append_all,
-    declared,
-    defined,
+    declare,
+    define,
     names_in_use,
     refuse_conflicts,
     warn_of_conflicts,
@@ -50,8 +50,8 @@ class StatementPreview:
         settings = self._drafting
         inspected, facts = self._inspect()
         drafted = self._draft(inspected, facts, name, write)
-        drafted = replace(drafted, query=declared(drafted.query, settings))
-        (query,) = defined([drafted.query], settings)
+        drafted = replace(drafted, query=declare(drafted.query, settings))
+        (query,) = define([drafted.query], settings)
         if write is not None:
             refuse_conflicts(write, [drafted.query], settings)
         answer = self.answer(query)
@@ -63,7 +63,7 @@ class StatementPreview:
             raise result.error or PollError("mismatch", "the server returned no rows")
         self._warn_of_power()
         drafted = closed(drafted, answer.rows, facts.types)
-        defined([drafted.query], settings)
+        define([drafted.query], settings)
         if form == "json":
             sys.stdout.write(to_json(result, query, answer.rows, inspected, drafted, facts.types) + "\n")
         else:

@@ -11,7 +11,7 @@ from poller.model.duration import format_duration
 from poller.model.query import QueryDefinition
 from poller.model.result import Skip
 from poller.postgres.replay_lag import Lag
-from poller.postgres.server_facts import ServerFacts, unmet
+from poller.postgres.server_facts import ServerFacts, unmet_requirement
 
 logger = logging.getLogger(__name__)
 
@@ -65,7 +65,7 @@ class Admission:
         whole = self._whole(facts, lag)
         skips: dict[str, Skip] = {}
         for query in queries:
-            skip = whole or unmet(query.requires, facts) or self.hold(query, now, facts.active)
+            skip = whole or unmet_requirement(query.requires, facts) or self.hold(query, now, facts.active)
             if skip is not None:
                 skips[query.name] = skip
         return skips

@@ -258,7 +258,7 @@ def read_facts(answer: bytes) -> ServerFacts:
     )
 
 
-def unmet(requires: Requirements, facts: ServerFacts) -> Skip | None:
+def unmet_requirement(requires: Requirements, facts: ServerFacts) -> Skip | None:
     """Return the first requirement that does not hold, as a Skip; None if all hold.
 
     A named relation or column must also be readable: without the privilege, the query would cause an error

@@ -34,10 +34,10 @@ def load(sources: Sequence[Path], defaults: Defaults) -> Catalog:
     Raises ConfigError with every problem in every file, in the order of files and lines, each at
     `file:line: path.to.key`.
     """
-    return judged(opened(sources), defaults)
+    return build_catalog(open_files(sources), defaults)
 
 
-def opened(sources: Sequence[Path]) -> list[QueryFile]:
+def open_files(sources: Sequence[Path]) -> list[QueryFile]:
     """Return the parsed query files of `sources`, each once; an unusable source is an invalid one."""
     files: list[QueryFile] = []
     paths: set[str] = set()
@@ -53,7 +53,7 @@ def opened(sources: Sequence[Path]) -> list[QueryFile]:
     return files
 
 
-def judged(files: Sequence[QueryFile], defaults: Defaults) -> Catalog:
+def build_catalog(files: Sequence[QueryFile], defaults: Defaults) -> Catalog:
     """Return the catalogue of `files`; raises ConfigError with all their problems."""
     queries, problems = validate(files, defaults)
     if problems:

@@ -20,7 +20,7 @@ from poller.polling.mapping import to_samples
 from poller.postgres.inspect import CatalogFacts, Inspected, Inspection
 from poller.postgres.inspect_relations import Type
 from poller.postgres.plan import Scan
-from poller.postgres.server_facts import unmet
+from poller.postgres.server_facts import unmet_requirement
 from poller.postgres.sql_text import literal
 from poller.postgres.volatile_functions import ADVICE
 from poller.tools.check.cardinality import many_values
@@ -55,7 +55,7 @@ def check_queries(
     Queries whose requirements the server does not meet are skipped. Raises PollError if the connection is
     lost.
     """
-    skips = {query.name: unmet(query.requires, inspection.facts) for query in queries}
+    skips = {query.name: unmet_requirement(query.requires, inspection.facts) for query in queries}
     sent = [query for query in queries if skips[query.name] is None]
     estimated = [query for query in sent if query.estimate]
     inspected = inspection.statements([query.sql for query in sent])

@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 
 from poller.config.queries.files import MAX_BYTES, holds_cases
-from poller.config.queries.load import judged
+from poller.config.queries.load import build_catalog
 from poller.config.queries.query_file import QueryFile
 from poller.config.queries.yaml_reader import parse
 from poller.model.catalog import Defaults
@@ -108,7 +108,7 @@ def _plan(
     existing = QueryFile(path, parse(content, path)) if content and not _is_blank(content) else None
     if existing is not None:
         try:
-            judged([existing], defaults)
+            build_catalog([existing], defaults)
         except ConfigError as error:
             first = invalid("--write", f"{path} has problems; fix them first")
             raise ConfigError([first, *error.problems]) from None
@@ -189,7 +189,7 @@ def _refuse_duplicate(query: Mapping[str, Any], files: Sequence[QueryFile]) -> N
 def _refuse_conflicts(files: Sequence[QueryFile], path: Path, defaults: Defaults) -> None:
     """Validate all files together; raise ConfigError with the problems of the file `path` only."""
     try:
-        judged(files, defaults)
+        build_catalog(files, defaults)
     except ConfigError as error:
         problems = [problem for problem in error.problems if problem.place and problem.place.file == path]
         if problems:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from poller.config.queries.files import files_of, named, resolve
-from poller.config.queries.load import judged, opened
+from poller.config.queries.load import build_catalog, open_files
 from poller.config.queries.query_file import QueryFile
 from poller.config.queries.yaml_reader import parse
 from poller.model.catalog import Defaults
@@ -36,7 +36,7 @@ class DraftSettings:
     """Keys of the query that options of the command line set: interval, timeout and max_series."""
 
 
-def declared(query: Mapping[str, Any], settings: DraftSettings) -> dict[str, Any]:
+def declare(query: Mapping[str, Any], settings: DraftSettings) -> dict[str, Any]:
     """Return the query with the values of the command's options, without defaults; raises ConfigError."""
     if not query["name"].isascii():  # also rejects bytes of the command line that are not text
         message = f"{query['name']!a} is not a query name; write lower-case letters, digits, _, - and ."
@@ -46,11 +46,11 @@ def declared(query: Mapping[str, Any], settings: DraftSettings) -> dict[str, Any
     return {**head, **options, "metrics": query["metrics"]}
 
 
-def defined(queries: Sequence[Mapping[str, Any]], settings: DraftSettings) -> tuple[QueryDefinition, ...]:
+def define(queries: Sequence[Mapping[str, Any]], settings: DraftSettings) -> tuple[QueryDefinition, ...]:
     """Return the queries as parsed from a query file; raises ConfigError."""
     path = Path("the query")
     file = QueryFile(path, parse(to_file(*queries).encode(), path))
-    return judged([file], settings.defaults).queries
+    return build_catalog([file], settings.defaults).queries
 
 
 def refuse_conflicts(path: Path, queries: Sequence[Mapping[str, Any]], settings: DraftSettings) -> None:
@@ -107,7 +107,7 @@ def _queries_setting(path: Path, settings: DraftSettings) -> str | None:
     if not read or os.path.realpath(path) in read:
         return None  # without any readable file the setting itself is wrong, which `check` reports
     # The daemon rejects a folder with YAML files that are not query files.
-    files = opened([path.parent])
+    files = open_files([path.parent])
     whole = not any(any(file.flaws()) for file in files) and path in files_of(path.parent)
     text = str(path.parent if whole and path.parent != Path() else path)
     return f"{settings.queries}:{text if named(text) == Path(text) else Path(text).absolute()}"
@@ -122,4 +122,4 @@ def _other_files(settings: DraftSettings, path: Path | None = None) -> list[Quer
         sources = resolve(settings.queries)
     except ConfigError:
         sources = []
-    return opened([*sources, *([path.parent] if path is not None else [])])
+    return open_files([*sources, *([path.parent] if path is not None else [])])

@@ -23,7 +23,7 @@ from poller.polling.poll import to_result
 from poller.postgres.cancellation import CancelToken
 from poller.postgres.connection import Connection
 from poller.postgres.pipeline import Pipeline
-from poller.postgres.server_facts import facts_query, read_facts, unmet
+from poller.postgres.server_facts import facts_query, read_facts, unmet_requirement
 from poller.postgres.transaction import TransactionLimits, TransactionStatements, formats_query
 from poller.tools.test.case_file import Fixture, LoadedCase, Step
 
@@ -181,7 +181,7 @@ class CaseRunner:
         if query.requires.role != "any":
             # Only a primary accepts rows, so the required role is assumed.
             facts = replace(facts, standby=query.requires.role == "standby")
-        if skip := unmet(query.requires, facts):
+        if skip := unmet_requirement(query.requires, facts):
             return Answer(query, 0.0, 0.0, skipped=skip)
         (reply,) = pipeline.send(self._statements.shared(query, _statement(trial, query)))
         estimated: EstimateReason | None = "cost" if trial.case.estimate else None

@@ -23,7 +23,7 @@ from poller.model.query import QueryDefinition
 from poller.model.result import Skip
 from poller.model.rows import Column, Rows
 from poller.polling.mapping import Mapped, to_samples
-from poller.postgres.server_facts import facts_query, read_facts, unmet
+from poller.postgres.server_facts import facts_query, read_facts, unmet_requirement
 from tests.bed.postgres import Database
 from tests.bed.process import ROOT, Process
 
@@ -117,10 +117,10 @@ class Server:
         for number in range(keys):
             self.insert("one_time_pre_keys", id=number, user_id=owner, device_id=owner, public_key=b"k")
 
-    def unmet(self, query: QueryDefinition) -> Skip | None:
+    def unmet_requirement(self, query: QueryDefinition) -> Skip | None:
         """Return the poller's reason to skip `query` here, if any."""
         facts = self.scalar(f"SELECT ({facts_query([query])})::text")
-        return unmet(query.requires, read_facts(facts.encode()))
+        return unmet_requirement(query.requires, read_facts(facts.encode()))
 
     def ask(self, query: QueryDefinition) -> Mapped:
         """Run a query as the poller does (extended protocol, text results) and map its rows."""
@@ -147,7 +147,8 @@ class Server:
         feeding = [
             query
             for query in EVERY.values()
-            if any(definition.name == metric for definition in query.metrics) and self.unmet(query) is None
+            if any(definition.name == metric for definition in query.metrics)
+            and self.unmet_requirement(query) is None
         ]
         (query,) = feeding
         return {
@@ -168,7 +169,7 @@ def test_no_function_or_operator_of_another_role_matches_a_shipped_query_better_
     """PostgreSQL prefers an exact match of the types, regardless of its place in the search_path."""
     query = EVERY[name]
     server = Server(connection, "v0.6.1" if name.endswith("_by_user") else "demo")
-    assert server.unmet(query) is None
+    assert server.unmet_requirement(query) is None
     functions = {call.name for call in called_functions(query.sql) if not call.of_row}
     assert functions, "the query calls nothing"
     pairs = list(itertools.product(ARGUMENTS, repeat=2))
@@ -259,7 +260,7 @@ def test_a_query_runs_only_on_releases_that_meet_its_requirements(
     server = Server(connection, release)
     ran, met = set(), set()
     for query in EVERY.values():
-        if server.unmet(query) is None:
+        if server.unmet_requirement(query) is None:
             met.add(query.name)
         try:
             with connection.transaction():
@@ -275,7 +276,7 @@ def test_each_release_runs_the_three_counts_and_exactly_a_query_of_each_pair(
     connection: psycopg.Connection[Any], release: str
 ) -> None:
     server = Server(connection, release)
-    met = {query.name for query in EVERY.values() if server.unmet(query) is None}
+    met = {query.name for query in EVERY.values() if server.unmet_requirement(query) is None}
     assert {"users", "pending_messages", "attachments", "refresh_tokens", "oldest_pending_message"} <= met
     assert ("attachments_bytes" in met) is (release == "demo")
     assert ("inbox_depth_by_device" in met) is server.by_device
@@ -289,7 +290,7 @@ def test_before_attachments_existed_users_and_messages_are_still_counted(
 ) -> None:
     server = Server(connection, "v0.3.0")
     connection.execute("DROP TABLE attachments")
-    assert {name: server.unmet(query) for name, query in SHIPPED.items()} == {
+    assert {name: server.unmet_requirement(query) for name, query in SHIPPED.items()} == {
         "users": None,
         "pending_messages": None,
         "attachments": Skip("relation", "relation attachments does not exist"),
@@ -320,7 +321,7 @@ def test_an_empty_table_is_zero_and_a_missing_value_is_absent(
 ) -> None:
     server = Server(connection, release)
     for query in EVERY.values():
-        if server.unmet(query) is not None:
+        if server.unmet_requirement(query) is not None:
             continue
         mapped = server.ask(query)
         assert {sample.value for sample in mapped.samples} <= {0}
@@ -439,7 +440,7 @@ def test_the_count_needs_only_the_index(
     connection.execute("SET LOCAL enable_bitmapscan = off")
     plan = "\n".join(line for (line,) in connection.execute(f"EXPLAIN {SHIPPED[name].sql}".encode()))
     assert f"Index Only Scan using {index}" in plan
-    assert server.unmet(SHIPPED[name]) is None
+    assert server.unmet_requirement(SHIPPED[name]) is None
 
 
 def test_the_demo_has_the_newest_schema_and_the_size_column(connection: psycopg.Connection[Any]) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from poller.model.query import Requirements
 from poller.model.result import Skip, SkipReason
-from poller.postgres.server_facts import ServerFacts, facts_query, read_facts, unmet
+from poller.postgres.server_facts import ServerFacts, facts_query, read_facts, unmet_requirement
 from tests.bed.definitions import a_query
 from tests.bed.postgres import Database
 from tests.bed.process import eventually
@@ -25,14 +25,14 @@ def needs(**requires: Any) -> Requirements:
 
 
 def test_a_query_without_requirements_is_always_accepted() -> None:
-    assert unmet(needs(), PRIMARY) is None
+    assert unmet_requirement(needs(), PRIMARY) is None
 
 
 def test_available_requirements_are_met() -> None:
     requirements = needs(
         role="standby", server_version=">=15,<16", extensions=["plpgsql"], columns={"users": ["id"]}
     )
-    assert unmet(requirements, STANDBY) is None
+    assert unmet_requirement(requirements, STANDBY) is None
 
 
 @pytest.mark.parametrize(
@@ -50,7 +50,7 @@ def test_available_requirements_are_met() -> None:
 def test_an_unmet_requirement_is_reported(
     requires: dict[str, Any], facts: ServerFacts, reason: SkipReason, detail: str
 ) -> None:
-    assert unmet(needs(**requires), facts) == Skip(reason, detail)
+    assert unmet_requirement(needs(**requires), facts) == Skip(reason, detail)
 
 
 @pytest.mark.parametrize(
@@ -66,7 +66,7 @@ def test_an_unmet_requirement_is_reported(
 )  # fmt: skip
 def test_a_version_without_a_minor_means_every_minor(required: str, version: int, met: bool) -> None:
     facts = ServerFacts(True, version, {}, frozenset())
-    assert (unmet(needs(server_version=required), facts) is None) is met
+    assert (unmet_requirement(needs(server_version=required), facts) is None) is met
 
 
 def test_names_in_another_encoding_can_be_read() -> None:
@@ -206,7 +206,7 @@ def test_a_missing_privilege_is_reported_by_column_and_by_schema(database: Datab
         facts = facts_of(database, "t", "shut", "hidden.h", user=role)
 
         def lacking(**columns: list[str]) -> str | None:
-            skip = unmet(
+            skip = unmet_requirement(
                 needs(columns={name.replace("__", "."): list_ for name, list_ in columns.items()}), facts
             )
             assert skip is None or skip.reason == "privilege"
@@ -217,7 +217,7 @@ def test_a_missing_privilege_is_reported_by_column_and_by_schema(database: Datab
         assert lacking(t=["open", "closed"]) == "column t.closed may not be read"
         assert lacking(shut=[]) == "no column of shut may be read"
         assert lacking(hidden__h=["n"]) == "column hidden.h.n may not be read", "its schema may not be used"
-        elsewhere = unmet(needs(columns={"shut": [], "t": ["closed", "absent"]}), facts)
+        elsewhere = unmet_requirement(needs(columns={"shut": [], "t": ["closed", "absent"]}), facts)
         assert elsewhere == Skip("column", "column t.absent does not exist"), "no GRANT would fix it"
     finally:
         database.execute(f"DROP OWNED BY {role}; DROP ROLE {role}")
@@ -238,8 +238,8 @@ def test_a_required_role_is_checked_with_inherited_memberships(database: Databas
     finally:
         database.execute(f"DROP ROLE {role}")
     assert facts.member_of == {"pg_read_all_stats"}
-    assert unmet(needs(member_of=roles[:1]), facts) is None
-    assert unmet(query.requires, facts) == Skip(
+    assert unmet_requirement(needs(member_of=roles[:1]), facts) is None
+    assert unmet_requirement(query.requires, facts) == Skip(
         "privilege",
         "the role does not have the privileges of pg_signal_backend; GRANT pg_signal_backend to it",
     )
