@@ -13,8 +13,8 @@ from typing import Literal, TextIO
 
 from poller.events._logging import records
 from poller.events._privacy.patterns import scrub
-from poller.events._privacy.texts import text_of
 from poller.model.log_format import JsonFormatter, LogFormat, RecordReader, TextFormatter
+from poller.model.printable import text_of
 
 _QUIET = ("opentelemetry", "urllib3", "asyncio", "grpc", "httpx", "httpcore", "websockets", "botocore")
 """Libraries that log from WARNING on only, because some of them log every request at INFO."""

@@ -11,7 +11,7 @@ from opentelemetry.context import Context
 from opentelemetry.trace import NonRecordingSpan, Span, SpanContext, set_span_in_context
 
 from poller.events._privacy.patterns import scrub
-from poller.events._privacy.texts import text_of
+from poller.model.printable import text_of
 
 _VALID_ID = re.compile(rb"[A-Za-z0-9_-]{8,128}")
 """Allowed request ids. Without dots and colons an id can be neither an IP address nor a JWT."""

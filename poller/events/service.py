@@ -22,8 +22,8 @@ from opentelemetry.trace import (
 from poller.events import request
 from poller.events._asgi.errors import error_type, is_clients_fault, mark, record, sqlstate
 from poller.events._privacy.attributes import is_denied
-from poller.events._privacy.texts import text_of
 from poller.events.metrics import SCOPE
+from poller.model.printable import text_of
 
 P = ParamSpec("P")
 R = TypeVar("R")

@@ -21,6 +21,8 @@ _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", 
 """Attributes of every record; all other attributes are `extra` fields of the caller."""
 _COLOURS = {"WARNING": "\x1b[33m", "ERROR": "\x1b[31m", "CRITICAL": "\x1b[31m", "DEBUG": "\x1b[2m"}
 _OFF = "\x1b[0m"
+_MOST_BITS = 14_000
+"""str() rejects an integer of more than 4300 digits (Python documentation, int_max_str_digits)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +76,7 @@ class JsonFormatter(logging.Formatter):
             line[f"{name}_" if name in line else name] = value
         try:
             text = json.dumps(line, ensure_ascii=False, default=read.text, allow_nan=False)
-        except (TypeError, ValueError):  # a non-string key, or a number that JSON cannot represent
+        except (TypeError, ValueError, RecursionError):  # a non-string key, a number that JSON lacks
             plain = {name: value if _is_plain(value) else read.text(value) for name, value in line.items()}
             text = json.dumps(plain, ensure_ascii=False)
         return one_line(text)
@@ -117,4 +119,6 @@ def _is_plain(value: object) -> bool:
     """Return whether a field is written as it is: `extras` has masked strings, and numbers stay numbers."""
     if type(value) is float:
         return math.isfinite(value)
-    return value is None or type(value) in (str, int, bool)
+    if type(value) is int:
+        return value.bit_length() <= _MOST_BITS
+    return value is None or type(value) in (str, bool)

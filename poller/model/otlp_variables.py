@@ -6,14 +6,14 @@ It imports no library, because both the daemon and `poller.events` need it.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Collection, Mapping, MutableMapping
 from pathlib import Path
 from urllib.parse import unquote
 
 from poller.model.diagnostics import Diagnostic, invalid
 from poller.model.errors import ConfigError
 from poller.model.files import read_regular
-from poller.model.otlp_endpoint import Endpoint, Signal
+from poller.model.otlp_endpoint import Endpoint, Protocol, Signal
 from poller.model.secrets import show_path
 
 MAX_TLS_BYTES = 1 << 20
@@ -54,10 +54,15 @@ class OtlpVariables:
             return endpoint.plain_text
         return (self.read("INSECURE") or "").strip().lower() == "true"
 
-    def files(self) -> dict[str, Path]:
+    def files(self, protocol: Protocol) -> dict[str, Path]:
         """Return the files with certificates and the key by option, such as CLIENT_KEY."""
         files: dict[str, Path] = {}
-        problems: list[Diagnostic] = []
+        problems = [
+            # The SDK's exporters would use the blank name.
+            invalid(name, "is blank; write the path of a file, or unset it")
+            for name in (prefix + option for option in _FILES for prefix in self._prefixes)
+            if self.environ.get(name) and not self.environ[name].strip()
+        ]
         for option in _FILES:
             where, name = self.where(option), self.read(option)
             if where is None or name is None:
@@ -72,9 +77,21 @@ class OtlpVariables:
                     show_path(name) if option == "CLIENT_KEY" or not name.isprintable() else repr(name)
                 )
                 problems.append(invalid(where, f"{path_text} cannot be read: {error.strerror}"))
+        problems += self._incomplete_pair(files, protocol)
         if problems:
             raise ConfigError(problems)
         return files
+
+    def _incomplete_pair(self, files: Collection[str], protocol: Protocol) -> list[Diagnostic]:
+        """Report a key without a certificate or, for gRPC, the reverse: gRPC aborts the process for either.
+
+        Over HTTP, the file of the certificate may also contain the key.
+        """
+        pair = {"CLIENT_CERTIFICATE", "CLIENT_KEY"}
+        if len(pair.intersection(files)) != 1 or (protocol != "grpc" and "CLIENT_KEY" not in files):
+            return []
+        (given,), (missing,) = pair.intersection(files), pair.difference(files)
+        return [invalid(self.where(given) or "", f"requires {self._prefixes[1]}{missing} as well; set both")]
 
     def headers(self) -> dict[str, str]:
         """Return the headers of `name=value,name=value` with %-escaped values, with names in lower case.

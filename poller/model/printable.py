@@ -36,3 +36,11 @@ def indented(text: str) -> str:
 
 def _escaped(match: re.Match[str]) -> str:
     return _SHORT.get(match[0]) or f"\\u{ord(match[0]):04x}"
+
+
+def text_of(value: object) -> str:
+    """Return `str(value)`, or the name of its type if that raises."""
+    try:
+        return str(value)
+    except Exception:  # noqa: BLE001 - a foreign __str__, or endless recursion
+        return f"<{type(value).__name__}>"

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 from urllib.parse import quote, quote_plus, unquote, unquote_plus
 
+from poller.model.printable import text_of
 from poller.model.secrets import CONFIDENTIAL, MASK, PAIR, URL, userinfo
 
 SHORTEST = 4
@@ -287,6 +288,6 @@ def redact_all(values: Mapping[str, Any]) -> dict[str, Any]:
 def _redacted(value: Any) -> Any:
     if value is None or isinstance(value, bool | int | float):
         return value
-    text = str(value)
+    text = text_of(value)
     masked = _memory.mask_value(text)
     return value if masked == text else masked

@@ -35,6 +35,7 @@ PAIR = re.compile(
 URL = re.compile(r"\s*[A-Za-z][A-Za-z0-9+.-]*://")
 _QUERY = re.compile(r"\?(?=[A-Za-z_][A-Za-z_0-9.-]*=)")
 _END_OF_PATH = re.compile(r"[?#]")
+_BETWEEN_PARAMETERS = re.compile(r"[&=]")
 _PARAMETER = re.compile(r"([?&#](?:[\w.-]+=)?)[^&#]+")
 _HOSTS = re.compile(r"(\[[^\]]*\]|[^\[\]:/?@,]*)(:\d*)?(,(\[[^\]]*\]|[^\[\]:/?@,]*)(:\d*)?)*(/[^?@]*)?")
 
@@ -91,12 +92,16 @@ def mask_url(url: str) -> str:
     """Mask the user part of an endpoint, the values of its query and its fragment: each may be a token."""
     scheme = URL.match(url)
     start = scheme.end() if scheme else 0
-    # A question mark in a password does not begin the query.
-    query = _END_OF_PATH.search(url, max(start, url.rfind("@") + 1))
+    # A question mark in a password does not begin the query. If the last @ is in the query, the rest of the
+    # query follows it.
+    at = max(start, url.rfind("@") + 1)
+    query = _END_OF_PATH.search(url, at) or _BETWEEN_PARAMETERS.search(url, at)
     base, tail = (url[: query.start()], url[query.start() :]) if query else (url, "")
-    before, at, host = base[start:].rpartition("@")
+    if tail[:1] == "=":
+        tail = f"={MASK}"
+    before, sign, host = base[start:].rpartition("@")
     masked = MASK if before else ""
-    return base[:start] + masked + at + host + _PARAMETER.sub(rf"\1{MASK}", tail)
+    return base[:start] + masked + sign + host + _PARAMETER.sub(rf"\1{MASK}", tail)
 
 
 def show_path(text: str) -> str:

@@ -62,7 +62,7 @@ def _grpc(endpoint: Endpoint, timeout: float, variables: OtlpVariables) -> GrpcS
 
     from poller.otlp.grpc import GrpcSender
 
-    files = variables.files()
+    files = variables.files("grpc")
     compression = _compression(variables, "none", "gzip")
     plain_text = variables.is_plain_text(endpoint)
     provided = None if plain_text else _provided("GRPC", variables, ChannelCredentials)
@@ -105,7 +105,7 @@ def _http(endpoint: Endpoint, timeout: float, variables: OtlpVariables) -> HttpS
                 )
             ]
         ) from error
-    files = variables.files()
+    files = variables.files("http/protobuf")
     session = _provided("HTTP", variables, requests.Session)
     if session is None:
         session = HttpSession()

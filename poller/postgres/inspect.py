@@ -118,7 +118,7 @@ class Inspection:
 
     def _looks(self, sql: str) -> tuple[Statement, Statement]:
         look = self._statements.own_statement
-        return look(sql)._replace(describe=True), look(plan_query(sql))
+        return look(sql)._replace(describe=True), look(plan_query(sql, verbose=True))
 
 
 def inspect(

@@ -31,9 +31,13 @@ class Plan:
     scans: tuple[Scan, ...] = ()
 
 
-def plan_query(sql: str) -> str:
-    """Return the statement that plans `sql` without running it; VERBOSE names each relation's schema."""
-    return f"EXPLAIN (VERBOSE, FORMAT JSON) {sql}"
+def plan_query(sql: str, *, verbose: bool = False) -> str:
+    """Return the statement that plans `sql` without running it.
+
+    With `verbose`, the plan has the schema of each relation and the output of each node. That can exceed the
+    size limit of results, and foreign data wrappers may ask their server.
+    """
+    return f"EXPLAIN ({'VERBOSE, ' if verbose else ''}FORMAT JSON) {sql}"
 
 
 def read_plan(rows: Rows) -> Plan:

@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Any, TextIO
 
 from poller.model.log_format import JsonFormatter, LogFormat, RecordReader, TextFormatter, extra_fields
-from poller.model.printable import one_line
+from poller.model.printable import one_line, text_of
 from poller.model.redaction import learn_environment, redact_all, redact_beginning
 from poller.terminal.stdio import unguarded
 
@@ -75,8 +75,8 @@ def message_of(record: logging.LogRecord) -> str:
     """Return the message with secrets masked; without its arguments if they do not fit the format."""
     try:
         return redact_beginning(record.getMessage())
-    except (TypeError, ValueError, KeyError) as error:
-        return redact_beginning(f"{record.msg} (its arguments do not fit: {type(error).__name__})")
+    except Exception as error:  # noqa: BLE001 - a foreign __str__ or __repr__ may raise anything
+        return redact_beginning(f"{text_of(record.msg)} (its arguments do not fit: {type(error).__name__})")
 
 
 def exception_of(record: logging.LogRecord) -> str:
@@ -100,5 +100,7 @@ def _trace(record: logging.LogRecord) -> dict[str, str]:
     return {"trace_id": f"{context.trace_id:032x}", "span_id": f"{context.span_id:016x}"}
 
 
-READER = RecordReader(message_of, exception_of, extras_of, _trace, lambda value: redact_beginning(str(value)))
+READER = RecordReader(
+    message_of, exception_of, extras_of, _trace, lambda value: redact_beginning(text_of(value))
+)
 """Reader of the parts of a record with secrets masked."""

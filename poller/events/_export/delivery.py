@@ -10,8 +10,8 @@ from collections.abc import Callable
 from typing import Any
 
 from poller.events._logging.records import message_of
-from poller.events._privacy.texts import text_of
 from poller.model.otlp_endpoint import Endpoint, Signal
+from poller.model.printable import text_of
 from poller.model.text import counted
 
 logger = logging.getLogger(__name__)

@@ -51,7 +51,7 @@ def _grpc(target: SignalEndpoint, variables: OtlpVariables, options: Mapping[str
     prepare_grpc(os.environ)
     from grpc import ssl_channel_credentials
 
-    files = variables.files()
+    files = variables.files("grpc")
     plain_text = variables.is_plain_text(target)
     credentials = None
     if files and not plain_text:
@@ -71,7 +71,7 @@ def _http(target: SignalEndpoint, variables: OtlpVariables, options: Mapping[str
     except ImportError as error:
         advice = "requires an extra package: pip install opentelemetry-exporter-otlp-proto-http, or use gRPC"
         raise TelemetryError([f"{target}: OTLP over HTTP {advice}"]) from error
-    files = {f"{option.lower()}_file": str(path) for option, path in variables.files().items()}
+    files = {f"{option.lower()}_file": str(path) for option, path in variables.files("http/protobuf").items()}
     session = None
     # A credential provider supplies its own session.
     if not any("CREDENTIAL_PROVIDER" in name for name in os.environ):

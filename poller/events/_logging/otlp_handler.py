@@ -12,7 +12,8 @@ from opentelemetry.trace import NonRecordingSpan, set_span_in_context
 from poller.events._asgi.errors import error_type
 from poller.events._logging import records
 from poller.events._privacy.patterns import scrub
-from poller.events._privacy.texts import text_of, well_formed
+from poller.events._privacy.texts import well_formed
+from poller.model.printable import text_of
 
 _SEVERITIES = (
     (logging.CRITICAL, SeverityNumber.FATAL, "FATAL"),

@@ -14,10 +14,10 @@ from opentelemetry.trace import SpanContext, get_current_span
 from poller.events._asgi.errors import ErrorOrigin, first_place
 from poller.events._privacy.attributes import scrub_attributes
 from poller.events._privacy.patterns import scrub, scrub_path
-from poller.events._privacy.texts import LONGEST, text_of
+from poller.events._privacy.texts import LONGEST
 from poller.events.request import request_id
 from poller.model.log_format import extra_fields
-from poller.model.printable import one_line
+from poller.model.printable import one_line, text_of
 
 _PLACE = "_telemetry_place"
 _HIDDEN = (_PLACE, "color_message")

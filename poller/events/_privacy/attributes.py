@@ -8,7 +8,8 @@ from typing import Any
 
 from poller.events._privacy.names import OWN, PEER, TEMPLATES, personal_name
 from poller.events._privacy.patterns import scrub
-from poller.events._privacy.texts import LONGEST, REDACTED, text_of, well_formed
+from poller.events._privacy.texts import LONGEST, REDACTED, well_formed
+from poller.model.printable import text_of
 
 _PLAIN = frozenset({int, float, bool, type(None)})
 _LISTS = frozenset({list, tuple})

@@ -50,14 +50,6 @@ def well_formed(text: str) -> str:
     return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
-def text_of(value: object) -> str:
-    """Return `str(value)`, or the name of its type if that raises."""
-    try:
-        return str(value)
-    except Exception:  # noqa: BLE001 - a foreign __str__, or endless recursion
-        return f"<{type(value).__name__}>"
-
-
 def decodings(text: str) -> list[str]:
     """Return the text, followed by up to three forms with one more level of encoding removed in each.
 

@@ -463,7 +463,7 @@ SURROUNDINGS: dict[str, tuple[dict[str, str], str]] = {
     "command": ({"POLLER_DATABASE_URL": "host=127.0.0.1 port=<echo> user=me", "POLLER_PASSWORD_COMMAND": _PRINT}, "is wrong"),
     "command's line": ({"POLLER_DATABASE_URL": "host=127.0.0.1 port=<echo>", "POLLER_PASSWORD_COMMAND": "/nowhere/get --token=Sesame"}, "cannot be run"),
     "command's output": ({"POLLER_DATABASE_URL": "host=x", "POLLER_PASSWORD_COMMAND": "sh -c 'echo Sesame; echo Sesame >&2; exit 3'"}, "exit code 3"),
-    "command's quotes": ({"POLLER_DATABASE_URL": "host=x", "POLLER_PASSWORD_COMMAND": "get 'Sesame"}, "no command line"),
+    "command's quotes": ({"POLLER_DATABASE_URL": "host=x", "POLLER_PASSWORD_COMMAND": "get 'Sesame"}, "not a command line"),
     "command's bytes": ({"POLLER_DATABASE_URL": "host=x", "POLLER_PASSWORD_COMMAND": r"printf 'Sesame\377'"}, "the password command"),
     "command alone": ({"POLLER_PASSWORD_COMMAND": "get --token Sesame"}, "is not set"),
     "a name of no setting": ({"POLLER_DATABASE_PASSWORD": "Sesame", "POLLER_DATABASE_URI": "Sesame"}, "is not set"),

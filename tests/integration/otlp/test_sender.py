@@ -24,7 +24,7 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
 )
 
 from poller.model.errors import ConfigError
-from poller.model.otlp_endpoint import Endpoint, resolve
+from poller.model.otlp_endpoint import Endpoint, Protocol, resolve
 from poller.otlp import sender as otlp
 from poller.otlp.response import ExportResult
 from poller.receiver.receiver import Receiver
@@ -529,3 +529,34 @@ def test_after_a_hang_a_new_channel_opens_its_own_connection(receiver: Receiver,
     assert metrics.send(b"").fate == "taken"
     metrics.close()
     traces.close()
+
+
+@pytest.mark.parametrize("protocol", ["grpc", "http/protobuf"])
+@pytest.mark.parametrize("option", ["CERTIFICATE", "CLIENT_CERTIFICATE", "CLIENT_KEY"])
+def test_a_blank_file_name_is_an_error(protocol: Protocol, option: str) -> None:
+    with pytest.raises(ConfigError, match=f"OTEL_EXPORTER_OTLP_{option}: is blank"):
+        otlp.build(Endpoint("https://127.0.0.1:1", protocol), 1.0, {f"OTEL_EXPORTER_OTLP_{option}": " "})
+
+
+@pytest.mark.parametrize(
+    ("protocol", "option", "missing"),
+    [
+        ("grpc", "CLIENT_KEY", "CLIENT_CERTIFICATE"),
+        ("grpc", "CLIENT_CERTIFICATE", "CLIENT_KEY"),
+        ("http/protobuf", "CLIENT_KEY", "CLIENT_CERTIFICATE"),
+    ],
+)
+def test_a_client_certificate_needs_its_key(
+    certificates: Certificates, protocol: Protocol, option: str, missing: str
+) -> None:
+    """gRPC would abort the process at the first request."""
+    environ = {f"OTEL_EXPORTER_OTLP_{option}": str(certificates.client_key)}
+
+    with pytest.raises(ConfigError, match=f"_{option}: requires .*_{missing} as well"):
+        otlp.build(Endpoint("https://127.0.0.1:1", protocol), 1.0, environ)
+
+
+def test_over_http_the_file_of_a_client_certificate_may_contain_the_key(certificates: Certificates) -> None:
+    environ = {"OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE": str(certificates.client)}
+
+    otlp.build(Endpoint("https://127.0.0.1:1/v1/metrics", "http/protobuf"), 1.0, environ).close()

@@ -559,6 +559,8 @@ def test_an_endpoint_shows_neither_user_nor_query() -> None:
     assert mask_url("https://t0ken@c:4318/v1/metrics?api=t0ken") == "https://***@c:4318/v1/metrics?api=***"
     assert mask_url("https://c:4318/in?t0ken") == "https://c:4318/in?***"
     assert mask_url("https://c/in?a=t0ken&t0ken#t0ken") == "https://c/in?a=***&***#***"
+    assert mask_url("https://c/in?a=b@c&t=t0ken") == "https://***@c&t=***"
+    assert mask_url("https://c/in?a=b@t=t0ken") == "https://***@t=***"
     assert mask_url("c:4317") == "c:4317"
 
 

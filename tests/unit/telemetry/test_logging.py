@@ -18,8 +18,9 @@ import pytest
 from opentelemetry import trace
 from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags
 
+import poller.events.logs
 from poller.model import redaction
-from poller.model.log_format import JsonFormatter, TextFormatter
+from poller.model.log_format import JsonFormatter, RecordReader, TextFormatter
 from poller.telemetry import log_exporter
 from poller.telemetry import logging as logs
 
@@ -173,12 +174,14 @@ def test_a_record_that_cannot_be_written_is_reported_without_its_arguments(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     class Broken(io.StringIO):
-        def __str__(self) -> str:
-            raise RuntimeError
+        def write(self, text: str) -> int:
+            if "hunter2" in text:
+                raise RuntimeError
+            return super().write(text)
 
-    stream = io.StringIO()
+    stream = Broken()
     logs.configure("text", "info", stream)
-    logging.getLogger("lib").warning("hunter2", extra={"broken": Broken()})
+    logging.getLogger("lib").warning("hunter2")
     assert stream.getvalue() == "a record of logger lib could not be written: RuntimeError\n"
     assert capsys.readouterr() == ("", "")
 
@@ -235,3 +238,41 @@ def test_a_secret_that_crosses_the_cut_of_a_log_line_leaves_nothing(form: Any) -
     assert "long" not in line
     assert len(line) < 2 * redaction.LONGEST_BEGINNING
     assert f"xxx... ({len(text) + 100_000} characters)" in line
+
+
+class Hostile:
+    def __str__(self) -> str:
+        raise OverflowError("no text")
+
+
+def nested(levels: int) -> object:
+    value: list[object] = []
+    for _ in range(levels):
+        value = [value]
+    return value
+
+
+@pytest.mark.parametrize("reader", [logs.READER, poller.events.logs.READER], ids=["daemon", "events"])
+@pytest.mark.parametrize("formatter", [JsonFormatter, TextFormatter])
+@pytest.mark.parametrize(
+    "value",
+    [10**5000, -(10**5000), Hostile(), nested(100_000), {Hostile(): 1}, {"n": 10**5000}, float("nan")],
+    ids=["huge", "negative", "raises", "nested", "key", "inner", "nan"],
+)
+def test_a_value_without_a_text_loses_no_record(
+    reader: RecordReader, formatter: type[JsonFormatter] | type[TextFormatter], value: object
+) -> None:
+    record = logging.makeLogRecord({"msg": "hello", "levelname": "INFO", "strange": value, "good": 1})
+
+    line = formatter(reader).format(record)
+
+    assert "hello" in line
+    assert '"good": 1' in line or "good=1" in line
+
+
+@pytest.mark.parametrize("reader", [logs.READER, poller.events.logs.READER], ids=["daemon", "events"])
+@pytest.mark.parametrize("parts", [{"msg": Hostile()}, {"msg": "%s", "args": (Hostile(),)}])
+def test_a_message_without_a_text_loses_no_record(reader: RecordReader, parts: dict[str, object]) -> None:
+    record = logging.makeLogRecord({**parts, "levelname": "INFO"})
+
+    assert "its arguments do not fit: OverflowError" in TextFormatter(reader).format(record)
