@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 from poller.cli.app import COMMANDS, app
 from tests.bed import metrics_table, settings_table
 from tests.bed.process import ROOT
+from tests.ecosystem import builds
 
 _BLOCK = re.compile(r"^ *<!-- (\w+): ?([^\n]*?) -->\n *```\w+\n(.*?)^ *```", re.DOTALL | re.MULTILINE)
 _GENERATED = re.compile(r"(<!-- generated: (\w+) -->\n).*?(\n\n<!-- end -->)", re.DOTALL)
@@ -72,7 +73,12 @@ def script(commands: str) -> str:
 
 def generated() -> dict[str, Callable[[], str]]:
     """Return the functions that write the generated parts, by name."""
-    return {"settings": settings_table.table, "events": metrics_table.table, "commands": command_help}
+    return {
+        "settings": settings_table.table,
+        "events": metrics_table.table,
+        "commands": command_help,
+        "ecosystem": builds.table,
+    }
 
 
 def with_generated_parts(text: str) -> str:

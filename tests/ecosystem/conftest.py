@@ -1,0 +1,40 @@
+"""A Prometheus and a VictoriaMetrics for each test."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.ecosystem.backends import Collector, Prometheus, VictoriaMetrics
+
+
+@pytest.fixture
+def prometheus(tmp_path: Path) -> Iterator[Prometheus]:
+    """Prometheus as in the documentation: with a window for late samples."""
+    backend = Prometheus(tmp_path / "prometheus", out_of_order="24h")
+    yield backend
+    backend.stop()
+
+
+@pytest.fixture
+def victoriametrics(tmp_path: Path) -> Iterator[VictoriaMetrics]:
+    backend = VictoriaMetrics(tmp_path / "victoriametrics")
+    yield backend
+    backend.stop()
+
+
+@pytest.fixture
+def start_collector(tmp_path: Path) -> Iterator[Callable[..., Collector]]:
+    """Start collectors with the arguments of `Collector`, without the folder."""
+    started: list[Collector] = []
+
+    def start(*arguments: Any, **keywords: Any) -> Collector:
+        started.append(Collector(tmp_path / f"collector-{len(started)}", *arguments, **keywords))
+        return started[-1]
+
+    yield start
+    for collector in started:
+        collector.stop()

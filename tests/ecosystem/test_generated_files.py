@@ -1,0 +1,87 @@
+"""Generated dashboards and rules work in a real Prometheus 3 and VictoriaMetrics."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.bed.messaging import MessagingServer
+from tests.bed.process import ROOT, Process
+from tests.ecosystem.backends import Backend, Prometheus, VictoriaMetrics, environment
+
+Start = Callable[..., Process]
+
+RULES = ROOT / "deploy" / "prometheus" / "rules.yaml"
+BOARDS = sorted((ROOT / "deploy" / "grafana").glob("*.json"))
+ALWAYS = {"users_total", "pending_messages_total", "attachments_total_count", "attachments_total_bytes"}
+"""Titles of panels that have data in the run below."""
+
+
+@pytest.fixture(params=["prometheus", "victoriametrics"])
+def backend(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Backend]:
+    backend: Backend
+    if request.param == "prometheus":
+        backend = Prometheus(tmp_path / "prometheus", rules=RULES)
+    else:
+        backend = VictoriaMetrics(tmp_path / "victoriametrics")
+    yield backend
+    backend.stop()
+
+
+def expressions() -> Iterator[tuple[str, str]]:
+    """Yield the title of each panel and each of its expressions, with all values of the variables."""
+    for board in BOARDS:
+        for panel in json.loads(board.read_text(encoding="utf-8"))["panels"]:
+            for target in panel.get("targets", []):
+                yield panel["title"], target["expr"].replace("$job", ".*").replace("$instance", ".*")
+
+
+@pytest.mark.postgres
+def test_every_expression_of_dashboards_and_rules_is_evaluated(
+    server: MessagingServer, poller_process: Start, tmp_path: Path, backend: Backend
+) -> None:
+    poller_process(
+        "run", env=environment(server, backend.otlp, tmp_path, POLLER_OTLP_PROTOCOL="http/protobuf")
+    )
+    backend.wait_for_series("users_total")
+    backend.wait_for_series("poller_query_duration_seconds")
+
+    with_data = {title for title, expr in expressions() if backend.series(expr)}
+    rules = [rule for group in yaml.safe_load(RULES.read_text())["groups"] for rule in group["rules"]]
+    firing = {rule["alert"] for rule in rules if backend.series(rule["expr"])}
+
+    assert with_data >= ALWAYS
+    assert firing <= {"PollerTicksLeftOut"}, "a healthy poller fires no alert"
+
+
+@pytest.mark.postgres
+def test_an_alert_fires_and_resolves_in_prometheus(
+    server: MessagingServer, poller_process: Start, tmp_path: Path
+) -> None:
+    file = tmp_path / "queries.yaml"
+    alert = [{"above": 10, "for": "1s", "summary": "Many: {{ $value }}"}]
+    metric = {"name": "items", "unit": "{item}", "description": "Items.", "value_column": "n", "alert": alert}
+    query = {"name": "items", "sql": "SELECT count(*) AS n FROM users", "interval": "1s", "metrics": [metric]}
+    file.write_text(json.dumps({"queries": [query]}), encoding="utf-8")
+    rules = tmp_path / "rules.yaml"
+    generated = poller_process("alerts", "--queries", str(file))
+    generated.wait()
+    rules.write_text(generated.stdout, encoding="utf-8")
+    prometheus = Prometheus(tmp_path / "prometheus", rules=rules)
+    try:
+        variables = environment(server, prometheus.otlp, tmp_path, POLLER_OTLP_PROTOCOL="http/protobuf")
+        poller_process("run", env={**variables, "POLLER_QUERIES": str(file)})
+
+        def summaries() -> list[str]:
+            alerts = prometheus.api("alerts")["alerts"]
+            return [alert["annotations"]["summary"] for alert in alerts if alert["state"] == "firing"]
+
+        assert prometheus.wait_for(summaries) == ["Many: 37"]
+        server.execute("DELETE FROM users")
+        assert prometheus.wait_for(lambda: not summaries())
+    finally:
+        prometheus.stop()
