@@ -12,7 +12,6 @@ import fcntl
 import hashlib
 import os
 import re
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -20,9 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import pytest
-
-from tests.bed.programs import lacking
+from tests.bed import programs
 
 FOLDER = Path(__file__).parent
 Program = Literal["collector", "prometheus", "promtool", "victoria-metrics"]
@@ -116,11 +113,10 @@ def need(program: Program) -> str:
 
     Skips the test if Go is not installed or the program was not built. CI builds it, so there the test fails.
     """
-    if shutil.which("go") is None:
-        pytest.skip("Go is not installed: NOT tested")
+    programs.need("go", None)
     path = _MODULE_OF[program].stored() / program
     if not path.exists():
-        lacking(f"{program} (python -m tests.ecosystem.builds)")
+        programs.lacking(f"{program} (python -m tests.ecosystem.builds)")
     return str(path)
 
 
@@ -139,14 +135,13 @@ def _go_version() -> str:
     return subprocess.run(["go", "version"], capture_output=True, text=True, check=True).stdout
 
 
-def main() -> int:
-    if shutil.which("go") is None:
-        print("WARNING: Go is not installed, so the ecosystem was NOT tested", file=sys.stderr)
-        return 0
-    for module in MODULES:
-        print(f"{module.name} {module.version}: {module.build()}")
-    return 0
+def main() -> None:
+    try:
+        for module in MODULES:
+            print(f"{module.name} {module.version}: {module.build()}")
+    except FileNotFoundError as error:
+        print(f"WARNING: {error.filename} is not installed, so the ecosystem was NOT tested", file=sys.stderr)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -102,8 +102,10 @@ def test_a_collector_without_memory_refuses_requests_and_gets_them_later(
     receiver.wait_until(lambda: receiver.points("users_total"), PATIENCE)
     collector.stop()
     collector.restart(FULL_MEMORY)
-    daemon.wait_for_line("WARNING .*data refused due to high memory usage", PATIENCE)
+    collector.process.wait_for_line("Refusing data", PATIENCE)
+    arrived = len(receiver.requests())
     wait_for_stored(daemon, 5)
+    assert len(receiver.requests()) == arrived
 
     collector.stop()
     collector.restart()
