@@ -144,7 +144,6 @@ class Prometheus(Backend):
             f"--storage.tsdb.path={self.folder / 'data'}",
             f"--web.listen-address=127.0.0.1:{self.port}",
             "--web.enable-otlp-receiver",
-            "--web.enable-remote-write-receiver",
         ]
 
 

@@ -22,7 +22,7 @@ from typing import Literal
 from tests.bed import programs
 
 FOLDER = Path(__file__).parent
-Program = Literal["collector", "prometheus", "promtool", "victoria-metrics"]
+Program = Literal["collector", "prometheus", "victoria-metrics"]
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,6 @@ MODULES = (
         "github.com/prometheus/prometheus",
         {
             "prometheus": "github.com/prometheus/prometheus/cmd/prometheus",
-            "promtool": "github.com/prometheus/prometheus/cmd/promtool",
         },
         tags="remove_all_sd",  # the tests configure no service discovery
     ),
