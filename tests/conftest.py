@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -21,6 +22,10 @@ _READ_BY_LIBRARIES = {
 for _name in list(os.environ):
     if _name.startswith(_OURS) or _name in _READ_BY_LIBRARIES or _name.lower().endswith("_proxy"):
         del os.environ[_name]
+
+# Where the environment forbids bytecode files, each of a thousand processes would compile the poller again.
+sys.dont_write_bytecode = False
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 # The tests start servers as another account, which requires a real fork. gRPC would start its threads in the
 # child and end it before it executes the server (gRPC 1.85). Processes of the tests do not inherit this.

@@ -64,6 +64,7 @@ def test_the_contributors_page_names_files_and_packages_that_exist() -> None:
     assert {word for line in picture.splitlines() for word in line[:32].split()} == layers
 
 
+@pytest.mark.slow
 def test_no_test_patches_a_constant_or_a_private_name_of_the_poller() -> None:
     """Every limit and pause is a parameter or a field of a frozen dataclass, so tests pass their own."""
     patches = [
@@ -152,6 +153,7 @@ def test_patches_of_constants_are_detected() -> None:
 COMPOSITION_ROOTS = ("cli/", "config/", "daemon/build.py", "daemon/run.py")
 
 
+@pytest.mark.slow
 def test_no_class_name_is_defined_twice() -> None:
     """A class can then be found by its name alone, and an import needs no alias."""
     places: dict[str, list[str]] = {}
@@ -163,6 +165,7 @@ def test_no_class_name_is_defined_twice() -> None:
     assert {name: where for name, where in places.items() if len(where) > 1} == {}
 
 
+@pytest.mark.slow
 def test_only_the_composition_roots_receive_all_settings() -> None:
     """`config` makes them; everything else gets the values that it needs."""
     readers = {

@@ -14,7 +14,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.bed.dashboards import Board
 from tests.bed.process import ROOT
 from tests.bed.programs import need
 from tests.bed.prometheus import Prometheus
@@ -26,6 +25,8 @@ GRAFANA, IMAGES = ROOT / "deploy" / "grafana", ROOT / "docs" / "images"
 @pytest.mark.timeout(400)
 def test_the_pictures_show_the_dashboards(tmp_path: Path, request: pytest.FixtureRequest) -> None:
     """Every panel has data."""
+    from tests.bed.dashboards import Board  # loads matplotlib, which every run of any test would wait for
+
     need("prometheus", "prometheus")
     samples = unpacked(lzma.decompress(FILE.read_bytes()).decode())
     with Prometheus(tmp_path, samples, END) as prometheus:

@@ -320,6 +320,7 @@ def test_a_background_task_is_not_part_of_the_request(serve: Serve, fails: bool)
     assert root.status.status_code is StatusCode.UNSET
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("then", ["answers", "reads on", "fails"])
 def test_a_client_that_disconnects_before_the_response_is_counted_as_disconnected(
     serve: Serve, then: str

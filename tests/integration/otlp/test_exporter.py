@@ -182,6 +182,7 @@ def test_mutual_tls_takes_its_files_from_the_standard_variables(
         push.shutdown(5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_a_server_with_an_untrusted_certificate_gets_nothing(
     open_push: Open, certificates: Certificates, protocol: str
@@ -389,6 +390,7 @@ def test_an_outage_is_a_single_warning_and_its_end_a_single_line(
     assert [point.value for point in receiver.points()] == [3, 3, 3]
 
 
+@pytest.mark.slow
 def test_http_sent_to_a_grpc_port_is_reported_as_such(receiver: Receiver, open_push: Open, log: Log) -> None:
     url = f"http://127.0.0.1:{receiver.grpc_port}"
     push = open_push(resolve(url, "POLLER_OTLP_ENDPOINT", "http/protobuf"))
@@ -424,6 +426,7 @@ def test_a_second_outage_has_its_own_reason(receiver: Receiver, open_push: Open,
     assert all("INVALID_ARGUMENT" in warning for warning in warnings)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_a_flush_retries_a_busy_collector(receiver: Receiver, open_push: Open, protocol: str) -> None:
     receiver.answer = throttle(1)
@@ -551,6 +554,7 @@ def test_a_large_export_is_split_into_requests_of_an_accepted_size(
     assert {point.value for point in receiver.points()} == set(range(5_000))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_no_failure_writes_a_secret_to_the_log(
     receiver: Receiver,

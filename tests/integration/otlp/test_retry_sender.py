@@ -114,6 +114,7 @@ def without_repetitions(received: list[int]) -> list[int]:
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 @pytest.mark.parametrize(
     "answers",
@@ -179,6 +180,7 @@ def test_undelivered_requests_of_the_previous_process_are_sent_first_and_unchang
     assert instances == ["from-1"] * 4 + ["from-100"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 @pytest.mark.parametrize("dated", [False, True])
 def test_the_collector_decides_the_time_of_the_next_attempt(
@@ -276,6 +278,7 @@ def test_a_request_that_is_too_large_arrives_in_parts(
     assert len(receiver.attempts()) == 10
 
 
+@pytest.mark.slow
 def test_a_request_above_the_limit_of_a_real_server_arrives_in_parts(
     receiver: Receiver, counting: Open
 ) -> None:
@@ -305,6 +308,7 @@ def test_a_single_data_point_that_is_too_large_is_dropped_alone(
     assert counter.queue.empty
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_a_request_that_makes_the_collector_fail_is_dropped_after_a_time(
     receiver: Receiver, counting: Open, protocol: str
@@ -318,6 +322,7 @@ def test_a_request_that_makes_the_collector_fail_is_dropped_after_a_time(
     assert counter.push.delivery.stats.rejected == {"poison": 1}
 
 
+@pytest.mark.slow
 def test_the_first_request_of_a_process_that_makes_the_collector_fail_is_dropped(
     receiver: Receiver, counting: Open
 ) -> None:
@@ -329,6 +334,7 @@ def test_the_first_request_of_a_process_that_makes_the_collector_fail_is_dropped
     assert counter.push.delivery.stats.rejected == {"poison": 1}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_no_request_is_dropped_if_the_collector_fails_for_every_request(
     receiver: Receiver, counting: Open, protocol: str
@@ -497,6 +503,7 @@ def deliver() -> Iterator[Deliver]:
 ACCEPTED = ExportResult("taken")
 
 
+@pytest.mark.slow
 def test_the_pauses_between_attempts_start_again_after_a_success(
     deliver: Deliver, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -520,6 +527,7 @@ def test_the_pauses_between_attempts_start_again_after_a_success(
     assert any(pause <= first * 2 + 0.05 for pause in pauses[len(pauses) // 2 :]), pauses
 
 
+@pytest.mark.slow
 def test_the_sender_rests_once_each_time_the_queue_becomes_empty(
     deliver: Deliver,
 ) -> None:

@@ -120,6 +120,7 @@ def partial(rejected: int, message: str) -> bytes:
 # --- the deadline ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "script",
     [
@@ -172,6 +173,7 @@ def test_the_timeout_limits_the_tls_handshake(serve: Serve, piece: bytes) -> Non
     assert eventually(lambda: not exchanges())
 
 
+@pytest.mark.slow
 def test_the_timeout_limits_a_hanging_name_resolution_and_a_single_thread_waits_for_it(
     receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -505,6 +507,7 @@ def test_no_proxy_is_read_in_lower_and_upper_case(
     client.close()
 
 
+@pytest.mark.slow
 def test_after_a_hang_a_new_channel_opens_its_own_connection(receiver: Receiver, serve: Serve) -> None:
     """Both old connections lose everything that is sent, and the other signal's connection is not shared."""
     opened: list[socket.socket] = []

@@ -179,6 +179,7 @@ def test_errors_that_do_not_concern_the_data_lose_none(
     assert not exporter.delivery.stats.rejected
 
 
+@pytest.mark.slow
 @both
 def test_the_collector_decides_the_time_of_the_next_attempt(make: Make, protocol: Protocol) -> None:
     with answering(CannedAnswer("RESOURCE_EXHAUSTED", 429, "not now", retry_after=1)) as receiver:
@@ -454,6 +455,7 @@ def test_shutdown_waits_for_no_collector_and_leaves_no_thread(
     assert "requests not delivered and lost" in take_lines()[-1]
 
 
+@pytest.mark.slow
 def test_shutdown_sends_queued_items_even_during_a_pause(receiver: Receiver, make: Make) -> None:
     receiver.answer = UNAVAILABLE
     exporter = make(receiver, pause=3600.0)

@@ -283,6 +283,7 @@ def test_a_timeout_of_waiting_lists_the_received_data(
 # --- outage and answers -------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_a_stopped_receiver_refuses_and_the_same_exporter_reconnects(
     receiver: Receiver, metrics: MetricsData, protocol: str
@@ -332,6 +333,7 @@ def test_an_invalid_request_is_not_sent_again(
     assert receiver.points() == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_an_exporter_retries_a_receiver_that_was_unavailable(
     receiver: Receiver, metrics: MetricsData, send: Send, protocol: str
@@ -726,6 +728,7 @@ def test_tls_serves_clients_that_trust_the_authority(
         assert only(receiver.points("polls")).value == 7
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_mtls_serves_only_its_own_clients(
     certificates: Certificates, metrics: MetricsData, send: Send, protocol: str

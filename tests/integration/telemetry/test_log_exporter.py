@@ -184,6 +184,7 @@ def test_only_records_about_the_export_of_metrics_and_spans_are_exported(
     ]
 
 
+@pytest.mark.slow
 def test_a_failing_export_of_log_records_makes_no_further_requests(
     receiver: Receiver, open_log: Open, stderr: io.StringIO
 ) -> None:

@@ -42,6 +42,7 @@ def complaint(name: str, *arguments: str) -> str:
     return caught.value.format_message()
 
 
+@pytest.mark.slow
 def test_every_command_has_examples_and_each_is_a_command_line_that_works() -> None:
     assert EXAMPLES.keys() == {"", *COMMANDS}
     for name, examples in EXAMPLES.items():
@@ -130,6 +131,7 @@ def test_a_mistake_on_the_command_line_is_reported_with_a_suggestion(arguments: 
     assert complaint(*arguments.split()) == message
 
 
+@pytest.mark.slow
 def test_no_message_of_the_command_line_is_in_the_words_of_a_library() -> None:
     for name in COMMANDS:
         for parameter in parameters(name):

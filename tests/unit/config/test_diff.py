@@ -133,6 +133,7 @@ def test_a_metric_that_another_query_feeds_is_not_removed() -> None:
     assert not compare(both[:1], both).metrics
 
 
+@pytest.mark.slow
 def test_a_thousand_changes_are_a_few_lines() -> None:
     before = [a_query(f"q{n}") for n in range(1000)]
     after = [replace(query, sql="SELECT 2 AS n") for query in before[:500]]

@@ -219,6 +219,7 @@ def test_a_file_that_still_grows_is_not_read(folder: Path, watched: Watched) -> 
     assert len(watched.read) == 1
 
 
+@pytest.mark.slow
 def test_a_change_is_checked_again_after_the_settle_time(folder: Path, watched: Watched) -> None:
     """The interval between checks is long; a change must not wait for two of them."""
     watched.settle = 3600.0

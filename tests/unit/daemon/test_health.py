@@ -413,6 +413,7 @@ def query_status(number: int, state: str, size: int) -> QueryStatus:
     return QueryStatus(f"q{number}", state, "ü" * size, None, 1.7e9, stale=False, series=0, readings=())
 
 
+@pytest.mark.slow
 def test_the_size_of_a_heartbeat_is_bounded_and_queries_in_state_ok_are_omitted_first(tmp_path: Path) -> None:
     statuses = [query_status(n, "failed(timeout)" if n % 100 == 0 else "ok", 300) for n in range(20_000)]
     more = encode(statuses)

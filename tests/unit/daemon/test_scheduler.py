@@ -125,6 +125,7 @@ def test_every_tick_runs_immediately_in_the_order_of_the_query_files(bed: Bed) -
     assert bed.reports == 2, "a push after the first tick and after the last, for any number of ticks"
 
 
+@pytest.mark.slow
 def test_later_runs_are_at_the_offset_of_the_interval(bed: Bed) -> None:
     bed.start(tick(interval=1.0, offset=0.4))
     assert bed.ran(4)
@@ -152,6 +153,7 @@ def test_an_overrun_is_skipped_counted_and_logged(bed: Bed, caplog: pytest.LogCa
     ]
 
 
+@pytest.mark.slow
 def test_an_overrun_after_a_timely_run_is_a_warning_again(bed: Bed, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG, logger="poller.daemon.scheduler")
     released = threading.Event()
@@ -186,6 +188,7 @@ def test_two_ticks_never_run_at_the_same_time(bed: Bed) -> None:
     assert all(first.end <= second.start for first, second in pairwise(runs))
 
 
+@pytest.mark.slow
 def test_missed_runs_are_replaced_by_a_single_run(bed: Bed) -> None:
     released = threading.Event()
     bed.act = lambda queries: (released.wait(20) and good(queries)) or good(queries)
@@ -199,6 +202,7 @@ def test_missed_runs_are_replaced_by_a_single_run(bed: Bed) -> None:
     assert len(caught_up) <= 4, "the first runs and at most one more run of each"
 
 
+@pytest.mark.slow
 def test_a_tick_without_a_server_is_retried_with_exponential_backoff(bed: Bed) -> None:
     bed.retry = RetryConfig(0.2, 60.0)
     bed.act = lost
@@ -228,6 +232,7 @@ def test_an_outage_of_days_does_not_break_the_retries(bed: Bed) -> None:
     assert 0 < bed.rested[0] <= RETRY.longest_pause
 
 
+@pytest.mark.slow
 def test_a_retry_never_comes_after_the_regular_run(bed: Bed) -> None:
     retries: list[str] = []
 

@@ -109,6 +109,7 @@ def test_an_existing_tick_keeps_its_next_run_and_only_its_new_queries_are_polled
     assert eventually(lambda: bed.reports == 2), "a push each time that there are new values"
 
 
+@pytest.mark.slow
 def test_a_removed_tick_runs_no_more_and_a_new_tick_runs_immediately_and_then_on_time(bed: Bed) -> None:
     daemon = bed.start(tick("old", "a", interval=1.0))
     assert bed.ran("a")
@@ -132,6 +133,7 @@ def test_a_swap_waits_for_the_tick_under_way(bed: Bed) -> None:
     assert bed.log == ["begin a", "end a", "swap", "begin b", "end b"]
 
 
+@pytest.mark.slow
 def test_a_tick_in_the_queue_after_a_swap_runs_with_the_new_queries(bed: Bed) -> None:
     release = threading.Event()
     bed.start(tick("busy", "x"), tick("t", "a", interval=1.0))
@@ -195,6 +197,7 @@ def test_the_last_first_poll_is_detected_after_a_query_has_moved_to_another_tick
     assert eventually(lambda: bed.reports == 2)
 
 
+@pytest.mark.slow
 def test_a_retry_survives_a_swap_of_other_ticks_and_ends_with_its_own(bed: Bed) -> None:
     bed.error = GONE
     daemon = bed.start(tick("t", "a"), tick("gone", "b"))
@@ -264,6 +267,7 @@ def test_an_endless_tick_is_reported_and_a_slow_tick_is_not(bed: Bed) -> None:
     assert eventually(lambda: daemon.stuck(time.monotonic() + 10_000) is None)
 
 
+@pytest.mark.slow
 def test_a_scheduler_that_starts_no_job_is_reported_and_woken(bed: Bed) -> None:
     daemon = bed.start(tick("t", "a", interval=1.0))
     assert bed.ran("a")

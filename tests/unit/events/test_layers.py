@@ -487,6 +487,7 @@ class Storage(BaseHTTPRequestHandler):
         """Write nothing."""
 
 
+@pytest.mark.slow
 def test_calls_of_botocore_have_spans_without_signatures(monkeypatch: pytest.MonkeyPatch) -> None:
     import botocore.session
     from botocore.exceptions import ClientError

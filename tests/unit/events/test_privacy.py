@@ -528,6 +528,7 @@ def test_the_checker_accepts_every_scrubbed_text_and_scrubbing_is_idempotent(tex
     assert scrub(scrubbed) == scrubbed
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=200)
 @given(st.text(max_size=200))
 def test_any_text_can_be_scrubbed(text: str) -> None:

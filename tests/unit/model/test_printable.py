@@ -174,6 +174,7 @@ def test_the_pollers_own_colours_reach_a_terminal() -> None:
     assert output.getvalue().count("\n") == 1
 
 
+@pytest.mark.slow
 def test_every_console_is_created_by_open_console() -> None:
     for path in (ROOT / "poller").rglob("*.py"):
         if path.name == "console.py":

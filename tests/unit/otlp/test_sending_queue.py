@@ -155,6 +155,7 @@ def test_the_newest_export_is_stored_with_any_size(open_queue: Open) -> None:
     assert queue.dropped == {"size": 1}
 
 
+@pytest.mark.slow
 def test_disk_space_is_released_after_an_outage(open_queue: Open, tmp_path: Path) -> None:
     queue = open_queue(tmp_path)
     for _ in range(60):
@@ -390,6 +391,7 @@ def test_a_failed_insert_leaves_nothing_and_the_next_insert_succeeds(tmp_path: P
     assert [stored and stored.id for stored in salvage(tmp_path / "s.db")] == [1, 3]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "harm",
     [

@@ -190,6 +190,7 @@ def test_a_process_that_polls_once_reports_no_start_time() -> None:
     assert not metric.data.data_points[0].start_time_unix_nano
 
 
+@pytest.mark.slow
 def test_the_provider_is_replaced_before_the_attribute_sets_it_keeps_exceed_their_bound() -> None:
     """The SDK keeps every attribute set for the life of a provider: the test counts them."""
     exporting = Exporting(A)

@@ -93,6 +93,7 @@ def test_a_query_with_an_interval_above_an_hour_runs_in_every_interval() -> None
     assert runs(CircuitBreaker(1.0), slow, 10 * 7200) == [n * 7200.0 for n in range(10)]
 
 
+@pytest.mark.slow
 def test_a_query_still_runs_after_a_day_of_failures() -> None:
     ran = runs(CircuitBreaker(1.0), EVERY_SECOND, 24 * 3600)
     assert ran[-1] > 23 * 3600

@@ -240,6 +240,7 @@ TEXTS = st.text(
 )
 
 
+@pytest.mark.slow
 @given(TEXTS)
 def test_any_text_survives_a_round_trip_through_yaml(text: str) -> None:
     from poller.config.queries.yaml_reader import parse
