@@ -22,7 +22,7 @@ from typing import Literal
 from tests.bed import programs
 
 FOLDER = Path(__file__).parent
-Program = Literal["collector", "prometheus", "victoria-metrics"]
+Program = Literal["collector", "prometheus", "promtool", "victoria-metrics", "vmalert-tool"]
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,12 @@ class Module:
     def stored(self) -> Path:
         """Return the folder of its programs, which need not exist."""
         files = [path for path in sorted(self.folder.iterdir()) if path.suffix in {".go", ".mod", ".sum"}]
-        content = [self.tags, _go_version(), *(path.read_text(encoding="utf-8") for path in files)]
+        content = [
+            self.tags,
+            *self.programs.values(),
+            _go_version(),
+            *(path.read_text(encoding="utf-8") for path in files),
+        ]
         key = hashlib.sha256("\0".join(content).encode()).hexdigest()[:16]
         return _cache() / f"{self.name}-{key}"
 
@@ -94,6 +99,7 @@ MODULES = (
         "github.com/prometheus/prometheus",
         {
             "prometheus": "github.com/prometheus/prometheus/cmd/prometheus",
+            "promtool": "github.com/prometheus/prometheus/cmd/promtool",
         },
         tags="remove_all_sd",  # the tests configure no service discovery
     ),
@@ -101,7 +107,10 @@ MODULES = (
         "victoriametrics",
         "VictoriaMetrics",
         "github.com/VictoriaMetrics/VictoriaMetrics",
-        {"victoria-metrics": "github.com/VictoriaMetrics/VictoriaMetrics/app/victoria-metrics"},
+        {
+            "victoria-metrics": "github.com/VictoriaMetrics/VictoriaMetrics/app/victoria-metrics",
+            "vmalert-tool": "github.com/VictoriaMetrics/VictoriaMetrics/app/vmalert-tool",
+        },
     ),
 )
 _MODULE_OF = {program: module for module in MODULES for program in module.programs}

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from tests.acceptance.project.test_alerts import rules  # noqa: F401  # a fixture
 from tests.ecosystem.backends import Collector, Prometheus, VictoriaMetrics
 
 

@@ -111,11 +111,15 @@ class Fires:
     severity: str
     stored: Sequence[dict[str, str]]
     summary: str
+    recovery: str
+    """The values that follow in each stored series when the problem is over."""
     labels: Mapping[str, str] = field(default_factory=lambda: QUERY)
     at: int = 70
     step: int = 1
     """Minutes between two samples."""
     runbook: str = ""
+    resolved: int = 240
+    """A minute in which the alert has resolved, after the recovery."""
 
 
 SERIES = steady("poller_query_series", QUERY, 300)
@@ -123,22 +127,28 @@ FIRE = [
     Fires(
         "PollerGone",
         "critical",
-        [series("poller_query_series", {**QUERY, "job": "other"}, "300+0x120")],
+        [
+            series("poller_query_series", {**QUERY, "job": "other"}, "300+0x120"),
+            series("poller_query_series", QUERY, "_x121"),
+        ],
         "No poller of the service obscura-poller exports",
+        "300+0x200",
         labels={},
     ),
     Fires(
         "PollerGone",
         "critical",
-        [series("poller_query_series", {**QUERY, "job": "team/obscura-poller"}, "300+0x20")],
+        [series("poller_query_series", {**QUERY, "job": "team/obscura-poller"}, "300+0x20 _x100")],
         "No poller of the service obscura-poller exports",
+        "300+0x200",
         labels={},
     ),
     Fires(
         "PollerFewer",
         "warning",
-        [SERIES, series("poller_query_series", {**QUERY, "instance": "b"}, "300+0x50")],
+        [SERIES, series("poller_query_series", {**QUERY, "instance": "b"}, "300+0x50 _x70")],
         "Fewer pollers of obscura-poller export than an hour ago",
+        "300+0x200",
         labels={"job": "obscura-poller"},
         at=75,
     ),
@@ -147,18 +157,21 @@ FIRE = [
         "critical",
         [state("stale"), state("failed", error_type="timeout")],
         "The values of the query users are withheld",
+        "0+0x200",
     ),
     Fires(
         "PollerQueryStale",
         "critical",
         [state("stale"), state("skipped", poller_reason="lag")],
         "The values of the query users are withheld",
+        "0+0x200",
     ),
     Fires(
         "PollerQueryFailing",
         "warning",
         [state("failed", error_type="rejected")],
         "The query users fails",
+        "0+0x200",
         at=16,
     ),
     Fires(
@@ -178,6 +191,7 @@ FIRE = [
             ),
         ],
         "The query users fails",
+        "0+0x200",
         at=16,
     ),
     Fires(
@@ -185,6 +199,7 @@ FIRE = [
         "warning",
         [state("skipped", poller_reason="duty_cycle")],
         "The query users has not been sent for an hour: duty_cycle",
+        "0+0x200",
         labels={**QUERY, "poller_state": "skipped", "poller_reason": "duty_cycle"},
     ),
     Fires(
@@ -199,6 +214,7 @@ FIRE = [
             ),
         ],
         "The query users has not been sent for an hour: column",
+        "0+0x200",
         labels={**QUERY, "poller_state": "skipped", "poller_reason": "column"},
         at=75,
     ),
@@ -207,13 +223,18 @@ FIRE = [
         "warning",
         [steady("poller_replica_lag_seconds", SERVER, 500)],
         "The replica replica:5432 is 8m 20s behind",
+        "2+0x200",
         labels=SERVER,
     ),
     Fires(
         "PollerReplicaLagUnknown",
         "warning",
-        [steady("poller_replica_standby", SERVER, 1)],
+        [
+            steady("poller_replica_standby", SERVER, 1),
+            series("poller_replica_lag_seconds", SERVER, "_x121"),
+        ],
         "The replay lag of the replica replica:5432 is unknown",
+        "1+0x200",
         labels=SERVER,
     ),
     Fires(
@@ -228,6 +249,7 @@ FIRE = [
             series("poller_export_requests_total", {**METRICS, "poller_outcome": "ok"}, "0+1x120"),
         ],
         "Exports of the poller a fail",
+        "120+0x200",
         labels=POLLER,
     ),
     Fires(
@@ -235,6 +257,7 @@ FIRE = [
         "warning",
         [steady("poller_export_spool_age_seconds", METRICS, 400)],
         "Exports of the poller a fail",
+        "0+0x200",
         labels=POLLER,
     ),
     Fires(
@@ -242,6 +265,7 @@ FIRE = [
         "critical",
         [steady("poller_export_spool_size_bytes", METRICS, 140_000_000)],
         "The spool of the poller a is filling up",
+        "0+0x200",
         labels=METRICS,
     ),
     Fires(
@@ -252,6 +276,7 @@ FIRE = [
             series("poller_export_spool_age_seconds", METRICS, "0+60x120"),
         ],
         "The spool of the poller a is filling up",
+        "0+0x200",
         labels=METRICS,
         at=40,
     ),
@@ -261,6 +286,7 @@ FIRE = [
         "critical",
         [series("poller_export_dropped_total", {**METRICS, "poller_reason": "age"}, "_x60 7+0x60")],
         "The poller a has dropped requests: age",
+        "7+0x200",
         labels={**METRICS, "poller_reason": "age"},
         at=62,
     ),
@@ -269,6 +295,7 @@ FIRE = [
         "warning",
         [series("poller_export_rejected_total", {**METRICS, "poller_reason": "invalid"}, "3+0x60 9+0x60")],
         "The collector rejects data points of the poller a",
+        "9+0x200",
         labels={**METRICS, "poller_reason": "invalid"},
         at=65,
     ),
@@ -277,6 +304,7 @@ FIRE = [
         "warning",
         [series("poller_query_quarantined_total", {**QUERY, "poller_reason": "nan"}, "0+1x120")],
         "Rows of the query users are rejected: nan",
+        "120+0x200",
         labels={**QUERY, "poller_reason": "nan"},
     ),
     Fires(
@@ -284,6 +312,7 @@ FIRE = [
         "warning",
         [series("poller_tick_overruns_total", {**POLLER, "poller_tick_name": "default/1m"}, "0+1x120")],
         "Ticks default/1m are skipped",
+        "120+0x200",
         labels={**POLLER, "poller_tick_name": "default/1m"},
     ),
     Fires(
@@ -291,6 +320,7 @@ FIRE = [
         "warning",
         [steady("poller_config_reload_success", POLLER, 0)],
         "The query files of the poller a have errors",
+        "1+0x200",
         labels=POLLER,
     ),
     Fires(
@@ -298,12 +328,14 @@ FIRE = [
         "critical",
         [steady("users_total", POLLER, 1234)],
         "users_total is 1.234k: above 1,000",
+        "500+0x200",
     ),
     Fires(
         "UsersTotalBelow",
         "warning",
         [steady("users_total", POLLER, 9)],
         "Few users remain: 9",
+        "50+0x200",
         runbook="https://wiki.example/u",
         at=0,
     ),
@@ -312,24 +344,30 @@ FIRE = [
         "warning",
         [series("users_total", POLLER, f"20+15x{2 * HALF_HOURS_OF_A_DAY}")],
         "users_total grows by 720 in a day: above 500",
+        "1460+0x200",
         at=30 * HALF_HOURS_OF_A_DAY,
         step=30,
+        resolved=30 * (2 * HALF_HOURS_OF_A_DAY + 60),
     ),
     Fires(
         "UsersTotalWeeklyChangeAbove",
         "warning",
         [series("users_total", POLLER, f"100+0x{HALF_HOURS_OF_A_WEEK} 160+0x20")],
         "users_total differs by 60% from the same hour a week ago: above 50%",
+        "100+0x200",
         at=30 * (HALF_HOURS_OF_A_WEEK + 6),
         step=30,
+        resolved=30 * (HALF_HOURS_OF_A_WEEK + 60),
     ),
     Fires(
         "UsersTotalWeeklyChangeBelow",
         "warning",
         [series("users_total", POLLER, f"100+0x{HALF_HOURS_OF_A_WEEK} 40+0x20")],
         "users_total differs by -60% from the same hour a week ago: below -30%",
+        "100+0x200",
         at=30 * (HALF_HOURS_OF_A_WEEK + 6),
         step=30,
+        resolved=30 * (HALF_HOURS_OF_A_WEEK + 60),
     ),
     Fires(
         "StoreSizeBytesAbove",
@@ -340,6 +378,7 @@ FIRE = [
             steady("store_size_bytes", {**POLLER, "kind": "image", "disk_name": "two"}, 2 * 2**30),
         ],
         "store_size_bytes is 1.5GiB: above 1,073,741,824 By",
+        "5+0x200",
         labels={**POLLER, "kind": "image", "disk_name": "one", "poller_query_name": "store"},
     ),
     Fires(
@@ -348,18 +387,22 @@ FIRE = [
         "warning",
         [series("messages_sent_total", POLLER, f"100000+1x{HALF_HOURS_OF_A_DAY} 0+1x{HALF_HOURS_OF_A_DAY}")],
         "messages_sent_total grows by 47 in a day: below 100",
+        "48+10x200",
         labels={**POLLER, "poller_query_name": "sent"},
         at=30 * 60,
         step=30,
+        resolved=30 * (2 * HALF_HOURS_OF_A_DAY + 60),
     ),
     Fires(
         "MessagesSentTotalWeeklyChangeBelow",
         "warning",
         [series("messages_sent_total", POLLER, f"0+100x{HALF_HOURS_OF_A_WEEK} 33600+50x20")],
         "messages_sent_total differs by -50% from the same hour a week ago: below -30%",
+        "34700+100x200",
         labels={**POLLER, "poller_query_name": "sent"},
         at=30 * (HALF_HOURS_OF_A_WEEK + 8),
         step=30,
+        resolved=30 * (HALF_HOURS_OF_A_WEEK + 60),
     ),
 ]  # fmt: skip
 
@@ -451,18 +494,33 @@ def examine(
     folder: Path, rules: Path, stored: Sequence[object], rule_tests: Sequence[object], step: int = 1
 ) -> None:
     """Run `promtool test rules` and assert success; `step` is in minutes."""
-    test = {"interval": f"{step}m", "input_series": stored, "alert_rule_test": rule_tests}
-    whole = {"rule_files": [str(rules)], "evaluation_interval": f"{step}m", "tests": [test]}
-    file = folder / "test.yaml"
-    file.write_text(json.dumps(whole))
+    file = write_tests(folder, rules, [unit_test(stored, rule_tests, step)], step)
     done = promtool("test", "rules", file)
     if done.returncode != 0:
         pytest.fail(done.stdout + done.stderr, pytrace=False)
 
 
+def write_tests(folder: Path, rules: Path, tests: Sequence[object], step: int) -> Path:
+    """Write a file of unit tests for rules; `step` is the interval of evaluation in minutes."""
+    file = folder / f"test-{step}m.yaml"
+    whole = {"rule_files": [str(rules)], "evaluation_interval": f"{step}m", "tests": tests}
+    file.write_text(json.dumps(whole))
+    return file
+
+
+def unit_test(stored: Sequence[object], rule_tests: Sequence[object], step: int) -> dict[str, object]:
+    return {"interval": f"{step}m", "input_series": stored, "alert_rule_test": rule_tests}
+
+
 @pytest.mark.parametrize("case", FIRE, ids=lambda case: case.alert)
-def test_an_alert_fires_and_explains_why(case: Fires, rules: Path, tmp_path: Path) -> None:
+def test_an_alert_fires_explains_why_and_resolves(case: Fires, rules: Path, tmp_path: Path) -> None:
     """With exactly these labels, this summary and a link to the runbook, and not earlier."""
+    stored, rule_tests = firing_and_resolving(case, rules)
+    examine(tmp_path, rules, stored, rule_tests, case.step)
+
+
+def firing_and_resolving(case: Fires, rules: Path) -> tuple[list[object], list[object]]:
+    """Return the series and the expected alerts of a case."""
     (rule,) = [rule for rule in rules_in(rules) if rule["alert"] == case.alert]
     fired = {
         "exp_labels": {"severity": case.severity, **case.labels},
@@ -472,13 +530,17 @@ def test_an_alert_fires_and_explains_why(case: Fires, rules: Path, tmp_path: Pat
             "runbook_url": case.runbook or rule["annotations"]["runbook_url"],
         },
     }
-    rule_tests: list[dict[str, object]] = [
-        {"eval_time": f"{case.at}m", "alertname": case.alert, "exp_alerts": [fired]}
-    ]
+    expected = {case.at: [fired], case.resolved: []}
     if "for" in rule:
-        rule_tests.insert(0, {"eval_time": "2m", "alertname": case.alert, "exp_alerts": []})
-
-    examine(tmp_path, rules, case.stored, rule_tests, case.step)
+        expected[2] = []
+    rule_tests: list[object] = [
+        {"eval_time": f"{minute}m", "alertname": case.alert, "exp_alerts": alerts}
+        for minute, alerts in sorted(expected.items())
+    ]
+    stored: list[object] = [
+        {**stored, "values": f"{stored['values']} {case.recovery}"} for stored in case.stored
+    ]
+    return stored, rule_tests
 
 
 def description(rule: dict[str, Any], case: Fires) -> str:
