@@ -10,24 +10,15 @@ from poller.model.query import AttributeValue, MetricDefinition
 from poller.model.result import Sample
 
 # The units that Prometheus spells out; any other unit is appended unchanged.
-# Source: prometheus/otlptranslator, unit_namer.go (translation strategy UnderscoreEscapingWithSuffixes).
+# Source: prometheus/otlptranslator, metric_namer.go (translation strategy UnderscoreEscapingWithSuffixes).
 _UNITS = {
     "d": "days", "h": "hours", "min": "minutes", "s": "seconds", "ms": "milliseconds", "us": "microseconds",
     "ns": "nanoseconds", "By": "bytes", "KiBy": "kibibytes", "MiBy": "mebibytes", "GiBy": "gibibytes",
-    "TiBy": "tibibytes", "kBy": "kilobytes", "MBy": "megabytes", "GBy": "gigabytes", "TBy": "terabytes",
+    "TiBy": "tibibytes", "KBy": "kilobytes", "MBy": "megabytes", "GBy": "gigabytes", "TBy": "terabytes",
     "m": "meters", "V": "volts", "A": "amperes", "J": "joules", "W": "watts", "g": "grams", "Cel": "celsius",
-    "Hz": "hertz", "%": "percent", "1": "ratio",
+    "Hz": "hertz", "%": "percent", "1": "",
 }  # fmt: skip
-_PER = {
-    "s": "second",
-    "m": "minute",
-    "min": "minute",
-    "h": "hour",
-    "d": "day",
-    "w": "week",
-    "mo": "month",
-    "y": "year",
-}
+_PER = {"s": "second", "m": "minute", "h": "hour", "d": "day", "w": "week", "mo": "month", "y": "year"}
 
 
 def metric_name(name: str, unit: str, instrument: str = "gauge") -> str:
@@ -37,19 +28,21 @@ def metric_name(name: str, unit: str, instrument: str = "gauge") -> str:
     """
     tokens = [token for token in re.split(r"[^A-Za-z0-9:]+", name) if token]
     main, _, per = unit.partition("/")
-    spelled = "" if unit == "1" and instrument != "gauge" else _spelled(main, _UNITS)
-    for token in (spelled, "per_" + _spelled(per, _PER) if _spelled(per, _PER) else ""):
-        if token and token not in tokens:
-            tokens.append(token)
-    if instrument == "counter":
-        tokens = [*filter("total".__ne__, tokens), "total"]
+    counted, rate = _spelled(main, _UNITS), _spelled(per, _PER).rstrip("_")
+    tokens += [token for token in (counted, rate and f"per_{rate}") if token and token not in tokens]
+    suffix = {"counter": "total", "gauge": "ratio" if unit == "1" else ""}.get(instrument)
+    if suffix:
+        tokens = [*filter(suffix.__ne__, tokens), suffix]
     translated = "_".join(tokens)
     return f"_{translated}" if translated[:1].isdigit() else translated
 
 
 def label_name(attribute: str) -> str:
-    """Return the label name of an attribute."""
-    return re.sub(r"[^A-Za-z0-9_]", "_", attribute)
+    """Return the label name of an attribute after the same translation."""
+    name = re.sub(r"[^A-Za-z0-9_]", "_", attribute)
+    if name[:1].isdigit():
+        return f"key_{name}"
+    return f"key{name}" if re.match("_[^_]", name) else name
 
 
 def labels_text(attributes: Mapping[str, AttributeValue]) -> str:
@@ -84,8 +77,10 @@ def exposition(metrics: Mapping[str, MetricDefinition], samples: Iterable[Sample
 
 
 def _spelled(unit: str, names: Mapping[str, str]) -> str:
-    bare = re.sub(r"\{[^}]*\}", "", unit)
-    return names.get(bare, re.sub(r"[^A-Za-z0-9]+", "_", bare).strip("_"))
+    unit = unit.strip()
+    if "{" in unit or "}" in unit:
+        return ""  # also what is next to an annotation
+    return re.sub(r"[^A-Za-z0-9:]+", "_", names.get(unit, unit)).removeprefix("_")
 
 
 def _text(value: object) -> str:

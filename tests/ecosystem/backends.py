@@ -118,10 +118,13 @@ class Prometheus(Backend):
         out_of_order: str = "0s",
         strategy: str | None = None,
         rules: Path | None = None,
+        options: tuple[str, ...] = (),
     ) -> None:
+        """`options` are further options of the command line."""
         self._out_of_order = out_of_order
         self._strategy = strategy
         self._rules = [str(rules)] if rules else []
+        self._options = options
         super().__init__(folder)
 
     @property
@@ -144,6 +147,8 @@ class Prometheus(Backend):
             f"--storage.tsdb.path={self.folder / 'data'}",
             f"--web.listen-address=127.0.0.1:{self.port}",
             "--web.enable-otlp-receiver",
+            "--web.enable-remote-write-receiver",
+            *self._options,
         ]
 
 

@@ -30,7 +30,7 @@ def _scheme(connection: Any) -> str | None:
 _UNITS = {
     "seconds": "s", "milliseconds": "ms", "microseconds": "us", "nanoseconds": "ns", "minutes": "min",
     "hours": "h", "days": "d", "bytes": "By", "kibibytes": "KiBy", "mebibytes": "MiBy", "gibibytes": "GiBy",
-    "kilobytes": "kBy", "megabytes": "MBy", "gigabytes": "GBy", "ratio": "1", "percent": "%",
+    "megabytes": "MBy", "gigabytes": "GBy", "ratio": "1", "percent": "%",
     "celsius": "Cel",
 }  # fmt: skip
 """Unit suffixes of Prometheus names (Prometheus documentation, "Metric and label naming")."""

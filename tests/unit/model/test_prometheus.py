@@ -20,7 +20,7 @@ NAMES = [
     ("used", "%", "used_percent"),
     ("rate", "{message}/s", "rate_per_second"),
     ("throughput", "By/s", "throughput_bytes_per_second"),
-    ("speed", "m/min", "speed_meters_per_minute"),
+    ("speed", "m/min", "speed_meters_per_min"),
     ("a__b..c_", "", "a_b_c"),
     ("fresh.seconds.x", "s", "fresh_seconds_x"),
     ("odd", "{a}{b}", "odd"),
