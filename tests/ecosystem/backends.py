@@ -30,6 +30,7 @@ SHIPPED = {
 }
 """Values of the shipped gauges for the rows of the fixture `server`."""
 _, RELABEL = only("relabel")
+_, DOCUMENTED_COLLECTOR = only("collector")
 IDENTITY = {"job": "obscura-poller", "instance": "eu-1"}
 
 
@@ -186,14 +187,20 @@ class Collector:
         *,
         metrics_only: tuple[str, ...] = (),
         tls: Mapping[str, str] | None = None,
+        grpc: Mapping[str, Any] | None = None,
+        http: Mapping[str, Any] | None = None,
     ) -> None:
-        """`exporters` get all signals, those in `metrics_only` metrics. `tls`: `cert_file` and `key_file`."""
+        """`exporters` get all signals, those in `metrics_only` metrics. `tls`: `cert_file` and `key_file`.
+
+        `grpc` and `http` are further settings of the receiver's protocols.
+        """
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
         self.grpc_port, self.http_port = free_ports(2)
         self._exporters = exporters
         self._metrics_only = metrics_only
         self._tls = tls
+        self._grpc, self._http = grpc or {}, http or {}
         self.process = self._start({})
 
     @property
@@ -226,8 +233,8 @@ class Collector:
     def _configuration(self, processors: Mapping[str, Any]) -> dict[str, Any]:
         security = {"tls": dict(self._tls)} if self._tls else {}
         protocols = {
-            "grpc": {"endpoint": f"127.0.0.1:{self.grpc_port}", **security},
-            "http": {"endpoint": f"127.0.0.1:{self.http_port}", **security},
+            "grpc": {"endpoint": f"127.0.0.1:{self.grpc_port}", **security, **self._grpc},
+            "http": {"endpoint": f"127.0.0.1:{self.http_port}", **security, **self._http},
         }
         pipeline = {"receivers": ["otlp"], "processors": list(processors)}
         pipelines: dict[str, Any] = {"metrics": {**pipeline, "exporters": list(self._exporters)}}

@@ -21,6 +21,20 @@ def prometheus(tmp_path: Path) -> Iterator[Prometheus]:
 
 
 @pytest.fixture
+def start_prometheus(tmp_path: Path) -> Iterator[Callable[..., Prometheus]]:
+    """Start Prometheus with the arguments of `Prometheus`, without the folder."""
+    started: list[Prometheus] = []
+
+    def start(**keywords: Any) -> Prometheus:
+        started.append(Prometheus(tmp_path / f"prometheus-{len(started)}", **keywords))
+        return started[-1]
+
+    yield start
+    for backend in started:
+        backend.stop()
+
+
+@pytest.fixture
 def victoriametrics(tmp_path: Path) -> Iterator[VictoriaMetrics]:
     backend = VictoriaMetrics(tmp_path / "victoriametrics")
     yield backend

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import json
+import signal
+import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -16,19 +18,6 @@ Start = Callable[..., Process]
 
 METRICS = '{poller_signal="metrics"}'
 DELIVERED = '{poller_signal="metrics",poller_outcome="ok"}'
-
-
-@pytest.fixture
-def start_prometheus(tmp_path: Path) -> Iterator[Callable[..., Prometheus]]:
-    started: list[Prometheus] = []
-
-    def start(**keywords: Any) -> Prometheus:
-        started.append(Prometheus(tmp_path / f"prometheus-{len(started)}", **keywords))
-        return started[-1]
-
-    yield start
-    for backend in started:
-        backend.stop()
 
 
 def http(server: MessagingServer, backend: Backend, tmp_path: Path) -> dict[str, str]:
@@ -100,3 +89,127 @@ def test_an_outage_of_prometheus_leaves_no_gap(
     assert prometheus.wait_for(complete)
     ((_, exports),) = prometheus.samples(f"poller_export_spool_requests{METRICS}", 600)
     assert max(waiting for _, waiting in exports) >= 10
+
+
+@pytest.mark.postgres
+def test_types_units_and_start_times_arrive(
+    server: MessagingServer,
+    poller_process: Start,
+    start_prometheus: Callable[..., Prometheus],
+    tmp_path: Path,
+) -> None:
+    """A counter begins with 0 at its start time, so `increase` includes the first poll."""
+    features = "type-and-unit-labels,created-timestamp-zero-ingestion"
+    prometheus = start_prometheus(options=(f"--enable-feature={features}",))
+    poller_process("run", env=http(server, prometheus, tmp_path))
+    prometheus.wait_for_series("poller_poll_duration_seconds_count")
+
+    types = {
+        name: {labels["__type__"] for labels, _ in prometheus.series(name)}
+        for name in ("users_total", "poller_polls_total", "poller_poll_duration_seconds_count")
+    }
+    assert types == {
+        "users_total": {"gauge"},
+        "poller_polls_total": {"counter"},
+        "poller_poll_duration_seconds_count": {"histogram"},
+    }
+    assert {labels["__unit__"] for labels, _ in prometheus.series("poller_query_duration_seconds")} == {
+        "seconds"
+    }
+    for _, samples in prometheus.samples("poller_polls_total", 600):
+        assert samples[0][1] == 0
+
+
+@pytest.mark.postgres
+def test_a_restart_is_a_reset_and_the_gauges_continue(
+    server: MessagingServer, poller_process: Start, prometheus: Prometheus, tmp_path: Path
+) -> None:
+    """`poller.polls` begins again; a gauge of the state folder is there before the first poll."""
+    daemon = poller_process("run", env=http(server, prometheus, tmp_path))
+    polls = 'poller_polls_total{poller_query_name="users"}'
+    prometheus.wait_for(lambda: [value for _, value in prometheus.series(polls) if value >= 5])
+    daemon.send(signal.SIGTERM)
+    assert daemon.wait() == 0
+    ((_, before),) = prometheus.series(polls)
+
+    poller_process("run", env=http(server, prometheus, tmp_path))
+    prometheus.wait_for(lambda: prometheus.series(f"resets({polls}[10m]) == 1"))
+
+    ((labels, samples),) = prometheus.samples(polls, 600)
+    assert labels == {**IDENTITY, "poller_query_name": "users", "poller_state": "ok"}
+    values = [value for _, value in samples]
+    assert max(values) == before
+    ((labels, samples),) = prometheus.samples("users_total", 600)
+    assert labels == IDENTITY
+    assert {value for _, value in samples} == {SHIPPED["users_total"]}
+
+
+@pytest.mark.postgres
+def test_withheld_values_become_stale_and_return(
+    server: MessagingServer,
+    poller_process: Start,
+    start_prometheus: Callable[..., Prometheus],
+    tmp_path: Path,
+) -> None:
+    """After `max_age` the gauge is no longer exported, so it ends after Prometheus' lookback."""
+    prometheus = start_prometheus(options=("--query.lookback-delta=3s",))
+    variables = {**http(server, prometheus, tmp_path), "POLLER_QUERIES": str(short_lived(tmp_path))}
+    poller_process("run", env=variables)
+    assert prometheus.wait_for_series("users") == [(IDENTITY, 37)]
+    server.execute("ALTER TABLE users RENAME TO moved")
+
+    prometheus.wait_for_series('poller_query_state{poller_state="stale"} == 1')
+    prometheus.wait_for(lambda: not prometheus.series("users"))
+
+    server.execute("ALTER TABLE moved RENAME TO users")
+    assert prometheus.wait_for_series("users") == [(IDENTITY, 37)]
+
+
+def short_lived(folder: Path) -> Path:
+    file = folder / "short.yaml"
+    metric = {"name": "users", "unit": "{user}", "description": "Users.", "value_column": "n"}
+    query = {"name": "users", "sql": "SELECT count(*) AS n FROM users", "interval": "1s", "max_age": "2s"}
+    file.write_text(json.dumps({"queries": [{**query, "metrics": [metric]}]}), encoding="utf-8")
+    return file
+
+
+@pytest.mark.postgres
+@pytest.mark.parametrize(("window", "stored"), [("0s", False), ("30m", True)])
+def test_samples_older_than_those_of_another_poller_need_a_window(
+    server: MessagingServer,
+    poller_process: Start,
+    start_prometheus: Callable[..., Prometheus],
+    tmp_path: Path,
+    window: str,
+    stored: bool,
+) -> None:
+    """A pod was lost with its queue, its successor delivered, and then the queue returns."""
+    prometheus = start_prometheus(out_of_order=window)
+    prometheus.stop()
+    first = {**http(server, prometheus, tmp_path), "POLLER_LOG_LEVEL": "debug"}
+    daemon = poller_process("run", env=first)
+    while daemon.stderr.count(" export kept ") < 5:
+        daemon.wait_for_line(" export kept ", 90, after=daemon.line_count())
+    daemon.close()
+    lost = time.time()
+    prometheus.restart()
+    successor = poller_process("run", env=http(server, prometheus, tmp_path / "successor"))
+    prometheus.wait_for_series("users_total")
+    successor.send(signal.SIGTERM)
+    assert successor.wait() == 0
+
+    daemon = poller_process("run", env=first)
+
+    if stored:
+        prometheus.wait_for(lambda: earlier_samples(prometheus, lost) >= 5)
+        assert "rejected" not in daemon.stderr
+    else:
+        daemon.wait_for_line("WARNING .*(rejected|refused).*out of order", 90)
+        prometheus.wait_for_series('poller_export_rejected_total{poller_reason="invalid"}')
+        assert earlier_samples(prometheus, lost) == 0
+
+
+def earlier_samples(prometheus: Prometheus, until: float) -> int:
+    """Return the number of samples of a gauge before a time."""
+    series = prometheus.samples("users_total", 600)
+    return sum(at < until for _, samples in series for at, _ in samples)
