@@ -280,5 +280,19 @@ def environment(server: MessagingServer, endpoint: str, folder: Path, **more: st
     }
 
 
+def complete_exports(backend: Backend) -> list[float]:
+    """Return the number of waiting requests at each export, as soon as the backend has every export.
+
+    Each export contains the number of delivered ones. Returns an empty list before that.
+    """
+    waiting = backend.samples('poller_export_spool_requests{poller_signal="metrics"}', 3600)
+    delivered = 'poller_export_requests_total{poller_signal="metrics",poller_outcome="ok"}'
+    counts = backend.samples(delivered, 3600)
+    if not waiting or not counts:
+        return []
+    ((_, exports),), ((_, counted),) = waiting, counts
+    return [value for _, value in exports] if len(exports) - 1 == counted[-1][1] else []
+
+
 def _labels(metric: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name, value in metric.items() if name != "__name__"}

@@ -3,18 +3,29 @@
 from __future__ import annotations
 
 import itertools
+import json
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import trustme
 
 from poller.receiver.receiver import ACCEPT, UNAVAILABLE, Receiver
 from tests.bed.messaging import MessagingServer
 from tests.bed.process import Process, eventually
-from tests.ecosystem.backends import PATIENCE, Collector, environment
+from tests.ecosystem.backends import (
+    PATIENCE,
+    SHIPPED,
+    Backend,
+    Collector,
+    Prometheus,
+    VictoriaMetrics,
+    environment,
+)
 
 Start = Callable[..., Process]
 StartCollector = Callable[..., Collector]
+StartDaemon = Callable[..., Process]
 
 FULL_MEMORY = {"memory_limiter": {"check_interval": "100ms", "limit_mib": 1}}
 """Refuses everything, because an idle Collector uses more."""
@@ -35,10 +46,10 @@ def sink(receiver: Receiver, **queue: object) -> dict[str, object]:
 @pytest.fixture(params=["grpc", "http/protobuf"])
 def start_daemon(
     request: pytest.FixtureRequest, server: MessagingServer, poller_process: Start, tmp_path: Path
-) -> Callable[[Collector], Process]:
-    def start(collector: Collector) -> Process:
+) -> StartDaemon:
+    def start(collector: Collector, **more: str) -> Process:
         endpoint = collector.grpc_endpoint if request.param == "grpc" else collector.http_endpoint
-        more = {"POLLER_OTLP_PROTOCOL": request.param, "POLLER_TRACES": "false", "POLLER_LOG_LEVEL": "debug"}
+        more |= {"POLLER_OTLP_PROTOCOL": request.param, "POLLER_TRACES": "false", "POLLER_LOG_LEVEL": "debug"}
         return poller_process("run", env=environment(server, endpoint, tmp_path, **more))
 
     return start
@@ -74,7 +85,7 @@ def check_complete(receiver: Receiver, *, late: int = 0) -> None:
 
 @pytest.mark.postgres
 def test_a_killed_collector_loses_nothing(
-    receiver: Receiver, start_collector: StartCollector, start_daemon: Callable[[Collector], Process]
+    receiver: Receiver, start_collector: StartCollector, start_daemon: StartDaemon
 ) -> None:
     collector = start_collector(sink(receiver))
     daemon = start_daemon(collector)
@@ -95,7 +106,7 @@ def test_a_killed_collector_loses_nothing(
 
 @pytest.mark.postgres
 def test_a_collector_without_memory_refuses_requests_and_gets_them_later(
-    receiver: Receiver, start_collector: StartCollector, start_daemon: Callable[[Collector], Process]
+    receiver: Receiver, start_collector: StartCollector, start_daemon: StartDaemon
 ) -> None:
     collector = start_collector(sink(receiver))
     daemon = start_daemon(collector)
@@ -116,7 +127,7 @@ def test_a_collector_without_memory_refuses_requests_and_gets_them_later(
 
 @pytest.mark.postgres
 def test_a_collector_with_a_full_queue_refuses_requests_and_gets_them_later(
-    receiver: Receiver, start_collector: StartCollector, start_daemon: Callable[[Collector], Process]
+    receiver: Receiver, start_collector: StartCollector, start_daemon: StartDaemon
 ) -> None:
     collector = start_collector(sink(receiver, queue_size=2))
     daemon = start_daemon(collector)
@@ -129,3 +140,121 @@ def test_a_collector_with_a_full_queue_refuses_requests_and_gets_them_later(
 
     daemon.wait_for_line("INFO .*export recovered after", PATIENCE)
     check_complete(receiver)
+
+
+@pytest.mark.postgres
+def test_a_collector_whose_authority_changes_gets_everything_after_the_change(
+    receiver: Receiver, start_collector: StartCollector, start_daemon: StartDaemon, tmp_path: Path
+) -> None:
+    """The poller reads the file of the authority again for each connection."""
+    authority, certificate, key = (tmp_path / name for name in ("ca.pem", "server.pem", "server.key"))
+    trust(authority, issue(certificate, key))
+    tls = {"cert_file": str(certificate), "key_file": str(key)}
+    collector = start_collector(sink(receiver), tls=tls)
+    daemon = start_daemon(collector, OTEL_EXPORTER_OTLP_CERTIFICATE=str(authority))
+    receiver.wait_until(lambda: receiver.points("users_total"), PATIENCE)
+
+    collector.stop()
+    successor = issue(certificate, key)
+    collector.restart()
+    daemon.wait_for_line("WARNING .*export failed.*certificate", PATIENCE)
+    wait_for_stored(daemon, 3)
+    trust(authority, successor)
+
+    daemon.wait_for_line("INFO .*export recovered after", PATIENCE)
+    check_complete(receiver)
+
+
+def issue(certificate: Path, key: Path) -> trustme.CA:
+    """Write a certificate of a new authority and its key, and return the authority."""
+    authority = trustme.CA()
+    issued = authority.issue_cert("localhost", "127.0.0.1")
+    certificate.write_bytes(b"".join(part.bytes() for part in issued.cert_chain_pems))
+    issued.private_key_pem.write_to_path(str(key))
+    return authority
+
+
+def trust(file: Path, authority: trustme.CA) -> None:
+    authority.cert_pem.write_to_path(str(file))
+
+
+@pytest.mark.postgres
+def test_a_result_above_the_collectors_limit_arrives_in_parts(
+    receiver: Receiver, start_collector: StartCollector, start_daemon: StartDaemon, tmp_path: Path
+) -> None:
+    """The Collector answers RESOURCE_EXHAUSTED, or with a status of HTTP."""
+    rows, limit = 10_000, 2**20
+    collector = start_collector(
+        sink(receiver), grpc={"max_recv_msg_size_mib": limit // 2**20}, http={"max_request_body_size": limit}
+    )
+    file = tmp_path / "many.yaml"
+    file.write_text(many_series(rows, limit), encoding="utf-8")
+
+    daemon = start_daemon(collector, POLLER_QUERIES=str(file))
+
+    def all_arrived() -> bool:
+        return len({point.attributes["name"] for point in receiver.points("rows")}) == rows
+
+    assert receiver.wait_until(all_arrived, PATIENCE), str(daemon)
+    assert not receiver.points("poller.export.rejected")
+
+
+def many_series(rows: int, size: int) -> str:
+    """Return a query file whose result has more than `size` bytes."""
+    sql = f"SELECT repeat('x', {2 * size // rows}) || g AS name, g AS n FROM generate_series(1, {rows}) g"
+    metric = {
+        "name": "rows",
+        "unit": "{row}",
+        "description": "Rows.",
+        "value_column": "n",
+        "attribute_columns": ["name"],
+    }
+    query = {"name": "many", "sql": sql, "interval": "5s", "max_series": rows, "metrics": [metric]}
+    return json.dumps({"queries": [query]})
+
+
+@pytest.mark.postgres
+@pytest.mark.slow
+def test_an_outage_of_an_hour_leaves_no_gap_in_prometheus_and_victoriametrics(
+    prometheus: Prometheus,
+    victoriametrics: VictoriaMetrics,
+    start_collector: StartCollector,
+    start_daemon: StartDaemon,
+) -> None:
+    """60 exports, an hour's with one per minute, wait in the queue; the daemon is killed among them."""
+
+    def to(backend: Backend) -> dict[str, object]:
+        return {
+            "endpoint": backend.otlp,
+            "sending_queue": {"storage": "file_storage", "num_consumers": 1},
+            "retry_on_failure": {"initial_interval": "100ms", "max_interval": "1s", "max_elapsed_time": 0},
+        }
+
+    collector = start_collector(
+        {"otlp_http/prometheus": to(prometheus), "otlp_http/victoriametrics": to(victoriametrics)}
+    )
+    daemon = start_daemon(collector)
+    for backend in (prometheus, victoriametrics):
+        backend.wait_for_series("users_total")
+    collector.stop()
+    wait_for_stored(daemon, 30)
+    daemon.close()
+    daemon = start_daemon(collector)
+    wait_for_stored(daemon, 30)
+    collector.restart()
+    daemon.wait_for_line("INFO .*export recovered after", PATIENCE)
+
+    for backend in (prometheus, victoriametrics):
+        backend.wait_for(lambda backend=backend: waiting(backend)[-1:] == [0])
+        values = waiting(backend)
+        assert max(values) >= 59
+        # Each stored export contains the number of those before it.
+        assert set(range(int(max(values)))) <= set(values)
+        ((_, samples),) = backend.samples("users_total", 3600)
+        assert {value for _, value in samples} == {SHIPPED["users_total"]}
+
+
+def waiting(backend: Backend) -> list[float]:
+    """Return the number of waiting requests at each export."""
+    series = backend.samples('poller_export_spool_requests{poller_signal="metrics"}', 3600)
+    return [value for _, samples in series for _, value in samples]

@@ -12,12 +12,16 @@ import pytest
 
 from tests.bed.messaging import MessagingServer
 from tests.bed.process import Process
-from tests.ecosystem.backends import IDENTITY, SHIPPED, Backend, Prometheus, environment
+from tests.ecosystem.backends import (
+    IDENTITY,
+    SHIPPED,
+    Backend,
+    Prometheus,
+    complete_exports,
+    environment,
+)
 
 Start = Callable[..., Process]
-
-METRICS = '{poller_signal="metrics"}'
-DELIVERED = '{poller_signal="metrics",poller_outcome="ok"}'
 
 
 def http(server: MessagingServer, backend: Backend, tmp_path: Path) -> dict[str, str]:
@@ -80,15 +84,8 @@ def test_an_outage_of_prometheus_leaves_no_gap(
     prometheus.restart()
     daemon.wait_for_line("INFO .*export recovered after", 90)
 
-    def complete() -> bool:
-        """Each export has one sample of this gauge and the number of the earlier exports."""
-        ((_, exports),) = prometheus.samples(f"poller_export_spool_requests{METRICS}", 600)
-        ((_, delivered),) = prometheus.samples(f"poller_export_requests_total{DELIVERED}", 600)
-        return len(exports) - 1 == delivered[-1][1]
-
-    assert prometheus.wait_for(complete)
-    ((_, exports),) = prometheus.samples(f"poller_export_spool_requests{METRICS}", 600)
-    assert max(waiting for _, waiting in exports) >= 10
+    exports = prometheus.wait_for(lambda: complete_exports(prometheus))
+    assert max(exports) >= 10
 
 
 @pytest.mark.postgres
