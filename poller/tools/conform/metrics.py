@@ -10,7 +10,7 @@ from poller.events._catalog.declaration import Attribute as Declared
 from poller.events._catalog.declaration import Metric
 from poller.events.attributes import HTTP_ROUTE, HTTP_STATUS
 from poller.model.diagnostics import Diagnostic
-from poller.model.text import did_you_mean, quote
+from poller.model.text import near, quote
 from poller.receiver.decode import Attribute, Distribution, Point
 from poller.tools.conform.impossible_values import value_problems
 from poller.tools.conform.notes import Differences, summary
@@ -18,6 +18,8 @@ from poller.tools.conform.personal_data import PersonalDataCheck, personal_data,
 
 _ID = re.compile(r"/(?:\d+|[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}|[0-9a-f]{24,})(?=/|$)", re.IGNORECASE)
 """Path segment that is a number, a UUID or a long hexadecimal text; a template has a name there."""
+_OVERFLOW = "otel.metric.overflow"
+"""The only attribute of the series for all measurements above an SDK's cardinality limit."""
 _STATUS = re.compile(r"[1-5]\d\d")
 _LONGEST_VALUE = 2000
 """Number of characters of a value that are searched for ids."""
@@ -92,8 +94,9 @@ class MetricCheck:
         message, advice = f"{_kind(point)} that is not in the catalogue", None
         if other := self._other_generations.get(point.metric):
             message, advice = f"{message}; it is in generation {other}", f"use --generation {other}"
-        elif not self._differences.has("unknown_metric", name):
-            message += did_you_mean(point.metric, self._metrics)  # too slow for every data point
+        elif not self._differences.has("unknown_metric", name, message):
+            similar = near(point.metric, self._metrics)  # too slow for every data point
+            advice = f"rename it to {similar!r} if you mean that metric" if similar else None
         self._differences.add("unknown_metric", name, message, advice=advice)
 
     def _kind(self, point: Point, metric: Metric) -> None:
@@ -103,8 +106,7 @@ class MetricCheck:
         check = "wrong_type"
         if metric.instrument == "counter" and point.kind == "sum":
             check = "not_monotonic"
-        message = f"is {kind}; the catalogue has {_instrument(metric)}, which is {_KINDS[metric.instrument]}"
-        self._differences.add(check, metric.name, message)
+        self._differences.add(check, metric.name, f"is {kind}; the catalogue has {_expected(metric)}")
 
     def _unit(self, point: Point, metric: Metric) -> None:
         if point.unit == metric.unit or (not point.unit and not self._units):
@@ -114,6 +116,11 @@ class MetricCheck:
         self._differences.add("wrong_unit", metric.name, f"{actual}; {expected}")
 
     def _attributes(self, point: Point, metric: Metric) -> None:
+        if point.attributes.get(_OVERFLOW) is True:
+            message = "has more series than its SDK's limit; the SDK drops the attributes of the others"
+            advice = "limit the values of its attributes"
+            self._differences.add("too_many_series", metric.name, message, advice=advice)
+            return
         declared = {attribute.name: attribute for attribute in metric.attributes}
         for name, value in point.attributes.items():
             subject = f"{metric.name}{{{safe_name(name)}}}"
@@ -122,7 +129,7 @@ class MetricCheck:
                 message = f"is not declared; declared attributes: {names}"
                 self._differences.add("undeclared_attribute", subject, message)
             else:
-                self._value(subject, declared[name], str(value))
+                self._value(subject, declared[name], _text(value))
         for name in declared.keys() - point.attributes.keys():
             self._differences.add("missing_attribute", f"{metric.name}{{{name}}}", "is missing")
 
@@ -139,6 +146,8 @@ class MetricCheck:
         elif attribute == HTTP_ROUTE and _ID.search(value[:_LONGEST_VALUE]):
             message = "is $, a path with an id instead of a template, so each id creates a series"
             self._differences.add("undeclared_value", subject, message, _safe(value))
+        elif not value:
+            self._differences.add("missing_attribute", subject, "is empty")
 
     def _buckets(self, point: Point, metric: Metric) -> None:
         if point.kind != "histogram" or not isinstance(point.value, Distribution):
@@ -184,8 +193,21 @@ def _instrument(metric: Metric) -> str:
     return _INSTRUMENTS.get(metric.instrument, f"a {metric.instrument}")
 
 
+def _expected(metric: Metric) -> str:
+    """The instrument, and its kind of data if the name of the instrument does not say it."""
+    instrument, kind = _instrument(metric), _KINDS[metric.instrument]
+    return instrument if instrument == kind else f"{instrument}, which is {kind}"
+
+
 def _missing(metric: Metric) -> str:
     return f"was not sent; the catalogue has it as {_instrument(metric)}, from {metric.source}"
+
+
+def _text(value: Attribute) -> str:
+    """The value as backends store it; empty if the sender set none."""
+    if value is None:
+        return ""
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _safe(value: str) -> str:

@@ -16,7 +16,6 @@ _MOST, _LONGEST = 1000, 200
 
 @dataclass(slots=True)
 class _Difference:
-    message: str
     advice: str | None
     severity: Severity
     count: int = 0
@@ -24,10 +23,10 @@ class _Difference:
 
 
 class Differences:
-    """Differences by check and subject."""
+    """Differences by check, subject and message."""
 
     def __init__(self) -> None:
-        self._differences: dict[tuple[str, str], _Difference] = {}
+        self._differences: dict[tuple[str, str, str], _Difference] = {}
         self._more = 0
 
     def add(
@@ -41,28 +40,28 @@ class Differences:
         severity: Severity = "error",
     ) -> None:
         """Add one difference; examples replace `$` in `message`. Above a limit it is only counted."""
-        key = (check, _cut(subject))
+        key = (check, _cut(subject), message)
         if key not in self._differences and len(self._differences) >= _MOST:
             self._more += 1
             return
-        difference = self._differences.setdefault(key, _Difference(message, advice, severity))
+        difference = self._differences.setdefault(key, _Difference(advice, severity))
         difference.count += 1
         if severity == "error":
             difference.severity = severity
         if example and len(difference.examples) <= _EXAMPLES:
             difference.examples[example] = None
 
-    def has(self, check: str, subject: str) -> bool:
-        """Whether this difference was added before; the first message is kept."""
-        return (check, _cut(subject)) in self._differences
+    def has(self, check: str, subject: str, message: str) -> bool:
+        """Whether this difference was added before; its first advice is kept."""
+        return (check, _cut(subject), message) in self._differences
 
     def diagnostics(self) -> Iterator[Diagnostic]:
-        """One diagnostic for each difference, in order of check and subject."""
-        for (check, subject), difference in sorted(self._differences.items()):
+        """One diagnostic for each difference, in order of check, subject and message."""
+        for (check, subject, message), difference in sorted(self._differences.items()):
             examples, count = list(difference.examples), difference.count
             listed = ", ".join(examples[:_EXAMPLES]) + (", ..." if len(examples) > _EXAMPLES else "")
             times = "" if count == 1 else f" ({count} times)"
-            detail = difference.message.replace(_HERE, listed) + times
+            detail = message.replace(_HERE, listed) + times
             facts = {"count": count}
             yield Diagnostic(difference.severity, check, detail, difference.advice, subject, facts=facts)
         if self._more:

@@ -234,6 +234,17 @@ def misspell_a_value(stream: Stream) -> None:
     stream.metric("messages_sent_total").sum.data_points[0].attributes[0].value.string_value = "sucess"
 
 
+def send_a_boolean(stream: Stream) -> None:
+    stream.metric("messages_sent_total").sum.data_points[0].attributes[0].value.bool_value = True
+
+
+def exceed_the_cardinality_limit(stream: Stream) -> None:
+    # As the SDKs of Go, JavaScript and Rust do.
+    attributes = stream.metric("http_requests_total").sum.data_points[0].attributes
+    del attributes[:]
+    attributes.add(key="otel.metric.overflow").value.bool_value = True
+
+
 def send_an_address_as_value(stream: Stream) -> None:
     stream.metric("health_status").gauge.data_points[0].attributes[0].value.string_value = "203.0.113.7"
 
@@ -241,6 +252,14 @@ def send_an_address_as_value(stream: Stream) -> None:
 def route(stream: Stream) -> AnyValue:
     (attribute,) = stream.metric("http_request_duration_seconds").histogram.data_points[0].attributes
     return attribute.value
+
+
+def send_no_route(stream: Stream) -> None:
+    route(stream).ClearField("string_value")  # as JavaScript's SDK for null and undefined
+
+
+def send_an_empty_route(stream: Stream) -> None:
+    route(stream).string_value = ""
 
 
 def send_the_path(stream: Stream) -> None:
@@ -495,7 +514,7 @@ MUTATIONS: list[tuple[Callable[[Stream], None], dict[str, str]]] = [
         rename,
         {
             "missing_metric messages_sent_total": "was not sent",
-            "unknown_metric message_sent_total": "not in the catalogue; did you mean 'messages_sent_total'?",
+            "unknown_metric message_sent_total": "not in the catalogue",
         },
     ),
     (invent, {"unknown_metric cpu": "a gauge that is not in the catalogue"}),
@@ -526,6 +545,16 @@ MUTATIONS: list[tuple[Callable[[Stream], None], dict[str, str]]] = [
         misspell_a_value,
         {"undeclared_value messages_sent_total{status}": "is 'sucess', which is not declared; declared"},
     ),
+    (
+        send_a_boolean,
+        {"undeclared_value messages_sent_total{status}": "is 'true', which is not declared; declared values"},
+    ),
+    (
+        exceed_the_cardinality_limit,
+        {"too_many_series http_requests_total": "has more series than its SDK's limit"},
+    ),
+    (send_no_route, {"missing_attribute http_request_duration_seconds{route}": "is empty"}),
+    (send_an_empty_route, {"missing_attribute http_request_duration_seconds{route}": "is empty"}),
     (
         send_an_address_as_value,
         {"undeclared_value health_status{component}": "is (an IP address), which is not declared"},
@@ -679,6 +708,23 @@ def test_each_mutation_is_the_only_difference(
     output = "\n".join(diagnostic.message + str(diagnostic.facts) for diagnostic in diagnostics)
     for secret in ("203.0.113.7", "ada@example.org", "abcdefgh12345"):
         assert secret not in output
+
+
+def test_a_similar_name_is_suggested(good: Stream) -> None:
+    stream = good.copy()
+    rename(stream)
+    (unknown,) = (item for item in stream.examined() if item.rule == "unknown_metric")
+    assert unknown.advice == "rename it to 'messages_sent_total' if you mean that metric"
+
+
+def test_different_problems_of_a_metric_are_reported_separately(good: Stream) -> None:
+    stream = good.copy()
+    histogram(SIZES, sum=math.nan, min=-1.0, max=-1.0)(stream)
+    assert [item.message for item in stream.examined() if item.rule == "impossible_value"] == [
+        "has the max -1, which cannot be below 0",
+        "has the min -1, which cannot be below 0",
+        "has the sum nan, which is not a finite number",
+    ]
 
 
 def test_late_points_are_ignored(good: Stream) -> None:
