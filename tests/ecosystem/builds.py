@@ -1,9 +1,9 @@
-"""Build the programs of the ecosystem from published Go modules, once per machine and version.
+"""Build the programs of the ecosystem from published packages, once per machine and version.
 
     python -m tests.ecosystem.builds
 
 The programs are stored in `~/.cache/obscura-poller-tests` (or below `XDG_CACHE_HOME`), in a folder for each
-module, version of Go and content of `go.mod`, `go.sum` and `main.go`.
+source, version of its toolchain and content of its files.
 """
 
 from __future__ import annotations
@@ -12,62 +12,75 @@ import fcntl
 import hashlib
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 from tests.bed import programs
 
 FOLDER = Path(__file__).parent
-Program = Literal["collector", "prometheus", "promtool", "victoria-metrics", "vmalert-tool"]
+Program = Literal[
+    "collector", "prometheus", "promtool", "victoria-metrics", "vmalert-tool",
+    "producer-go", "producer-rust", "producer.js",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
-class Module:
-    """A Go module in this folder."""
+class Source(ABC):
+    """A folder with the source of programs, and the packages that they need."""
 
     name: str
-    title: str
-    version_of: str
-    """The module whose version the documentation names."""
+    """The folder's path below this one."""
+    version_of: dict[str, str]
+    """The packages whose versions the documentation lists, by the name of the product."""
     programs: dict[Program, str]
-    """The programs that it builds, with their packages."""
+    """The programs that it builds, with their Go packages or files."""
     tags: str = ""
+
+    TOOL: ClassVar[str]
+    """The program that builds it."""
+    VERSION_COMMAND: ClassVar[tuple[str, ...]]
+    FILES: ClassVar[tuple[str, ...]]
+    """Patterns of the files that it is built from."""
+    VERSION: ClassVar[tuple[str, str]]
+    """A file and the pattern of the version in it, with `{}` for the package."""
 
     @property
     def folder(self) -> Path:
         return FOLDER / self.name
 
-    @property
-    def version(self) -> str:
-        """Return the version of `version_of` in go.mod."""
-        match = re.search(rf"^\s*(?:require )?{self.version_of} (v\S+)", self._text("go.mod"), re.MULTILINE)
+    def version(self, product: str) -> str:
+        """Return the version of a product of `version_of`."""
+        file, pattern = self.VERSION
+        package = self.version_of[product]
+        text = (self.folder / file).read_text(encoding="utf-8")
+        match = re.search(pattern.format(re.escape(package)), text, re.MULTILINE)
         if match is None:
-            raise LookupError(f"{self.folder}/go.mod does not require {self.version_of}")
+            raise LookupError(f"{self.folder / file} does not require {package}")
         return match[1]
 
-    def _text(self, file: str) -> str:
-        return (self.folder / file).read_text(encoding="utf-8")
+    def files(self) -> Iterator[Path]:
+        """Yield the files that it is built from."""
+        yield from sorted(path for pattern in self.FILES for path in self.folder.glob(pattern))
 
     def stored(self) -> Path:
         """Return the folder of its programs, which need not exist."""
-        files = [path for path in sorted(self.folder.iterdir()) if path.suffix in {".go", ".mod", ".sum"}]
-        content = [
-            self.tags,
-            *self.programs.values(),
-            _go_version(),
-            *(path.read_text(encoding="utf-8") for path in files),
-        ]
+        version = subprocess.run(self.VERSION_COMMAND, capture_output=True, text=True, check=True).stdout
+        content = [self.tags, *self.programs.values(), version]
+        content += [path.read_text(encoding="utf-8") for path in self.files()]
         key = hashlib.sha256("\0".join(content).encode()).hexdigest()[:16]
-        return _cache() / f"{self.name}-{key}"
+        return _cache() / f"{self.name.replace('/', '-')}-{key}"
 
     def build(self) -> Path:
         """Return the folder of its programs, built if they are missing. Several processes may call it.
 
-        Raises CalledProcessError, after Go has printed the reason.
+        Raises CalledProcessError, after the tool has printed the reason.
         """
         target = self.stored()
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -75,63 +88,129 @@ class Module:
             fcntl.flock(lock, fcntl.LOCK_EX)
             if not target.exists():
                 with tempfile.TemporaryDirectory(dir=target.parent) as built:
-                    self._build(Path(built) / "programs")
-                    (Path(built) / "programs").rename(target)
+                    programs = Path(built) / "programs"
+                    programs.mkdir()
+                    self._build(programs)
+                    programs.rename(target)
         return target
 
+    @abstractmethod
     def _build(self, target: Path) -> None:
-        target.mkdir()
+        """Write the programs to the empty folder `target`."""
+
+
+class GoModule(Source):
+    """A Go module."""
+
+    TOOL = "go"
+    VERSION_COMMAND = ("go", "version")
+    FILES = ("*.go", "go.mod", "go.sum")
+    VERSION = ("go.mod", r"^\s*(?:require )?{} (v\S+)")
+
+    def _build(self, target: Path) -> None:
         # Programs without symbols are smaller.
-        options = ["-mod=readonly", "-ldflags=-s -w", f"-tags={self.tags}", "-o", f"{target}/"]
-        subprocess.run(["go", "build", *options, *self.programs.values()], cwd=self.folder, check=True)
+        options = ["-mod=readonly", "-ldflags=-s -w", f"-tags={self.tags}"]
+        for program, package in self.programs.items():
+            command = ["go", "build", *options, "-o", str(target / program), package]
+            subprocess.run(command, cwd=self.folder, check=True)
 
 
-MODULES = (
-    Module(
+class RustCrate(Source):
+    """A Rust crate; Cargo selects the versions of indirect dependencies at the time of the build."""
+
+    TOOL = "cargo"
+    VERSION_COMMAND = ("cargo", "--version")
+    FILES = ("Cargo.toml", "src/*.rs")
+    VERSION = ("Cargo.toml", r'^{} = \{{ version = "=(.+?)"')
+
+    def _build(self, target: Path) -> None:
+        with tempfile.TemporaryDirectory() as built:
+            crate = Path(built) / "crate"  # because Cargo writes a file into it
+            shutil.copytree(self.folder, crate)
+            subprocess.run(["cargo", "build", "--quiet"], cwd=crate, check=True)
+            for program in self.programs:
+                shutil.copy(crate / "target" / "debug" / program, target)
+
+
+class NpmPackage(Source):
+    """A package for Node.js; its programs are its files."""
+
+    TOOL = "npm"
+    VERSION_COMMAND = ("node", "--version")
+    FILES = ("*.js", "package.json", "package-lock.json")
+    VERSION = ("package.json", r'"{}": "(.+)"')
+
+    def _build(self, target: Path) -> None:
+        for path in self.files():
+            shutil.copy(path, target)
+        # The packages need none of their scripts.
+        subprocess.run(["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund"], cwd=target, check=True)
+
+
+SOURCES: tuple[Source, ...] = (
+    GoModule(
         "collector",
-        "OpenTelemetry Collector",
-        "go.opentelemetry.io/collector/otelcol",
+        {"OpenTelemetry Collector": "go.opentelemetry.io/collector/otelcol"},
         {"collector": "."},
     ),
-    Module(
+    GoModule(
         "prometheus",
-        "Prometheus",
-        "github.com/prometheus/prometheus",
+        {"Prometheus": "github.com/prometheus/prometheus"},
         {
             "prometheus": "github.com/prometheus/prometheus/cmd/prometheus",
             "promtool": "github.com/prometheus/prometheus/cmd/promtool",
         },
         tags="remove_all_sd",  # the tests configure no service discovery
     ),
-    Module(
+    GoModule(
         "victoriametrics",
-        "VictoriaMetrics",
-        "github.com/VictoriaMetrics/VictoriaMetrics",
+        {"VictoriaMetrics": "github.com/VictoriaMetrics/VictoriaMetrics"},
         {
             "victoria-metrics": "github.com/VictoriaMetrics/VictoriaMetrics/app/victoria-metrics",
             "vmalert-tool": "github.com/VictoriaMetrics/VictoriaMetrics/app/vmalert-tool",
         },
     ),
+    GoModule(
+        "producers/go",
+        {"OpenTelemetry SDK for Go": "go.opentelemetry.io/otel/sdk/metric"},
+        {"producer-go": "."},
+    ),
+    NpmPackage(
+        "producers/javascript",
+        {"OpenTelemetry SDK for JavaScript": "@opentelemetry/sdk-metrics"},
+        {"producer.js": "producer.js"},
+    ),
+    RustCrate(
+        "producers/rust",
+        {"OpenTelemetry SDK for Rust": "opentelemetry_sdk"},
+        {"producer-rust": "producer-rust"},
+    ),
 )
-_MODULE_OF = {program: module for module in MODULES for program in module.programs}
+_SOURCE_OF = {program: source for source in SOURCES for program in source.programs}
 
 
 def need(program: Program) -> str:
     """Return the path of a program that was built.
 
-    Skips the test if Go is not installed or the program was not built. CI builds it, so there the test fails.
+    Skips the test if its tool is not installed or the program was not built. CI builds it, so there the test
+    fails.
     """
-    programs.need("go", None)
-    path = _MODULE_OF[program].stored() / program
+    source = _SOURCE_OF[program]
+    programs.need(source.TOOL, None)
+    path = source.stored() / program
     if not path.exists():
         programs.lacking(f"{program} (python -m tests.ecosystem.builds)")
     return str(path)
 
 
 def table() -> str:
-    """Return a table of the modules and their versions for the documentation."""
-    rows = [f"| {module.title} | {module.version} | `{module.version_of}` |" for module in MODULES]
-    return "\n".join(["| program | version | module |", "|---|---|---|", *rows])
+    """Return a table of the programs and their versions for the documentation."""
+    rows = [
+        f"| {product} | {source.version(product)} | `{package}` |"
+        for source in SOURCES
+        for product, package in source.version_of.items()
+    ]
+    return "\n".join(["| program | version | package |", "|---|---|---|", *rows])
 
 
 def _cache() -> Path:
@@ -139,16 +218,13 @@ def _cache() -> Path:
     return Path(base) / "obscura-poller-tests"
 
 
-def _go_version() -> str:
-    return subprocess.run(["go", "version"], capture_output=True, text=True, check=True).stdout
-
-
 def main() -> None:
-    try:
-        for module in MODULES:
-            print(f"{module.name} {module.version}: {module.build()}")
-    except FileNotFoundError as error:
-        print(f"WARNING: {error.filename} is not installed, so the ecosystem was NOT tested", file=sys.stderr)
+    for source in SOURCES:
+        if shutil.which(source.TOOL) is None:
+            products = ", ".join(source.version_of)
+            print(f"WARNING: {source.TOOL} is not installed, so NOT tested: {products}", file=sys.stderr)
+        else:
+            print(f"{source.name}: {source.build()}")
 
 
 if __name__ == "__main__":

@@ -8,13 +8,14 @@ from collections.abc import Iterable, Mapping
 
 from poller.events._catalog.declaration import Attribute as Declared
 from poller.events._catalog.declaration import Metric
+from poller.events._privacy.attributes import is_denied
 from poller.events.attributes import HTTP_ROUTE, HTTP_STATUS
 from poller.model.diagnostics import Diagnostic
 from poller.model.text import near, quote
 from poller.receiver.decode import Attribute, Distribution, Point
 from poller.tools.conform.impossible_values import value_problems
 from poller.tools.conform.notes import Differences, summary
-from poller.tools.conform.personal_data import PersonalDataCheck, personal_data, safe_name
+from poller.tools.conform.personal_data import ADVICE, PersonalDataCheck, personal_data, safe_name
 
 _ID = re.compile(r"/(?:\d+|[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}|[0-9a-f]{24,})(?=/|$)", re.IGNORECASE)
 """Path segment that is a number, a UUID or a long hexadecimal text; a template has a name there."""
@@ -127,7 +128,8 @@ class MetricCheck:
             if name not in declared:
                 names = ", ".join(declared) or "none"
                 message = f"is not declared; declared attributes: {names}"
-                self._differences.add("undeclared_attribute", subject, message)
+                advice = ADVICE if is_denied(name) else None
+                self._differences.add("undeclared_attribute", subject, message, advice=advice)
             else:
                 self._value(subject, declared[name], _text(value))
         for name in declared.keys() - point.attributes.keys():

@@ -35,7 +35,7 @@ from poller.receiver.listener import Protocol
 from poller.receiver.receiver import Receiver
 from poller.receiver.signals import Request, Signal
 from poller.tools.conform.conformance import ConformanceCheck, Require
-from poller.tools.conform.personal_data import LONGEST, personal_data, windows
+from poller.tools.conform.personal_data import ADVICE, LONGEST, personal_data, windows
 from tests.bed.documentation import all_blocks, script
 from tests.bed.otlp_server import REQUESTS, SERVICE, send_everything
 from tests.bed.process import ROOT, Process
@@ -715,6 +715,14 @@ def test_a_similar_name_is_suggested(good: Stream) -> None:
     rename(stream)
     (unknown,) = (item for item in stream.examined() if item.rule == "unknown_metric")
     assert unknown.advice == "rename it to 'messages_sent_total' if you mean that metric"
+
+
+def test_an_undeclared_attribute_that_identifies_a_client_has_its_own_advice(good: Stream) -> None:
+    stream = good.copy()
+    attributes = stream.metric("messages_sent_total").sum.data_points[0].attributes
+    attributes.extend([pair("user.name", "ada"), pair("shard", "7")])
+    advices = {item.subject: item.advice for item in stream.examined() if item.rule == "undeclared_attribute"}
+    assert advices == {"messages_sent_total{user.name}": ADVICE, "messages_sent_total{shard}": None}
 
 
 def test_different_problems_of_a_metric_are_reported_separately(good: Stream) -> None:
