@@ -21,6 +21,7 @@ _ID = re.compile(r"/(?:\d+|[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}|[0-9a-f]{
 """Path segment that is a number, a UUID or a long hexadecimal text; a template has a name there."""
 _OVERFLOW = "otel.metric.overflow"
 """The only attribute of the series for all measurements above an SDK's cardinality limit."""
+_LIMIT = "limit the values of its attributes"
 _STATUS = re.compile(r"[1-5]\d\d")
 _LONGEST_VALUE = 2000
 """Number of characters of a value that are searched for ids."""
@@ -119,8 +120,7 @@ class MetricCheck:
     def _attributes(self, point: Point, metric: Metric) -> None:
         if point.attributes.get(_OVERFLOW) is True:
             message = "has more series than its SDK's limit; the SDK drops the attributes of the others"
-            advice = "limit the values of its attributes"
-            self._differences.add("too_many_series", metric.name, message, advice=advice)
+            self._differences.add("too_many_series", metric.name, message, advice=_LIMIT)
             return
         declared = {attribute.name: attribute for attribute in metric.attributes}
         for name, value in point.attributes.items():
