@@ -26,7 +26,7 @@ from tests.bed import programs
 
 FOLDER = Path(__file__).parent
 Program = Literal[
-    "collector", "prometheus", "promtool", "victoria-metrics", "vmalert-tool",
+    "collector", "prometheus", "promtool", "victoria-metrics", "vmalert-tool", "helm", "kustomize",
     "producer-go", "producer-rust", "producer.js",
 ]  # fmt: skip
 
@@ -169,6 +169,11 @@ SOURCES: tuple[Source, ...] = (
             "victoria-metrics": "github.com/VictoriaMetrics/VictoriaMetrics/app/victoria-metrics",
             "vmalert-tool": "github.com/VictoriaMetrics/VictoriaMetrics/app/vmalert-tool",
         },
+    ),
+    GoModule(
+        "kubernetes",
+        {"Helm": "helm.sh/helm/v4", "kustomize": "sigs.k8s.io/kustomize/kustomize/v5"},
+        {"helm": "helm.sh/helm/v4/cmd/helm", "kustomize": "sigs.k8s.io/kustomize/kustomize/v5"},
     ),
     GoModule(
         "producers/go",

@@ -1,14 +1,10 @@
-"""The manifests: built by kustomize, valid, restricted, and consistent with the image."""
+"""The manifests: built by kustomize and Helm, valid, restricted, and consistent with the image."""
 
 from __future__ import annotations
 
 import json
 import re
-import shutil
-import subprocess
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
 import kubernetes_validate
@@ -19,13 +15,21 @@ from poller.config.load_settings import load
 from poller.config.queries.files import files_of
 from tests.bed.documentation import pages
 from tests.bed.process import ROOT
-from tests.bed.programs import need
+from tests.ecosystem.manifests import (
+    BUILT,
+    IMAGE,
+    KUSTOMIZE,
+    Manifest,
+    build,
+    containers,
+    environment,
+    kustomize,
+    pod,
+    poller,
+)
 
-FOLDER = ROOT / "deploy" / "kubernetes"
-BUILT = "standalone", "standalone with keep-state", "sidecar-example"
 API_VERSION = "1.37"
 DOCKERFILE = (ROOT / "Dockerfile").read_text(encoding="utf-8")
-Manifest = dict[str, Any]
 
 # https://kubernetes.io/docs/concepts/security/pod-security-standards/, profile "restricted".
 _VOLUMES = {
@@ -43,18 +47,7 @@ _POD_MUST_NOT = "hostNetwork", "hostPID", "hostIPC"
 
 @pytest.fixture(scope="module", params=BUILT)
 def manifests(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> list[Manifest]:
-    """The manifests that kustomize builds from a folder."""
-    kubectl = need("kubectl", package=None)
-    name, _, component = request.param.partition(" with ")
-    copy = tmp_path_factory.mktemp("manifests") / "kubernetes"
-    shutil.copytree(FOLDER, copy)
-    if component:
-        with (copy / name / "kustomization.yaml").open("a") as file:
-            file.write(f"components: [../{component}]\n")
-    done = subprocess.run([kubectl, "kustomize", copy / name], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert done.stderr == "", "no field is deprecated"
-    return list(yaml.safe_load_all(done.stdout))
+    return build(request.param, tmp_path_factory.mktemp("manifests"))
 
 
 def test_every_manifest_is_valid_by_the_schemas_of_the_api(manifests: list[Manifest]) -> None:
@@ -104,21 +97,17 @@ def test_every_object_that_the_poller_refers_to_exists(manifests: list[Manifest]
     """The variables are settings, and every referenced object except the secret is in the manifests."""
     container = poller(pod(manifests))
     named = {(manifest["kind"], manifest["metadata"]["name"]): manifest for manifest in manifests}
-    (reference,) = container["envFrom"]
-    environment = dict(named["ConfigMap", reference["configMapRef"]["name"]]["data"])
-    environment |= {
-        variable["name"]: variable["value"] for variable in container["env"] if "value" in variable
-    }
+    variables = environment(manifests)
     secret = tmp_path / "database_url"
     secret.write_text("postgresql://poller@replica/app")
     mounts = {mount["mountPath"]: mount["name"] for mount in container["volumeMounts"]}
-    place = environment["POLLER_DATABASE_URL_FILE"].rpartition("/")[0]
+    place = variables["POLLER_DATABASE_URL_FILE"].rpartition("/")[0]
     volumes = {volume["name"]: volume for volume in pod(manifests)["volumes"]}
     assert volumes[mounts[place]]["secret"]["secretName"] == "poller-database"
-    settings = load({**environment, "POLLER_DATABASE_URL_FILE": str(secret)})
+    settings = load({**variables, "POLLER_DATABASE_URL_FILE": str(secret)})
     assert settings.warnings == ()
     assert settings.endpoint is not None
-    assert settings.instance == environment["POLLER_INSTANCE"]
+    assert settings.instance == variables["POLLER_INSTANCE"]
     queries = named["ConfigMap", volumes[mounts["/etc/poller/queries"]]["configMap"]["name"]]
     assert queries["data"]
     assert {name: without_schema_line(text) for name, text in queries["data"].items()} == {
@@ -165,25 +154,16 @@ def test_policies_and_selectors_match_the_pod(manifests: list[Manifest]) -> None
 
 
 def test_the_documented_overlay_sets_image_and_collector(tmp_path: Path) -> None:
-    kubectl = need("kubectl", package=None)
-    copy = tmp_path / "kubernetes"
-    shutil.copytree(FOLDER, copy)
-    (copy / "mine").mkdir()
     documented = next(block for block in blocks("yaml") if "kind: Kustomization" in block)
-    (copy / "mine" / "kustomization.yaml").write_text(documented)
-    done = subprocess.run([kubectl, "kustomize", copy / "mine"], capture_output=True, text=True)
-    assert (done.returncode, done.stderr) == (0, "")
-    objects = list(yaml.safe_load_all(done.stdout))
-    assert poller(pod(objects))["image"] == "registry.example/obscura-poller:0.1.0"
-    (settings,) = (
-        manifest["data"] for manifest in objects if manifest["metadata"]["name"].startswith("poller-settings")
-    )
-    assert settings["POLLER_OTLP_ENDPOINT"] == "http://collector.example:4317"
-    assert "POLLER_MAX_REPLAY_LAG" in settings, "the other settings remain"
+    objects = kustomize(tmp_path, documented)
+    assert poller(pod(objects))["image"] == f"{IMAGE}:0.1.0"
+    variables = environment(objects)
+    assert variables["POLLER_OTLP_ENDPOINT"] == "http://collector.example:4317"
+    assert "POLLER_MAX_REPLAY_LAG" in variables, "the other settings remain"
 
 
 def test_the_network_policy_allows_every_port_that_the_documentation_recommends() -> None:
-    policy = yaml.safe_load((FOLDER / "standalone/networkpolicy.yaml").read_text(encoding="utf-8"))
+    policy = yaml.safe_load((KUSTOMIZE / "standalone/networkpolicy.yaml").read_text(encoding="utf-8"))
     allowed = {port["port"] for rule in policy["spec"]["egress"] for port in rule["ports"]}
     written = "".join(page.read_text(encoding="utf-8") for page in pages())
     urls = re.findall(r"POLLER_(?:OTLP_ENDPOINT|DATABASE_URL)[=:]\s*'?(\w+://[^\s'`]+)", written)
@@ -203,27 +183,10 @@ def test_both_deployments_run_the_same_container() -> None:
     """Except probes and fields of the pod."""
 
     def container(file: str, key: str) -> Manifest:
-        document = yaml.safe_load((FOLDER / file).read_text(encoding="utf-8"))
+        document = yaml.safe_load((KUSTOMIZE / file).read_text(encoding="utf-8"))
         (item,) = document["spec"]["template"]["spec"][key]
         return {name: item[name] for name in ("image", "env", "envFrom", "livenessProbe", "resources")}
 
     assert container("standalone/deployment.yaml", "containers") == container(
         "sidecar/sidecar.yaml", "initContainers"
     )
-
-
-def pod(manifests: list[Manifest]) -> Manifest:
-    (deployment,) = (manifest for manifest in manifests if manifest["kind"] == "Deployment")
-    spec: Manifest = deployment["spec"]["template"]["spec"]
-    return spec
-
-
-def containers(spec: Manifest) -> Iterator[Manifest]:
-    yield from spec["containers"]
-    yield from spec.get("initContainers", [])
-
-
-def poller(spec: Manifest) -> Manifest:
-    (container,) = (container for container in containers(spec) if container["name"] == "poller")
-    assert "obscura-poller" in container["image"]
-    return container

@@ -1,0 +1,497 @@
+"""The Helm chart: linted and rendered by the real Helm, and compared with what kustomize builds."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import kubernetes_validate
+import pytest
+import yaml
+
+from poller.config.settings import SETTINGS
+from poller.receiver.receiver import Receiver
+from tests.bed.documentation import all_blocks
+from tests.bed.messaging import MessagingServer
+from tests.bed.process import Process
+from tests.ecosystem.manifests import (
+    CHART,
+    IMAGE,
+    NAMESPACE,
+    PERSISTENCE,
+    REQUIRED,
+    VERSION,
+    Manifest,
+    build,
+    environment,
+    helm,
+    mount,
+    pod,
+    poller,
+    queries,
+    run_helm,
+)
+from tests.ecosystem.test_kubernetes import API_VERSION
+
+SCHEMA = json.loads((CHART / "values.schema.json").read_text(encoding="utf-8"))
+DEFAULTS = yaml.safe_load((CHART / "values.yaml").read_text(encoding="utf-8"))
+DIGEST = f"sha256:{'0' * 64}"
+SPEC = "Deployment.spec.template.spec"
+CONTAINER = f"{SPEC}.containers.poller"
+ENV = f"{CONTAINER}.env"
+VOLUMES = f"{SPEC}.volumes"
+CLAIM = "PersistentVolumeClaim"
+EGRESS = "NetworkPolicy.spec.egress"
+
+
+def flatten(value: object, path: str) -> Iterator[tuple[str, object]]:
+    """Yield the path and the value of each leaf; an item of a list has its `name`, else its number."""
+    if isinstance(value, dict) and value:
+        for key, item in value.items():
+            yield from flatten(item, f"{path}.{key}")
+    elif isinstance(value, list) and value:
+        for number, item in enumerate(value):
+            key = item["name"] if isinstance(item, dict) and "name" in item else number
+            yield from flatten(item, f"{path}.{key}")
+    else:
+        yield path, value
+
+
+def flat(manifests: list[Manifest]) -> dict[str, object]:
+    """Return the leaves of all manifests; each path begins with the kind, and no kind occurs twice."""
+    assert len({manifest["kind"] for manifest in manifests}) == len(manifests)
+    return dict(leaf for manifest in manifests for leaf in flatten(manifest, manifest["kind"]))
+
+
+# --- The chart itself ---
+
+
+def test_the_chart_has_the_version_of_the_poller() -> None:
+    chart = yaml.safe_load((CHART / "Chart.yaml").read_text(encoding="utf-8"))
+    assert (chart["version"], chart["appVersion"]) == (VERSION, VERSION)
+
+
+@pytest.mark.parametrize("values", [{}, REQUIRED], ids=["defaults", "required values"])
+def test_lint_finds_no_fault(values: dict[str, Any], tmp_path: Path) -> None:
+    done = run_helm("lint", "--strict", values=[values], folder=tmp_path)
+    assert done.returncode == 0, done.stdout
+    assert "[WARNING]" not in done.stdout
+    assert "[ERROR]" not in done.stdout
+
+
+def test_the_schema_has_every_value_and_every_setting() -> None:
+    """A misspelled setting is refused; the chart itself sets those that are missing here."""
+
+    def keys(schema: dict[str, Any], path: str = "") -> Iterator[str]:
+        schema = SCHEMA["definitions"][schema["$ref"].rpartition("/")[2]] if "$ref" in schema else schema
+        if "properties" not in schema:
+            yield path
+            return
+        assert schema["additionalProperties"] is False, path
+        for name, item in schema["properties"].items():
+            yield from keys(item, f"{path}.{name}")
+
+    in_schema = set(keys(SCHEMA))
+    settings = {key.removeprefix(".settings.") for key in in_schema if key.startswith(".settings.")}
+    assert in_schema - {f".settings.{name}" for name in settings} == {*values_of_the_chart(), ".global"}
+    variables = {setting.variables[0] for setting in SETTINGS.values()}
+    secrets = {f"{setting.variables[0]}_FILE" for setting in SETTINGS.values() if setting.secret}
+    assert settings == (variables | secrets) - {
+        "POLLER_DATABASE_URL", "POLLER_DATABASE_URL_FILE", "POLLER_STATE_DIR",
+    }  # fmt: skip
+
+
+def values_of_the_chart() -> set[str]:
+    """Return the paths in values.yaml, where a map that is free in the schema is one value."""
+    free = ".queries.files", ".settings", ".resources", ".podSecurityContext", ".securityContext"
+    paths = {path for path, _ in flatten(DEFAULTS, "") if not path.startswith(free)}
+    return {re.sub(r"\.\d+$", "", path) for path in paths} | set(free) - {".settings"}
+
+
+# --- Compared with kustomize ---
+
+
+class Difference(NamedTuple):
+    """An intended difference: where it is, the value of each side (None: absent), and the reason."""
+
+    path: str
+    kustomize: object
+    chart: object
+    reason: str
+
+
+_OF_A_RELEASE = "the release names its objects, so that two releases can be in one namespace"
+DIFFERENCES = (
+    Difference(
+        r"\w+\.metadata\.labels\.helm\.sh/chart",
+        None,
+        f"obscura-poller-{VERSION}",
+        "label of Helm's guidelines",
+    ),
+    Difference(r"\w+\.metadata\.labels\.app\.kubernetes\.io/managed-by", None, "Helm", "the same guidelines"),
+    Difference(r"\w+\.metadata\.labels\.app\.kubernetes\.io/version", None, VERSION, "the same guidelines"),
+    Difference(r".*[Ll]abels\.app\.kubernetes\.io/instance", None, "obscura-poller", _OF_A_RELEASE),
+    Difference(r"ConfigMap\.metadata\.name", "poller-queries", "obscura-poller-queries", _OF_A_RELEASE),
+    Difference(
+        rf"{VOLUMES}\.queries\.configMap\.name", "poller-queries", "obscura-poller-queries", _OF_A_RELEASE
+    ),
+    Difference(rf"{CLAIM}\.metadata\.name", "poller-state", "obscura-poller-state", _OF_A_RELEASE),
+    Difference(
+        rf"{VOLUMES}\.state\.persistentVolumeClaim\.claimName",
+        "poller-state",
+        "obscura-poller-state",
+        _OF_A_RELEASE,
+    ),
+)
+
+
+def without_settings(manifests: list[Manifest]) -> list[Manifest]:
+    """Return the manifests with the poller's variables as a map, and without the ConfigMap of kustomize.
+
+    The chart writes the variables into the pod, because Helm adds no digest to the name of a ConfigMap.
+    """
+    container = poller(pod(manifests))
+    container["env"] = environment(manifests)
+    container["env"].pop("NAMESPACE", None)
+    container.pop("envFrom", None)
+    return [
+        manifest for manifest in manifests if not manifest["metadata"]["name"].startswith("poller-settings")
+    ]
+
+
+def test_the_chart_renders_what_kustomize_builds(tmp_path: Path) -> None:
+    needed = set()
+    for component in "", " with keep-state":
+        sides = []
+        for name in "standalone", "chart":
+            folder = tmp_path / f"{name}{component}"
+            folder.mkdir()
+            sides.append(flat(without_settings(build(f"{name}{component}", folder))))
+        ours, theirs = sides
+        assert len(ours) > 90
+        for path in sorted(ours.keys() | theirs.keys()):
+            if ours.get(path) != theirs.get(path):
+                pair = ours.get(path), theirs.get(path)
+                allowed = [row for row in DIFFERENCES if re.fullmatch(row.path, path) and row[1:3] == pair]
+                assert allowed, f"{path}: kustomize {pair[0]!r}, chart {pair[1]!r}"
+                needed |= set(allowed)
+    assert needed == set(DIFFERENCES), "every row is needed"
+
+
+# --- Every value ---
+
+OPTIONS: list[tuple[str, str, dict[str, object]]] = [
+    # value, YAML, leaves of the rendered manifests
+    (
+        ".fullnameOverride",
+        "db-poller",
+        {"Deployment.metadata.name": "db-poller", f"{ENV}.POLLER_INSTANCE.value": "db-poller"},
+    ),
+    (
+        ".image.repository",
+        "registry.example/mine",
+        {f"{CONTAINER}.image": f"registry.example/mine:{VERSION}"},
+    ),
+    (".image.tag", "'2'", {f"{CONTAINER}.image": f"{IMAGE}:2"}),
+    (".image.digest", DIGEST, {f"{CONTAINER}.image": f"{IMAGE}@{DIGEST}"}),
+    (".image.pullPolicy", "Always", {f"{CONTAINER}.imagePullPolicy": "Always"}),
+    (".imagePullSecrets", "[{name: registry}]", {f"{SPEC}.imagePullSecrets.registry.name": "registry"}),
+    (".database.existingSecret", "mine", {f"{VOLUMES}.database.secret.secretName": "mine"}),
+    (
+        ".database.existingSecretKey",
+        "uri",
+        {f"{ENV}.POLLER_DATABASE_URL_FILE.value": "/run/secrets/poller/uri"},
+    ),
+    (".settings.POLLER_INSTANCE", "eu-1", {f"{ENV}.POLLER_INSTANCE.value": "eu-1"}),
+    (".settings.POLLER_MAX_SERIES", "1000000", {f"{ENV}.POLLER_MAX_SERIES.value": "1000000"}),
+    (".settings.POLLER_MAX_DUTY_CYCLE", "0.05", {f"{ENV}.POLLER_MAX_DUTY_CYCLE.value": "0.05"}),
+    (".settings.POLLER_STRICT", "true", {f"{ENV}.POLLER_STRICT.value": "true"}),
+    (".settings.POLLER_WATCH", "false", {f"{ENV}.POLLER_WATCH.value": "false"}),
+    (".settings.POLLER_LOG_FORMAT", "'say \"\\n'", {f"{ENV}.POLLER_LOG_FORMAT.value": 'say "\\n'}),
+    (".settings.POLLER_MAX_REPLAY_LAG", "null", {f"{ENV}.POLLER_MAX_REPLAY_LAG.value": None}),
+    (".settings.OTEL_RESOURCE_ATTRIBUTES", "a=b", {f"{ENV}.OTEL_RESOURCE_ATTRIBUTES.value": "a=b"}),
+    (
+        ".extraEnv",
+        "[{name: PGPASSWORD, valueFrom: {secretKeyRef: {name: mine, key: password}}}]",
+        {
+            f"{ENV}.PGPASSWORD.valueFrom.secretKeyRef.key": "password",
+            f"{ENV}.PGPASSWORD.valueFrom.secretKeyRef.name": "mine",
+        },
+    ),
+    (
+        ".queries.existingConfigMap",
+        "mine",
+        {
+            f"{VOLUMES}.queries.configMap.name": "mine",
+            f"{CONTAINER}.volumeMounts.queries.mountPath": "/etc/poller/queries",
+        },
+    ),
+    (
+        ".queries.files",
+        '{a.yaml: "queries: []\\n"}',
+        {
+            "ConfigMap.data.a.yaml": "queries: []\n",
+            f"{VOLUMES}.queries.configMap.name": "obscura-poller-queries",
+        },
+    ),
+    (".state.sizeLimit", "1Gi", {f"{VOLUMES}.state.emptyDir.sizeLimit": "1Gi"}),
+    (
+        ".state.persistence.enabled",
+        "true",
+        {
+            f"{VOLUMES}.state.persistentVolumeClaim.claimName": "obscura-poller-state",
+            f"{VOLUMES}.state.emptyDir.sizeLimit": None,
+        },
+    ),
+    (
+        ".state.persistence.existingClaim",
+        "mine",
+        {f"{VOLUMES}.state.persistentVolumeClaim.claimName": "mine", f"{CLAIM}.kind": None},
+    ),
+    (".state.persistence.storageClassName", "fast", {f"{CLAIM}.spec.storageClassName": "fast"}),
+    (".state.persistence.accessMode", "ReadWriteOnce", {f"{CLAIM}.spec.accessModes.0": "ReadWriteOnce"}),
+    (".state.persistence.size", "2Gi", {f"{CLAIM}.spec.resources.requests.storage": "2Gi"}),
+    (".networkPolicy.enabled", "false", {"NetworkPolicy.kind": None}),
+    (
+        ".networkPolicy.dns.ports",
+        "[5353]",
+        {f"{EGRESS}.0.ports.0.port": 5353, f"{EGRESS}.0.ports.1.port": 5353},
+    ),
+    (".networkPolicy.dns.to", "[{podSelector: {}}]", {f"{EGRESS}.0.to.0.podSelector": {}}),
+    (
+        ".networkPolicy.database.ports",
+        "[5433]",
+        {f"{EGRESS}.1.ports.0.port": 5433, f"{EGRESS}.1.ports.1.port": None},
+    ),
+    (
+        ".networkPolicy.database.to",
+        "[{ipBlock: {cidr: 10.0.0.5/32}}]",
+        {f"{EGRESS}.1.to.0.ipBlock.cidr": "10.0.0.5/32"},
+    ),
+    (
+        ".networkPolicy.collector.ports",
+        "[443]",
+        {f"{EGRESS}.2.ports.0.port": 443, f"{EGRESS}.2.ports.1.port": None},
+    ),
+    (".networkPolicy.collector.to", "[{namespaceSelector: {}}]", {f"{EGRESS}.2.to.0.namespaceSelector": {}}),
+    (".networkPolicy.extraEgress", "[{ports: [{port: 8443}]}]", {f"{EGRESS}.3.ports.0.port": 8443}),
+    (
+        ".serviceAccount.create",
+        "false",
+        {"ServiceAccount.kind": None, f"{SPEC}.serviceAccountName": "default"},
+    ),
+    (
+        ".serviceAccount.name",
+        "mine",
+        {"ServiceAccount.metadata.name": "mine", f"{SPEC}.serviceAccountName": "mine"},
+    ),
+    (".serviceAccount.annotations", "{a: b}", {"ServiceAccount.metadata.annotations.a": "b"}),
+    (".resources", "{limits: {memory: 1Gi}}", {f"{CONTAINER}.resources.limits.memory": "1Gi"}),
+    (".podSecurityContext", "{fsGroup: 7}", {f"{SPEC}.securityContext.fsGroup": 7}),
+    (".securityContext", "{runAsUser: 7}", {f"{CONTAINER}.securityContext.runAsUser": 7}),
+    (".terminationGracePeriodSeconds", "60", {f"{SPEC}.terminationGracePeriodSeconds": 60}),
+    (".priorityClassName", "low", {f"{SPEC}.priorityClassName": "low"}),
+    (".nodeSelector", "{disk: ssd}", {f"{SPEC}.nodeSelector.disk": "ssd"}),
+    (".tolerations", "[{key: spot, operator: Exists}]", {f"{SPEC}.tolerations.0.key": "spot"}),
+    (".affinity", "{nodeAffinity: {}}", {f"{SPEC}.affinity.nodeAffinity": {}}),
+    (".podLabels", "{team: data}", {"Deployment.spec.template.metadata.labels.team": "data"}),
+    (".podAnnotations", "{a: b}", {"Deployment.spec.template.metadata.annotations.a": "b"}),
+    (".extraVolumes", "[{name: ca, secret: {secretName: ca}}]", {f"{VOLUMES}.ca.secret.secretName": "ca"}),
+    (".extraVolumeMounts", "[{name: ca, mountPath: /ca}]", {f"{CONTAINER}.volumeMounts.ca.mountPath": "/ca"}),
+]
+NEEDED = {
+    ".state.persistence.existingClaim": PERSISTENCE,
+    ".state.persistence.storageClassName": PERSISTENCE,
+    ".state.persistence.accessMode": PERSISTENCE,
+    ".state.persistence.size": PERSISTENCE,
+}
+"""Values without which another one has no effect."""
+
+
+def value(path: str, text: str) -> dict[str, Any]:
+    """Return the values with one key."""
+    content: Any = yaml.safe_load(text)
+    for key in reversed(path.split(".")[1:]):
+        content = {key: content}
+    return dict(content)
+
+
+@pytest.mark.parametrize(("path", "text", "rendered"), OPTIONS, ids=[path[1:] for path, *_ in OPTIONS])
+def test_a_value_has_its_effect(path: str, text: str, rendered: dict[str, object], tmp_path: Path) -> None:
+    more = NEEDED.get(path, {})
+    before = flat(helm(REQUIRED, more, folder=tmp_path))
+    manifests = helm(REQUIRED, more, value(path, text), folder=tmp_path)
+    after = flat(manifests)
+    for manifest in manifests:
+        kubernetes_validate.validate(manifest, API_VERSION, strict=True)
+    assert {leaf: after.get(leaf) for leaf in rendered} == rendered
+    assert all(before.get(leaf) != after.get(leaf) for leaf in rendered)
+
+
+def test_every_value_is_tested() -> None:
+    tested = {path for path, *_ in OPTIONS if not path.startswith(".settings.")}
+    assert {*tested, ".database.url"} == values_of_the_chart()
+
+
+def test_the_chart_creates_a_secret_for_a_url(tmp_path: Path) -> None:
+    url = 'postgresql://poller:"$1@replica/app'
+    manifests = helm({"image": REQUIRED["image"], "database": {"url": url}}, folder=tmp_path)
+    leaves = flat(manifests)
+    assert leaves["Secret.stringData.database_url"] == url
+    assert leaves[f"{VOLUMES}.database.secret.secretName"] == leaves["Secret.metadata.name"]
+    assert leaves[f"{ENV}.POLLER_DATABASE_URL_FILE.value"] == "/run/secrets/poller/database_url"
+    assert url not in str(pod(manifests))
+
+
+def test_without_query_files_the_poller_uses_those_of_the_image(tmp_path: Path) -> None:
+    manifests = helm(REQUIRED, folder=tmp_path)
+    assert "ConfigMap" not in [manifest["kind"] for manifest in manifests]
+    assert "/etc/poller/queries" not in str(pod(manifests))
+
+
+@pytest.mark.parametrize(
+    ("release", "name"),
+    [("poller", "poller-obscura-poller"), ("my-obscura-poller", "my-obscura-poller"), ("r" * 53, "r" * 52)],
+)
+def test_objects_have_the_name_of_the_release(release: str, name: str, tmp_path: Path) -> None:
+    values = {"image": REQUIRED["image"], "database": {"url": "postgresql://replica/app"}}
+    manifests = helm(values, queries(), PERSISTENCE, folder=tmp_path, release=release)
+    suffixes = {"Secret": "-database", "ConfigMap": "-queries", "PersistentVolumeClaim": "-state"}
+    assert len(manifests) == 6
+    for manifest in manifests:
+        assert manifest["metadata"]["name"] == name + suffixes.get(manifest["kind"], "")
+        assert manifest["metadata"]["namespace"] == NAMESPACE
+        assert len(manifest["metadata"]["name"]) <= 63
+        kubernetes_validate.validate(manifest, API_VERSION, strict=True)
+
+
+def test_another_chart_can_depend_on_the_chart(tmp_path: Path) -> None:
+    parent = tmp_path / "parent"
+    shutil.copytree(CHART, parent / "charts" / "obscura-poller")
+    (parent / "Chart.yaml").write_text("{apiVersion: v2, name: parent, version: 1.0.0}", encoding="utf-8")
+    values = {"obscura-poller": REQUIRED, "global": {"registry": "registry.example"}}
+    manifests = helm(values, folder=tmp_path, chart=parent)
+    assert poller(pod(manifests))["image"] == f"{IMAGE}:{VERSION}"
+
+
+def test_the_notes_name_the_pod(tmp_path: Path) -> None:
+    arguments = "install", "db", f"--namespace={NAMESPACE}", "--dry-run=client"
+    done = run_helm(*arguments, values=[REQUIRED], folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    notes = done.stdout.partition("NOTES:\n")[2]
+    assert f"kubectl -n {NAMESPACE} exec deploy/db-obscura-poller -- poller doctor" in notes
+
+
+# --- Mistakes ---
+
+MISTAKES = [
+    # value, YAML, what the message names
+    (".image.repository", "''", "image.repository is empty; name the image that you built"),
+    (".image.repository", "7", "at '/image/repository': got number, want string"),
+    (".image.tag", "1.0", "at '/image/tag': got number, want string"),
+    (".image.digest", "sha256:abc", "at '/image/digest': 'sha256:abc' does not match pattern"),
+    (".image.pullPolicy", "always", "at '/image/pullPolicy': value must be one of"),
+    (".image.name", "a", "at '/image': additional properties 'name' not allowed"),
+    (".replicas", "2", "additional properties 'replicas' not allowed"),
+    (".database.existingSecret", "''", "database.existingSecret is empty; name the secret"),
+    (".database.url", "postgresql://a", "database.url cannot be combined with database.existingSecret"),
+    (".database.existingSecretKey", "a/b", "at '/database/existingSecretKey': 'a/b' does not match pattern"),
+    (
+        ".settings.POLLER_INTERVALL",
+        "1m",
+        "at '/settings': additional properties 'POLLER_INTERVALL' not allowed",
+    ),
+    (".settings.POLLER_DATABASE_URL", "a", "at '/settings': additional properties 'POLLER_DATABASE_URL' not"),
+    (
+        ".settings.POLLER_STATE_DIR",
+        "/x",
+        "at '/settings': additional properties 'POLLER_STATE_DIR' not allowed",
+    ),
+    (".settings.POLLER_INTERVAL", "[1m]", "at '/settings/POLLER_INTERVAL': got array, want"),
+    (".extraEnv", "{A: b}", "at '/extraEnv': got object, want array"),
+    (".extraEnv", "[{value: b}]", "at '/extraEnv/0': missing property 'name'"),
+    (".queries", "{existingConfigMap: a, files: {a.yaml: b}}", "queries.files cannot be combined with"),
+    (".queries.files", "{a.sql: b}", "at '/queries/files': additional properties 'a.sql' not allowed"),
+    (".queries.files", "{a.yaml: {queries: []}}", "at '/queries/files/a.yaml': got object, want string"),
+    (".state.sizeLimit", "512", "at '/state/sizeLimit': got number, want string"),
+    (".state.sizeLimit", "512MB", "at '/state/sizeLimit': '512MB' does not match pattern"),
+    (".state.persistence.enabled", "'yes'", "at '/state/persistence/enabled': got string, want boolean"),
+    (
+        ".state.persistence.accessMode",
+        "ReadOnlyMany",
+        "at '/state/persistence/accessMode': value must be one of",
+    ),
+    (
+        ".networkPolicy.database.ports",
+        "['5432']",
+        "at '/networkPolicy/database/ports/0': got string, want integer",
+    ),
+    (".networkPolicy.database.ports", "[70000]", "at '/networkPolicy/database/ports/0': maximum: got 70,000"),
+    (".networkPolicy.collector.ports", "[]", "at '/networkPolicy/collector/ports': minItems: got 0, want 1"),
+    (".networkPolicy.egress", "[]", "at '/networkPolicy': additional properties 'egress' not allowed"),
+    (
+        ".serviceAccount.automount",
+        "true",
+        "at '/serviceAccount': additional properties 'automount' not allowed",
+    ),
+    (".resources", "small", "at '/resources': got string, want object"),
+    (
+        ".terminationGracePeriodSeconds",
+        "20s",
+        "at '/terminationGracePeriodSeconds': got string, want integer",
+    ),
+    (".nodeSelector", "{gpu: true}", "at '/nodeSelector/gpu': got boolean, want string"),
+    (".podLabels", "{app.kubernetes.io/name: a}", "at '/podLabels/app.kubernetes.io~1name': false schema"),
+    (".fullnameOverride", "My_Poller", "at '/fullnameOverride': 'My_Poller' does not match pattern"),
+]
+
+
+@pytest.mark.parametrize(("path", "text", "message"), MISTAKES)
+def test_a_mistake_is_refused_with_the_name_of_the_value(
+    path: str, text: str, message: str, tmp_path: Path
+) -> None:
+    done = run_helm("template", "a", values=[REQUIRED, value(path, text)], folder=tmp_path)
+    assert done.returncode == 1
+    assert message in done.stderr
+    assert done.stdout == ""
+
+
+# --- Documentation and the daemon ---
+
+
+def test_the_documented_values_render(tmp_path: Path) -> None:
+    examples = all_blocks("values")
+    assert {block.argument for block in examples} >= {"install", "policy"}
+    for block in examples:
+        for manifest in helm(REQUIRED, yaml.safe_load(block.text), folder=tmp_path):
+            kubernetes_validate.validate(manifest, API_VERSION, strict=True)
+
+
+@pytest.mark.postgres
+def test_the_daemon_runs_with_the_rendered_variables_and_files(
+    server: MessagingServer, receiver: Receiver, poller_process: Callable[..., Process], tmp_path: Path
+) -> None:
+    settings = {"POLLER_OTLP_ENDPOINT": receiver.grpc_endpoint, "POLLER_EXPORT_INTERVAL": "1s"}
+    values = {"image": REQUIRED["image"], "database": {"url": server.standby_dsn}, "settings": settings}
+    manifests = helm(values, queries(), folder=tmp_path)
+    mounted = mount(manifests, tmp_path / "pod")
+    variables = environment(manifests)
+    place, _, key = variables["POLLER_DATABASE_URL_FILE"].rpartition("/")
+    variables |= {
+        "POLLER_DATABASE_URL_FILE": str(mounted[place] / key),
+        "POLLER_QUERIES": str(mounted["/etc/poller/queries"]),
+        "POLLER_STATE_DIR": str(mounted["/var/lib/poller"]),
+    }
+
+    process = poller_process("run", env=variables)
+    receiver.wait_for(lambda points: [p for p in points if p.metric == "users_total"], 120)
+
+    (users, *_) = receiver.points("users_total")
+    assert users.value == 37
+    assert users.resource["service.instance.id"] == "obscura-poller"
+    assert users.resource["k8s.namespace.name"] == NAMESPACE
+    assert "no such setting" not in process.stderr
