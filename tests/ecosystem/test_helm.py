@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,7 +18,7 @@ from poller.config.settings import SETTINGS
 from poller.receiver.receiver import Receiver
 from tests.bed.documentation import all_blocks
 from tests.bed.messaging import MessagingServer
-from tests.bed.process import Process
+from tests.bed.process import ROOT, Process
 from tests.ecosystem.manifests import (
     CHART,
     IMAGE,
@@ -469,6 +470,18 @@ def test_the_documented_values_render(tmp_path: Path) -> None:
     for block in examples:
         for manifest in helm(REQUIRED, yaml.safe_load(block.text), folder=tmp_path):
             kubernetes_validate.validate(manifest, API_VERSION, strict=True)
+
+
+def test_the_documented_option_sets_a_query_file(tmp_path: Path) -> None:
+    page = (ROOT / "docs/how-to/kubernetes.md").read_text(encoding="utf-8")
+    (option,) = re.findall(r"`(--set-file \S+)`", page)
+    name, _, file = shlex.split(option)[1].partition("=")
+    (tmp_path / file).write_text("queries: []\n", encoding="utf-8")
+    arguments = "--set-file", f"{name}={tmp_path / file}"
+    done = run_helm("template", "a", *arguments, values=[REQUIRED], folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    (stored,) = (m["data"] for m in yaml.safe_load_all(done.stdout) if m and m["kind"] == "ConfigMap")
+    assert stored == {file: "queries: []\n"}
 
 
 @pytest.mark.postgres
