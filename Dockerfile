@@ -18,6 +18,7 @@ RUN --mount=type=secret,id=pip,target=/etc/pip.conf \
     && tools/bin/python3 -m pip --python /opt/poller/bin/python3 install \
         --no-cache-dir --no-deps --only-binary=:all: --require-hashes --requirement requirements.txt
 COPY pyproject.toml README.md LICENSE ./
+COPY .ci/metadata.py .ci/
 COPY queries queries
 COPY poller poller
 # Path of the interpreter in the runtime image. The build points the environment to it.
