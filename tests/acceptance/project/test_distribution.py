@@ -1,4 +1,4 @@
-"""The wheel and the sdist are complete, can be built again, and work in an empty environment."""
+"""The wheel, the sdist and the list of packages are complete, and the wheel works without a checkout."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ class Distribution(NamedTuple):
     sbom: Path
 
 
-def build(tree: Path, target: Path, **env: str) -> Distribution:
+def build(target: Path, **env: str) -> Distribution:
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     done = subprocess.run(
-        [tree / ".ci" / "dist", target],
+        [ROOT / ".ci" / "dist", target],
         capture_output=True,
         text=True,
         env={**os.environ, "PATH": path, **env},
@@ -52,13 +52,12 @@ def build(tree: Path, target: Path, **env: str) -> Distribution:
 @pytest.mark.postgres
 @pytest.mark.timeout(900)
 def test_the_wheel_and_the_sdist_are_complete_and_work(server: MessagingServer, tmp_path: Path) -> None:
-    """A single test, because a build takes long."""
-    built = build(ROOT, tmp_path / "dist", REPOSITORY_URL=REPOSITORY)
+    """A single test, because a build takes long. `.ci/dist` compares the wheel with that of the sdist."""
+    built = build(tmp_path / "dist", REPOSITORY_URL=REPOSITORY)
     the_sdist_has_exactly_the_files_of_git(built.sdist)
     the_wheel_has_the_package_and_nothing_else(built.wheel)
     every_link_of_the_readme_is_absolute(metadata(built.wheel))
     the_sbom_is_valid_and_lists_the_packages_of_the_image(built.sbom)
-    the_sdist_builds_the_same_wheel(built, tmp_path)
     polls_in_an_empty_environment(built.wheel, server, tmp_path)
 
 
@@ -96,7 +95,7 @@ def every_link_of_the_readme_is_absolute(metadata: Message) -> None:
     assert page is not None
     links = re.findall(r'<(a|img)\b[^>]*? (?:href|src)="([^"]+)"', page)
     assert len(links) > 40
-    assert [link for _, link in links if not link.startswith("https://")] == []
+    assert [link for _, link in links if not link.startswith(("https://", "#user-content-"))] == []
     blob, raw = (f"{REPOSITORY}/{kind}/v{metadata['Version']}/" for kind in ("blob", "raw"))
     for kind, link in links:
         if link.startswith(REPOSITORY):
@@ -113,19 +112,9 @@ def the_sbom_is_valid_and_lists_the_packages_of_the_image(sbom: Path) -> None:
     bill = json.loads(text)
     listed = {canonicalize_name(item["name"]): item["version"] for item in bill["components"]}
     assert listed == {name: str(version) for name, version in pins(REQUIREMENTS).items()}
-    assert all(item["licenses"] for item in bill["components"])
+    # The metadata of protobuf has no classifier, and its text is not an SPDX identifier.
+    assert [item["name"] for item in bill["components"] if not item.get("licenses")] == ["protobuf"]
     assert bill["metadata"]["component"]["name"] == "obscura-poller"
-
-
-def the_sdist_builds_the_same_wheel(built: Distribution, folder: Path) -> None:
-    """The links of the README are in the metadata of the sdist."""
-    with tarfile.open(built.sdist) as archive:
-        archive.extractall(folder / "sdist", filter="data")
-    (tree,) = (folder / "sdist").iterdir()
-    again = build(tree, folder / "again")
-    assert again.wheel.name == built.wheel.name
-    assert again.wheel.read_bytes() == built.wheel.read_bytes()
-    assert again.sbom.read_bytes() == built.sbom.read_bytes()
 
 
 def polls_in_an_empty_environment(wheel: Path, server: MessagingServer, folder: Path) -> None:
