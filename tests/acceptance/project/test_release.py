@@ -189,5 +189,13 @@ def test_no_workflow_grants_a_permission_to_all_of_its_jobs() -> None:
         assert all("timeout-minutes" in job or "uses" in job for job in content["jobs"].values()), workflow
 
 
+def test_distributions_are_not_mixed_with_other_files(tmp_path: Path) -> None:
+    """The workflow publishes every wheel in the folder."""
+    (tmp_path / "old.whl").touch()
+    done = subprocess.run([ROOT / ".ci" / "dist", tmp_path], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (2, f"{tmp_path} is not empty; remove its files\n")
+    assert [path.name for path in tmp_path.iterdir()] == ["old.whl"]
+
+
 def test_the_scripts_can_be_executed() -> None:
     assert all(os.access(ROOT / ".ci" / name, os.X_OK) for name in ("run", "dist", "changelog.py"))
