@@ -121,9 +121,10 @@ def polls_in_an_empty_environment(wheel: Path, server: MessagingServer, folder: 
     """The versions are those that pip chooses, or those of `.ci/constraints.txt` in CI."""
     home = folder / "home"
     home.mkdir()
-    run([sys.executable, "-m", "venv", "environment"], folder, {})
-    pip = {name: value for name, value in os.environ.items() if name.startswith("PIP_")}
-    run(["environment/bin/pip", "install", "--quiet", str(wheel)], folder, pip)
+    run([sys.executable, "-m", "venv", "--without-pip", "environment"], folder, {})
+    pip = [sys.executable, "-m", "pip", "--python", "environment/bin/python"]
+    variables = {name: value for name, value in os.environ.items() if name.startswith("PIP_")}
+    run([*pip, "install", "--quiet", "--no-compile", str(wheel)], folder, variables)
     environment = {"HOME": str(home), "POLLER_DATABASE_URL": server.standby_dsn}
 
     version = run(["environment/bin/poller", "--version"], folder, environment)
