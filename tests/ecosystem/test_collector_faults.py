@@ -245,7 +245,7 @@ def test_an_outage_of_an_hour_leaves_no_gap_in_prometheus_and_victoriametrics(
     daemon.wait_for_line("INFO .*export recovered after", PATIENCE)
 
     for backend in (prometheus, victoriametrics):
-        backend.wait_for(lambda backend=backend: waiting(backend)[-1:] == [0])
+        backend.wait_for_series('poller_export_spool_requests{poller_signal="metrics"} == 0')
         values = waiting(backend)
         assert max(values) >= 59
         # Each stored export contains the number of those before it.
