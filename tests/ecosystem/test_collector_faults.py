@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import json
 from collections.abc import Callable
@@ -79,8 +80,9 @@ def check_complete(receiver: Receiver, *, late: int = 0) -> None:
         return [point.time_unix_nano for point in receiver.points("poller.export.spool.requests")]
 
     assert receiver.wait_until(is_complete, PATIENCE)
-    latest = list(itertools.accumulate(times(), max))
-    assert sum(time < before for time, before in zip(times(), latest, strict=True)) <= late
+    arrived = times()
+    latest = itertools.accumulate(arrived, max)
+    assert sum(time < before for time, before in zip(arrived, latest, strict=True)) <= late
 
 
 @pytest.mark.postgres
@@ -245,16 +247,15 @@ def test_an_outage_of_an_hour_leaves_no_gap_in_prometheus_and_victoriametrics(
     daemon.wait_for_line("INFO .*export recovered after", PATIENCE)
 
     for backend in (prometheus, victoriametrics):
-        backend.wait_for_series('poller_export_spool_requests{poller_signal="metrics"} == 0')
-        values = waiting(backend)
-        assert max(values) >= 59
+        values = backend.wait_for(functools.partial(waiting_until_recovery, backend))
         # Each stored export contains the number of those before it.
         assert set(range(int(max(values)))) <= set(values)
         ((_, samples),) = backend.samples("users_total", 3600)
         assert {value for _, value in samples} == {SHIPPED["users_total"]}
 
 
-def waiting(backend: Backend) -> list[float]:
-    """Return the number of waiting requests at each export."""
+def waiting_until_recovery(backend: Backend) -> list[float]:
+    """Return the number of waiting requests at each export, as soon as all 60 have been delivered."""
     series = backend.samples('poller_export_spool_requests{poller_signal="metrics"}', 3600)
-    return [value for _, samples in series for _, value in samples]
+    values = [value for _, samples in series for _, value in samples]
+    return values if max(values) >= 59 and values[-1] == 0 else []
