@@ -3,11 +3,12 @@
     python -m tests.benchmarks [--json FILE] [--rounds 3] [--polls 5] [--scale 1] [--loads 1,10,100,1000]
 
 It creates its own primary and standby, fetches query-exporter from PyPI and two exporters of Debian into a
-temporary folder, and reports programs that it cannot fetch as skipped. CPU includes everything: for the
-poller the OTLP export of all its own metrics, for its peers the scrape. The contestants take turns, round
-after round; the output is the median, the least and the greatest, and the ratio to the poller. Wall time
-depends on the load of the machine, CPU time depends less on it. Two rounds took a quarter of an hour on two
-busy cores, and 3 GB of disk.
+temporary folder, takes the Collector with the sqlqueryreceiver that `python -m tests.ecosystem.builds` built,
+and reports missing programs as skipped. CPU includes everything: for the poller the OTLP export of all its
+own metrics, for the sqlqueryreceiver the OTLP export, for the others the scrape. The contestants take turns,
+round after round; the output is the median, the least and the greatest, and the ratio to the poller. Wall
+time depends on the load of the machine, CPU time depends less on it. Two rounds took a quarter of an hour on
+two busy cores, and 3 GB of disk.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from tests.benchmarks import contestants, loads, peers
 from tests.benchmarks.measure import Bench
 from tests.benchmarks.results import Results
 
-OURS = "ours"
+OURS, SQLQUERY = "ours", "sqlqueryreceiver"
 
 
 def main() -> None:
@@ -80,6 +81,9 @@ def measure(
     """
     with tempfile.TemporaryDirectory(prefix="benchmark-peers-") as folder, Cluster() as cluster:
         peer_starts = _find(Path(folder), results) if others else {}
+        timed: dict[str, contestants.Start] = {}
+        if others and isinstance(collector := peers.collector(), Path):
+            timed[SQLQUERY] = partial(contestants.Sqlquery, program=collector, timed=True)
         _print_progress(f"filling the tables at scale {scale:g}")
         loads.fill(cluster.primary.dsn(), scale)
         cluster.wait_replayed(600)
@@ -105,6 +109,8 @@ def measure(
                 for name, start in {**ours, **peer_starts}.items():
                     if name in (OURS, *peer_starts) or load.name in (most.name, "4 state"):
                         bench.costs(name, start, load)
+                for name, start in timed.items():
+                    bench.walls(name, start, load)
                 bench.in_process(OURS, load)
                 if others:
                     bench.in_process(f"{OURS}, HTTP", load, protocol="http")
@@ -117,7 +123,7 @@ def measure(
         for name, start in {**ours, **peer_starts}.items():
             bench.traffic(name, start, loads.trivial(min(100, max(trivial))))
             bench.traffic(name, start, state)
-        for name, start in {OURS: contestants.Ours, **peer_starts}.items():
+        for name, start in {OURS: contestants.Ours, **peer_starts, **timed}.items():
             bench.link(name, start, loads.trivial(min(100, max(trivial))))
         _print_progress(f"memory after {long} polls")
         bench.memories({**ours, **peer_starts}, loads.trivial(4), long)
@@ -133,7 +139,9 @@ def _find(folder: Path, results: Results) -> dict[str, contestants.Start]:
         "query-exporter": (peers.query_exporter(folder), contestants.query_exporter),
         "postgres_exporter": (peers.debian("postgres_exporter", folder), contestants.postgres_exporter),
         "sql_exporter": (peers.debian("sql_exporter", folder), contestants.sql_exporter),
+        SQLQUERY: (peers.collector(), contestants.sqlquery_receiver),
     }
+    results.about["Collector"] = peers.COLLECTOR.version
     starts: dict[str, contestants.Start] = {}
     for name, (program, make) in programs.items():
         if isinstance(program, str):

@@ -13,6 +13,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -26,6 +27,7 @@ from tests.benchmarks.loads import Load, Query
 
 HOURLY = "1h"
 """Interval of a program that polls on request only."""
+_BEGIN = "begin"
 PATIENCE = 120.0
 """Longest wait in seconds for anything that should happen at once."""
 
@@ -86,27 +88,33 @@ class Process:
         self._log.close()
 
 
-class Ours:
-    """The daemon, which polls and pushes to a receiver about every second.
+class Pushed:
+    """A program that polls by its own schedule, about every second, and pushes to a receiver.
 
-    The daemon polls by its schedule, so that the duration of a poll is unknown: see `inprocess`.
+    The caller does not wait for a poll, so that its duration is unknown.
     """
 
-    def __init__(self, load: Load, dsn: str, *, protocol: str = "grpc", traces: bool = False) -> None:
+    def __init__(
+        self,
+        load: Load,
+        command: Callable[[Path, Receiver], tuple[Sequence[str | Path], Mapping[str, str]]],
+        *,
+        begins: Callable[[Request], bool] = lambda _: True,
+    ) -> None:
+        """Start, and wait for the first value of the load.
+
+        `command` returns the command line and the environment for a folder and the receiver. `begins` returns
+        whether a request is the first of an export.
+        """
         self._folder = tempfile.TemporaryDirectory(prefix="benchmark-")
-        folder = Path(self._folder.name)
-        queries = folder / "queries.yaml"
-        queries.write_text(json.dumps(ours(load)))
-        self._first = load.queries[0].name
+        self._marker = load.queries[0].name
+        self._begins = begins
         self._sizes: list[int] = []
         self._receiver = Receiver(keep=1, on_request=self._note)
-        endpoint = self._receiver.grpc_endpoint if protocol == "grpc" else self._receiver.http_endpoint
+        folder = Path(self._folder.name)
+        line, env = command(folder, self._receiver)
         begun = time.time()
-        self._process = Process(
-            [sys.executable, "-m", "poller", "run"],
-            folder,
-            environment(queries, dsn, endpoint, protocol, traces, f"{load.pace}s"),
-        )
+        self._process = Process(line, folder, env)
         self.pid = self._process.process.pid
         try:
             self._until(lambda: bool(self._sizes))
@@ -115,10 +123,11 @@ class Ours:
             raise
         self.cold_start = self._came - begun
 
-    def poll(self) -> None:
+    def poll(self) -> float | None:
         """Wait for the next export, and for a poll, because the intervals are equal."""
         count = len(self._sizes)
         self._until(lambda: len(self._sizes) > count)
+        return None
 
     @property
     def exported(self) -> int:
@@ -133,10 +142,10 @@ class Ours:
         if received.signal != "metrics":
             return
         if not self._sizes:
-            if self._first not in {point.metric for point in received.points()}:
+            if self._marker not in {point.metric for point in received.points()}:
                 return
             self._came = received.at
-        if self._sizes and not _begins(received.request):
+        if self._sizes and not self._begins(received.request):
             self._sizes[-1] += received.request.ByteSize()
         else:
             self._sizes.append(received.request.ByteSize())
@@ -146,8 +155,22 @@ class Ours:
         while not condition():
             self._process.check()
             if time.monotonic() > deadline:
-                raise TimeoutError("the poller exports nothing")
+                raise TimeoutError(f"{self._process.process.args!r} exports nothing")
             time.sleep(0.005)
+
+
+class Ours(Pushed):
+    """The daemon; see `inprocess` for the duration of its polls."""
+
+    def __init__(self, load: Load, dsn: str, *, protocol: str = "grpc", traces: bool = False) -> None:
+        def command(folder: Path, receiver: Receiver) -> tuple[Sequence[str | Path], Mapping[str, str]]:
+            queries = folder / "queries.yaml"
+            queries.write_text(json.dumps(ours(load)))
+            endpoint = receiver.grpc_endpoint if protocol == "grpc" else receiver.http_endpoint
+            env = environment(queries, dsn, endpoint, protocol, traces, f"{load.pace}s")
+            return [sys.executable, "-m", "poller", "run"], env
+
+        super().__init__(load, command, begins=_begins)
 
 
 def _begins(request: Request) -> bool:
@@ -337,6 +360,61 @@ def sql_exporter(program: Path) -> Start:
         return Scraped(f"sql_{load.queries[-1].name}", command, wait=load.pace)
 
     return start
+
+
+class Sqlquery(Pushed):
+    """A Collector with the sqlqueryreceiver, which exports over gRPC after each poll."""
+
+    def __init__(self, load: Load, dsn: str, *, program: Path, timed: bool = False) -> None:
+        """With `timed`, another query is first, and its data point's time is the begin of a poll."""
+        self._timed = timed
+        self._wall = 0.0
+
+        def command(folder: Path, receiver: Receiver) -> tuple[Sequence[str | Path], Mapping[str, str]]:
+            queries = [Query(_BEGIN, "SELECT 0 AS n", "n")] * timed + list(load.queries)
+            config = {
+                "receivers": {"sqlquery": sqlquery(queries, _with_sslmode(dsn), f"{load.pace}s")},
+                "exporters": {
+                    "otlp_grpc": {
+                        "endpoint": receiver.grpc_endpoint.removeprefix("http://"),
+                        "tls": {"insecure": True},
+                        "compression": "none",  # as ours
+                    }
+                },
+                "service": {
+                    "telemetry": {"metrics": {"level": "none"}, "logs": {"level": "error"}},
+                    "pipelines": {"metrics": {"receivers": ["sqlquery"], "exporters": ["otlp_grpc"]}},
+                },
+            }
+            (folder / "config.yaml").write_text(json.dumps(config))
+            return [program, f"--config=file:{folder}/config.yaml"], {}
+
+        super().__init__(load, command)
+
+    def poll(self) -> float | None:
+        super().poll()
+        return self._wall if self._timed else None
+
+    def _note(self, received: Received) -> None:
+        if self._timed:
+            begun = next(point.time_unix_nano for point in received.points() if point.metric == _BEGIN)
+            self._wall = received.at - begun / 1e9
+        super()._note(received)
+
+
+def sqlquery_receiver(program: Path) -> Start:
+    """Return a Collector with the sqlqueryreceiver."""
+    return partial(Sqlquery, program=program)
+
+
+def sqlquery(queries: Sequence[Query], dsn: str, interval: str) -> dict[str, object]:
+    """Return a configuration of the sqlqueryreceiver."""
+    entries = []
+    for query in queries:
+        metric = {"metric_name": query.name, "value_column": query.value, "description": "Benchmark."}
+        attributes = {"attribute_columns": [query.label]} if query.label else {}
+        entries.append({"sql": query.sql, "metrics": [{**metric, "unit": "{thing}", **attributes}]})
+    return {"driver": "postgres", "datasource": dsn, "collection_interval": interval, "queries": entries}
 
 
 def _with_sslmode(dsn: str) -> str:

@@ -11,7 +11,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -85,6 +85,13 @@ class Bench:
         (before,), (after,) = result["rss_early"], result["rss"]
         self._results.add("RSS growth after the 50th poll (MB)", f"{polls} polls", name, after - before)
 
+    def walls(self, name: str, start: Start, load: Load) -> None:
+        """Measure wall time of polls on the program's own schedule; `start` makes it report the begin."""
+        with self._running(name, start, load, self._dsn) as contestant:
+            if contestant is not None:
+                self._poll(contestant, 1)
+                self._add(WALL, load, name, *(1e3 * wall for wall in self._poll(contestant, self._polls)))
+
     def floor(self, name: str, load: Load) -> None:
         """Measure libpq alone, with `floor`."""
         with tempfile.TemporaryDirectory() as folder:
@@ -114,16 +121,17 @@ class Bench:
             self._results.add("CPU of a command (ms)", f"poller {arguments[0]}", name, 1e3 * used)
 
     def traffic(self, name: str, start: Start, load: Load) -> None:
-        """Count round trips and bytes between the program and the server, and its connections."""
-        with (
-            Proxy(self._standby.port) as proxy,
-            self._running(name, start, load, self._through(proxy)) as contestant,
-        ):
+        """Count round trips, statements and bytes to and from the server, and connections."""
+        with Proxy(self._standby.port) as proxy, ExitStack() as stack:
+            proxy.record = []
+            contestant = stack.enter_context(self._running(name, start, load, self._through(proxy)))
             if contestant is None:
                 return
             self._poll(contestant, 2)
             trips, size, opened = proxy.round_trips, proxy.bytes_up + proxy.bytes_down, proxy.connections
+            sent = _statements(proxy)
             self._poll(contestant, self._polls)
+            self._add("statements per poll", load, name, (_statements(proxy) - sent) / self._polls)
             self._add("round trips per poll", load, name, (proxy.round_trips - trips) / self._polls)
             self._add(
                 "bytes to and from the server per poll",
@@ -156,7 +164,7 @@ class Bench:
                 running[name] = start(load, self._dsn)
             for number in range(polls):
                 for name, contestant in running.items():
-                    if number == 0 or not name.startswith(("ours", "sql_exporter")):
+                    if number == 0 or not name.startswith(("ours", "sql_exporter", "sqlqueryreceiver")):
                         contestant.poll()
             deadline = time.monotonic() + polls
             while time.monotonic() < deadline:
@@ -238,6 +246,24 @@ class Bench:
         if figure not in self._results.skipped:
             self._results.skipped[figure] = reason
             self._warn(f"SKIPPED: {figure}: {reason}")
+
+
+def _statements(proxy: Proxy) -> int:
+    """Return how many statements the clients of a recording proxy have sent.
+
+    They are messages `Query` and `Execute` of PostgreSQL's protocol. A client's first messages have no type.
+    """
+    count = 0
+    for sent, _ in list(proxy.record or ()):
+        message, position, started = bytes(sent), 0, False
+        while position + 8 <= len(message) or (started and position + 5 <= len(message)):
+            kind = message[position : position + started]
+            position += started
+            length = int.from_bytes(message[position : position + 4])
+            count += kind in (b"Q", b"E")
+            started = started or message[position + 4 : position + 6] == b"\x00\x03"  # protocol 3
+            position += length
+    return count
 
 
 def _line(sql: str) -> str:

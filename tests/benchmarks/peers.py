@@ -7,6 +7,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tests.ecosystem.builds import MODULES
+
+COLLECTOR = next(module for module in MODULES if module.name == "collector")
 DEBIAN = {"postgres_exporter": "prometheus-postgres-exporter", "sql_exporter": "prometheus-sql-exporter"}
 
 
@@ -37,6 +40,14 @@ def debian(name: str, folder: Path) -> Path | str:
         why = _last_line(error) if isinstance(error, subprocess.CalledProcessError) else "no package came"
         return f"apt-get could not download it: {why}"
     return folder / package / "usr/bin" / package
+
+
+def collector() -> Path | str:
+    """Return the Collector of tests/ecosystem, or the reason why it is missing."""
+    if shutil.which("go") is None:
+        return "Go is not installed"
+    program = COLLECTOR.stored() / "collector"
+    return program if program.exists() else "python -m tests.ecosystem.builds builds it"
 
 
 def version(program: Path) -> str:
