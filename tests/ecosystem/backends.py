@@ -189,10 +189,12 @@ class Collector:
         tls: Mapping[str, str] | None = None,
         grpc: Mapping[str, Any] | None = None,
         http: Mapping[str, Any] | None = None,
+        receivers: Mapping[str, Any] | None = None,
     ) -> None:
         """`exporters` get all signals, those in `metrics_only` metrics. `tls`: `cert_file` and `key_file`.
 
-        `grpc` and `http` are further settings of the receiver's protocols.
+        `grpc` and `http` are further settings of the OTLP receiver's protocols, `receivers` further
+        receivers, of metrics.
         """
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
@@ -201,6 +203,7 @@ class Collector:
         self._metrics_only = metrics_only
         self._tls = tls
         self._grpc, self._http = grpc or {}, http or {}
+        self._receivers = dict(receivers or {})
         self.process = self._start({})
 
     @property
@@ -237,13 +240,14 @@ class Collector:
             "http": {"endpoint": f"127.0.0.1:{self.http_port}", **security, **self._http},
         }
         pipeline = {"receivers": ["otlp"], "processors": list(processors)}
-        pipelines: dict[str, Any] = {"metrics": {**pipeline, "exporters": list(self._exporters)}}
+        metrics = {"receivers": ["otlp", *self._receivers], "exporters": list(self._exporters)}
+        pipelines: dict[str, Any] = {"metrics": {**pipeline, **metrics}}
         if rest := [name for name in self._exporters if name not in self._metrics_only]:
             pipelines |= {signal: {**pipeline, "exporters": rest} for signal in ("traces", "logs")}
         storage = {"directory": str(self.folder / "queue"), "create_directory": True}
         return {
             "extensions": {"file_storage": storage},
-            "receivers": {"otlp": {"protocols": protocols}},
+            "receivers": {"otlp": {"protocols": protocols}, **self._receivers},
             "processors": dict(processors),
             "exporters": dict(self._exporters),
             "service": {

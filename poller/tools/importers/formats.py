@@ -54,7 +54,7 @@ def _of_toml(data: dict[str, Any]) -> Iterator[str]:
 
 def _of_mapping(data: dict[str, Any]) -> Iterator[str]:
     receivers, queries, metrics = (data.get(key) for key in ("receivers", "queries", "metrics"))
-    if any(re.fullmatch(r"sqlquery(/.*)?", str(name)) for name in _names(receivers)) or (
+    if any(re.fullmatch(r"sqlquery(/.*)?", str(name)) for name in (*_names(receivers), *data)) or (
         "driver" in data and isinstance(queries, list)
     ):
         yield "sqlquery"

@@ -36,10 +36,13 @@ _WORDS = {
 
 
 def read(files: Sequence[Path], losses: Losses) -> list[DraftQuery]:
-    """Return the queries of all sqlquery receivers; a file is a Collector's configuration or one receiver."""
+    """Return the queries of all sqlquery receivers.
+
+    A file is a Collector's configuration, its section `receivers`, or the content of one receiver.
+    """
     drafts: list[DraftQuery] = []
     for source in open_each(files, lambda file: open_yaml(file, losses)):
-        receivers = source.root.entries("receivers")
+        receivers = source.root.entries("receivers") or source.root.members()
         nodes = [node for name, node in receivers if re.fullmatch(r"sqlquery(/.*)?", name)]
         if "queries" in source.root:
             nodes.append(source.root)
