@@ -30,7 +30,7 @@ from tests.ecosystem.backends import PATIENCE, Collector, Prometheus
 from tests.ecosystem.builds import FOLDER
 from tests.ecosystem.test_collector_faults import sink
 
-pytestmark = pytest.mark.postgres
+pytestmark = [pytest.mark.postgres, pytest.mark.slow]
 
 StartCollector = Callable[..., Collector]
 MODULE = "github.com/open-telemetry/opentelemetry-collector-contrib/receiver/sqlqueryreceiver"
@@ -112,11 +112,11 @@ class Tools:
     def wait_for_points(self, metric: str, *, theirs: bool, count: int = 1) -> list[Point]:
         """Return the points of a metric as soon as those of one of the two have so many times."""
 
-        def points() -> list[Point] | None:
-            found = self.points(metric, theirs=theirs)
-            return found if len({point.time_unix_nano for point in found}) >= count else None
+        def enough() -> list[Point] | None:
+            points = self.points(metric, theirs=theirs)
+            return points if len({point.time_unix_nano for point in points}) >= count else None
 
-        return self.receiver.wait_until(points, PATIENCE) or []
+        return self.receiver.wait_until(enough, PATIENCE) or []
 
     def wait_for_rejected(self, reason: str) -> None:
         """Wait until the poller has reported data points that it omitted for this reason."""
@@ -218,12 +218,13 @@ def test_a_null_is_reported_by_the_poller_and_0_in_prometheus_from_the_receiver(
 ) -> None:
     """The receiver's data point has no value, and Prometheus stores it as 0."""
     queries = [FIRST, ("missing", "SELECT NULL::float8 AS n")]
-    tools.start_theirs(
+    collector = tools.start_theirs(
         database.standby_dsn, *queries, exporters={"otlp_http/prometheus": {"endpoint": prometheus.otlp}}
     )
     tools.start_poller(database.standby_dsn, *queries)
     assert tools.wait_for_points("missing", theirs=True)[0].value is None
     assert [value for _, value in prometheus.wait_for_series("missing")] == [0.0]
+    collector.process.wait_for_line("warn.*problems encountered getting metric rows.*NULL value")
     tools.wait_for_rejected("null")
     assert not tools.points("missing", theirs=False)
 
@@ -303,8 +304,8 @@ def test_an_outage_and_a_kill_lose_nothing_that_was_stored_on_disk(
         delivered = {point.value for point in tools.points("clock", theirs=theirs)}
         return {value for value in executed(proxy) if value not in delivered}
 
-    # An export for each value, except if the next poll is before it.
-    timing = {"interval": "2s", "timeout": "1s", "POLLER_EXPORT_INTERVAL": "500ms"}
+    # Several exports in each interval, so that the next poll cannot replace a value before its export.
+    timing = {"interval": "4s", "timeout": "4s", "POLLER_EXPORT_INTERVAL": "500ms"}
     daemon = tools.start_poller(ours.dsn(database.standby_dsn), CLOCK, **timing)
     more = {} if stored else {"exporters": {"otlp_grpc/sink": in_memory(tools.receiver)}}
     collector = tools.start_theirs(theirs.dsn(database.standby_dsn), CLOCK, **more)
