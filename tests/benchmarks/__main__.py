@@ -141,7 +141,7 @@ def _find(folder: Path, results: Results) -> dict[str, contestants.Start]:
         "sql_exporter": (peers.debian("sql_exporter", folder), contestants.sql_exporter),
         SQLQUERY: (peers.collector(), contestants.sqlquery_receiver),
     }
-    results.about["Collector"] = peers.COLLECTOR.version
+    results.about["Collector"] = peers.COLLECTOR.version("OpenTelemetry Collector")
     starts: dict[str, contestants.Start] = {}
     for name, (program, make) in programs.items():
         if isinstance(program, str):

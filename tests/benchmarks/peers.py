@@ -7,9 +7,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.ecosystem.builds import MODULES
+from tests.ecosystem.builds import SOURCES
 
-COLLECTOR = next(module for module in MODULES if module.name == "collector")
+COLLECTOR = next(source for source in SOURCES if source.name == "collector")
 DEBIAN = {"postgres_exporter": "prometheus-postgres-exporter", "sql_exporter": "prometheus-sql-exporter"}
 
 
