@@ -53,12 +53,37 @@ def test_every_expression_of_dashboards_and_rules_is_evaluated(
     backend.wait_for_series("users_total")
     backend.wait_for_series("poller_query_duration_seconds")
 
-    with_data = {title for title, expr in expressions() if backend.series(expr)}
-    rules = [rule for group in yaml.safe_load(RULES.read_text())["groups"] for rule in group["rules"]]
-    firing = {rule["alert"] for rule in rules if backend.series(rule["expr"])}
-
+    with_data, firing = evaluated(backend)
     assert with_data >= ALWAYS
     assert firing <= {"PollerTicksLeftOut"}, "a healthy poller fires no alert"
+
+
+def evaluated(backend: Backend) -> tuple[set[str], set[str]]:
+    """Evaluate everything; return the titles of the panels with data, and the alerts that would fire."""
+    rules = [rule for group in yaml.safe_load(RULES.read_text())["groups"] for rule in group["rules"]]
+    with_data = {title for title, expr in expressions() if backend.series(expr)}
+    return with_data, {rule["alert"] for rule in rules if backend.series(rule["expr"])}
+
+
+@pytest.mark.postgres
+def test_names_with_dots_hide_the_poller_from_dashboards_and_rules(
+    server: MessagingServer,
+    poller_process: Start,
+    tmp_path: Path,
+    start_prometheus: Callable[..., Prometheus],
+) -> None:
+    """So the documentation says to keep Prometheus' default translation."""
+    prometheus = start_prometheus(strategy="NoUTF8EscapingWithSuffixes")
+    poller_process(
+        "run", env=environment(server, prometheus.otlp, tmp_path, POLLER_OTLP_PROTOCOL="http/protobuf")
+    )
+    prometheus.wait_for_series("users_total")
+    prometheus.wait_for_series('{"poller.query.duration_seconds"}')
+
+    with_data, firing = evaluated(prometheus)
+    assert with_data >= ALWAYS
+    assert "Age" not in with_data
+    assert firing == {"PollerGone"}
 
 
 @pytest.mark.postgres
