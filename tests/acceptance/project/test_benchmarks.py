@@ -25,6 +25,7 @@ def test_every_figure_is_produced_without_the_peers() -> None:
         for figure in ("CPU per poll and export (ms)", "wall per poll and export (ms)", "RSS (MB)"):
             assert figures[figure][load][OURS]["median"] > 0, (figure, load)
     assert figures["round trips per poll"]["2 trivial"][OURS]["median"] > 0
+    assert figures["statements per poll"]["2 trivial"][OURS]["median"] > 2
     assert figures["connections opened, all in all"]["2 trivial"][OURS]["median"] > 0
     assert figures["wall per poll and export (ms)"]["2 trivial, a link of 20 ms"][OURS]["least"] > 20
     assert {"cold start to the first value (s)", "bytes of an export", "threads"} <= figures.keys()
