@@ -23,7 +23,7 @@ for _name in list(os.environ):
     if _name.startswith(_OURS) or _name in _READ_BY_LIBRARIES or _name.lower().endswith("_proxy"):
         del os.environ[_name]
 
-# Where the environment forbids bytecode files, each of a thousand processes would compile the poller again.
+# If the environment forbids bytecode files, each of a thousand processes would compile the poller again.
 sys.dont_write_bytecode = False
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 

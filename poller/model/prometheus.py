@@ -79,7 +79,7 @@ def exposition(metrics: Mapping[str, MetricDefinition], samples: Iterable[Sample
 def _spelled(unit: str, names: Mapping[str, str]) -> str:
     unit = unit.strip()
     if "{" in unit or "}" in unit:
-        return ""  # also what is next to an annotation
+        return ""  # Prometheus also drops text next to an annotation
     return re.sub(r"[^A-Za-z0-9:]+", "_", names.get(unit, unit)).removeprefix("_")
 
 

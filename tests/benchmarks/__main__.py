@@ -6,7 +6,7 @@ It creates its own primary and standby, fetches query-exporter from PyPI and two
 temporary folder, takes the Collector with the sqlqueryreceiver that `python -m tests.ecosystem.builds` built,
 and reports missing programs as skipped. CPU includes everything: for the poller the OTLP export of all its
 own metrics, for the sqlqueryreceiver the OTLP export, for the others the scrape. The contestants take turns,
-round after round; the output is the median, the least and the greatest, and the ratio to the poller. Wall
+round after round; the output is the median, the minimum and maximum, and the ratio to the poller. Wall
 time depends on the load of the machine, CPU time depends less on it. Two rounds took a quarter of an hour on
 two busy cores, and 3 GB of disk.
 """

@@ -366,7 +366,7 @@ class Sqlquery(Pushed):
     """A Collector with the sqlqueryreceiver, which exports over gRPC after each poll."""
 
     def __init__(self, load: Load, dsn: str, *, program: Path, timed: bool = False) -> None:
-        """With `timed`, another query is first, and its data point's time is the begin of a poll."""
+        """With `timed`, an extra first query marks the start of each poll."""
         self._timed = timed
         self._wall = 0.0
 

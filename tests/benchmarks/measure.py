@@ -86,7 +86,7 @@ class Bench:
         self._results.add("RSS growth after the 50th poll (MB)", f"{polls} polls", name, after - before)
 
     def walls(self, name: str, start: Start, load: Load) -> None:
-        """Measure wall time of polls on the program's own schedule; `start` makes it report the begin."""
+        """Measure wall time of polls on the program's own schedule; `start` makes it report their start."""
         with self._running(name, start, load, self._dsn) as contestant:
             if contestant is not None:
                 self._poll(contestant, 1)

@@ -223,7 +223,7 @@ def test_an_outage_of_an_hour_leaves_no_gap_in_prometheus_and_victoriametrics(
     start_collector: StartCollector,
     start_daemon: StartDaemon,
 ) -> None:
-    """60 exports, an hour's with one per minute, wait in the queue; the daemon is killed among them."""
+    """60 exports wait, as after an hour with one per minute. The daemon is killed after half of them."""
 
     def to(backend: Backend) -> dict[str, object]:
         return {

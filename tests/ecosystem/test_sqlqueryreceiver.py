@@ -110,7 +110,7 @@ class Tools:
         return [point for point in self.receiver.points(metric) if is_theirs(point) == theirs]
 
     def wait_for_points(self, metric: str, *, theirs: bool, count: int = 1) -> list[Point]:
-        """Return the points of a metric as soon as those of one of the two have so many times."""
+        """Return the points of a metric from one of the two, as soon as they have `count` timestamps."""
 
         def enough() -> list[Point] | None:
             points = self.points(metric, theirs=theirs)
