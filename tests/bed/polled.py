@@ -32,6 +32,7 @@ USUAL = {
     "pace": _CLOCK,
 }
 WITHHELD = "values are withheld"
+SKIPPED_TICK = "^tick default/1s skipped: the previous one is still running"
 BUDGET_SECONDS = 1.4
 """Longest life of a tick's transaction: its longest timeout and a moment (`postgres.transaction`)."""
 
@@ -238,11 +239,8 @@ class Spell:
             every = [r["message"] for r in self._records() if r["severity"] in severities]
             # Values are too old only if the fault lasts long enough; `withheld` checks that. And a busy
             # machine may skip a tick at any time.
-            ignored = [
-                WITHHELD,
-                "^tick .* skipped: the previous one is still running",
-                *([besides] if besides else []),
-            ]
+            ignored = [WITHHELD, *([] if SKIPPED_TICK in warnings else [SKIPPED_TICK])]
+            ignored += [besides] if besides else []
             return [
                 message for message in every if not any(re.search(pattern, message) for pattern in ignored)
             ]

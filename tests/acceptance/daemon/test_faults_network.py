@@ -8,12 +8,11 @@ import pytest
 from psycopg.conninfo import conninfo_to_dict
 
 from poller.demo.cluster import Cluster
-from tests.bed.polled import THINGS, Polled, Spell, polling
+from tests.bed.polled import SKIPPED_TICK, THINGS, Polled, Spell, polling
 from tests.bed.proxy import Proxy
 
 GONE = "^replica unavailable, polls will be retried: "
 BACK = "^replica available again after "
-SKIPPED_TICK = "^tick default/1s skipped: the previous one is still running"
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ import psycopg
 import pytest
 
 from poller.demo.cluster import Cluster
-from tests.bed.polled import THINGS, Polled, Spell, polling
+from tests.bed.polled import SKIPPED_TICK, THINGS, Polled, Spell, polling
 from tests.bed.process import eventually
 from tests.bed.watch import NAME
 
@@ -23,7 +23,6 @@ pytestmark = pytest.mark.every_version
 
 GONE = "^replica unavailable, polls will be retried: "
 BACK = "^replica available again after "
-SKIPPED_TICK = "^tick default/1s skipped: the previous one is still running"
 
 
 class Bed:
