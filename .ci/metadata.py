@@ -13,7 +13,7 @@ from typing import Any
 
 from hatchling.metadata.plugin.interface import MetadataHookInterface
 
-_LINK = re.compile(r"(!?)(\[[^\]]*\])\((?!https?:|#)([^)\s]+)\)")
+_LINK = re.compile(r"(!?)(\[[^\]]*\])\((?![A-Za-z][A-Za-z0-9+.-]*:|#)([^)\s]+)\)")
 
 
 class ReleaseMetadata(MetadataHookInterface):

@@ -28,7 +28,8 @@ def metric_name(name: str, unit: str, instrument: str = "gauge") -> str:
     """
     tokens = [token for token in re.split(r"[^A-Za-z0-9:]+", name) if token]
     main, _, per = unit.partition("/")
-    counted, rate = _spelled(main, _UNITS), _spelled(per, _PER).rstrip("_")
+    counted, rate = _spelled(main, _UNITS), _spelled(per, _PER).removesuffix("_")
+    counted = counted.removesuffix("_") if rate else counted
     tokens += [token for token in (counted, rate and f"per_{rate}") if token and token not in tokens]
     suffix = {"counter": "total", "gauge": "ratio" if unit == "1" else ""}.get(instrument)
     if suffix:
@@ -42,7 +43,7 @@ def label_name(attribute: str) -> str:
     name = re.sub(r"[^A-Za-z0-9_]", "_", attribute)
     if name[:1].isdigit():
         return f"key_{name}"
-    return f"key{name}" if re.match("_[^_]", name) else name
+    return f"key{name}" if re.match("_(?!_)", name) else name
 
 
 def labels_text(attributes: Mapping[str, AttributeValue]) -> str:

@@ -125,11 +125,15 @@ class RustCrate(Source):
 
     def _build(self, target: Path) -> None:
         with tempfile.TemporaryDirectory() as built:
-            crate = Path(built) / "crate"  # because Cargo writes a file into it
-            shutil.copytree(self.folder, crate)
-            subprocess.run(["cargo", "build", "--quiet"], cwd=crate, check=True)
+            crate, output = Path(built) / "crate", Path(built) / "output"
+            for path in self.files():  # not in place, because Cargo writes a file there
+                copy = crate / path.relative_to(self.folder)
+                copy.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(path, copy)
+            options = ["--quiet", "--target-dir", str(output)]
+            subprocess.run(["cargo", "build", *options], cwd=crate, check=True)
             for program in self.programs:
-                shutil.copy(crate / "target" / "debug" / program, target)
+                shutil.copy(output / "debug" / program, target)
 
 
 class NpmPackage(Source):

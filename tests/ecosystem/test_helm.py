@@ -98,7 +98,9 @@ def test_the_schema_has_every_value_and_every_setting() -> None:
 
     in_schema = set(keys(SCHEMA))
     settings = {key.removeprefix(".settings.") for key in in_schema if key.startswith(".settings.")}
-    assert in_schema - {f".settings.{name}" for name in settings} == {*values_of_the_chart(), ".global"}
+    assert in_schema - {f".settings.{name}" for name in settings} == {
+        *values_of_the_chart(), ".global", ".enabled",
+    }  # fmt: skip
     variables = {setting.variables[0] for setting in SETTINGS.values()}
     secrets = {f"{setting.variables[0]}_FILE" for setting in SETTINGS.values() if setting.secret}
     assert settings == (variables | secrets) - {
@@ -412,8 +414,14 @@ MISTAKES = [
         "/x",
         "at '/settings': additional properties 'POLLER_STATE_DIR' not allowed",
     ),
+    (".settings.POLLER_SELF_METRICS", "off", "at '/settings/POLLER_SELF_METRICS': got boolean, want"),
     (".settings.POLLER_INTERVAL", "[1m]", "at '/settings/POLLER_INTERVAL': got array, want"),
     (".extraEnv", "{A: b}", "at '/extraEnv': got object, want array"),
+    (
+        ".extraEnv",
+        "[{name: POLLER_STATE_DIR, value: /x}]",
+        "extraEnv sets POLLER_STATE_DIR; use",
+    ),
     (".extraEnv", "[{value: b}]", "at '/extraEnv/0': missing property 'name'"),
     (".queries", "{existingConfigMap: a, files: {a.yaml: b}}", "queries.files cannot be combined with"),
     (".queries.files", "{a.sql: b}", "at '/queries/files': additional properties 'a.sql' not allowed"),
@@ -433,6 +441,8 @@ MISTAKES = [
     ),
     (".networkPolicy.database.ports", "[70000]", "at '/networkPolicy/database/ports/0': maximum: got 70,000"),
     (".networkPolicy.collector.ports", "[]", "at '/networkPolicy/collector/ports': minItems: got 0, want 1"),
+    (".networkPolicy.collector.ports", "null", "at '/networkPolicy/collector': missing property 'ports'"),
+    (".networkPolicy.collector", "null", "at '/networkPolicy': missing property 'collector'"),
     (".networkPolicy.egress", "[]", "at '/networkPolicy': additional properties 'egress' not allowed"),
     (
         ".serviceAccount.automount",
@@ -459,6 +469,55 @@ def test_a_mistake_is_refused_with_the_name_of_the_value(
     assert done.returncode == 1
     assert message in done.stderr
     assert done.stdout == ""
+
+
+def test_a_setting_may_be_a_boolean_only_if_the_poller_accepts_true_and_false() -> None:
+    """Otherwise YAML's `off` would become the value `false`."""
+    settings = SCHEMA["properties"]["settings"]["properties"]
+    accepts = {
+        setting.variables[0]
+        for setting in SETTINGS.values()
+        if "true" in setting.choices and setting.variables[0] in settings
+    }
+    assert accepts == {name for name, item in settings.items() if item["$ref"] == "#/definitions/setting"}
+
+
+def test_a_variable_of_extra_env_replaces_the_setting(tmp_path: Path) -> None:
+    """A pod with two variables of one name is refused by server-side apply."""
+    extra = [{"name": "POLLER_OTLP_ENDPOINT", "value": "http://other:4317"}]
+    environment = environment_of(tmp_path, {"extraEnv": extra})
+    assert [item["value"] for item in environment if item["name"] == extra[0]["name"]] == [extra[0]["value"]]
+
+
+def test_kubernetes_leaves_dollars_in_a_setting_unchanged(tmp_path: Path) -> None:
+    """It reads `$$` as `$`, and `$(NAME)` as a variable."""
+    environment = environment_of(tmp_path, {"settings": {"OTEL_SERVICE_NAME": "a$$b$(POLLER_INSTANCE)"}})
+    (text,) = [item["value"] for item in environment if item["name"] == "OTEL_SERVICE_NAME"]
+    assert text.replace("$$", "$") == "a$$b$(POLLER_INSTANCE)"
+
+
+def test_names_that_look_like_numbers_stay_texts(tmp_path: Path) -> None:
+    done = run_helm(
+        "template", "42", "--namespace", "7", values=[REQUIRED, {"priorityClassName": "1"}], folder=tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+    rendered = [item for item in yaml.safe_load_all(done.stdout) if item]
+    assert {item["metadata"]["namespace"] for item in rendered} == {"7"}
+    (pod,) = [item["spec"]["template"] for item in rendered if item["kind"] == "Deployment"]
+    assert pod["metadata"]["labels"]["app.kubernetes.io/instance"] == "42"
+    assert pod["spec"]["priorityClassName"] == "1"
+
+
+def environment_of(folder: Path, values: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the variables of the container."""
+    done = run_helm("template", "a", values=[REQUIRED, values], folder=folder)
+    assert done.returncode == 0, done.stderr
+    (pod,) = [
+        item["spec"]["template"]["spec"]
+        for item in yaml.safe_load_all(done.stdout)
+        if item and item["kind"] == "Deployment"
+    ]
+    return list(pod["containers"][0]["env"])
 
 
 # --- Documentation and the daemon ---

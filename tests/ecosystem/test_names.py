@@ -26,25 +26,12 @@ NAMES = (
     "seconds.since", "ratio", "x.per.second", "Upper.Case", "double__underscore", "a" * 255,
 )  # fmt: skip
 UNITS = (
-    "",
-    "1",
-    "By",
-    "s",
-    "ms",
-    "{user}",
-    "By/s",
-    "{request}/s",
-    "%",
-    "Cel",
-    "d",
-    "{x}By",
-    "km/h",
-    "1/s",
-    "m/min",
-)
+    "", "1", "By", "s", "ms", "{user}", "By/s", "{request}/s", "%", "Cel", "d", "{x}By", "km/h", "1/s",
+    "m/min", "m[H2O]", "m[H2O]/s",
+)  # fmt: skip
 KINDS = ("gauge", "counter", "updowncounter")
 CASES = tuple(itertools.product(NAMES, UNITS, KINDS))
-ATTRIBUTES = ("state", "db.name", "a..b", "1st", "_private", "Upper-Case", "größe", "x" * 200)
+ATTRIBUTES = ("state", "db.name", "a..b", "1st", "_private", "Upper-Case", "größe", "é", "x" * 200)
 
 
 def request() -> bytes:
@@ -98,13 +85,14 @@ def test_prometheus_stores_a_metric_under_the_expected_name_and_labels(prometheu
 def may_differ_in_victoriametrics(name: str, unit: str, kind: str) -> bool:
     """Return whether VictoriaMetrics may translate the name otherwise than Prometheus.
 
-    It appends `_ratio` to up-down counters as well, removes only the first of several `total`, and compares
-    the parts of `per_second` one by one.
+    It appends `_ratio` to up-down counters as well, removes only the first of several `total`, compares the
+    parts of `per_second` one by one, and leaves brackets unchanged.
     """
     return (
         (unit == "1" and kind == "updowncounter")
         or (kind == "counter" and name.count("total") > 1)
         or (unit.endswith("/s") and "per.second" in name)
+        or "[" in unit
     )
 
 

@@ -10,7 +10,7 @@
 {{/* Labels that select the pod. They never change. */}}
 {{- define "obscura-poller.selectorLabels" -}}
 app.kubernetes.io/name: {{ .Chart.Name }}
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
 {{- end }}
 
 {{/* Labels of every object. */}}
@@ -61,17 +61,29 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end }}
 {{- end }}
 
-{{/* Variables of the poller: the chart's own, and the settings, which may override the first two. */}}
+{{/*
+Variables of the poller: the chart's own, the settings, which may override the first two, and extraEnv, which may override both.
+Kubernetes would replace $(NAME) and $$ in a value.
+*/}}
 {{- define "obscura-poller.env" -}}
+{{- $extra := list }}
+{{- range .Values.extraEnv }}
+{{- if has .name (list "POLLER_DATABASE_URL" "POLLER_DATABASE_URL_FILE" "POLLER_STATE_DIR") }}
+{{- fail (printf "extraEnv sets %s; use `database` and `state`" .name) }}
+{{- end }}
+{{- $extra = append $extra .name }}
+{{- end }}
 {{- $own := dict
       "POLLER_INSTANCE" (include "obscura-poller.fullname" .)
       "OTEL_RESOURCE_ATTRIBUTES" (printf "k8s.namespace.name=%s" .Release.Namespace) }}
 {{- $key := empty .Values.database.url | ternary .Values.database.existingSecretKey "database_url" }}
 {{- $file := dict "POLLER_DATABASE_URL_FILE" (printf "/run/secrets/poller/%s" $key) }}
 {{- range $name, $value := mergeOverwrite $own .Values.settings $file }}
+{{- if not (has $name $extra) }}
 - name: {{ $name }}
   {{- /* toJson writes a large number without an exponent. */}}
-  value: {{ kindIs "string" $value | ternary $value (toJson $value) | quote }}
+  value: {{ kindIs "string" $value | ternary $value (toJson $value) | replace "$" "$$" | quote }}
+{{- end }}
 {{- end }}
 {{- with .Values.extraEnv }}
 {{ toYaml . }}

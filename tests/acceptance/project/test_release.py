@@ -199,3 +199,26 @@ def test_distributions_are_not_mixed_with_other_files(tmp_path: Path) -> None:
 
 def test_the_scripts_can_be_executed() -> None:
     assert all(os.access(ROOT / ".ci" / name, os.X_OK) for name in ("run", "dist", "changelog.py"))
+
+
+def test_ci_installs_the_highest_version_of_go_that_a_module_needs() -> None:
+    text = (ROOT / ".github" / "workflows" / "ci.yml").read_text(encoding="utf-8")
+    (chosen,) = re.findall(r"go-version-file: (\S+)", text)
+    versions = {
+        str(path.relative_to(ROOT)): tuple(
+            map(int, re.findall(r"^go (.+)$", path.read_text(), re.MULTILINE)[0].split("."))
+        )
+        for path in (ROOT / "tests").rglob("go.mod")
+    }
+    assert versions[chosen] == max(versions.values())
+
+
+def test_the_documents_of_a_release_are_in_one_folder() -> None:
+    """An artifact keeps the folders below the common one of its paths, and later steps use `documents/*`."""
+    jobs = yaml.safe_load((ROOT / ".github" / "workflows" / "release.yml").read_text(encoding="utf-8"))[
+        "jobs"
+    ]
+    uploads = [step for step in jobs["build"]["steps"] if "upload-artifact" in step.get("uses", "")]
+    assert len(uploads) == 2
+    for upload in uploads:
+        assert len({Path(path).parent for path in upload["with"]["path"].split()}) == 1
