@@ -78,6 +78,7 @@ def generated() -> dict[str, Callable[[], str]]:
         "events": metrics_table.table,
         "commands": command_help,
         "ecosystem": builds.table,
+        "releases": builds.summary,
     }
 
 

@@ -16,6 +16,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import textwrap
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -229,6 +230,24 @@ def table() -> str:
         for product, package in source.version_of.items()
     ]
     return "\n".join(["| program | version | package |", "|---|---|---|", *rows])
+
+
+def summary() -> str:
+    """Return the products and their releases as a sentence for the README."""
+    releases = [
+        f"{product} {_release(source.version(product))}"
+        for source in SOURCES
+        for product in source.version_of
+        if "SDK" not in product
+    ]
+    listed = ", ".join(["PostgreSQL 15 and 18", *releases[:-1]]) + f" and {releases[-1]}"
+    sentence = f"Each run of the tests uses {listed}: [tested with](docs/tested-with.md)."
+    return textwrap.fill(sentence, 130, break_long_words=False, break_on_hyphens=False)
+
+
+def _release(version: str) -> str:
+    """Return the number of a release; Prometheus' module v0.316.0 is its release 3.16.0."""
+    return re.sub(r"^v0\.3(\d\d)\.", r"3.\1.", version).removeprefix("v")
 
 
 def _cache() -> Path:
