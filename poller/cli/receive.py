@@ -42,8 +42,7 @@ def receive(
     from poller.receiver.receiver import Receiver
 
     seconds = seconds_to_listen(duration)
-    ended = threading.Event()
-    StopSignal(ended.set)
+    stop = StopSignal()
     printed = threading.Event()
     lock = threading.Lock()
 
@@ -70,7 +69,7 @@ def receive(
         typer.echo(
             f"receiving: grpc {receiver.grpc_endpoint}, http {receiver.http_endpoint}, {until}", err=True
         )
-        ended.wait(seconds)
+        stop.wait(seconds)
     raise typer.Exit(0 if printed.is_set() else 1)
 
 

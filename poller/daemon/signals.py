@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
+import time
 from collections.abc import Callable
 from types import FrameType
 
@@ -35,8 +37,8 @@ class StopSignal:
         """Return whether a signal has arrived."""
         return self.number is not None
 
-    def wait(self) -> None:
-        """Return at the first signal; must be called in the main thread.
+    def wait(self, seconds: float | None = None) -> None:
+        """Return at the first signal, or after `seconds`; must be called in the main thread.
 
         The wait reads from the pipe to which Python writes every signal. In a wait for a lock, a signal that
         arrives just before the thread sleeps would not wake it, and a signal that arrives while the lock is
@@ -46,7 +48,11 @@ class StopSignal:
         os.set_blocking(writing, False)
         before = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
         try:
+            deadline = None if seconds is None else time.monotonic() + seconds
             while self.number is None:
+                left = None if deadline is None else max(0.0, deadline - time.monotonic())
+                if not select.select([reading], [], [], left)[0]:
+                    return
                 os.read(reading, 4096)
         finally:
             signal.set_wakeup_fd(before)

@@ -9,6 +9,10 @@ from typing import NoReturn
 import pytest
 
 
+def is_installed(program: str) -> bool:
+    return shutil.which(program) is not None
+
+
 def need(program: str, package: str | None, path: str | None = None) -> str:
     """Return the path of an installed program; see `lacking`.
 

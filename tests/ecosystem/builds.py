@@ -74,7 +74,7 @@ class Source(ABC):
 
     def toolchain(self) -> str:
         """Return the version of its toolchain; empty if that is missing, or installed without a version."""
-        if shutil.which(self.TOOL) is None or shutil.which(self.VERSION_COMMAND[0]) is None:
+        if not all(map(programs.is_installed, (self.TOOL, self.VERSION_COMMAND[0]))):
             return ""
         done = subprocess.run(self.VERSION_COMMAND, capture_output=True, text=True)
         return done.stdout if done.returncode == 0 else ""  # rustup has a `cargo` without a toolchain

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -33,7 +34,10 @@ class LimitedReceiver:
     def wait(self, seconds: float | None) -> None:
         """Wait for the end and stop listening; with None, only requests or `end` end the wait."""
         with self.receiver:
-            self._ended.wait(seconds)
+            deadline = math.inf if seconds is None else time.monotonic() + seconds
+            # A signal just before the thread sleeps would not wake it, so it looks again each second.
+            while (left := deadline - time.monotonic()) > 0 and not self._ended.wait(min(left, 1.0)):
+                pass
             time.sleep(_LAST_ANSWER)
 
     def end(self) -> None:
