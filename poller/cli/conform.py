@@ -133,7 +133,7 @@ def _listen(
         )
     except OSError as error:
         raise port_in_use("poller conform", error) from None
-    StopSignal(listening.end)
+    stop = StopSignal()
     until = [
         *([f"for {format_duration(seconds)}"] if seconds is not None else []),
         *([f"until request {requests}"] if requests is not None else []),
@@ -144,4 +144,4 @@ def _listen(
         f"{' or '.join(until) or 'until Ctrl-C'}",
         err=True,
     )
-    listening.wait(seconds)
+    listening.wait(seconds, stop.is_requested)

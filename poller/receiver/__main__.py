@@ -53,7 +53,8 @@ def main() -> None:
         show({"grpc": receiver.grpc_endpoint, "http": receiver.http_endpoint})
         if arguments.until_eof:
             threading.Thread(target=end_with_input, daemon=True).start()
-        ended.wait()
+        while not ended.wait(1.0):
+            pass  # a signal just before the thread sleeps would not wake it
 
 
 def _jsonable(value: object) -> str:

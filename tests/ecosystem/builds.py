@@ -9,6 +9,7 @@ source, version of its toolchain and content of its files.
 from __future__ import annotations
 
 import fcntl
+import functools
 import hashlib
 import os
 import re
@@ -72,6 +73,7 @@ class Source(ABC):
         """Yield the files that it is built from."""
         yield from sorted(path for pattern in self.FILES for path in self.folder.glob(pattern))
 
+    @functools.cached_property
     def toolchain(self) -> str:
         """Return the version of its toolchain; empty if that is missing, or installed without a version."""
         if not all(map(programs.is_installed, (self.TOOL, self.VERSION_COMMAND[0]))):
@@ -81,7 +83,7 @@ class Source(ABC):
 
     def stored(self) -> Path:
         """Return the folder of its programs, which need not exist."""
-        content = [self.tags, *self.programs.values(), self.toolchain()]
+        content = [self.tags, *self.programs.values(), self.toolchain]
         content += [path.read_text(encoding="utf-8") for path in self.files()]
         key = hashlib.sha256("\0".join(content).encode()).hexdigest()[:16]
         return _cache() / f"{self.name.replace('/', '-')}-{key}"
@@ -97,10 +99,10 @@ class Source(ABC):
             fcntl.flock(lock, fcntl.LOCK_EX)
             if not target.exists():
                 with tempfile.TemporaryDirectory(dir=target.parent) as built:
-                    programs = Path(built) / "programs"
-                    programs.mkdir()
-                    self._build(programs)
-                    programs.rename(target)
+                    folder = Path(built) / "programs"
+                    folder.mkdir()
+                    self._build(folder)
+                    folder.rename(target)
         return target
 
     @abstractmethod
@@ -214,7 +216,7 @@ def need(program: Program) -> str:
     fails.
     """
     source = _SOURCE_OF[program]
-    if not source.toolchain():
+    if not source.toolchain:
         pytest.skip(f"{source.TOOL} is not installed: NOT tested")
     path = source.stored() / program
     if not path.exists():
@@ -235,19 +237,21 @@ def table() -> str:
 def summary() -> str:
     """Return the products and their releases as a sentence for the README."""
     releases = [
-        f"{product} {_release(source.version(product))}"
+        f"{product} {_release(product, source.version(product))}"
         for source in SOURCES
         for product in source.version_of
         if "SDK" not in product
     ]
     listed = ", ".join(["PostgreSQL 15 and 18", *releases[:-1]]) + f" and {releases[-1]}"
-    sentence = f"Each run of the tests uses {listed}: [tested with](docs/tested-with.md)."
+    sentence = f"Each run of `.ci/run` tests with {listed}: [tested with](docs/tested-with.md)."
     return textwrap.fill(sentence, 130, break_long_words=False, break_on_hyphens=False)
 
 
-def _release(version: str) -> str:
+def _release(product: str, version: str) -> str:
     """Return the number of a release; Prometheus' module v0.316.0 is its release 3.16.0."""
-    return re.sub(r"^v0\.3(\d\d)\.", r"3.\1.", version).removeprefix("v")
+    if product == "Prometheus":
+        version = re.sub(r"^v0\.(\d)(\d+)\.", r"\1.\2.", version)
+    return version.removeprefix("v")
 
 
 def _cache() -> Path:
@@ -257,7 +261,7 @@ def _cache() -> Path:
 
 def main() -> None:
     for source in SOURCES:
-        if not source.toolchain():
+        if not source.toolchain:
             products = ", ".join(source.version_of)
             print(f"WARNING: {source.TOOL} is not installed, so NOT tested: {products}", file=sys.stderr)
         else:

@@ -105,7 +105,7 @@ def test_series_above_the_limit_of_the_sdk_are_one_difference(conform: Conform, 
     code, (difference, summary) = conform(language, scenarios.with_too_many_routes())
     assert difference == (
         "fail too_many_series http_requests_total: has more series than its SDK's limit;"
-        " the SDK drops the attributes of the others (2 times) -> limit the values of its attributes"
+        " the SDK merges the others into one (2 times) -> limit the values of its attributes"
     )
     assert summary.endswith(", 1 difference")
     assert code == 1

@@ -10,6 +10,8 @@ from collections.abc import Callable
 from poller.receiver.receiver import Received, Receiver
 from poller.receiver.signals import Request
 
+_PAUSE = 0.2
+"""Seconds between two looks at `stopped`."""
 _LAST_ANSWER = 0.2
 """Seconds before the receiver closes its connections, so that the last request gets its answer."""
 
@@ -31,18 +33,19 @@ class LimitedReceiver:
             grpc_port=grpc_port, http_port=http_port, host=host, keep=1, on_request=self._received
         )
 
-    def wait(self, seconds: float | None) -> None:
-        """Wait for the end and stop listening; with None, only requests or `end` end the wait."""
-        with self.receiver:
-            deadline = math.inf if seconds is None else time.monotonic() + seconds
-            # A signal just before the thread sleeps would not wake it, so it looks again each second.
-            while (left := deadline - time.monotonic()) > 0 and not self._ended.wait(min(left, 1.0)):
-                pass
-            time.sleep(_LAST_ANSWER)
+    def wait(self, seconds: float | None, stopped: Callable[[], bool]) -> None:
+        """Wait for `seconds`, for enough requests, or until `stopped`, then stop listening.
 
-    def end(self) -> None:
-        """Make `wait` return; may be called from a signal handler."""
-        self._ended.set()
+        None means no limit of time.
+        """
+        deadline = math.inf if seconds is None else time.monotonic() + seconds
+        with self.receiver:
+            # The handler of a signal may neither take the lock of `_ended`, which the interrupted thread may
+            # hold, nor does it always wake a thread that waits for a lock.
+            while not stopped() and (left := deadline - time.monotonic()) > 0:
+                if self._ended.wait(min(left, _PAUSE)):
+                    break
+            time.sleep(_LAST_ANSWER)
 
     def _received(self, received: Received) -> None:
         count = self._take(received.request)

@@ -119,7 +119,7 @@ class MetricCheck:
 
     def _attributes(self, point: Point, metric: Metric) -> None:
         if point.attributes.get(_OVERFLOW) is True:
-            message = "has more series than its SDK's limit; the SDK drops the attributes of the others"
+            message = "has more series than its SDK's limit; the SDK merges the others into one"
             self._differences.add("too_many_series", metric.name, message, advice=_LIMIT)
             return
         declared = {attribute.name: attribute for attribute in metric.attributes}
