@@ -9,17 +9,8 @@ import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
-from poller.otlp.queue_database import (
-    PAGE,
-    STORAGE_ERRORS,
-    StoredRequest,
-    connect,
-    has_sound_journal,
-    new_database,
-    parts,
-    read_request,
-    read_total,
-)
+from poller.model.database import PAGE, connect, has_sound_journal, parts
+from poller.otlp.queue_database import SCHEMA, STORAGE_ERRORS, StoredRequest, read_request, read_total
 
 _MAPPED = PAGE // 5
 """Number of pages that one page of the pointer map describes, in 5 bytes each."""
@@ -57,7 +48,7 @@ def salvage(path: Path) -> Iterator[StoredRequest | None]:
 
 def _first_page() -> bytes:
     """Return a first page that fits a database with any number of pages."""
-    with contextlib.closing(new_database()) as db:
+    with contextlib.closing(SCHEMA.new_database()) as db:
         page = bytearray(db.serialize()[:PAGE])
     page[28:32] = bytes(4)  # without a page count SQLite uses the file size
     return bytes(page)

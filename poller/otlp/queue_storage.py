@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets
 import sqlite3
 import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from poller.model import database
+from poller.model.database import DamagedError
 from poller.otlp import queue_database
-from poller.otlp.queue_database import DamagedError, DamagedRowError, StoredRequest
+from poller.otlp.queue_database import DamagedRowError, StoredRequest
 
 _MARK = "spool.settled"
 _MARK_BYTES = 32
@@ -30,29 +31,9 @@ class QueueStorage:
         """Open or create the database; None keeps it in memory. The caller holds the lock of its folder."""
         self._path = path
         self._mark = -1
-        if path is not None:
-            path.touch(mode=0o600)  # SQLite gives its other files the same mode
-            if not path.is_file():
-                raise DamagedError("it is not a regular file")
-            queue_database.check_header(path)
-            if not queue_database.has_sound_journal(path):
-                raise DamagedError("its journal is damaged")
-            Path(f"{path}-journal").touch(mode=0o600)  # it exists from now on, so its removal is noticed
-        self._db = queue_database.connect(path)
+        self._db = database.open_database(path, queue_database.SCHEMA)
         try:
-            # The lock is never released, so that no reader can block a commit.
-            self._db.execute("PRAGMA locking_mode = EXCLUSIVE")
-            # No write-ahead log, because one flipped bit in it hides every later commit.
-            self._db.execute("PRAGMA journal_mode = TRUNCATE")
-            # FULL syncs the database and the truncated journal before a commit returns.
-            self._db.execute("PRAGMA synchronous = FULL")
-            self._db.execute("PRAGMA temp_store = MEMORY")
-            if self._db.execute("PRAGMA page_count").fetchone() == (0,):
-                queue_database.lay_out(self._db)
-            # Writes nothing to an intact database, so that it also opens on a full disk.
-            self._db.execute("BEGIN EXCLUSIVE")
-            self._open_tables()
-            self._db.execute("COMMIT")
+            self._check_total()
             self._read_mark()
             self._recount()
             self._files = self._state()
@@ -72,9 +53,7 @@ class QueueStorage:
     @property
     def is_gone(self) -> bool:
         """Whether the files were removed or replaced; SQLite keeps using the files it opened."""
-        return any(
-            then is not None and then != now for then, now in zip(self._files, self._state(), strict=True)
-        )
+        return database.are_gone(self._files, self._state())
 
     @property
     def has_name(self) -> bool:
@@ -144,39 +123,22 @@ class QueueStorage:
 
     def close(self) -> None:
         """Close the database, even if it is damaged."""
-        with contextlib.suppress(sqlite3.Error):
-            self._db.close()
+        database.close(self._db)
         if self._mark >= 0:
             os.close(self._mark)
             self._mark = -1
 
     def _change(self, sql: str, rows: Sequence[tuple[object, ...]], requests: int, size: int) -> None:
         """Run a statement for all rows or none; it changes the totals by `requests` and `size` (bytes)."""
-        self._db.execute("BEGIN IMMEDIATE")
-        try:
+        with database.transaction(self._db):
             self._db.execute("DELETE FROM request WHERE id <= ?", (self.floor,))
             self._db.executemany(sql, rows)
             queue_database.write_total(self._db, self.requests + requests)
-            self._db.execute("COMMIT")
-        except BaseException:
-            if self._db.in_transaction:
-                self._db.execute("ROLLBACK")
-            raise
         self.requests += requests
         self.size += size
 
-    def _open_tables(self) -> None:
-        """Create or check the tables; raises DamagedError if they differ from what was written."""
-        version, tables = queue_database.version_of(self._db)
-        if version not in ((1, queue_database.SCHEMA_VERSION) if tables else (0,)):
-            raise DamagedError(
-                f"its version is {version}, and this program knows {queue_database.SCHEMA_VERSION}"
-            )
-        if not tables:
-            self._db.execute(f"PRAGMA application_id = {secrets.randbits(31)}")
-        if version != queue_database.SCHEMA_VERSION:
-            queue_database.make_tables(self._db)
-        queue_database.check_pages(self._db)
+    def _check_total(self) -> None:
+        """Raise DamagedError if requests are missing."""
         (rows,) = self._db.execute("SELECT count(*) FROM request").fetchone()
         total = queue_database.read_total(self._db)
         if total and total[0] > rows:
@@ -191,8 +153,8 @@ class QueueStorage:
         ).fetchone()
         self.last = max(last, self.floor)
 
-    def _state(self) -> tuple[tuple[int, int] | None, ...]:
-        return tuple(map(_inode, queue_database.parts(self._path))) if self._path else ()
+    def _state(self) -> database.Files:
+        return database.files_of(self._path) if self._path else ()
 
     def _read_mark(self) -> None:
         """Open the mark file and allocate its space, if the disk has any."""
@@ -219,11 +181,3 @@ class QueueStorage:
         (application,) = self._db.execute("PRAGMA application_id").fetchone()
         number = f"{self.floor:020d}"
         return f"{number} {zlib.crc32(f'{number} {application}'.encode()):010d}\n".encode()
-
-
-def _inode(path: Path) -> tuple[int, int] | None:
-    try:
-        entry = path.stat()
-    except OSError:
-        return None
-    return entry.st_dev, entry.st_ino

@@ -1,166 +1,297 @@
-"""State file with the last good values, which preserves them across a restart."""
+"""State file with the last good values of every target, which preserves them across a restart."""
 
 from __future__ import annotations
 
-import errno
+import contextlib
 import hashlib
 import json
 import logging
 import math
-import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import sqlite3
+import threading
+import zlib
+from collections import deque
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, NamedTuple, TypeVar, get_args
 
-from poller.model.files import parse_json, read_regular, replace_file
+from poller.model import database
+from poller.model.database import PAGE, STORAGE_ERRORS, DamagedError, Schema, is_damage
+from poller.model.files import parse_json
 from poller.model.query import QueryDefinition
 from poller.model.result import EstimateReason, GoodResult, PollResult, Sample, UnbrokenSequence
+from poller.model.text import counted
 
 logger = logging.getLogger(__name__)
 
-MAX_BYTES = 64 << 20
+MAX_BYTES = 256 << 20
 """Maximum size of the file."""
-_VERSION = 1
-_LEAST_ROOM = 64 * 1024
-"""Minimum number of bytes that are appended before the file is replaced."""
+_MAX_BODY = 64 << 20
+"""Maximum size in bytes of the result of one query that is restored."""
 _CLOCK_SET_BACK = 60.0
 """Seconds that a value may be in the future; beyond that, its age is unknown and it is discarded."""
+_SCHEMA = Schema(
+    version=1,
+    tables=(
+        """
+CREATE TABLE IF NOT EXISTS value (
+    target TEXT NOT NULL,
+    query TEXT NOT NULL,
+    source BLOB NOT NULL,      -- SHA-256 of the database's identity
+    definition BLOB NOT NULL,  -- digest of the query
+    checksum INTEGER NOT NULL,
+    body BLOB NOT NULL,        -- result as JSON
+    PRIMARY KEY (target, query)
+) WITHOUT ROWID
+""",
+    ),
+)
+T = TypeVar("T")
+
+
+class Row(NamedTuple):
+    """The result of one query of one target."""
+
+    target: str
+    query: str
+    source: bytes
+    definition: bytes
+    checksum: int
+    body: bytes
 
 
 class StateFile:
-    """One file of values: a line with all of them, then a line for each later tick.
+    """A SQLite database with one row per target and query; thread-safe.
 
-    The file is replaced atomically (POSIX rename), so that no reader sees half of it. Each tick appends its
-    values. When the appended lines have the size of the first line, the file is replaced again. So the bytes
-    written are proportional to the number of new values, not to the number of all values.
-
-    A stored value is restored only if the query is unchanged and the database is the same: values of other
-    SQL or of another server would be wrong.
+    A kill of the process loses nothing that was stored, a power failure at most the last commit. No method
+    raises an error of the disk or of the file. If the disk cannot store values, that is logged once, and so
+    is its end. A damaged or foreign file is set aside, and a new one is created.
     """
 
-    def __init__(self, folder: Path, database: str) -> None:
-        """Use `values.json` in `folder`; `database` identifies the source, as text without secrets."""
-        self._path = folder / "values.json"
-        self._database = hashlib.sha256(database.encode()).hexdigest()
+    def __init__(self, folder: Path, max_bytes: int = MAX_BYTES) -> None:
+        """Use `values.db` in `folder`; both are created with the first value."""
+        self._max_bytes = max_bytes
+        self._path = folder / "values.db"
+        self._turn = threading.RLock()
+        self.waiting: deque[list[Row]] = deque()
+        """Rows of the ticks that wait for the next commit."""
+        self._db: sqlite3.Connection | None = None
+        self._files: database.Files = ()
         self._failing = False
-        self._room = -1
-        """Bytes that may still be appended; if negative, the file is replaced."""
+
+    def of(self, target: str, identity: str) -> TargetValues:
+        """Return the values of one target; `identity` identifies its database, as text without secrets."""
+        return TargetValues(self, target, identity)
+
+    def forget(self, target: str) -> None:
+        """Delete the values of one target."""
+        self.run(lambda db: _delete(db, "target = ?", [(target,)]))
+
+    def retain_targets(self, retained: Callable[[str], bool]) -> None:
+        """Delete the values of all targets except those whose name is to be `retained`."""
+
+        def delete(db: sqlite3.Connection) -> None:
+            stored = [name.decode() for (name,) in db.execute("SELECT DISTINCT target FROM value")]
+            _delete(db, "target = ?", [(name,) for name in stored if not retained(name)])
+
+        self.run(delete)
+
+    def store(self, rows: list[Row]) -> None:
+        """Insert or replace all of the rows, or none if the disk cannot store them."""
+        self.waiting.append(rows)
+        with self._turn:
+            # Ticks that end while another one is written share the next commit, because a commit takes long.
+            batch = [row for _ in range(len(self.waiting)) for row in self.waiting.popleft()]
+
+            def insert(db: sqlite3.Connection) -> None:
+                with database.transaction(db):
+                    db.executemany("INSERT OR REPLACE INTO value VALUES (?, ?, ?, ?, ?, ?)", batch)
+
+            if batch:
+                self.run(insert, storing=True)
+
+    def run(
+        self, action: Callable[[sqlite3.Connection], T], *, reading: bool = False, storing: bool = False
+    ) -> T | None:
+        """Return the result of `action`; None if that failed, or if there is no file.
+
+        While `storing`, a missing or damaged file is replaced, and a failure is logged.
+        """
+        with self._turn:
+            try:
+                if not (storing or self._exists()):
+                    return None
+                try:
+                    result = action(self._opened())
+                except STORAGE_ERRORS as error:
+                    if not is_damage(error, reading=reading):
+                        raise
+                    self._set_aside(error)
+                    if not storing:
+                        return None
+                    result = action(self._opened())
+            except STORAGE_ERRORS as error:
+                # Other failures are not logged: if their cause persists, the next tick cannot be stored.
+                if storing and not self._failing:
+                    self._failing = True
+                    message = "the values cannot be stored for a restart: %s: %s"
+                    logger.warning(message, self._path.name, error)
+                return None
+            if storing and self._failing:
+                self._failing = False
+                logger.info("the values are stored again")
+            return result
+
+    def close(self) -> None:
+        """Close the file; the next use opens it again."""
+        with self._turn:
+            self._close()
+
+    def _exists(self) -> bool:
+        return self._db is not None or self._path.exists()
+
+    def _opened(self) -> sqlite3.Connection:
+        """Return the open file. If it was removed or replaced, its values are copied to a new file."""
+        old = self._db
+        if old is not None and database.are_gone(self._files, database.files_of(self._path)):
+            if self._has_name():  # only its journal was removed
+                self._close()
+            else:
+                new = self._open()
+                with contextlib.suppress(sqlite3.Error):  # the next ticks store the values again
+                    old.backup(new)
+                self._close()
+                self._use(new)
+        return self._db or self._use(self._open())
+
+    def _use(self, db: sqlite3.Connection) -> sqlite3.Connection:
+        self._db = db
+        self._files = database.files_of(self._path)
+        return db
+
+    def _open(self) -> sqlite3.Connection:
+        self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with contextlib.suppress(FileNotFoundError):
+            if self._path.stat().st_size > self._max_bytes:
+                raise DamagedError(f"it is larger than {self._max_bytes / 2**20:g} MiB")
+        db = database.open_database(self._path, _SCHEMA, synchronous="NORMAL")
+        db.execute(f"PRAGMA max_page_count = {self._max_bytes // PAGE}")
+        return db
+
+    def _has_name(self) -> bool:
+        """Return whether the path still leads to the open file."""
+        return database.files_of(self._path)[:1] == self._files[:1]
+
+    def _set_aside(self, error: Exception) -> None:
+        """Rename a damaged file; raises OSError."""
+        if self._has_name():
+            self._close()
+        database.move(self._path, self._path.with_suffix(".db.unreadable"))
+        logger.warning("the stored values cannot be read and are discarded: %s", error)
+
+    def _close(self) -> None:
+        if self._db is not None:
+            database.close(self._db)
+            self._db = None
+
+
+class TargetValues:
+    """Stored values of one target.
+
+    A tick writes only the rows of its queries, in one transaction. A value is restored only if the query is
+    unchanged and the database is the same: values of other SQL or of another server would be wrong.
+    """
+
+    def __init__(self, file: StateFile, target: str, identity: str) -> None:
+        self._file = file
+        self._target = target
+        self._source = hashlib.sha256(identity.encode()).digest()
 
     def load(self, queries: Iterable[QueryDefinition], now: float, wall: float) -> list[GoodResult]:
         """Return the stored values of `queries`, with their age.
 
-        `now` is in seconds on the store's clock, `wall` in seconds since 1970. If the file cannot be read, a
-        warning is logged, the file is renamed to `values.json.unreadable`, and no value is restored.
+        `now` is in seconds on the store's clock, `wall` in seconds since 1970. Damaged values are discarded
+        with a warning.
         """
-        try:
-            by_name: dict[str, Any] = {}
-            for document in _documents(read_regular(self._path, MAX_BYTES)):
-                _check(
-                    document["version"] == _VERSION,
-                    f"it is of version {document['version']!r}, not {_VERSION}",
-                )
-                if document["database"] != self._database:
-                    logger.info("the stored values are of another database and are not used")
-                    return []
-                by_name |= {entry["query"]: entry for entry in document["results"]}
-            return [
-                GoodResult(result, now - max(0.0, wall - result.at))
-                for query in queries
-                if (entry := by_name.get(query.name)) and entry["definition"] == query.digest
-                if (result := _result(query, entry)).at <= wall + _CLOCK_SET_BACK
-            ]
-        except FileNotFoundError:
-            return []
-        except (OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError) as error:
-            logger.warning("the stored values cannot be read and are discarded: %s", error)
-            self._set_aside()
-            return []
+        queries = tuple(queries)
 
-    def save(self, values: Sequence[GoodResult]) -> None:
-        """Replace the stored values. If the folder is not writable, log it once and continue."""
-        content = self._encoded(values)
-        self._room = -1
-        try:
-            self._replace(content)
-        except OSError as error:
-            if not self._failing:
-                self._failing = True
-                logger.warning("the values cannot be stored for a restart: %s", error)
-        else:
-            self._room = min(max(len(content), _LEAST_ROOM), MAX_BYTES - len(content))
-            if self._failing:
-                self._failing = False
-                logger.info("the values are stored again")
+        def select(db: sqlite3.Connection) -> list[Row | None]:
+            return [_select(db, self._target, query.name) for query in queries]
 
-    def add(self, fresh: Sequence[GoodResult], every: Callable[[], Sequence[GoodResult]]) -> None:
-        """Store the values of one tick; `every` returns those of all queries, including `fresh`."""
-        line = b"\n" + self._encoded(fresh)
-        self._room -= len(line)
-        if self._room >= 0:
+        rows = self._file.run(select, reading=True) or []
+        if any(row is not None and row.source != self._source for row in rows):
+            logger.info("the stored values are of another database and are not used")
+        good: list[GoodResult] = []
+        problems: list[Exception] = []
+        for query, row in zip(queries, rows, strict=False):
+            if row is None or (row.source, row.definition) != (self._source, _definition(query)):
+                continue
             try:
-                self._append(line)
-            except OSError:
-                logger.debug("the values cannot be appended", exc_info=True)
+                result = _result(query, row)
+            except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError) as error:
+                problems.append(error)
             else:
-                return
-        self.save(every())
+                if result.at <= wall + _CLOCK_SET_BACK:
+                    good.append(GoodResult(result, now - max(0.0, wall - result.at)))
+        if problems:
+            logger.warning(
+                "the stored values of %s cannot be read and are discarded: %s",
+                counted(len(problems), "query"),
+                problems[0],
+            )
+        return good
 
-    def invalidate(self) -> None:
-        """Replace the file at the next tick, because the queries have changed."""
-        self._room = -1
+    def add(self, results: Sequence[GoodResult]) -> None:
+        """Store the values of one tick; after the return, they survive a kill, but see `StateFile`."""
+        self._file.store([_row(self._target, self._source, good.result) for good in results])
 
-    def _encoded(self, values: Sequence[GoodResult]) -> bytes:
-        document = {
-            "version": _VERSION,
-            "database": self._database,
-            "results": [
-                {
-                    "query": result.query.name,
-                    "definition": result.query.digest,
-                    "at": result.at,
-                    "duration": result.duration,
-                    "estimated": result.estimated,
-                    "server": result.server,
-                    "samples": [_document(sample) for sample in result.samples],
-                }
-                for result in (good.result for good in values)
-            ],
-        }
-        return json.dumps(document, separators=(",", ":")).encode()
+    def retain(self, names: Collection[str]) -> None:
+        """Delete the values of all queries except `names`."""
 
-    def _append(self, line: bytes) -> None:
-        # O_NONBLOCK: if a pipe has replaced the file, opening it must not wait.
-        flags = os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-        with os.fdopen(os.open(self._path, flags), "wb") as file:
-            file.write(line)
-            file.flush()
-            os.fsync(file.fileno())
+        def delete(db: sqlite3.Connection) -> None:
+            stored = db.execute("SELECT query FROM value WHERE target = ?", (self._target,)).fetchall()
+            gone = {name.decode() for (name,) in stored}.difference(names)
+            _delete(db, "target = ? AND query = ?", [(self._target, name) for name in gone])
 
-    def _replace(self, content: bytes) -> None:
-        if len(content) > MAX_BYTES:
-            raise OSError(errno.EFBIG, f"they are larger than {MAX_BYTES / 2**20:g} MiB")
-        self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        replace_file(self._path, content, durable=True)
-
-    def _set_aside(self) -> None:
-        try:
-            self._path.replace(self._path.with_suffix(".json.unreadable"))
-        except OSError:
-            logger.debug("it could not be moved", exc_info=True)
+        self._file.run(delete)
 
 
-def _documents(content: bytes) -> Iterator[Any]:
-    """Yield each line as JSON; skip a last line that a crash cut off."""
-    first, *more = content.split(b"\n")
-    yield parse_json(first)
-    for number, line in enumerate(more, 1):
-        try:
-            document = parse_json(line)
-        except ValueError:
-            if number == len(more):
-                return
-            raise
-        yield document
+def checksum_of(row: Row) -> int:
+    """Return the checksum of the row's other values."""
+    return zlib.crc32(row.body, zlib.crc32(repr(row[:4]).encode()))
+
+
+def _row(target: str, source: bytes, result: PollResult) -> Row:
+    body = json.dumps(
+        {
+            "at": result.at,
+            "duration": result.duration,
+            "estimated": result.estimated,
+            "server": result.server,
+            "samples": [_document(sample) for sample in result.samples],
+        },
+        separators=(",", ":"),
+    ).encode()
+    row = Row(target, result.query.name, source, _definition(result.query), 0, body)
+    return row._replace(checksum=checksum_of(row))
+
+
+def _select(db: sqlite3.Connection, target: str, query: str) -> Row | None:
+    entry = db.execute(
+        "SELECT source, definition, checksum, CASE WHEN length(body) <= ? THEN body END"
+        " FROM value WHERE target = ? AND query = ?",
+        (_MAX_BODY, target, query),
+    ).fetchone()
+    return entry and Row(target, query, *entry)
+
+
+def _delete(db: sqlite3.Connection, where: str, keys: Sequence[tuple[str, ...]]) -> None:
+    with database.transaction(db):
+        db.executemany(f"DELETE FROM value WHERE {where}", keys)
+
+
+def _definition(query: QueryDefinition) -> bytes:
+    return bytes.fromhex(query.digest)
 
 
 def _check(holds: bool, otherwise: str) -> None:
@@ -180,12 +311,21 @@ def _is_number(value: object) -> bool:
     return type(value) is float and math.isfinite(value)
 
 
-def _is_attribute(value: object) -> bool:
+def _is_text(value: object) -> bool:
     # encode() fails for half of a surrogate pair, which would make every later export fail.
-    return type(value) is bool or _is_number(value) or (type(value) is str and value.encode() is not None)
+    return type(value) is str and value.encode() is not None
 
 
-def _result(query: QueryDefinition, entry: dict[str, Any]) -> PollResult:
+def _is_attribute(value: object) -> bool:
+    return type(value) is bool or _is_number(value) or _is_text(value)
+
+
+def _result(query: QueryDefinition, row: Row) -> PollResult:
+    """Return the stored result; raises an error of its conversion if the row is damaged."""
+    _check(
+        checksum_of(row) == row.checksum, f"the row of {query.name!r} differs from the row that was stored"
+    )
+    entry = parse_json(row.body)
     types = {metric.name: metric.type for metric in query.metrics}
     samples = []
     for metric, value, attributes, *past in entry["samples"]:
@@ -194,13 +334,10 @@ def _result(query: QueryDefinition, entry: dict[str, Any]) -> PollResult:
         _check(all(type(start) is int and 0 < start < 2**64 for start in past), f"{metric!r} began {past!r}")
         sequence = None if types[metric] == "gauge" else UnbrokenSequence(*past)
         samples.append(Sample(metric, value, dict(attributes), sequence))
-    _check(entry["estimated"] in (None, *get_args(EstimateReason)), f"estimated is {entry['estimated']!r}")
+    at, duration, estimated, server = (entry[key] for key in ("at", "duration", "estimated", "server"))
+    _check(_is_number(at) and _is_number(duration), f"its times are {at!r} and {duration!r}")
+    _check(estimated in (None, *get_args(EstimateReason)), f"estimated is {estimated!r}")
+    _check(_is_text(server), f"server is {server!r}")
     return PollResult(
-        query,
-        float(entry["at"]),
-        float(entry["duration"]),
-        "ok",
-        tuple(samples),
-        estimated=entry["estimated"],
-        server=str(entry.get("server", "")),
+        query, float(at), float(duration), "ok", tuple(samples), estimated=estimated, server=server
     )
