@@ -1,8 +1,9 @@
 """Loading of environment variables and YAML files into Settings and Catalog.
 
-catalog_process  Catalogue loader for reloads, which reads the query files in a child process.
+catalog_process  Loader of the queries and targets for reloads, which reads the files in a child process.
 environment      Settings source for environment variables and `*_FILE` secrets, which records each variable's
                  name.
+load             Loader of the query files and the targets, which reports the problems of both at once.
 load_settings    Loader of the settings from options, environment variables and defaults; an option overrides
                  a variable.
 loader_process   Child process that reads the command line, the settings and the query files for the daemon.
@@ -10,4 +11,5 @@ orphans          Reaper of orphaned processes, for a poller that is process 1 of
 queries          Loading of query files into a Catalog.
 setting          Declaration of a setting: its type, default, variables, limits and texts.
 settings         Settings of the poller: their table, and the effective values with their sources.
+targets          Loading of targets files into targets.
 """

@@ -1,4 +1,4 @@
-"""Catalogue loader for reloads, which reads the query files in a child process."""
+"""Loader of the queries and targets for reloads, which reads the files in a child process."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from poller.config.loader_process import LoaderError, LoaderProcess
 from poller.config.queries.file_watcher import contents
 from poller.config.settings import Settings
-from poller.model.catalog import Catalog
+from poller.model.configuration import Configuration
 from poller.model.diagnostics import invalid
 from poller.model.errors import ConfigError
 
@@ -24,11 +24,11 @@ class CatalogProcess:
         """Return a digest of the files' contents."""
         return contents(self._sources)
 
-    def load(self) -> Catalog:
+    def load(self) -> Configuration:
         """Read the files; raises ConfigError with every problem, also if the process fails."""
         try:
-            catalog: Catalog = LoaderProcess.run("load", self._settings)
+            configuration: Configuration = LoaderProcess.run("load", self._settings)
         except LoaderError as error:
             message = f"cannot be read again: {error}; send SIGHUP to retry"
             raise ConfigError([invalid("POLLER_QUERIES", message)]) from None
-        return catalog
+        return configuration

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Annotated, Any
 
 from pydantic import (
@@ -165,6 +165,8 @@ def load(environ: Mapping[str, str], overrides: Mapping[str, Any] | None = None)
         values["otlp_endpoint"], sources["otlp_endpoint"] = None, off
 
     problems = [*environment.problems, *environment.sdk_problems()]
+    if values.get("targets"):
+        problems += _single_database_problems(values, sources, environment)
     read: dict[str, Any] | None = None
     try:
         read = _VARIABLES(**values).model_dump(exclude_unset=True)
@@ -206,6 +208,21 @@ def load(environ: Mapping[str, str], overrides: Mapping[str, Any] | None = None)
         libpq=environment.has_libpq(),
         database_file=environment.file_of("database_url") if in_file else None,
     )
+
+
+def _single_database_problems(
+    values: Mapping[str, Any], sources: Mapping[str, SettingSource], environment: Environment
+) -> Iterator[Diagnostic]:
+    """Return the settings of a single database, which the targets replace."""
+    for name in ("database_url", "password_command"):
+        # A file that cannot be read gives no value.
+        of_file = environment.file_of(name) is not None and name not in sources
+        if values.get(name) or of_file:
+            where = f"{SETTINGS[name].variables[0]}_FILE" if of_file else sources[name].name
+            message = (
+                f"cannot be combined with {sources['targets'].name}; unset it, or write it to the targets"
+            )
+            yield invalid(where, message)
 
 
 def _signals(values: Mapping[str, Any]) -> list[Signal]:

@@ -13,7 +13,8 @@ from poller.model.diagnostics import invalid
 from poller.model.errors import ConfigError
 from poller.model.otlp_endpoint import Endpoint, Protocol, Signal
 from poller.model.query import DEFAULT_INTERVAL, DEFAULT_MAX_SERIES, DEFAULT_TIMEOUT
-from poller.model.secrets import MASK, Secret, mask_conninfo, mask_url, read_secret
+from poller.model.secrets import MASK, Secret, mask_conninfo, mask_url
+from poller.model.target import RequireStandby, Target
 
 LogFormat = Literal["text", "json"]
 LogLevel = Literal["debug", "info", "warning", "error"]
@@ -41,6 +42,13 @@ class Settings:
     database_url: Secret | None = setting(
         "Read replica, as a libpq URI or keyword string; unset: libpq's own PG* variables.",
         example=A_DATABASE,
+    )
+    targets: Path | None = setting(
+        "Targets file, or a folder of them, to poll many databases; excludes POLLER_DATABASE_URL.",
+        example="/etc/poller/targets.yaml",
+    )
+    max_connections: int = setting(
+        "Maximum number of databases that are polled at the same time.", 8, example="8", bounds=(1, 64)
     )
     queries: str = setting(
         "Query files and folders, joined by ':'; 'shipped' and 'extended' are packaged folders.",
@@ -72,7 +80,7 @@ class Settings:
     connect_timeout: Duration = setting(
         "Maximum time to connect to one host of the database.", 10.0, example="10s", bounds=(0.1, 3600)
     )
-    require_standby: Literal["warn", "true", "false"] = setting(
+    require_standby: RequireStandby = setting(
         "On a primary: warn logs one warning, true sends no query, false allows it silently.",
         "warn",
         example="true",
@@ -231,9 +239,9 @@ class Settings:
         "name",
         example="traceparent",
     )
-    self_metrics: Literal["query", "off"] = setting(
-        "Metrics of the poller itself (poller.*): query exports all, off exports none.",
-        "query",
+    self_metrics: Literal["query", "target", "off"] | None = setting(
+        "Metrics of the poller itself (poller.*): of every query, of every target, or off. "
+        "Unset: query, or target with POLLER_TARGETS.",
         example="off",
     )
 
@@ -265,6 +273,39 @@ class Settings:
         """Endpoint of log records; None if they are disabled or no endpoint is set."""
         return self.others.get("logs")
 
+    @property
+    def own_metrics(self) -> Literal["query", "target", "off"]:
+        """Level of the metrics of the poller itself."""
+        return self.self_metrics or ("query" if self.targets is None else "target")
+
+    def only_target(self) -> Target:
+        """Return the database of a poller without POLLER_TARGETS; raises ConfigError if there is none."""
+        if self.targets is not None:
+            message = "names the databases, and this command needs one of them; write --target NAME"
+            raise ConfigError([invalid("POLLER_TARGETS", message)])
+        if self.database_file is None and self.database_url is None and not self.libpq:
+            raise ConfigError(
+                [
+                    invalid(
+                        "POLLER_DATABASE_URL",
+                        f"is not set, so there is no database to poll; write one like {A_DATABASE}, "
+                        "or set PGHOST or PGSERVICE",
+                    )
+                ]
+            )
+        return Target(
+            name="",
+            url=self.database_url,
+            url_file=self.database_file,
+            password_command=self.password_command,
+            connect_timeout=self.connect_timeout,
+            lock_timeout=self.lock_timeout,
+            require_standby=self.require_standby,
+            max_replay_lag=self.max_replay_lag,
+            max_active_backends=self.max_active_backends,
+            strict=self.strict,
+        )
+
     def source(self, name: str) -> SettingSource:
         """Return the source of the field `name`."""
         return self.sources.get(name, SettingSource("default"))
@@ -272,25 +313,9 @@ class Settings:
     def conninfo(self) -> str:
         """Return the database as a libpq connection string; empty if libpq's own environment describes it.
 
-        The file of POLLER_DATABASE_URL_FILE is read each time, because its secret may rotate. Raises OSError
-        if it cannot be read or is empty, UnicodeError if it is not text, and ConfigError if no database is
-        configured.
+        Raises as `Target.conninfo` does, and ConfigError if no database is configured.
         """
-        if self.database_file is not None:
-            return read_secret(self.database_file)
-        if self.database_url is not None:
-            return self.database_url.reveal()
-        if self.libpq:
-            return ""
-        raise ConfigError(
-            [
-                invalid(
-                    "POLLER_DATABASE_URL",
-                    f"is not set, so there is no database to poll; write one like {A_DATABASE}, "
-                    "or set PGHOST or PGSERVICE",
-                )
-            ]
-        )
+        return self.only_target().conninfo()
 
     def text_of(self, name: str) -> str:
         """Return the value of the field `name` as text with masked secrets; empty if it is unset."""

@@ -2,6 +2,9 @@
 
 casts           Non-numeric types of PostgreSQL, with an expression that converts each to a number.
 catalog         Catalogue of all queries of all files.
+configuration   Configuration that can be loaded again while the poller runs: the catalogue and the targets.
+database        SQLite database that one process uses: its tables, durable opening, and the detection of
+                damage.
 diagnostics     Diagnostic of a file, a setting or a server: severity, rule, place, subject, message and
                 advice.
 duration        Durations as query files write them, such as `5m` or `1h30m`.
@@ -21,6 +24,7 @@ retry           Retry pauses that double, for polls, recovery conflicts and OTLP
 rows            Rows of a result up to a limit, in a stated order, with the sum or count of the rest.
 secrets         Masking of URLs and connection strings, and secrets that no message shows.
 series          Identity of a series: its attributes as Prometheus compares them; start times of its points.
+target          Target: one database that is polled, or one server whose databases are.
 text            Text helpers for messages: quoted values, kinds, counts and suggestions for misspelt words.
 tick            Ticks: groups of queries with one interval and a fixed offset in it.
 units           Validation of units (UCUM, case-sensitive), and suggestions for a correct one.

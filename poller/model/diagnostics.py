@@ -50,6 +50,8 @@ class Diagnostic:
     place: Place | None = None
     facts: Mapping[str, object] = field(default_factory=dict)
     """The result for programs: seconds, counts and names."""
+    target: str = ""
+    """The target that was checked; empty for the files and for the only database."""
 
     @property
     def where(self) -> str:
@@ -61,8 +63,13 @@ class Diagnostic:
         """The line in the file; 0 if the whole file or no file has the problem."""
         return (self.place.line if self.place else None) or 0
 
+    @property
+    def sentence(self) -> str:
+        """The message, after the target if there is one."""
+        return f"{self.target}: {self.message}" if self.target else self.message
+
     def __str__(self) -> str:
-        return f"{self.where}: {self.message}"
+        return f"{self.where}: {self.sentence}"
 
 
 def invalid(where: Place | str, message: str) -> Diagnostic:

@@ -64,6 +64,8 @@ class PollError(PollerError):
         """Five characters (PostgreSQL manual, Appendix A), or None if the error is not from a server."""
         self.unsent = False
         """Whether the error came before any query was sent: no query caused it, and a retry is safe."""
+        self.server_wide = False
+        """Whether the whole server is unavailable, not only this database or role."""
         self.hint = hint
         """The fix, if known."""
         self.position: int | None = None

@@ -135,6 +135,10 @@ class QueryDefinition:
     requires: Requirements = field(default_factory=Requirements)
     snapshot: bool = True
     estimate: Estimate | None = None
+    targets: tuple[str, ...] = ()
+    """Selectors of targets (see `Target.selects`); empty: all."""
+    once_per_server: bool = False
+    """Whether, of all databases of a server, only the one that lists the others is polled."""
     metrics: tuple[MetricDefinition, ...]
 
     def declared(self) -> dict[str, Any]:

@@ -35,6 +35,7 @@ PAIR = re.compile(
 URL = re.compile(r"\s*[A-Za-z][A-Za-z0-9+.-]*://")
 _QUERY = re.compile(r"\?(?=[A-Za-z_][A-Za-z_0-9.-]*=)")
 _END_OF_PATH = re.compile(r"[?#]")
+_SECRET_PARAMETER = re.compile(rf"[?&](?:{'|'.join(sorted(CONFIDENTIAL))})=", re.IGNORECASE)
 _BETWEEN_PARAMETERS = re.compile(r"[&=]")
 _PARAMETER = re.compile(r"([?&#](?:[\w.-]+=)?)[^&#]+")
 _HOSTS = re.compile(r"(\[[^\]]*\]|[^\[\]:/?@,]*)(:\d*)?(,(\[[^\]]*\]|[^\[\]:/?@,]*)(:\d*)?)*(/[^?@]*)?")
@@ -71,11 +72,13 @@ def is_ambiguous(conninfo: str) -> bool:
 def foreign_parameters(conninfo: str) -> list[str]:
     """Return the parameters of a libpq URI that libpq does not know, such as `pool_max_conns`.
 
-    The list is empty unless the parameters follow a valid host: otherwise a name could be a part of a
-    password.
+    The list is empty unless the parameters follow a valid host, and none of them is a secret: otherwise a
+    name could be a part of a password.
     """
     scheme = URL.match(conninfo)
     if scheme is None or scheme[0].strip() not in ("postgresql://", "postgres://") or is_ambiguous(conninfo):
+        return []
+    if _SECRET_PARAMETER.search(conninfo):
         return []
     base, query = _split_query(conninfo[scheme.end() :].rpartition("@")[2])
     if not _HOSTS.fullmatch(base):

@@ -6,12 +6,14 @@ error_messages  Error messages for query files, made from pydantic's validation 
 file_watcher    Watcher that reloads the query files after a change or on request.
 files           Resolution of `POLLER_QUERIES` to query files.
 load            Loader that reads query files and folders of them into one validated Catalog.
-query_file      Query file as parsed YAML: top-level keys, source locations and structural errors.
+query_file      Query file as parsed YAML: its queries and their defaults, and locations in statements.
 schema          The schema of query files.
 sql_ast         Facts from a statement's parse tree: result columns, relations, functions, operators and
                 types.
 sql_check       Validation by PostgreSQL's grammar that a text is a single read-only SQL statement.
 sql_functions   Functions that have side effects despite READ ONLY, and volatile functions that only read.
+yaml_file       YAML file of the configuration: its data, the locations of its keys, and its structural
+                errors.
 yaml_reader     Strict YAML reader that records the position of every key.
 yaml_text       YAML serializer in block style.
 """

@@ -13,9 +13,9 @@ MOST_NAMES = 20
 """Maximum names, or lines of one kind, in a report; more are only counted."""
 _DURATIONS = ("interval", "timeout", "max_age")
 _DESCRIPTIONS = {"description", "alert"}
-# Schedule, conditions and descriptions of a query do not change its numbers. All other keys, also future
-# ones, may change them.
-_NOT_NUMBERS = {*_DURATIONS, "group", "snapshot", "requires"}
+# Schedule, targets, conditions and descriptions of a query do not change its numbers. All other keys, also
+# future ones, may change them.
+_NOT_NUMBERS = {*_DURATIONS, "group", "snapshot", "requires", "targets", "once_per_server"}
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from types import UnionType
-from typing import Any, Literal, NamedTuple, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin
 
 from annotated_types import Ge, Le
 from pydantic import BaseModel, ValidationError
@@ -76,7 +76,9 @@ def _sentence(details: dict[str, Any], model: type[BaseModel], path: Path, value
 
 
 def _out_of_bounds(spot: _Spot, value: Any, *, too_small: bool) -> str:
-    bounds = spot.field.metadata if spot.field else []
+    members = get_args(spot.field.annotation) if spot.field else ()
+    of_members = (bound for member in members for bound in getattr(member, "__metadata__", ()))
+    bounds = [*(spot.field.metadata if spot.field else []), *of_members]
     least = next(bound.ge for bound in bounds if isinstance(bound, Ge))
     most = next((bound.le for bound in bounds if isinstance(bound, Le)), None)
     time = any(marker in bounds for marker in get_args(Duration)[1:])
@@ -109,9 +111,9 @@ def _spot(model: type[BaseModel], path: Path) -> _Spot:
             example = f"; write for example `{step}: {as_yaml(field.examples[0])}`" if field.examples else ""
             spot = _Spot(field, _bare(field.annotation), example)
         elif get_origin(inner) is tuple:
-            spot = spot._replace(annotation=get_args(inner)[0])
+            spot = spot._replace(annotation=_bare(get_args(inner)[0]))
         else:
-            spot = spot._replace(annotation=get_args(inner)[1])
+            spot = spot._replace(annotation=_bare(get_args(inner)[1]))
     return spot
 
 
@@ -121,11 +123,11 @@ def _fields(model: type[BaseModel]) -> dict[str, FieldInfo]:
 
 
 def _bare(annotation: Any) -> Any:
-    """Remove None from a union."""
+    """Remove None from a union, and metadata."""
     if get_origin(annotation) in (Union, UnionType):
         members = [member for member in get_args(annotation) if member is not type(None)]
-        return members[0] if len(members) == 1 else annotation
-    return annotation
+        annotation = members[0] if len(members) == 1 else annotation
+    return get_args(annotation)[0] if get_origin(annotation) is Annotated else annotation
 
 
 def _model_at(model: type[BaseModel], path: Path) -> type[BaseModel]:

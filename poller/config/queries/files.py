@@ -89,15 +89,15 @@ def _packaged() -> Path:
     return inside if inside.is_dir() else package.parent / "queries"
 
 
-def source_problem(source: Path) -> str | None:
-    """Return why a file or folder cannot be used; None if it can."""
+def source_problem(source: Path, kind: str = "query file") -> str | None:
+    """Return why a file, or a folder of files of this kind, cannot be used; None if it can."""
     try:
         if not source.exists():
-            return f"does not exist{_like(source) or '; write a folder of query files, or a file'}"
+            return f"does not exist{_like(source) or f'; write a folder of {kind}s, or a file'}"
         if holds_cases(source) and not source.is_dir():
             return "contains cases for `poller test`; write the query file or its folder"
         if source.is_dir() and not files_of(source):
-            return "contains no query file; add a *.yaml file, or write another folder"
+            return f"contains no {kind}; add a *.yaml file, or write another folder"
     except (OSError, ValueError) as error:
         return unreadable(error)
     return None

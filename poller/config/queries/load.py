@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,9 +11,10 @@ from pydantic import ValidationError
 
 from poller.config.queries.conflicts import find_conflicts
 from poller.config.queries.error_messages import sentences
-from poller.config.queries.files import files_of, resolve, source_problem
-from poller.config.queries.query_file import QueryFile, read
+from poller.config.queries.files import resolve
+from poller.config.queries.query_file import QueryFile
 from poller.config.queries.schema.query import DeclaredQuery
+from poller.config.queries.yaml_file import in_order
 from poller.config.settings import Settings
 from poller.model.catalog import Catalog, Defaults
 from poller.model.diagnostics import Diagnostic
@@ -39,28 +39,14 @@ def load(sources: Sequence[Path], defaults: Defaults) -> Catalog:
 
 def open_files(sources: Sequence[Path]) -> list[QueryFile]:
     """Return the parsed query files of `sources`, each once; an unusable source is an invalid one."""
-    files: list[QueryFile] = []
-    paths: set[str] = set()
-    for source in sources:
-        if problem := source_problem(source):
-            files.append(QueryFile(source, problem))
-            continue
-        for path in files_of(source):
-            real = os.path.realpath(path)
-            if real not in paths:  # so that `shipped:queries` reports no duplicate names
-                paths.add(real)
-                files.append(QueryFile(path, read(path)))
-    return files
+    return QueryFile.open_all(sources)
 
 
 def build_catalog(files: Sequence[QueryFile], defaults: Defaults) -> Catalog:
     """Return the catalogue of `files`; raises ConfigError with all their problems."""
     queries, problems = validate(files, defaults)
     if problems:
-        numbers = {file.path: number for number, file in enumerate(files)}
-        raise ConfigError(
-            sorted(problems, key=lambda item: (numbers[item.place.file] if item.place else 0, item.line))
-        )
+        raise ConfigError(in_order(problems, files))
     return Catalog(tuple(queries), tuple(file.path for file in files))
 
 

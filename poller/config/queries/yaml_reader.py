@@ -18,6 +18,7 @@ import yaml
 from poller.config.queries.files import MAX_BYTES
 from poller.model.diagnostics import Diagnostic, Place, invalid
 from poller.model.path import Key
+from poller.model.text import quote
 
 MAX_DEPTH = 32
 MAX_WEIGHT = 100_000
@@ -131,19 +132,19 @@ class _NodeReader:
         return node
 
     def _anchored(self, event: Any, path: tuple[Key, ...]) -> Node:
-        line, name = _spot(event).line, event.anchor[:60]
+        line = _spot(event).line
+        # No message contains the name, because a password may begin with * or !.
         if event.anchor not in self._anchors:
-            message = f"alias *{name} has no anchor above it; write &{name} before the value"
+            message = "an alias (*) needs an anchor (&) above it; quote a text that begins with *"
             raise UnreadableError(line, message, path)
         node = self._anchors[event.anchor]
         if node is None:
-            raise UnreadableError(line, f"alias *{name} is inside its own anchor; remove it", path)
+            raise UnreadableError(line, "an alias (*) is inside its own anchor (&); remove it", path)
         return node
 
     def _refuse_tag(self, event: Any, path: tuple[Key, ...]) -> None:
         if event.tag is not None:
-            name = event.tag.replace("tag:yaml.org,2002:", "!!")[:60]
-            message = f"tag {name} is not supported; write the value without it"
+            message = "a tag (!) is not supported; remove it, or quote a text that begins with !"
             self._problems.append(invalid(Place(self._file, _spot(event).line, path), message))
 
     def _text(self, event: Any, path: tuple[Key, ...]) -> str:
@@ -170,7 +171,7 @@ class _NodeReader:
             first = node.children[key][0].line if key in node.children else merge_line if merges else None
             if first is not None:
                 where = f"on lines {first} and {spot.line}" if first != spot.line else f"on line {spot.line}"
-                message = f"key {key[:60]!r} is written twice, {where}; keep one"
+                message = f"key {quote(key)} is written twice, {where}; keep one"
                 self._problems.append(invalid(Place(self._file, spot.line, (*path, key)), message))
             value_event = next(self._events)
             value = self._node(value_event, (*path, key))
@@ -229,6 +230,7 @@ class Document:
     problems: list[Diagnostic]
     """In the order of the file; if the file could not be read to its end, `data` is None."""
     root: Node | None = None
+    """None if the file has no data or could not be read."""
 
     @property
     def data(self) -> Any:
@@ -280,10 +282,6 @@ def parse(raw: bytes, file: Path = Path(), tags: Container[str] = ()) -> Documen
         document.problems.append(_syntax_problem(error, text, file))
     except yaml.reader.ReaderError as error:
         document.problems.append(_character_problem(error, text, file))
-    else:
-        if document.root is None:
-            message = "is empty; write `queries:` and a list of queries below it"
-            document.problems.append(invalid(Place(file, 1), message))
     return document
 
 

@@ -17,7 +17,7 @@ from poller.config.load_settings import load
 from poller.config.loader_process import LoaderError, LoaderProcess, answer
 from poller.config.orphans import ORPHANS
 from poller.config.settings import Settings
-from poller.model.catalog import Catalog
+from poller.model.configuration import Configuration
 from poller.model.diagnostics import Diagnostic
 from poller.model.errors import ConfigError
 from poller.receiver.receiver import Receiver
@@ -219,9 +219,9 @@ def test_a_reload_without_an_interpreter_is_refused_once_and_a_sighup_retries(
 
 def test_a_defect_at_a_reload_is_in_the_log_and_the_daemon_polls_on(daemon: Start, tmp_path: Path) -> None:
     fails = f"""
-import poller.config.queries.load
+import poller.config.load
 if os.path.exists({str(tmp_path / "fail")!r}):
-    poller.config.queries.load.load = lambda *_: 1 / 0
+    poller.config.load.open_configuration = lambda _: 1 / 0
 """
     process = daemon(child=fails)
     process.wait_for_line("polling 1 query")
@@ -317,7 +317,7 @@ def child(in_child: InChild, monkeypatch: pytest.MonkeyPatch) -> Callable[[str],
 
 
 def settings(queries: str, **more: str) -> Settings:
-    return load({}, {"queries": queries, "max_series": "10", **more})
+    return load({}, {"database_url": NO_DATABASE, "queries": queries, "max_series": "10", **more})
 
 
 def descriptors() -> set[str]:
@@ -326,9 +326,10 @@ def descriptors() -> set[str]:
 
 def test_request_and_answer_use_only_pipes(child: Callable[[str], None], tmp_path: Path) -> None:
     child(
-        "import poller.config.queries.load\n"
-        "poller.config.queries.load.load = lambda _, defaults: (\n"
-        "    defaults, sys.orig_argv, dict(os.environ), signal.pthread_sigmask(signal.SIG_BLOCK, []),\n"
+        "import poller.config.load\n"
+        "poller.config.load.open_configuration = lambda settings: (\n"
+        "    settings.defaults, sys.orig_argv, dict(os.environ),\n"
+        "    signal.pthread_sigmask(signal.SIG_BLOCK, []),\n"
         "    [os.readlink(f'/proc/self/fd/{n}') for n in os.listdir('/proc/self/fd') if int(n) > 2\n"
         "     and os.path.exists(f'/proc/self/fd/{n}')],\n"
         ")"
@@ -355,7 +356,7 @@ def test_request_and_answer_use_only_pipes(child: Callable[[str], None], tmp_pat
     ("lines", "text"),
     [
         (
-            "import poller.config.queries.load as q\nq.load = lambda *_: 1 / 0",
+            "import poller.config.load as q\nq.open_configuration = lambda _: 1 / 0",
             "failed: .*ZeroDivisionError",
         ),
         ("os.kill(os.getpid(), signal.SIGKILL)", "was ended by signal 9"),
@@ -388,9 +389,10 @@ def test_without_an_answer_the_error_says_how_the_child_ended(
 
 def test_the_child_answers_with_a_catalogue_or_with_every_problem(tmp_path: Path) -> None:
     file = write_queries(tmp_path, ("a", "SELECT 1 AS n"))
-    catalog = LoaderProcess.run("load", settings(file))
-    assert isinstance(catalog, Catalog)
-    assert [(query.name, query.sql, query.max_series) for query in catalog.queries] == [
+    configuration = LoaderProcess.run("load", settings(file))
+    assert isinstance(configuration, Configuration)
+    assert [target.name for target in configuration.targets] == [""]
+    assert [(query.name, query.sql, query.max_series) for query in configuration.catalog.queries] == [
         ("a", "SELECT 1 AS n", 10)
     ]
 
@@ -429,8 +431,8 @@ def test_without_an_interpreter_no_descriptor_stays_open(monkeypatch: pytest.Mon
 
 def test_the_child_of_a_reload_ends_with_its_process(in_child: InChild) -> None:
     folder = in_child(
-        "import poller.config.queries.load as module\n"
-        "module.load = lambda *_: (print('child', os.getpid(), flush=True), time.sleep(3600))"
+        "import poller.config.load as module\n"
+        "module.open_configuration = lambda _: (print('child', os.getpid(), flush=True), time.sleep(3600))"
     )
     code = (
         "from poller.config.loader_process import LoaderProcess\n"
@@ -455,5 +457,5 @@ def test_output_of_a_library_is_not_part_of_the_answer(
 ) -> None:
     child("print('noise', flush=True)")
     file = write_queries(tmp_path, ("a", "SELECT 1 AS n"))
-    assert [query.name for query in LoaderProcess.run("load", settings(file)).queries] == ["a"]
+    assert [query.name for query in LoaderProcess.run("load", settings(file)).catalog.queries] == ["a"]
     assert capfd.readouterr().out == "noise\n"

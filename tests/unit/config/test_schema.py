@@ -13,8 +13,8 @@ from jsonschema import Draft202012Validator
 
 from poller.config.queries.files import holds_cases
 from poller.config.queries.load import load
-from poller.config.queries.query_file import read
 from poller.config.queries.schema.json_schema import as_text, schema
+from poller.config.queries.yaml_file import read
 from poller.model.catalog import Defaults
 from tests.bed.documentation import all_blocks
 from tests.bed.process import ROOT, Process
@@ -75,7 +75,7 @@ def test_the_schema_is_a_valid_json_schema() -> None:
 
 def test_the_packaged_file_is_current() -> None:
     """`poller schema --write poller/queries.schema.json` writes it."""
-    assert (ROOT / "poller" / "queries.schema.json").read_text(encoding="utf-8") == as_text()
+    assert (ROOT / "poller" / "queries.schema.json").read_text(encoding="utf-8") == as_text(schema())
 
 
 @pytest.mark.parametrize("path", GOOD, ids=lambda path: path.stem)
@@ -163,7 +163,7 @@ def test_the_command_prints_it_or_writes_it(poller_process: Start, tmp_path: Pat
     assert json.loads(printed.stdout) == schema()
     written = poller_process("schema", "--write", str(tmp_path / "s.json"))
     assert (written.wait(), written.stdout) == (0, "")
-    assert (tmp_path / "s.json").read_text(encoding="utf-8") == as_text()
+    assert (tmp_path / "s.json").read_text(encoding="utf-8") == as_text(schema())
     nowhere = poller_process("schema", "--write", str(tmp_path / "no" / "s.json"))
     assert nowhere.wait() == 2
     assert "cannot be written: No such file or directory; write another file" in nowhere.stderr

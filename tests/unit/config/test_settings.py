@@ -587,3 +587,23 @@ def test_kubernetes_service_links_cause_no_warning() -> None:
         "POLLER_DB_PORT_5432_TCP_PROTO": "tcp",
     }
     assert load(environ).warnings == ()
+
+
+def test_targets_cannot_be_combined_with_a_single_database(tmp_path: Path) -> None:
+    targets = {"POLLER_TARGETS": "targets.yaml"}
+    instead = "cannot be combined with POLLER_TARGETS; unset it, or write it to the targets"
+    command = {"POLLER_PASSWORD_COMMAND": "cat hunter2"}
+    assert problems({**targets, "POLLER_DATABASE_URL": "host=h password=hunter2", **command}) == [
+        f"POLLER_DATABASE_URL: {instead}",
+        f"POLLER_PASSWORD_COMMAND: {instead}",
+    ]
+    file = tmp_path / "url"
+    name = "POLLER_DATABASE_URL_FILE"
+    assert problems({**targets, name: str(file)}) == [
+        f"{name}: {str(file)!r} cannot be read: No such file or directory",
+        f"{name}: {instead}",
+    ]
+    file.write_text("host=h")
+    assert problems({**targets, name: str(file)}) == [f"{name}: {instead}"]
+    assert load({**targets, "PGHOST": "h"}).targets == Path("targets.yaml")
+    assert load({**targets, "POLLER_DATABASE_URL": "host=h"}, {"targets": ""}).targets is None

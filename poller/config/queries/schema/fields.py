@@ -38,11 +38,8 @@ def whole(pattern: re.Pattern[str], unless: str = "") -> str:
     return f"^{f'(?!{unless})' if unless else ''}(?:{pattern.pattern})$"
 
 
-Duration = Annotated[
-    float,
-    BeforeValidator(parse_duration),
-    AlsoText(rf"^\s*(?:{DURATION.pattern}|{SECONDS_ALONE.pattern.removeprefix('-?')})\s*$"),
-]
+AS_DURATION = AlsoText(rf"^\s*(?:{DURATION.pattern}|{SECONDS_ALONE.pattern.removeprefix('-?')})\s*$")
+Duration = Annotated[float, BeforeValidator(parse_duration), AS_DURATION]
 """Seconds; written `30s`, `5m`, `1h30m` or as a number of seconds."""
 
 

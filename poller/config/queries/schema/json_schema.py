@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from pydantic import BaseModel
@@ -21,7 +22,6 @@ _MODELS: dict[str, type[BaseModel]] = {
     "Alert": DeclaredAlert,
 }
 """The models by their names in the JSON Schema."""
-_NAMES = {model.__name__: name for name, model in _MODELS.items()}
 _DATA = {"default", "examples", "enum", "const", "required"}
 """Keywords whose value is not a schema."""
 _EXAMPLE = {
@@ -39,40 +39,55 @@ def schema() -> Json:
     It rejects mistakes that can be found without SQL, UCUM, arithmetic or other queries; `poller check` finds
     the others. It is stricter than `check` only for numbers and booleans in quotes, which `check` accepts.
     """
-    generated = DeclaredQuery.model_json_schema()
-    schemas = {DeclaredQuery.__name__: generated, **generated.pop("$defs")}
-    definitions: Json = {name: schemas[model.__name__] for name, model in _MODELS.items()}
-    for name, model in _MODELS.items():
+    properties = {
+        "queries": {
+            "description": "The queries of the file.",
+            "type": "array",
+            "items": {"$ref": "#/$defs/QueryDefinition"},
+            "minItems": 1,
+            "examples": [[_EXAMPLE]],
+        },
+        "snapshot": {
+            "description": "Default of `snapshot` for the queries of the file.",
+            "type": "boolean",
+            "default": True,
+            "examples": [False],
+        },
+    }
+    description = "Queries that the poller runs, and the metrics that their rows feed."
+    return document_schema("Query file", description, properties, _MODELS)
+
+
+def as_text(document: Json) -> str:
+    """Return a schema as JSON text."""
+    return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
+
+
+def document_schema(
+    title: str, description: str, properties: Json, models: Mapping[str, type[BaseModel]]
+) -> Json:
+    """Return the JSON Schema of a file whose first property is required.
+
+    `models` has the models of its parts by their names in the JSON Schema; the first contains the others.
+    """
+    names = {model.__name__: name for name, model in models.items()}
+    definitions: Json = {}
+    for model in models.values():
+        generated = model.model_json_schema()
+        definitions |= {names[model.__name__]: generated}
+        definitions |= {names[name]: part for name, part in generated.pop("$defs", {}).items()}
+    for name, model in models.items():
         _complete(definitions[name], model)
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "title": "Query file",
-        "description": "Queries that the poller runs, and the metrics that their rows feed.",
+        "title": title,
+        "description": description,
         "type": "object",
-        "properties": {
-            "queries": {
-                "description": "The queries of the file.",
-                "type": "array",
-                "items": {"$ref": "#/$defs/QueryDefinition"},
-                "minItems": 1,
-                "examples": [[_EXAMPLE]],
-            },
-            "snapshot": {
-                "description": "Default of `snapshot` for the queries of the file.",
-                "type": "boolean",
-                "default": True,
-                "examples": [False],
-            },
-        },
-        "required": ["queries"],
+        "properties": properties,
+        "required": list(properties)[:1],
         "additionalProperties": False,
-        "$defs": {name: _accept_numbers(definitions[name]) for name in sorted(definitions)},
+        "$defs": {name: _accept_numbers(definitions[name], names) for name in sorted(definitions)},
     }
-
-
-def as_text() -> str:
-    """Return the schema as JSON text."""
-    return json.dumps(schema(), indent=2, ensure_ascii=False) + "\n"
 
 
 def _complete(definition: Json, model: type[BaseModel]) -> None:
@@ -88,14 +103,14 @@ def _complete(definition: Json, model: type[BaseModel]) -> None:
             key["default"] = format_duration(field.default)
 
 
-def _accept_numbers(node: Any) -> Any:
+def _accept_numbers(node: Any, names: Mapping[str, str]) -> Any:
     """Accept a number for every text without a pattern, as `check` does: `1` needs no quotes in YAML."""
     if isinstance(node, list):
-        return [_accept_numbers(item) for item in node]
+        return [_accept_numbers(item, names) for item in node]
     if not isinstance(node, dict):
         return node
     loose = node.get("type") == "string" and not {"enum", "pattern"} & node.keys()
-    inner = {key: item if key in _DATA else _accept_numbers(item) for key, item in node.items()}
+    inner = {key: item if key in _DATA else _accept_numbers(item, names) for key, item in node.items()}
     if (place := node.get("$ref")) is not None:
-        inner["$ref"] = f"#/$defs/{_NAMES[place.rpartition('/')[2]]}"
+        inner["$ref"] = f"#/$defs/{names[place.rpartition('/')[2]]}"
     return {**inner, "type": ["string", "number"]} if loose else inner

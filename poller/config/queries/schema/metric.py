@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Annotated, Self, get_args
 
 from pydantic import BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
+from poller.config.queries.schema.attributes import AS_ATTRIBUTE, check_values, labels, same_label
 from poller.config.queries.schema.fields import AlsoText, Duration, Part, whole
 from poller.model.query import (
     MAX_ATTRIBUTE_LENGTH,
@@ -123,8 +123,6 @@ _INSTEAD = {
 """Advice for the other types of OTLP and Prometheus."""
 
 _METRIC_NAME = re.compile(r"[a-z][a-z0-9_.]{0,254}")
-_ATTRIBUTE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.]{0,254}")
-_AS_ATTRIBUTE = whole(_ATTRIBUTE_NAME, unless="_[._]")
 
 
 class DeclaredMetric(Part):
@@ -177,7 +175,7 @@ class DeclaredMetric(Part):
         default=(),
         description="Result columns that become attributes; each distinct set is one series.",
         examples=[["state", "tenant"]],
-        json_schema_extra={"items": {"type": "string", "pattern": _AS_ATTRIBUTE}, "uniqueItems": True},
+        json_schema_extra={"items": {"type": "string", "pattern": AS_ATTRIBUTE}, "uniqueItems": True},
     )
     attribute_values: Mapping[str, tuple[str, ...]] = Field(
         default_factory=dict,
@@ -197,7 +195,7 @@ class DeclaredMetric(Part):
         default_factory=dict,
         description="Attributes with a fixed value.",
         examples=[{"env": "prod"}],
-        json_schema_extra={"propertyNames": {"pattern": _AS_ATTRIBUTE}},
+        json_schema_extra={"propertyNames": {"pattern": AS_ATTRIBUTE}},
     )
     on_null: OnNull = Field(
         default="drop",
@@ -248,7 +246,7 @@ class DeclaredMetric(Part):
     @field_validator("attribute_columns")
     @classmethod
     def _attribute_columns(cls, columns: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
-        _labels(columns, "rename the column with AS")
+        labels(columns, "rename the column with AS")
         if len(set(columns)) < len(columns):
             twice = next(column for column, count in Counter(columns).items() if count > 1)
             raise ValueError(f"column {twice!r} is listed twice; keep one")
@@ -282,17 +280,13 @@ class DeclaredMetric(Part):
     def _attributes(
         cls, attributes: Mapping[str, AttributeValue], info: ValidationInfo
     ) -> Mapping[str, AttributeValue]:
-        columns = _labels(info.data.get("attribute_columns", ()))
-        for label, name in _labels(attributes).items():
+        columns = labels(info.data.get("attribute_columns", ()))
+        for label, name in labels(attributes).items():
             if columns.get(label) == name:
                 raise ValueError(f"{name!r} is also in attribute_columns; keep one of the two")
             if label in columns:
-                raise ValueError(_same_label(columns[label], name))
-        for name, value in attributes.items():
-            if isinstance(value, float) and not math.isfinite(value):
-                raise ValueError(f"attribute {name!r} is {value}, which cannot be exported; write a text")
-            if isinstance(value, int) and not -(2**63) <= value < 2**63:
-                raise ValueError(f"attribute {name!r} is an integer beyond 64 bits; write it in quotes")
+                raise ValueError(same_label(columns[label], name))
+        check_values(attributes)
         return attributes
 
     @field_validator("on_null")
@@ -319,24 +313,3 @@ class DeclaredMetric(Part):
 
     def definition(self) -> MetricDefinition:
         return MetricDefinition(**self.parts())
-
-
-def _labels(names: Iterable[str], remedy: str = "rename it") -> dict[str, str]:
-    """Map each label that the OTLP-to-Prometheus translation produces to its attribute; raises ValueError."""
-    labels: dict[str, str] = {}
-    for name in names:
-        if not _ATTRIBUTE_NAME.fullmatch(name):
-            raise ValueError(
-                f"{quote(name)} is not an attribute name; write letters, digits, _ and ., "
-                f"starting with a letter or _, or {remedy}"
-            )
-        if name.replace(".", "_").startswith("__"):
-            raise ValueError(f"{name!r} begins with __, which Prometheus reserves; {remedy}")
-        first = labels.setdefault(name.replace(".", "_"), name)
-        if first != name:
-            raise ValueError(_same_label(first, name))
-    return labels
-
-
-def _same_label(first: str, second: str) -> str:
-    return f"{first!r} and {second!r} become the same label in Prometheus; rename one"

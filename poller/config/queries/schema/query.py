@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
+from typing import Annotated
 
-from pydantic import ConfigDict, Field, ValidationInfo, field_validator
+from pydantic import AfterValidator, ConfigDict, Field, ValidationInfo, field_validator
 
 from poller.config.queries.schema.fields import Duration, MisfitError, Part, whole
 from poller.config.queries.schema.metric import DeclaredMetric
@@ -93,6 +94,21 @@ class DeclaredEstimate(Part):
 
     def definition(self) -> Estimate:
         return Estimate(**self.parts())
+
+
+_SELECTOR = re.compile(r"!?(?:name:\S.{0,254}|[A-Za-z0-9][A-Za-z0-9_.-]{0,62})")
+
+
+def _selector(text: str) -> str:
+    if not _SELECTOR.fullmatch(text):
+        raise ValueError(
+            f"{quote(text)} is not a selector; write a tag, or `name:` and a pattern; "
+            "`!` in front of it excludes targets"
+        )
+    return text
+
+
+Selector = Annotated[str, AfterValidator(_selector), Field(json_schema_extra={"pattern": whole(_SELECTOR)})]
 
 
 class DeclaredQuery(Part):
@@ -201,6 +217,16 @@ class DeclaredQuery(Part):
                 "above_cost": 1000000,
             }
         ],
+    )
+    targets: tuple[Selector, ...] = Field(
+        default=(),
+        description="Targets that are polled: tags, or `name:` and a pattern; `!` excludes. Default: all.",
+        examples=[["messaging", "!eu", "name:eu-*"]],
+    )
+    once_per_server: bool = Field(
+        default=False,
+        description="Whether, of all databases of a server, only the one that lists the others is polled.",
+        examples=[True],
     )
     metrics: tuple[DeclaredMetric, ...] = Field(
         description="Metrics that the rows feed.",
