@@ -2,12 +2,12 @@
 
 admission           Admission of due queries, by the server's role, replay lag, load and facts.
 batch               Batch: the queries of one tick in one transaction, with an answer for each query.
-cancellation        Cancel token that lets another thread or a signal handler interrupt a wait for the
-                    server.
+cancellation        Cancel token that lets another thread or a signal handler interrupt a wait for the server.
 charset             Database encodings, and the Python codecs that decode them.
 circuit_breaker     Circuit breaker per query: skip queries that are too slow, fail too often or cost too
                     much.
 connection          Connection to the replica: connect, host, fitness of the session and close.
+database_list       List of the databases of a server, as a query that runs like those of a poll.
 inspect             Inspection of statements without running them: result columns and the planner's plan.
 inspect_relations   Catalogue facts about relations and types: estimated sizes, indexes and names.
 password            Password command, for cloud services whose access tokens expire within minutes.

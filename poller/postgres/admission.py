@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, field
 
 from poller.model.duration import format_duration
 from poller.model.query import QueryDefinition
 from poller.model.result import Skip
+from poller.model.target import RequireStandby
 from poller.postgres.replay_lag import Lag
 from poller.postgres.server_facts import ServerFacts, unmet_requirement
 
 logger = logging.getLogger(__name__)
 
-RequireStandby = Literal["warn", "true", "false"]
 Hold = Callable[[QueryDefinition, float, int | None], Skip | None]
 """Return why a query must wait because of its own history, or None (see `CircuitBreaker.check`)."""
 
@@ -39,7 +38,8 @@ class Admission:
     """Age after which an open connection reads these privileges again: a GRANT applies to open sessions."""
     report_lag: bool = True
     """Whether the lag is read even if no limit is set."""
-    _warned: bool = False
+    warned: set[str] = field(default_factory=set)
+    """Servers that were logged as a primary; all targets of a process share it."""
     _blind: bool = False
 
     @property
@@ -77,12 +77,13 @@ class Admission:
                 "excess_privilege",
                 f"POLLER_STRICT is set and the role may do more than read: {', '.join(facts.excess)}",
             )
+        address = facts.server.rpartition(" ")[0]  # without the time of its start
         if facts.standby:
-            self._warned = False
+            self.warned.discard(address)
         elif self.require_standby == "true":
             return Skip("primary", "this server is a primary and POLLER_REQUIRE_STANDBY is true")
-        elif self.require_standby == "warn" and not self._warned:
-            self._warned = True
+        elif self.require_standby == "warn" and address not in self.warned:
+            self.warned.add(address)
             logger.warning(
                 "this server is a primary: point POLLER_DATABASE_URL at a standby, "
                 "or set POLLER_REQUIRE_STANDBY=false"

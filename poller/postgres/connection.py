@@ -25,7 +25,7 @@ from poller.model.redaction import (
 )
 from poller.model.secrets import URL, foreign_parameters, is_ambiguous
 from poller.postgres.cancellation import CancelToken
-from poller.postgres.sqlstate import connection_advice, one_line, refusal_of, server_error
+from poller.postgres.sqlstate import connection_advice, is_server_wide, one_line, refusal_of, server_error
 
 logger = logging.getLogger(__name__)
 
@@ -70,8 +70,11 @@ class Connection:
         connect_timeout: float,
         password: Callable[[], str] | None = None,
         application_name: str = "obscura-poller",
+        database: str | None = None,
     ) -> None:
         """Store the settings without connecting; `connect_timeout` is in seconds, for each host.
+
+        `database` overrides the database of the connection string.
 
         Every connect calls `conninfo` and `password` (which overrides the password of the connection string).
         Both may raise PollError.
@@ -83,6 +86,7 @@ class Connection:
         self._password = password
         self._connect_timeout = connect_timeout
         self._application_name = application_name
+        self._database = database
         self._connection: psycopg.Connection | None = None
         self._through_pooler = False
         self._stuck: threading.Thread | None = None
@@ -127,9 +131,9 @@ class Connection:
 
     def close(self) -> None:
         """Close the connection; the next use opens a new one."""
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
 
     def _connect(self) -> psycopg.Connection:
         conninfo = self._described()
@@ -159,6 +163,7 @@ class Connection:
             # PgBouncer's messages have their own hints.
             hint = hint or server_error(sqlstate, message).hint or connection_advice(message)
             failure = PollError("unavailable", message, sqlstate=sqlstate, hint=hint)
+            failure.server_wide = is_server_wide(sqlstate, str(error))
             error.__traceback__ = None  # it refers to psycopg's local variables, which hold the password
         # Raised outside `except` and without `from`, because psycopg's error contains the password.
         raise failure
@@ -176,6 +181,8 @@ class Connection:
         if not self._through_pooler and not distinguishes:
             options = f"{options} {_READ_ONLY}".strip()
         more: dict[str, Any] = {"options": options} if options else {}
+        if self._database is not None:
+            more["dbname"] = self._database
         if self._password is not None:
             more["password"] = self._password()
             learn_credentials(effective.get("user", ""), [more["password"]])
@@ -206,7 +213,9 @@ class Connection:
         thread.join(seconds)
         if attempt.abandon():
             self._stuck = thread
-            raise PollError("unavailable", f"connecting took longer than {seconds:.0f}s", hint=_STUCK)
+            failure = PollError("unavailable", f"connecting took longer than {seconds:.0f}s", hint=_STUCK)
+            failure.server_wide = True
+            raise failure
         if attempt.error is not None:
             raise attempt.error
         assert attempt.connection is not None  # noqa: S101  # one of the two is set
@@ -268,6 +277,22 @@ def is_conninfo(text: str) -> bool:
     except (psycopg.ProgrammingError, UnicodeError):
         return False
     return bool(re.fullmatch(r"[0-9, ]*", str(given.get("port") or ""))) and not is_ambiguous(text)
+
+
+def server_of(conninfo: str) -> str:
+    """Return the hosts and ports of a connection string, as text without secrets; empty if it is invalid."""
+    if not is_conninfo(conninfo):
+        return ""
+    parts = {"port": os.environ.get("PGPORT", "5432"), **conninfo_to_dict(conninfo)}
+    named = [str(parts[name]) for name in ("service", "host", "hostaddr", "port") if parts.get(name)]
+    return " ".join(named) or "local"
+
+
+def database_name(conninfo: str) -> str:
+    """Return the database that a connection string or libpq's environment names; empty if neither does."""
+    if not is_conninfo(conninfo):
+        return ""
+    return str(conninfo_to_dict(conninfo).get("dbname") or os.environ.get("PGDATABASE", ""))
 
 
 def database_of(conninfo: str) -> dict[str, object]:

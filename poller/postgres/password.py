@@ -5,9 +5,13 @@ from __future__ import annotations
 import shlex
 import subprocess
 from collections.abc import Callable
+from pathlib import Path
 
 from poller.config.orphans import ORPHANS
 from poller.model.errors import PollError
+from poller.model.secrets import read_secret
+
+_HINT = "check the path of password_file, and that the poller's user may read the file"
 
 
 def password_from(command: str, timeout: float = 10.0) -> Callable[[], str]:
@@ -50,6 +54,21 @@ def password_from(command: str, timeout: float = 10.0) -> Callable[[], str]:
         )
 
     return ask
+
+
+def password_in(file: Path) -> Callable[[], str]:
+    """Return a function that reads the password from `file`, and raises PollError `unavailable` otherwise."""
+
+    def read() -> str:
+        try:
+            return read_secret(file)
+        except OSError as error:
+            problem = error.strerror
+        except UnicodeError:
+            problem = "it is not UTF-8 text"
+        raise PollError("unavailable", f"the password file cannot be read: {problem}", hint=_HINT)
+
+    return read
 
 
 def _words(command: str) -> list[str]:

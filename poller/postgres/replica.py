@@ -54,6 +54,8 @@ class Replica:
         tags: Tags = untagged,
         application_name: str = "obscura-poller",
         retry: RetryConfig = CONFLICT_RETRY,
+        database: str | None = None,
+        cancel_token: CancelToken | None = None,
     ) -> None:
         """Store the settings without connecting; the first tick connects.
 
@@ -61,14 +63,18 @@ class Replica:
         `admission`, every query whose requirements hold is sent. The functions `on_server_info` are called
         once per snapshot with the server that answers. `tags` returns the content of the comment on a
         query's SQL. `connect_timeout` is in seconds. `retry` has the pauses after a recovery conflict.
+        `database` overrides the database of the connection string. Replicas that share a `cancel_token` are
+        interrupted together.
         """
-        self._cancel_token = CancelToken()
+        self._shares_token = cancel_token is not None
+        self._cancel_token = cancel_token or CancelToken()
         self.connection = Connection(
             conninfo,
             self._cancel_token,
             connect_timeout=connect_timeout,
             password=password,
             application_name=application_name,
+            database=database,
         )
         self.opener = SnapshotOpener(
             self.connection,
@@ -144,9 +150,10 @@ class Replica:
         self._cancel_token.cancel()
 
     def close(self) -> None:
-        """Close the connection and the cancel token. The replica cannot be used afterwards."""
+        """Close the connection and, if it is not shared, the cancel token; no use is possible afterwards."""
         self.connection.close()
-        self._cancel_token.close()
+        if not self._shares_token:
+            self._cancel_token.close()
 
     def _report(self, server_info: ServerInfo) -> None:
         for report in self._on_server_info:

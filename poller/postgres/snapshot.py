@@ -8,6 +8,8 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+import psycopg
+
 from poller.model.errors import PollError
 from poller.model.query import QueryDefinition
 from poller.postgres.admission import Admission
@@ -20,6 +22,8 @@ from poller.postgres.server_tracker import ServerInfo
 from poller.postgres.sqlcomment import Tags, untagged
 from poller.postgres.transaction import TransactionLimits, TransactionStatements, commonest_timeout
 
+_OF_THE_SERVER = (None, "57P01", "57P02", "57P03", "53300")
+"""SQLSTATEs that concern all databases of a server; None: the connection was lost."""
 _SECOND_LOOK_SECONDS = 0.1
 _LAG_WORTH_A_SECOND_LOOK = 1.0
 
@@ -109,10 +113,26 @@ class SnapshotOpener:
         # Excess privileges require a scan of all of pg_class, and they change rarely.
         old = time.monotonic() - self._excess_at >= self.admission.excess_seconds
         privileges |= self.admission.strict and (old or not self.connection.is_open)
+        connection = self.connection.connection()
+        try:
+            return self._begin_on(connection, queries, budget, privileges=privileges)
+        except PollError as error:
+            # PgBouncer refuses a database only here, with a SQLSTATE of its own.
+            error.server_wide = error.kind == "unavailable" and error.sqlstate in _OF_THE_SERVER
+            raise
+
+    def _begin_on(
+        self,
+        connection: psycopg.Connection,
+        queries: Sequence[QueryDefinition],
+        budget: float | None,
+        *,
+        privileges: bool,
+    ) -> Snapshot:
         brief = self._meter.brief
         looks = [lag_query(brief=brief)] if self.admission.wants_lag else []
         limits = self.limits
-        pipeline = Pipeline(self.connection.connection(), self.cancel_token, limits.max_result_bytes)
+        pipeline = Pipeline(connection, self.cancel_token, limits.max_result_bytes)
         facts = functools.partial(
             facts_query, queries, count_active=self.admission.count_active, charset=pipeline.charset
         )

@@ -146,6 +146,18 @@ def refusal_of(message: str) -> tuple[str | None, str | None]:
     return None, None
 
 
+def is_server_wide(sqlstate: str | None, message: str) -> bool:
+    """Return whether a failed connection with `message` shows that the whole server is unavailable.
+
+    Otherwise the server has refused the database or the role. Its connections for all of them may be in use
+    as well (53300), except if only one database has reached its CONNECTION LIMIT.
+    """
+    if sqlstate == "53300":
+        return "connections for database" not in message
+    # libpq writes two spaces after the severity of a server's message, which is in the server's language.
+    return sqlstate == "57P03" or ":  " not in message
+
+
 def connection_advice(message: str) -> str | None:
     """Return the fix for a connection that failed with `message`; None for an unknown message."""
     return next((advice for pattern, advice in _CONNECTION_ADVICE if re.search(pattern, message)), None)

@@ -9,7 +9,8 @@ import pytest
 
 from poller.model.query import QueryDefinition
 from poller.model.result import Skip, SkipReason
-from poller.postgres.admission import Admission, RequireStandby
+from poller.model.target import RequireStandby
+from poller.postgres.admission import Admission
 from poller.postgres.replay_lag import Lag
 from poller.postgres.server_facts import ServerFacts
 from tests.bed.definitions import a_query
