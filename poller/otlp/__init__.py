@@ -7,7 +7,7 @@ http             HTTP sender for one OTLP request.
 http_transport   HTTP transport of `requests` with connections that another thread can close.
 metric_reader    Metric reader of the SDK's instruments.
 preferences      Standard variables for temporality, histograms and exemplars of the poller's own metrics.
-queue_database   Layout of the queue's SQLite database, its reads, and the detection of damage.
+queue_database   Tables of the queue's SQLite database, its reads, and its checksums.
 queue_lock       Lock on the state folder, so that only one process uses it.
 queue_recovery   Recovery of the requests of a damaged database that cannot be opened.
 queue_storage    SQLite storage of encoded requests, on disk or in memory.

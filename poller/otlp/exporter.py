@@ -8,8 +8,9 @@ import math
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from opentelemetry.sdk.metrics import MeterProvider
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from opentelemetry.metrics import Meter
 
     from poller.model.otlp_endpoint import Endpoint
+    from poller.model.query import AttributeValue
     from poller.otlp.sending_queue import SendingQueue
 
 logger = logging.getLogger(__name__)
@@ -42,15 +44,24 @@ SILENT_INTERVALS = 3
 """Intervals without a delivered export after which `poller health` reports that the export fails."""
 
 
-def resource(service_name: str, instance: str, version: str) -> Resource:
-    """Return the resource of this process: three attributes of the poller and OTEL_RESOURCE_ATTRIBUTES.
+def resource(
+    service_name: str, instance: str, version: str, more: Mapping[str, AttributeValue] = MappingProxyType({})
+) -> Resource:
+    """Return a resource with three attributes of the poller, `more` and OTEL_RESOURCE_ATTRIBUTES.
 
     `service.instance.id` is always set, because the SDK's default is random and each restart would create
     new series.
     """
-    return Resource.create(
-        {"service.name": service_name, "service.instance.id": instance, "service.version": version}
-    )
+    own = {"service.name": service_name, "service.instance.id": instance, "service.version": version}
+    return Resource.create({**more, **own})
+
+
+def resource_of_target(process: Resource, instance: str, more: Mapping[str, AttributeValue]) -> Resource:
+    """Return the resource of a target: that of its `process`, with `more` and another `service.instance.id`.
+
+    Equal to `resource`, which reads the environment and takes some milliseconds.
+    """
+    return process.merge(Resource({**more, "service.instance.id": instance}))
 
 
 class MetricExporter:
@@ -89,7 +100,7 @@ class MetricExporter:
         self._version = str(resource.attributes.get("service.version", ""))
         preferences = read_preferences(os.environ)
         self._reader = OnDemandReader(preferences.temporality, preferences.aggregation)
-        self._collectors: list[Collect] = []
+        self._collectors: dict[Collect, Resource] = {}
         sender = otlp.build(endpoint, timeout)
         self._provider = MeterProvider(
             [self._reader], resource, preferences.exemplar_filter, shutdown_on_exit=False
@@ -102,6 +113,7 @@ class MetricExporter:
             format_of("metrics"), queue, sender, str(endpoint), retry, confirm=math.isfinite(interval)
         )
         self._turn = threading.Lock()
+        self._adding = threading.Lock()
         self._stopping = threading.Event()
         self._wake = threading.Event()
         self._ticker: threading.Thread | None = None
@@ -109,9 +121,20 @@ class MetricExporter:
             self._ticker = threading.Thread(target=self._tick, name="push", daemon=True)
             self._ticker.start()
 
-    def add(self, collect: Collect) -> None:
-        """Export the metrics that `collect` returns in addition to the instruments of `meter`."""
-        self._collectors.append(collect)
+    def add(self, collect: Collect, resource: Resource | None = None) -> None:
+        """Export the metrics that `collect` returns as well; without `resource`, as those of this process."""
+        with self._adding:
+            self._collectors[collect] = resource or self._resource
+
+    def remove(self, collect: Collect) -> None:
+        """Export the metrics of `collect` no more."""
+        with self._adding:
+            self._collectors.pop(collect, None)
+
+    @property
+    def resource(self) -> Resource:
+        """The resource of this process."""
+        return self._resource
 
     @property
     def last_export_ok(self) -> bool | None:
@@ -218,13 +241,22 @@ class MetricExporter:
     def _collect(self) -> list[Request] | None:
         """Collect and encode all metrics; return None if that fails."""
         try:
-            metrics = [metric for collect in self._collectors for metric in _collected(collect)]
-            metrics += map(starting_in_time, self._reader.read())
+            # By identity, because the hash of a resource is expensive.
+            groups: dict[int, tuple[Resource, list[Metric]]] = {}
+            with self._adding:  # held for a moment, because a collection may take long
+                collectors = list(self._collectors.items())
+            for collect, resource in collectors:
+                groups.setdefault(id(resource), (resource, []))[1].extend(_collected(collect))
+            own = groups.setdefault(id(self._resource), (self._resource, []))[1]
+            own += map(starting_in_time, self._reader.read())
             try:
-                return encode(metrics, self._resource, self._version, self._request_size)
+                return encode(list(groups.values()), self._version, self._request_size)
             except Exception:  # noqa: BLE001 - the SDK's encoder raises anything for a value OTLP cannot carry
-                metrics = list(filter(self._is_encodable, metrics))
-                return encode(metrics, self._resource, self._version, self._request_size)
+                encodable = [
+                    (resource, list(filter(self._is_encodable, metrics)))
+                    for resource, metrics in groups.values()
+                ]
+                return encode(encodable, self._version, self._request_size)
         except Exception:  # errors of the SDK and of callbacks; no error may end the thread
             logger.exception("the metrics could not be collected")
             return None

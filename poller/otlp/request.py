@@ -31,27 +31,36 @@ class Request:
     """Number of data points, spans or log records in it."""
 
 
-def encode(
-    metrics: Sequence[Metric], resource: Resource, version: str, most_bytes: int = MAX_SIZE
-) -> list[Request]:
-    """Encode `metrics` under the poller's scope in `version`; without data points return no request.
+MetricsOf = tuple[Resource, Sequence[Metric]]
+"""The metrics of one resource. Of two elements with the same resource, a message would lose the first."""
+
+
+def encode(groups: Sequence[MetricsOf], version: str, most_bytes: int = MAX_SIZE) -> list[Request]:
+    """Encode metrics under the poller's scope in `version`; without data points return no request.
 
     A request has at most `most_bytes`, or one data point. Raises the errors of the SDK's encoder for a value
     that OTLP cannot carry.
     """
-    return list(split(message(metrics, resource, version), format_of("metrics"), most_bytes))
+    return list(split(message(groups, version), format_of("metrics"), most_bytes))
 
 
-def message(metrics: Sequence[Metric], resource: Resource, version: str) -> ExportMetricsServiceRequest:
-    """Encode `metrics` as one message of any size; raises the errors of the SDK's encoder."""
-    scope = ScopeMetrics(InstrumentationScope(SCOPE, version), metrics, "")
-    return encode_metrics(MetricsData([ResourceMetrics(resource, [scope], "")]))
+def message(groups: Sequence[MetricsOf], version: str) -> ExportMetricsServiceRequest:
+    """Encode metrics as one message of any size; raises the errors of the SDK's encoder."""
+    scope = InstrumentationScope(SCOPE, version)
+    return encode_metrics(
+        MetricsData(
+            [
+                ResourceMetrics(resource, [ScopeMetrics(scope, metrics, "")], "")
+                for resource, metrics in groups
+            ]
+        )
+    )
 
 
 def is_encodable(metric: Metric) -> bool:
     """Return whether OTLP can carry all values of a metric."""
     try:
-        message([metric], Resource({}), "")
+        message([(Resource({}), [metric])], "")
     except Exception:  # noqa: BLE001 - the encoder raises anything
         return False
     return True

@@ -11,10 +11,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
+from poller.model.database import is_damage, move
 from poller.model.duration import format_duration
 from poller.model.errors import ConfigError
 from poller.model.text import counted
-from poller.otlp.queue_database import STORAGE_ERRORS, DamagedRowError, StoredRequest, is_damage, parts
+from poller.otlp.queue_database import STORAGE_ERRORS, DamagedRowError, StoredRequest
 from poller.otlp.queue_lock import FolderLock
 from poller.otlp.queue_recovery import salvage
 from poller.otlp.queue_storage import QueueStorage
@@ -321,10 +322,7 @@ class SendingQueue:
         names = (name for name in _SET_ASIDE if not (self.folder / name).exists())
         aside = self.folder / next(names, _SET_ASIDE[-1])
         try:
-            for part, target in zip(parts(self.folder / _FILE), parts(aside), strict=True):
-                target.unlink(missing_ok=True)
-                if part.exists():
-                    part.rename(target)
+            move(self.folder / _FILE, aside)
         except OSError as why:
             self._disk = old
             self._warn_no_disk(why)

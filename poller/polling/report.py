@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -21,37 +21,56 @@ _CELL = 80
 _STYLES = {"ok": "green", "estimated": "green", "failed": "red", "skipped": "yellow", "stale": "red"}
 
 
-def print_table(
-    console: Console, results: Sequence[PollResult], metrics: Mapping[str, MetricDefinition]
-) -> None:
+TargetResults = Sequence[tuple[str, Sequence[PollResult]]]
+"""The name of each target with its results; the name is empty for the only database."""
+
+
+def print_table(console: Console, by_target: TargetResults, metrics: Mapping[str, MetricDefinition]) -> None:
     """Print one row per series, and one per query without series; wide cells fold, nothing is cut off.
 
     Omitted rows follow the state, with the reason: `ok, 585 duplicate`.
-    The type column appears if a metric is not a gauge.
+    The type column appears if a metric is not a gauge, the target column if a target has a name.
     """
     from rich.table import Table
 
     person = console.is_terminal
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold", show_edge=False)
-    typed = any(metric.type != "gauge" for result in results for metric in result.query.metrics)
+    named = any(name for name, _ in by_target)
+    typed = any(
+        metric.type != "gauge"
+        for _, results in by_target
+        for result in results
+        for metric in result.query.metrics
+    )
     types = ["TYPE"] if typed else []
-    for heading in ("QUERY", "METRIC", *types, "ATTRIBUTES", "VALUE", "UNIT", "DURATION", "STATE"):
+    for heading in (
+        *(["TARGET"] if named else []),
+        "QUERY",
+        "METRIC",
+        *types,
+        "ATTRIBUTES",
+        "VALUE",
+        "UNIT",
+        "DURATION",
+        "STATE",
+    ):
         right = heading in ("VALUE", "DURATION")
         # In a pipe, each row is one line, so that grep and awk find a whole series.
         table.add_column(heading, justify="right" if right else "left", overflow="fold", no_wrap=not person)
-    for result in results:
+    for target, result in ((name, result) for name, results in by_target for result in results):
+        first = (*([_plain(target)] if named else []), result.query.name)
         state = state_of(result)
         line = f"[{_STYLES[state.name]}]{state}[/]{_omitted_rows(result)}"
         duration = "-" if result.outcome == "skipped" else _duration(result.duration)
         if not result.samples:
-            table.add_row(result.query.name, "-", *("-" for _ in types), "-", "-", "-", duration, line)
+            table.add_row(*first, "-", *("-" for _ in types), "-", "-", "-", duration, line)
         for sample in result.samples:
             metric = metrics[sample.metric]
             unit = _plain(metric.unit) or "-"
             value = f"{sample.value:,}" if person else str(sample.value)
             attributes = _plain(attributes_text(sample.attributes)) or "-"
             kind = [metric.type for _ in types]
-            table.add_row(result.query.name, metric.name, *kind, attributes, value, unit, duration, line)
+            table.add_row(*first, metric.name, *kind, attributes, value, unit, duration, line)
     if not person:
         console.width = _ENDLESS
     console.print(table)
@@ -86,11 +105,17 @@ def _null_and_empty(result: PollResult) -> Iterator[str]:
             yield name
 
 
-def to_json(results: Iterable[PollResult], metrics: Mapping[str, MetricDefinition]) -> str:
-    """Return a JSON object with a list `queries`; durations in seconds, times in RFC 3339, numbers exact."""
-    return json.dumps(
-        {"queries": [_as_object(result, metrics) for result in results]}, indent=2, ensure_ascii=False
-    )
+def to_json(by_target: TargetResults, metrics: Mapping[str, MetricDefinition]) -> str:
+    """Return a JSON object with a list `queries`; durations in seconds, times in RFC 3339, numbers exact.
+
+    Each query has its `target` if it has a name.
+    """
+    queries = [
+        {**({"target": name} if name else {}), **_as_object(result, metrics)}
+        for name, results in by_target
+        for result in results
+    ]
+    return json.dumps({"queries": queries}, indent=2, ensure_ascii=False)
 
 
 def attributes_text(attributes: Mapping[str, AttributeValue]) -> str:

@@ -101,6 +101,14 @@ class QueryStatuses:
             self._last = {name: result for name, result in self._last.items() if name not in names}
             self._last_reported = None
 
+    def read(
+        self, freshness: Iterable[Freshness], good: Iterable[GoodResult], next_runs: Mapping[str, float]
+    ) -> Sequence[QueryStatus]:
+        """Return the result of `query_statuses`, without storing it."""
+        with self._lock:
+            last = self._last.copy()
+        return tuple(query_statuses(freshness, good, last, next_runs))
+
     def current(
         self,
         freshness: Iterable[Freshness],
@@ -150,15 +158,15 @@ def _check(part: QueryStatus | Reading) -> None:
         if name in ("query", "state", "detail", "metric", "unit", "attributes"):
             good = isinstance(value, str)
         elif name in ("last_success", "next_run"):
-            good = value is None or _is_number(value)
+            good = value is None or is_number(value)
         else:
-            good = name == "readings" or _is_number(value)
+            good = name == "readings" or is_number(value)
         if not good:
             raise ValueError(f"is not a list of query states: {name} is {kind_of(value)}")
 
 
-def _is_number(value: object) -> bool:
-    # NaN is rejected, as is an integer that exceeds the range of a float.
+def is_number(value: object) -> bool:
+    """Return whether a value from JSON is a number; NaN and integers beyond the range of a float are not."""
     return isinstance(value, int | float) and abs(value) <= sys.float_info.max
 
 

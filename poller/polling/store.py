@@ -18,7 +18,7 @@ from poller.model.result import (
 )
 from poller.polling.counter_resets import continued
 from poller.polling.duplicates import Claims, Contested, without
-from poller.polling.state_file import StateFile
+from poller.polling.state_file import TargetValues
 
 
 class ResultStore:
@@ -32,7 +32,7 @@ class ResultStore:
         self,
         queries: Iterable[QueryDefinition],
         restored: Iterable[GoodResult] = (),
-        state_file: StateFile | None = None,
+        state_file: TargetValues | None = None,
     ) -> None:
         """Start with the results `restored` from an earlier process, which keep their age.
 
@@ -41,6 +41,7 @@ class ResultStore:
         self._state_file = state_file
         self._lock = threading.Lock()
         self._queries = tuple(queries)
+        self._by_name = {query.name: query for query in self._queries}
         self._good = {good.result.query.name: good for good in restored}
         self._states: dict[str, tuple[State, float, float | None]] = {
             name: (state_of(good.result), good.at, None) for name, good in self._good.items()
@@ -51,8 +52,10 @@ class ResultStore:
     def put(self, results: Sequence[PollResult], now: float) -> list[PollResult]:
         """Store the good results of one tick, all at once, so that no export sees half of a snapshot.
 
-        Return the results without the series that another query reports too. `now` is in seconds.
+        Return the results without the series that another query reports too. Results of queries that a swap
+        has removed or changed meanwhile are ignored. `now` is in seconds.
         """
+        results = [result for result in map(self._current_result, results) if result is not None]
         states = {
             result.query.name: (
                 state_after(result, self._failing.get(result.query.name)),
@@ -77,8 +80,8 @@ class ResultStore:
             self._states.update(states)
             for good in fresh:
                 self._claims.put(good.result)
-        if self._state_file is not None and fresh:
-            self._state_file.add(fresh, lambda: self.good(now))
+        if (state_file := self._state_file) is not None and fresh:
+            state_file.add(fresh)
         return self.without_duplicates(results, now)
 
     def without_duplicates(self, results: Sequence[PollResult], now: float) -> list[PollResult]:
@@ -96,6 +99,7 @@ class ResultStore:
         stay = {query.name: query for query in queries if query.name not in dropped}
         with self._lock:
             self._queries = queries
+            self._by_name = {query.name: query for query in queries}
             self._good = {
                 name: good._replace(result=good.result._replace(query=stay[name]))
                 for name, good in self._good.items()
@@ -105,7 +109,7 @@ class ResultStore:
             self._states = {name: state for name, state in self._states.items() if name in stay}
             self._failing = {name: state for name, state in self._failing.items() if name in stay}
         if self._state_file is not None:
-            self._state_file.invalidate()
+            self._state_file.retain(stay)
 
     def current(self, now: float) -> list[PollResult]:
         """Return the good results that are not older than `max_age`, without duplicate series.
@@ -145,6 +149,17 @@ class ResultStore:
                 duration,
                 None if stale else state_of(last_good.result),
             )
+
+    def detach(self) -> None:
+        """Store no more values for a restart."""
+        self._state_file = None
+
+    def _current_result(self, result: PollResult) -> PollResult | None:
+        """Return `result` with the current definition of its query; None if its numbers may differ."""
+        query = self._by_name.get(result.query.name)
+        if query is result.query:
+            return result
+        return result._replace(query=query) if query and query.digest == result.query.digest else None
 
     def _current(self, now: float) -> Iterator[GoodResult]:
         for query in self._queries:

@@ -7,6 +7,8 @@ import logging
 import os
 import sys
 import threading
+from collections.abc import Iterator
+from contextvars import ContextVar
 from types import TracebackType
 from typing import Any, TextIO
 
@@ -16,6 +18,7 @@ from poller.model.redaction import learn_environment, redact_all, redact_beginni
 from poller.terminal.stdio import unguarded
 
 _PLAIN = logging.Formatter()
+_TARGET: ContextVar[str] = ContextVar("target", default="")
 
 
 def configure(form: LogFormat = "text", level: str = "info", stream: TextIO | None = None) -> None:
@@ -86,8 +89,19 @@ def exception_of(record: logging.LogRecord) -> str:
 
 
 def extras_of(record: logging.LogRecord) -> dict[str, Any]:
-    """Return the `extra` fields of a record with secrets masked."""
-    return redact_all(extra_fields(record))
+    """Return the `extra` fields of a record and the target that it is about, with secrets masked."""
+    target = _TARGET.get()  # a handler runs in the context of the caller
+    return redact_all(({"target": target} if target else {}) | extra_fields(record))
+
+
+@contextlib.contextmanager
+def about(target: str) -> Iterator[None]:
+    """Add the name of a target to the log records of the block; empty: add nothing."""
+    token = _TARGET.set(target)
+    try:
+        yield
+    finally:
+        _TARGET.reset(token)
 
 
 def _trace(record: logging.LogRecord) -> dict[str, str]:

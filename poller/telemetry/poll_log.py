@@ -58,14 +58,22 @@ class PollLog:
     """
 
     def __init__(
-        self, *, every_result: bool = False, repeats: bool = True, within: Within = nullcontext
+        self,
+        *,
+        every_result: bool = False,
+        repeats: bool = True,
+        servers: bool = True,
+        within: Within = nullcontext,
     ) -> None:
-        """With `repeats` the records about an unavailable server mention that polls are retried.
+        """Without `servers` an unavailable server is not logged, because many targets may share it.
+
+        With `repeats` the records about an unavailable server mention that polls are retried.
 
         Records about one query are logged inside the context `within(name)`.
         """
         self._within = within
         self._every_result = every_result
+        self._servers = servers
         self._later = ", polls will be retried" if repeats else ""
         self._queries: dict[str, _Trouble] = {}
         self._holds: dict[tuple[str, str], float] = {}
@@ -134,7 +142,13 @@ class PollLog:
 
     def _log_server(self, results: Sequence[PollResult], now: float) -> None:
         """Log the changes that concern all queries."""
-        gone = [result.error for result in results if result.error and result.error.kind == "unavailable"]
+        gone = [
+            result.error
+            for result in results
+            if result.error
+            and result.error.kind == "unavailable"
+            and (self._servers or not result.error.server_wide)
+        ]
         refused = [
             result.skipped for result in results if result.skipped and result.skipped.reason in REFUSALS
         ]
@@ -164,7 +178,9 @@ class PollLog:
                 refused[0].detail,
                 extra={"poller.reason": refused[0].reason, "queries": len(refused)},
             )
-        elif self._server is not None and any(result.error_type != "cancelled" for result in results):
+        elif self._server is not None and any(
+            result.error_type not in ("cancelled", "unavailable") for result in results
+        ):
             over = (
                 "replica available again" if self._server.condition == ("unavailable",) else "polling again"
             )

@@ -24,9 +24,12 @@ DURATION_BOUNDARIES = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 10, 30, 60)
 class PollMetrics:
     """Synchronous instruments that count polls; their data points live as long as the process."""
 
-    def __init__(self, meter: Meter, span_of: Callable[[str], SpanContext | None] = lambda _: None) -> None:
-        """Create the instruments; `span_of` returns the span of a query, by its name, for exemplars."""
-        self._span_of = span_of
+    def __init__(self, meter: Meter, *, by_query: bool = True) -> None:
+        """Create the instruments; unless `by_query`, no data point names a query.
+
+        None names a target, because the SDK keeps every attribute set, and databases come and go.
+        """
+        self._by_query = by_query
         self._duration = meter.create_histogram(
             "poller.poll.duration",
             unit="s",
@@ -54,15 +57,10 @@ class PollMetrics:
             description="Ticks that were skipped because the previous one was still running.",
         )
 
-    def observe(self, results: Iterable[PollResult]) -> None:
-        """Count the polls of one tick."""
-        for result in results:
-            self.record(result, self._span_of(result.query.name))
-
     def record(self, result: PollResult, span: SpanContext | None = None) -> None:
-        """Count one poll; its exemplar refers to `span`, if given."""
+        """Count one poll of a query; its exemplar refers to `span`, if given."""
         context = set_span_in_context(NonRecordingSpan(span)) if span is not None else None
-        query = {QUERY: result.query.name}
+        query = {QUERY: result.query.name} if self._by_query else {}
         state, error = state_of(result), result.error
         attributes = {**query, STATE: state.name}
         if state.name != "skipped":
@@ -84,3 +82,23 @@ class PollMetrics:
     def overrun(self, tick: str) -> None:
         """Count one tick that was skipped."""
         self._overruns.add(1, {TICK: tick})
+
+
+class TargetPolls:
+    """Observer that counts the polls of one target in the instruments that all targets share."""
+
+    def __init__(
+        self, metrics: PollMetrics, span_of: Callable[[str], SpanContext | None] = lambda _: None
+    ) -> None:
+        """`span_of` returns the span of a query, by its name, for exemplars."""
+        self._metrics = metrics
+        self._span_of = span_of
+
+    def observe(self, results: Iterable[PollResult]) -> None:
+        """Count the polls of one tick."""
+        for result in results:
+            self._metrics.record(result, self._span_of(result.query.name))
+
+    def overrun(self, tick: str) -> None:
+        """Count one tick that was skipped."""
+        self._metrics.overrun(tick)

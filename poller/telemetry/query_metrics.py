@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from typing import TYPE_CHECKING
 
-from opentelemetry.metrics import CallbackOptions, Meter, Observation
-
 from poller.model.result import OK, STALE, State
 from poller.telemetry.poll_metrics import QUERY, STATE
 
@@ -25,52 +23,42 @@ _GAUGES: tuple[tuple[str, str, str, Callable[[Freshness], float | None]], ...] =
 )
 
 
+_STATE = "poller.query.state"
+
+
 class QueryMetrics:
-    """Observable gauges that read the statuses of one collection."""
+    """The statuses of the queries of one target as gauges."""
 
-    def __init__(self) -> None:
-        self._statuses: Sequence[Freshness] = ()
+    def __init__(self, *, states_only: bool = False) -> None:
+        """With `states_only`, a query that is ok has no data point."""
+        self._gauges = () if states_only else _GAUGES
         self._states: Mapping[str, Set[State]] = {}
-        self._left: Mapping[str, Set[State]] = {}
+        self.definitions = {
+            f"poller.query.{name}": (unit, description) for name, unit, description, _ in self._gauges
+        }
+        self.definitions[_STATE] = (
+            "{query}",
+            "1 for each state of the query other than ok; 0 once after it has left a state.",
+        )
 
-    def prepare(self, statuses: Sequence[Freshness]) -> None:
-        """Report `statuses` at the next collection.
+    def read(self, statuses: Sequence[Freshness]) -> Iterator[tuple[str, float, Mapping[str, str]]]:
+        """Yield the data points of one collection.
 
         A state that a query has left is reported once more as 0, because backends continue to show the last
         value for minutes (Prometheus: 5).
         """
         states = {status.query.name: _states(status) for status in statuses}
-        self._left = {name: self._states.get(name, set()) - now for name, now in states.items()}
-        self._statuses, self._states = statuses, states
-
-    def register(self, meter: Meter) -> None:
-        """Create the gauges."""
-        for name, unit, description, read in _GAUGES:
-            meter.create_observable_gauge(
-                f"poller.query.{name}", [self._reader_of(read)], unit=unit, description=description
-            )
-        meter.create_observable_gauge(
-            "poller.query.state",
-            [self._observe_states],
-            unit="{query}",
-            description="1 for each state of the query other than ok; 0 once after it has left a state.",
-        )
-
-    def _reader_of(
-        self, read: Callable[[Freshness], float | None]
-    ) -> Callable[[CallbackOptions], Iterator[Observation]]:
-        def observe(_: CallbackOptions) -> Iterator[Observation]:
-            for status in self._statuses:
+        before, self._states = self._states, states
+        for name, _unit, _description, read in self._gauges:
+            for status in statuses:
                 if (value := read(status)) is not None:
-                    yield Observation(value, {QUERY: status.query.name})
-
-        return observe
-
-    def _observe_states(self, _: CallbackOptions) -> Iterator[Observation]:
-        for value, states in ((0, self._left), (1, self._states)):
-            for query, of_query in states.items():
-                for state in of_query:
-                    yield Observation(value, _attributes(query, state))
+                    yield f"poller.query.{name}", value, {QUERY: status.query.name}
+        for query, now in states.items():
+            for state in before.get(query, set()) - now:
+                yield _STATE, 0, _attributes(query, state)
+        for query, now in states.items():
+            for state in now:
+                yield _STATE, 1, _attributes(query, state)
 
 
 def _states(status: Freshness) -> Set[State]:

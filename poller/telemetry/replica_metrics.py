@@ -3,48 +3,57 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, ClassVar
 
-from opentelemetry.metrics import CallbackOptions, Meter, Observation
+from poller.model.query import AttributeValue
 
 if TYPE_CHECKING:
     from poller.postgres.server_tracker import ServerInfo, ServerTracker
 
-
-def register_replica_gauges(
-    meter: Meter, tracker: ServerTracker, clock: Callable[[], float] = time.monotonic
-) -> None:
-    """Create the gauges of the polled server; they are absent if it was not seen for too long."""
-
-    def gauge(
-        name: str, unit: str, description: str, read: Callable[[ServerInfo, float], float | None]
-    ) -> None:
-        def observe(_: CallbackOptions) -> Iterator[Observation]:
-            now = clock()
-            server = tracker.current(now)
-            value = read(server, now - server.at) if server else None
-            if server and value is not None:
-                yield Observation(value, {"server.address": server.address, "server.port": server.port})
-
-        meter.create_observable_gauge(f"poller.replica.{name}", [observe], unit=unit, description=description)
-
-    gauge("lag", "s", "Replay lag at the last poll; absent while it is unknown.", lambda s, _: s.lag)
-    gauge(
+_GAUGES: tuple[tuple[str, str, str, Callable[[ServerInfo, float], float | None]], ...] = (
+    ("lag", "s", "Replay lag at the last poll; absent while it is unknown.", lambda server, _: server.lag),
+    (
         "data_age",
         "s",
         "Maximum age of the state of the primary that the values show.",
-        lambda s, since: None if s.data_age is None else s.data_age + since,
-    )
-    gauge(
+        lambda server, since: None if server.data_age is None else server.data_age + since,
+    ),
+    (
         "standby",
         "{standby}",  # a unit of 1 would make it a `_ratio` in Prometheus
         "1 while the server is a standby, 0 while it is a primary.",
-        lambda s, _: int(s.standby),
-    )
-    gauge(
+        lambda server, _: int(server.standby),
+    ),
+    (
         "timeline",
         "{timeline}",
         "Timeline of the server; it grows by one at a promotion.",
-        lambda s, _: s.timeline,
-    )
+        lambda server, _: server.timeline,
+    ),
+)
+
+
+class ReplicaMetrics:
+    """The state of the server of one target as gauges; they are absent if it was not seen for too long."""
+
+    definitions: ClassVar[Mapping[str, tuple[str, str]]] = {
+        f"poller.replica.{name}": (unit, description) for name, unit, description, _ in _GAUGES
+    }
+
+    def __init__(self, tracker: ServerTracker, clock: Callable[[], float] = time.monotonic) -> None:
+        self._tracker = tracker
+        self._clock = clock
+
+    def read(self, _: object) -> Iterator[tuple[str, float, Mapping[str, AttributeValue]]]:
+        """Yield the data points of one collection."""
+        now = self._clock()
+        server = self._tracker.current(now)
+        if server is not None:
+            attributes: dict[str, AttributeValue] = {
+                "server.address": server.address,
+                "server.port": server.port,
+            }
+            for name, _unit, _description, read in _GAUGES:
+                if (value := read(server, now - server.at)) is not None:
+                    yield f"poller.replica.{name}", value, attributes

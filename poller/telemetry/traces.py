@@ -40,9 +40,10 @@ class Tracing:
     identifies it. The server's messages are omitted because they may quote rows.
     """
 
-    def __init__(self, tracer: Tracer | None = None) -> None:
-        """Prepare; without a `tracer` no span is recorded or current."""
+    def __init__(self, tracer: Tracer | None = None, target: str = "") -> None:
+        """Prepare; without a `tracer` no span is recorded or current. `target` is on the spans of ticks."""
         self._tracer = tracer or NoOpTracer()
+        self._target: dict[str, AttributeValue] = {"poller.target.name": target} if target else {}
         self._span: Span = INVALID_SPAN
         self._started = Started()
         self._server_info: ServerInfo | None = None
@@ -59,7 +60,9 @@ class Tracing:
         name = tick_name(queries[0]) if queries else "none"
         self._span = self._tracer.start_span(
             f"tick {name}",
-            attributes=redact_all({"poller.tick.name": name, "poller.tick.queries": len(queries)}),
+            attributes=redact_all(
+                {"poller.tick.name": name, "poller.tick.queries": len(queries), **self._target}
+            ),
             start_time=self._started.at,
         )
         try:

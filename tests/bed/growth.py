@@ -15,7 +15,7 @@ from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, set_span_in_context
 
-from poller.model.result import OK, Freshness, PollResult, Sample
+from poller.model.result import OK, Freshness, Sample
 from poller.otlp.metric_reader import OnDemandReader
 from poller.otlp.preferences import read_preferences
 from poller.otlp.request import encode
@@ -51,15 +51,13 @@ def other_attributes() -> Export:
 
 
 def other_queries() -> Export:
-    metrics, frame = QueryMetrics(), Frame()
-    instruments = CatalogInstruments(lambda: frame, RESOURCE, "0", query_metrics=metrics)
+    metrics, instruments = QueryMetrics(), CatalogInstruments("0")
 
     def export(number: int) -> None:
-        nonlocal frame
         queries = [a_query(f"q{number}_{index}") for index in range(SERIES // 20)]
         statuses = [Freshness(query, 1.0, 1.0, False, 1, OK, 0.5) for query in queries]
-        frame = Frame([metric for query in queries for metric in query.metrics], (), statuses)
-        encode(instruments.collect(), RESOURCE, "0")
+        frame = Frame([metric for query in queries for metric in query.metrics], (), statuses, [metrics])
+        encode([(RESOURCE, instruments.collect(frame))], "0")
 
     return export
 
@@ -87,12 +85,11 @@ CHANGES: dict[str, Callable[[], Export]] = {
 
 
 def _catalog() -> Callable[[list[str], int], None]:
-    results: list[PollResult] = []
-    instruments = CatalogInstruments(lambda: Frame(_QUERY.metrics, tuple(results)), RESOURCE, "0")
+    instruments = CatalogInstruments("0")
 
     def export(kinds: list[str], number: int) -> None:
-        results[:] = [a_result(_QUERY, *(Sample("things", number, {"kind": kind}) for kind in kinds))]
-        encode(instruments.collect(), RESOURCE, "0")
+        results = [a_result(_QUERY, *(Sample("things", number, {"kind": kind}) for kind in kinds))]
+        encode([(RESOURCE, instruments.collect(Frame(_QUERY.metrics, results)))], "0")
 
     return export
 
@@ -111,7 +108,7 @@ def _measure(environ: Mapping[str, str]) -> Export:
             attributes = {"query": str(series)}
             counter.add(1, attributes, context)
             histogram.record(random.Random(series + number).random(), attributes, context)
-        encode(reader.read(), RESOURCE, "0")
+        encode([(RESOURCE, reader.read())], "0")
 
     return export
 

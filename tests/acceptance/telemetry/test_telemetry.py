@@ -7,7 +7,7 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportM
 from psycopg.conninfo import make_conninfo
 
 from poller.receiver.answers import CannedAnswer
-from poller.receiver.decode import Span
+from poller.receiver.decode import Point, Span
 from poller.receiver.receiver import HANG, Receiver
 from tests.bed.documentation import table_below
 from tests.bed.messaging import MessagingServer
@@ -70,29 +70,71 @@ def exemplars(receiver: Receiver) -> set[tuple[str, str]]:
     }
 
 
+def documented(*parts: str) -> dict[str, str]:
+    """Return the kind and unit of each metric that these parts of the reference list."""
+    page = ROOT / "docs" / "reference" / "metrics.md"
+    return {
+        name.strip("`"): kind.replace("`", "")
+        for part in parts
+        for name, kind, _ in table_below(f"## Metrics of the {part}", page)
+    }
+
+
+def kinds(points: Iterable[Point]) -> dict[str, str]:
+    """Return the kind and unit of each metric of the poller itself."""
+    return {
+        point.metric: f"{'counter' if point.monotonic else point.kind}, {point.unit}"
+        for point in points
+        if point.metric.startswith("poller.")
+    }
+
+
 @pytest.mark.postgres
 def test_the_reference_lists_the_metrics_of_a_daemon_with_kind_and_unit(
     database: Database, receiver: Receiver, poller_process: Start, tmp_path: Path
 ) -> None:
-    page = ROOT / "docs" / "reference" / "metrics.md"
-    documented = {
-        name.strip("`"): kind.replace("`", "")
-        for part in ("poller", "exports", "server")
-        for name, kind, _ in table_below(f"## Metrics of the {part}", page)
-    }
+    """Without POLLER_TARGETS none of the metrics about targets is exported."""
+    listed = documented("poller", "exports", "server")
     queries = write_queries(
         tmp_path, ("failed", "SELECT 1/0 AS n"), ("rejected", "SELECT n FROM (VALUES (1), (2)) AS rows (n)")
     )
     poller_process("run", env=environment(database.standby_dsn, receiver, POLLER_QUERIES=queries))
 
     assert receiver.wait_until(lambda: receiver.points("poller.query.quarantined"), PATIENCE)
-    received = {
-        point.metric: f"{'counter' if point.monotonic else point.kind}, {point.unit}"
+    received = kinds(receiver.points())
+    assert received.items() <= listed.items()
+    assert len(received) > len(listed) / 2
+
+
+@pytest.mark.postgres
+def test_the_reference_lists_the_metrics_of_targets_with_kind_and_unit(
+    database: Database, receiver: Receiver, poller_process: Start, tmp_path: Path
+) -> None:
+    """The spans of ticks and the log records name the target."""
+    (tmp_path / "url").write_text(database.standby_dsn, encoding="utf-8")
+    targets = tmp_path / "targets.yaml"
+    targets.write_text("targets: [{name: eu-1, url_file: url}]", encoding="utf-8")
+    queries = write_queries(tmp_path, ("good", "SELECT 1 AS n"), ("divided", "SELECT 1/0 AS n"))
+    more = {"POLLER_TARGETS": str(targets), "POLLER_QUERIES": queries}
+    variables = environment("", receiver, **more)
+    del variables["POLLER_DATABASE_URL"]
+    process = poller_process("run", env=variables)
+
+    assert receiver.wait_until(lambda: receiver.points("poller.target.last_success"), PATIENCE)
+    of_targets = documented("targets")
+    received = kinds(receiver.points())
+    assert received.items() <= (of_targets | documented("poller", "exports", "server")).items()
+    assert received.keys() >= of_targets.keys()
+    assert received.keys().isdisjoint({"poller.query.series", "poller.query.duration"})
+    instances = {
+        point.metric: point.resource["service.instance.id"]
         for point in receiver.points()
-        if point.metric.startswith("poller.")
+        if point.metric in of_targets
     }
-    assert received.items() <= documented.items()
-    assert len(received) > len(documented) / 2
+    assert instances == {name: "test" if ".queue." in name else "eu-1" for name in of_targets}
+    assert spans_of(receiver, TICK)[0].attributes["poller.target.name"] == "eu-1"
+    line = json.loads(process.wait_for_line(".*query divided failed.*", PATIENCE).group())
+    assert line["target"] == "eu-1"
 
 
 # --- spans --------------------------------------------------------------------------------------------

@@ -423,7 +423,7 @@ def test_a_collector_of_only_metrics_causes_no_warning_about_spans_enabled_by_de
     url = receiver.grpc_endpoint if protocol == "grpc" else receiver.http_endpoint
     settings = {"POLLER_OTLP_ENDPOINT": url, "POLLER_OTLP_PROTOCOL": protocol, **environ}
     telemetry = TelemetryExport(load(settings))
-    with telemetry.tracing.tick([]):
+    with telemetry.tracing_of("").tick([]):
         pass
     telemetry.shutdown(PATIENCE)
     # Only an operator can fix the reason of the refusal, so shutdown does not wait.

@@ -49,18 +49,18 @@ def points(*requests: Request) -> list[Point]:
 
 
 def whole(collected: list[Metric]) -> ExportMetricsServiceRequest:
-    return message(collected, RESOURCE, VERSION)
+    return message([(RESOURCE, collected)], VERSION)
 
 
 def test_points_that_fit_into_a_request_are_a_single_request(collected: list[Metric]) -> None:
-    (request,) = encode(collected, RESOURCE, VERSION)
+    (request,) = encode([(RESOURCE, collected)], VERSION)
     assert ExportMetricsServiceRequest.FromString(request.body) == whole(collected)
     assert request.items == 37
 
 
 @pytest.mark.parametrize("most", [1, 100, 300, 500, 900, 1500, 10_000])
 def test_a_split_keeps_every_point_with_its_metadata(collected: list[Metric], most: int) -> None:
-    requests = encode(collected, RESOURCE, VERSION, most_bytes=most)
+    requests = encode([(RESOURCE, collected)], VERSION, most_bytes=most)
     assert sum(request.items for request in requests) == 37
     assert points(*requests) == list(points_of(whole(collected)))
     assert all(request.items == 1 or len(request.body) <= most for request in requests)
@@ -74,7 +74,7 @@ def test_a_split_keeps_every_point_with_its_metadata(collected: list[Metric], mo
 
 
 def test_repeated_halving_ends_at_single_points(collected: list[Metric]) -> None:
-    queue, done = encode(collected, RESOURCE, VERSION), []
+    queue, done = encode([(RESOURCE, collected)], VERSION), []
     while queue:
         request = queue.pop(0)
         parts = halves(request, format_of("metrics"))
@@ -88,7 +88,7 @@ def test_repeated_halving_ends_at_single_points(collected: list[Metric]) -> None
 
 
 def test_an_empty_collection_makes_no_request() -> None:
-    assert encode([], RESOURCE, VERSION) == []
+    assert encode([], VERSION) == []
 
 
 def test_a_value_that_otlp_cannot_encode_is_reported_with_its_metric() -> None:

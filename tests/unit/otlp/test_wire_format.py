@@ -87,16 +87,14 @@ def scenes() -> Iterator[tuple[list[PollResult], float]]:
 
 def test_the_sdk_sends_the_recorded_requests() -> None:
     store, now = ResultStore(QUERIES), 0.0
-    instruments = CatalogInstruments(
-        lambda: Frame([metric for query in QUERIES for metric in query.metrics], tuple(store.current(now))),
-        RESOURCE,
-        "1.2.3",
-    )
+    instruments = CatalogInstruments("1.2.3")
+    metrics = [metric for query in QUERIES for metric in query.metrics]
     exports: list[list[Any]] = []
     for results, at in scenes():
         now = at
         store.put(results, now)
-        sent = MessageToDict(message(instruments.collect(), RESOURCE, "1.2.3"))
+        frame = Frame(metrics, store.current(now))
+        sent = MessageToDict(message([(RESOURCE, instruments.collect(frame))], "1.2.3"))
         exports.append(sent["resourceMetrics"][0]["scopeMetrics"][0].get("metrics", []))
     times = [metric_times(export) for export in exports]
     number = {time: at for at, of_export in enumerate(times) for time in of_export}

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
+import sqlite3
 from collections.abc import Callable, Mapping
 from itertools import pairwise
 from pathlib import Path
@@ -11,13 +13,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from opentelemetry.sdk.metrics.export import AggregationTemporality, Sum
-from opentelemetry.sdk.resources import Resource
 
 from poller.config.queries.load import load
 from poller.model.catalog import Defaults
 from poller.model.result import Sample, UnbrokenSequence
 from poller.polling.instruments import CatalogInstruments, Frame
-from poller.polling.state_file import StateFile
+from poller.polling.state_file import Row, StateFile, checksum_of
 from poller.polling.store import ResultStore
 from poller.receiver.decode import Point
 from poller.receiver.receiver import Receiver
@@ -41,7 +42,8 @@ class Life:
 
     def __init__(self, folder: Path, query: str = "a") -> None:
         self.query = COUNTERS if query == "a" else SESSIONS
-        self.memory = StateFile(folder, "db")
+        self.file = StateFile(folder)
+        self.memory = self.file.of("", "db")
         self.store = ResultStore([self.query])
         self.now = 1
         self.server = "a:5432"
@@ -50,21 +52,21 @@ class Life:
         """`now` of each export, by the time of its data points."""
 
     def new_instruments(self, *, starts: bool = True) -> CatalogInstruments:
-        def frame() -> Frame:
-            return Frame(self.query.metrics, tuple(self.store.current(0.0)))
+        return CatalogInstruments("1.2.3", starts=starts)
 
-        return CatalogInstruments(frame, Resource({}), "1.2.3", starts=starts)
+    def frame(self) -> Frame:
+        return Frame(self.query.metrics, self.store.current(0.0))
 
     def poll(self, **values: float) -> None:
         self.now += 1
         samples = (Sample(self.query.metrics[0].name, value, {"kind": k}) for k, value in values.items())
         self.store.put([a_result(self.query, *samples, at=float(self.now), server=self.server)], 0.0)
-        self.memory.save(list(self.store.good(0.0)))
+        self.memory.add(list(self.store.good(0.0)))
 
     def export(self) -> Exported:
         self.now += 1
         exported: Exported = {}
-        for metric in self.instruments.collect():
+        for metric in self.instruments.collect(self.frame()):
             for point in metric.data.data_points:
                 at = self.moments.setdefault(point.time_unix_nano, self.now)
                 start = self.moments[point.start_time_unix_nano]
@@ -72,6 +74,7 @@ class Life:
         return exported
 
     def die(self) -> None:
+        self.file.close()
         self.store = ResultStore([self.query], self.memory.load([self.query], 0.0, float(self.now)))
         self.instruments = self.new_instruments()
 
@@ -89,7 +92,7 @@ def life(tmp_path: Path) -> Life:
 def test_a_sum_is_cumulative_and_monotonic_if_it_only_grows(query: object, monotonic: bool) -> None:
     life = Life(Path(), "a" if query is COUNTERS else "b")
     life.store.put([a_result(life.query, Sample(life.query.metrics[0].name, 7, {"kind": "x"}))], 0.0)
-    (metric,) = life.instruments.collect()
+    (metric,) = life.instruments.collect(life.frame())
     assert isinstance(metric.data, Sum)
     assert metric.data.is_monotonic is monotonic
     assert metric.data.aggregation_temporality == AggregationTemporality.CUMULATIVE
@@ -175,15 +178,16 @@ def test_sums_in_the_state_file_continue_after_a_restart(life: Life) -> None:
 def test_without_a_state_file_sums_start_again_after_a_restart(life: Life, tmp_path: Path) -> None:
     life.poll(x=5)
     start = starts(life)
-    (tmp_path / "values.json").unlink()
+    life.file.close()
+    (tmp_path / "values.db").unlink()
     life.die()
     life.poll(x=6)
     assert starts(life)["x"] == life.now > start["x"]
 
 
-def test_values_stored_by_an_older_release_start_again(life: Life, tmp_path: Path) -> None:
-    life.poll(x=5)  # not exported, so that no start is stored: three members, as in releases without sums
-    assert '["sent",5,{"kind":"x"}]' in (tmp_path / "values.json").read_text()
+def test_values_stored_before_their_first_export_start_again(life: Life, tmp_path: Path) -> None:
+    life.poll(x=5)  # not exported, so that no start is stored
+    assert b'["sent",5,{"kind":"x"}]' in (tmp_path / "values.db").read_bytes()
     life.die()
     assert starts(life) == {"x": life.now}
 
@@ -191,8 +195,11 @@ def test_values_stored_by_an_older_release_start_again(life: Life, tmp_path: Pat
 @pytest.mark.parametrize("start", ["-1", "0", "1.5", "true", "null", '"x"', str(2**64)])
 def test_an_invalid_start_time_is_not_restored(life: Life, tmp_path: Path, start: str) -> None:
     life.poll(x=5)
-    file = tmp_path / "values.json"
-    file.write_text(file.read_text().replace('{"kind":"x"}]', f'{{"kind":"x"}},{start}]'))
+    life.file.close()
+    with contextlib.closing(sqlite3.connect(tmp_path / "values.db", isolation_level=None)) as db:
+        row = Row(*db.execute("SELECT * FROM value").fetchone())
+        row = row._replace(body=row.body.replace(b'{"kind":"x"}]', f'{{"kind":"x"}},{start}]'.encode()))
+        db.execute("UPDATE value SET checksum = ?, body = ?", (checksum_of(row), row.body))
     life.die()
     assert life.export() == {}
 
@@ -204,7 +211,7 @@ def test_a_clock_set_back_starts_another_sequence_because_no_point_may_precede_i
 
 def test_a_single_poll_has_no_start_time(life: Life) -> None:
     life.poll(x=5)
-    (metric,) = life.new_instruments(starts=False).collect()
+    (metric,) = life.new_instruments(starts=False).collect(life.frame())
     assert [point.start_time_unix_nano for point in metric.data.data_points] == [0]
 
 
@@ -303,7 +310,9 @@ def test_a_counter_on_the_standby_is_reset_and_outlives_the_daemon(
     set_to(30, 5)
     assert counted(30).start_time_unix_nano == reset.start_time_unix_nano
     # An exported value may not be stored yet.
-    assert eventually(lambda: str(reset.start_time_unix_nano) in (tmp_path / "state/values.json").read_text())
+    assert eventually(
+        lambda: b"%d" % reset.start_time_unix_nano in (tmp_path / "state/values.db").read_bytes()
+    )
     first.send(signal.SIGKILL)
     first.wait()
     set_to(40, 5)

@@ -6,8 +6,6 @@ import random
 from collections import Counter
 from collections.abc import Iterable
 
-from opentelemetry.sdk.resources import Resource
-
 from poller.model.errors import PollError
 from poller.model.result import PollResult, Sample
 from poller.model.series import Key, key_of
@@ -46,7 +44,7 @@ def test_a_series_of_two_queries_is_not_exported_and_the_others_are() -> None:
     frame = Frame((SHARED, OWN), store.current(0.0))
     exported = {
         metric.name: [point.value for point in metric.data.data_points]  # type: ignore[union-attr]
-        for metric in CatalogInstruments(lambda: frame, Resource({}), "1.2.3").collect()
+        for metric in CatalogInstruments("1.2.3").collect(frame)
     }
     assert exported == {"own": [7], "shared": [2, 3]}
 

@@ -16,7 +16,6 @@ from opentelemetry.sdk.metrics import (
 )
 from opentelemetry.sdk.metrics.export import AggregationTemporality, Gauge, Metric, Sum
 from opentelemetry.sdk.metrics.view import ExponentialBucketHistogramAggregation
-from opentelemetry.sdk.resources import Resource
 
 from poller.model.errors import ConfigError
 from poller.model.query import AttributeValue, QueryDefinition
@@ -44,7 +43,7 @@ class Exporting:
         self.queries: Sequence[QueryDefinition] = queries or (A, B)
         self.store = ResultStore(self.queries)
         self.now = 0.0
-        self.instruments = CatalogInstruments(self.frame, Resource({}), "1.2.3", **options)
+        self.instruments = CatalogInstruments("1.2.3", **options)
 
     def frame(self) -> Frame:
         metrics = [metric for query in self.queries for metric in query.metrics]
@@ -52,10 +51,13 @@ class Exporting:
 
     def put(self, *results: PollResult) -> list[Metric]:
         self.store.put(results, self.now)
-        return self.instruments.collect()
+        return self.collect()
+
+    def collect(self) -> list[Metric]:
+        return self.instruments.collect(self.frame())
 
     def values(self, name: str) -> Series:
-        return values(self.instruments.collect(), name)
+        return values(self.collect(), name)
 
 
 def values(metrics: list[Metric], name: str) -> Series:
@@ -121,7 +123,7 @@ def test_data_points_have_the_time_of_the_collection_or_of_their_snapshot() -> N
 
 
 def test_nothing_is_exported_before_the_first_result() -> None:
-    assert Exporting().instruments.collect() == []
+    assert Exporting().collect() == []
 
 
 def test_two_queries_feed_the_same_metric_and_a_stale_query_does_not_affect_the_other() -> None:
@@ -135,7 +137,7 @@ def test_two_queries_feed_the_same_metric_and_a_stale_query_does_not_affect_the_
     exporting.now = 100.1
     assert exporting.values("users_total") == {key(**{"from": "b"}): 2}
     exporting.now = 10_000
-    assert exporting.instruments.collect() == []
+    assert exporting.collect() == []
 
 
 def test_a_series_that_two_queries_report_has_no_data_point() -> None:
@@ -162,7 +164,7 @@ def test_a_changed_definition_replaces_the_instrument() -> None:
     other = a_metric("users_total", unit="{member}", description="Members.")
     exporting.queries = (a_query("a", metrics=(other,), interval=60, max_age=100, timeout=1),)
     exporting.store.swap(exporting.queries, set())
-    (metric,) = exporting.instruments.collect()
+    (metric,) = exporting.collect()
     assert (metric.unit, metric.description, len(metric.data.data_points)) == ("{member}", "Members.", 1)
 
 

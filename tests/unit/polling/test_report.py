@@ -36,7 +36,7 @@ GOOD = a_result(
 def table(*results: PollResult, metrics: dict[str, MetricDefinition] = METRICS) -> list[list[str]]:
     """Return the rows of the output in a pipe, split at the columns' starts."""
     out = io.StringIO()
-    print_table(Console(file=out, width=80), results, metrics)
+    print_table(Console(file=out, width=80), [("", results)], metrics)
     return [
         [cell.strip() for cell in line.split("  ") if cell.strip()] for line in out.getvalue().splitlines()
     ]
@@ -95,16 +95,15 @@ def test_attributes_that_would_be_unclear_are_quoted() -> None:
 
 def test_a_terminal_gets_grouped_digits_and_colour() -> None:
     out = io.StringIO()
-    print_table(
-        Console(file=out, width=120, force_terminal=True, color_system="standard"), [GOOD, FAILED], METRICS
-    )
+    console = Console(file=out, width=120, force_terminal=True, color_system="standard")
+    print_table(console, [("", [GOOD, FAILED])], METRICS)
     assert "1,234,567" in out.getvalue()
     assert "\x1b[32mok" in out.getvalue()
     assert "\x1b[31mfailed" in out.getvalue()
 
 
 def test_json_is_complete_and_exact() -> None:
-    good, failed, skipped = json.loads(to_json([GOOD, FAILED, SKIPPED], METRICS))["queries"]
+    good, failed, skipped = json.loads(to_json([("", [GOOD, FAILED, SKIPPED])], METRICS))["queries"]
     assert good == {
         "query": "waiting",
         "state": "ok",

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import Gauge, Metric
 
 from poller.model.errors import PollError
 from poller.model.result import PollResult, Sample, Skip
-from poller.otlp.metric_reader import OnDemandReader
+from poller.polling.instruments import CatalogInstruments, Frame
 from poller.polling.store import ResultStore
 from poller.telemetry.query_metrics import QueryMetrics
 from tests.bed.definitions import a_query, a_result
@@ -27,13 +26,11 @@ class Exporting:
         self.store = ResultStore([A, B])
         self.now = 0.0
         self._metrics = QueryMetrics()
-        self._reader = OnDemandReader()
-        self._provider = MeterProvider([self._reader], shutdown_on_exit=False)
-        self._metrics.register(self._provider.get_meter("poller"))
+        self._instruments = CatalogInstruments("1.2.3")
 
     def collect(self) -> dict[str, Metric]:
-        self._metrics.prepare(tuple(self.store.freshness(self.now)))
-        return {metric.name: metric for metric in self._reader.read()}
+        frame = Frame(statuses=tuple(self.store.freshness(self.now)), more=[self._metrics])
+        return {metric.name: metric for metric in self._instruments.collect(frame)}
 
     def values(self, name: str) -> Series:
         metrics = self.collect()

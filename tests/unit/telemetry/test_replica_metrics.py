@@ -2,40 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
 import pytest
-from opentelemetry.sdk.metrics import MeterProvider
-from opentelemetry.sdk.metrics.export import InMemoryMetricReader, Metric, NumberDataPoint
+from opentelemetry.sdk.metrics.export import Metric, NumberDataPoint
 
+from poller.polling.instruments import CatalogInstruments, Frame
 from poller.postgres.server_tracker import ServerInfo, ServerTracker
-from poller.telemetry.replica_metrics import register_replica_gauges
+from poller.telemetry.replica_metrics import ReplicaMetrics
 
 Series = dict[frozenset[tuple[str, Any]], Any]
 
 
 class Bed:
-    """A real meter with an in-memory reader, over a store with a manual clock."""
+    """The gauges of a tracker, collected at a time that the test chooses."""
 
     def __init__(self) -> None:
-        self.reader = InMemoryMetricReader()
-        self.provider = MeterProvider([self.reader])
         self.now = 0.0
-        self.meter = self.provider.get_meter("poller")
-
-    def clock(self) -> float:
-        return self.now
+        self.tracker = ServerTracker(30.0)
+        self._metrics = ReplicaMetrics(self.tracker, lambda: self.now)
+        self._instruments = CatalogInstruments("1.2.3")
 
     def read(self) -> dict[str, Metric]:
-        data = self.reader.get_metrics_data()
-        return {
-            metric.name: metric
-            for resource in (data.resource_metrics if data else ())
-            for scope in resource.scope_metrics
-            for metric in scope.metrics
-        }
+        return {metric.name: metric for metric in self._instruments.collect(Frame(more=[self._metrics]))}
 
     def values(self, name: str) -> Series:
         metric = self.read().get(name)
@@ -47,10 +37,8 @@ class Bed:
 
 
 @pytest.fixture
-def bed() -> Iterator[Bed]:
-    bed = Bed()
-    yield bed
-    bed.provider.shutdown()
+def bed() -> Bed:
+    return Bed()
 
 
 def key(**attributes: object) -> frozenset[tuple[str, object]]:
@@ -58,11 +46,9 @@ def key(**attributes: object) -> frozenset[tuple[str, object]]:
 
 
 def test_the_servers_gauges_are_those_of_the_last_connection_and_age_with_it(bed: Bed) -> None:
-    tracker = ServerTracker(30.0)
-    register_replica_gauges(bed.meter, tracker, bed.clock)
     assert bed.read() == {}
     info = ServerInfo("10.0.0.1", 5432, standby=True, timeline=3, lag=2.5, data_age=3.0, why="x", at=100.0)
-    tracker.record(info)
+    bed.tracker.record(info)
     bed.now = 110.0
     place = key(**{"server.address": "10.0.0.1", "server.port": 5432})
     assert {name: bed.values(name) for name in bed.read()} == {
@@ -71,7 +57,9 @@ def test_the_servers_gauges_are_those_of_the_last_connection_and_age_with_it(bed
         "poller.replica.standby": {place: 1},
         "poller.replica.timeline": {place: 3},
     }
-    tracker.record(replace(info, standby=False, timeline=None, lag=None, data_age=None, port=5433, at=110.0))
+    bed.tracker.record(
+        replace(info, standby=False, timeline=None, lag=None, data_age=None, port=5433, at=110.0)
+    )
     place = key(**{"server.address": "10.0.0.1", "server.port": 5433})
     assert {name: bed.values(name) for name in bed.read()} == {"poller.replica.standby": {place: 0}}
     bed.now = 140.1
