@@ -1,18 +1,26 @@
 """The running service: build, schedule, poll cycle, reload, health, shutdown.
 
-build              Factories for the connection, the exporter, the queue and the telemetry of one process.
+build              Factories for the pollers of targets, the exporter, the queue and the telemetry of one
+                   process.
+discovery_poller   Poller of a server that also reads which databases the server has.
 health             Liveness and readiness of a poller, derived from its heartbeat file.
 heartbeat          Heartbeat file, rewritten every few seconds for probes, which need no port.
 heartbeat_content  Content of the heartbeat: the state of a running daemon and of its queries.
+heartbeat_details  Details of the heartbeat with POLLER_TARGETS: the status of every target, encoded only
+                   after a change.
 poll_cycle         Poll cycle of one tick: fetch, map, store and observe the results.
 reload             Reload of the query files, all or nothing: invalid files leave the running queries in use.
 run                Daemon process: start-up, schedule, export, reload and ordered shutdown.
-scheduler          Scheduler of the ticks, with one worker and a schedule that can be replaced between two
-                   runs.
+scheduler          Scheduler of the ticks of all targets, whose schedules can be replaced at any time.
 sd_notify          Service notifications to systemd or any other listener on NOTIFY_SOCKET.
+server_queues      Queues of targets with due ticks, one per server: first in, first out, with cap and
+                   quarantine.
 signals            Signal handlers: SIGHUP requests a reload, SIGTERM and SIGINT stop, a second one exits at
                    once.
-timer              APScheduler timetable of all ticks, with one worker thread.
+target_poller      Poller of one target: its poll cycle, its ticks and its instruments.
+target_pollers     Pollers of all targets, replaced one by one when the configuration or a list of databases
+                   changes.
+timer              APScheduler timetable of all ticks, which calls a function whenever a tick is due.
 watchdog           Watchdog thread that checks the poller's loops every few seconds and reports to its
                    subscribers.
 """

@@ -1,7 +1,8 @@
-"""Factories for the connection, the exporter, the queue and the telemetry of one process."""
+"""Factories for the pollers of targets, the exporter, the queue and the telemetry of one process."""
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib.metadata
 import logging
@@ -15,45 +16,56 @@ from typing import TYPE_CHECKING, Protocol
 from opentelemetry.metrics import NoOpMeter
 
 from poller.config.settings import Settings
+from poller.daemon.discovery_poller import DiscoveryPoller
 from poller.daemon.poll_cycle import PollCycle, longest_absence
+from poller.daemon.target_poller import TargetPoller
 from poller.model.diagnostics import invalid
 from poller.model.errors import ConfigError, StateInUseError
+from poller.model.secrets import mask_conninfo
 from poller.model.text import counted
 from poller.otlp.queue_lock import make_folder
 from poller.polling.state_file import StateFile
 from poller.polling.store import ResultStore
 from poller.postgres.admission import Admission
+from poller.postgres.cancellation import CancelToken
 from poller.postgres.circuit_breaker import CircuitBreaker
-from poller.postgres.connection import is_conninfo, misunderstood
-from poller.postgres.password import password_from
+from poller.postgres.connection import database_name, is_conninfo, misunderstood
+from poller.postgres.password import password_from, password_in
 from poller.postgres.replica import Replica
 from poller.postgres.server_tracker import ServerInfo, ServerTracker
 from poller.postgres.sqlcomment import Tags, tag_name, untagged
 from poller.postgres.transaction import TransactionLimits
 from poller.telemetry.poll_log import PollLog
-from poller.telemetry.poll_metrics import PollMetrics
-from poller.telemetry.replica_metrics import register_replica_gauges
+from poller.telemetry.poll_metrics import PollMetrics, TargetPolls
+from poller.telemetry.query_metrics import QueryMetrics
+from poller.telemetry.replica_metrics import ReplicaMetrics
+from poller.telemetry.target_metrics import TargetMetrics
 from poller.telemetry.traces import Tracing, tag_name_and_span
 
 if TYPE_CHECKING:
-    from opentelemetry.metrics import Meter
+    from opentelemetry.metrics import Counter, Meter
+    from opentelemetry.trace import Tracer
 
-    from poller.model.query import QueryDefinition
+    from poller.model.query import AttributeValue, QueryDefinition
+    from poller.model.result import GoodResult
+    from poller.model.target import Target
     from poller.otlp.exporter import MetricExporter
     from poller.otlp.retry_sender import RetrySender
     from poller.otlp.sending_queue import SendingQueue
+    from poller.polling.instruments import CatalogInstruments, StatusMetrics
 
 
 logger = logging.getLogger(__name__)
 
 
+@functools.cache
 def version() -> str:
     """Return the installed version of this package."""
     return importlib.metadata.version("obscura-poller")
 
 
-def open_exporter(settings: Settings, store: ResultStore, *, periodic: bool) -> MetricExporter | None:
-    """Start to export the values in `store`; return None without an endpoint.
+def open_exporter(settings: Settings, *, periodic: bool) -> MetricExporter | None:
+    """Start to export; return None without an endpoint.
 
     Without an endpoint (logs-only mode) no SDK is imported. Raises ConfigError if the endpoint's variables or
     the state folder cannot be used.
@@ -63,28 +75,15 @@ def open_exporter(settings: Settings, store: ResultStore, *, periodic: bool) -> 
     import math
 
     from poller.otlp.exporter import MetricExporter, resource
-    from poller.polling.instruments import CatalogInstruments, read_store
-    from poller.telemetry.query_metrics import QueryMetrics
 
-    own = settings.self_metrics != "off"
     queue = open_queue(settings, shared=not periodic)
-    described = resource(settings.service_name, settings.instance, version())
-    exporter = MetricExporter(
+    return MetricExporter(
         settings.endpoint,
-        described,
+        resource(settings.service_name, settings.instance, version()),
         queue,
         interval=settings.export_interval if periodic else math.inf,
         timeout=settings.export_timeout,
     )
-    instruments = CatalogInstruments(
-        functools.partial(read_store, store),
-        described,
-        version(),
-        query_metrics=QueryMetrics() if own else None,
-        starts=periodic,
-    )
-    exporter.add(instruments.collect)
-    return exporter
 
 
 def open_queue(settings: Settings, *, shared: bool) -> SendingQueue:
@@ -110,79 +109,238 @@ def open_queue(settings: Settings, *, shared: bool) -> SendingQueue:
         return opened(None)
 
 
-def open_store(settings: Settings, queries: Sequence[QueryDefinition]) -> ResultStore:
-    """Return a store with the values of the previous run, if POLLER_STATE_DIR is set; raises ConfigError."""
-    if settings.state_dir is None:
-        return ResultStore(queries)
-    make_folder(settings.state_dir)
-    # The key contains no secret, so that a rotated password does not make it another database.
-    libpq = [os.environ.get(f"PG{name}", "") for name in ("HOST", "HOSTADDR", "PORT", "DATABASE", "SERVICE")]
-    state_file = StateFile(settings.state_dir, " ".join([settings.text_of("database_url"), *libpq]))
-    return ResultStore(queries, state_file.load(queries, time.monotonic(), time.time()), state_file)
-
-
 def open_replica(
     settings: Settings,
+    target: Target,
     admission: Admission,
     on_server_info: Sequence[Callable[[ServerInfo], None]] = (),
+    cancel_token: CancelToken | None = None,
 ) -> Replica:
     """Prepare the connection that the daemon and every command use, without opening it."""
-    command = settings.password_command
     return Replica(
-        settings.conninfo,
-        connect_timeout=settings.connect_timeout,
-        limits=TransactionLimits(settings.lock_timeout, settings.max_result_size),
-        password=password_from(command.reveal()) if command else None,
+        target.conninfo,
+        connect_timeout=target.connect_timeout,
+        limits=TransactionLimits(target.lock_timeout, settings.max_result_size),
+        password=_password_of(target),
         admission=admission,
         on_server_info=on_server_info,
         tags=tags(settings.sql_comments),
+        database=target.database,
+        cancel_token=cancel_token,
     )
 
 
-def own_meter(settings: Settings, exporter: MetricExporter | None) -> Meter:
-    """Return the meter of the poller's own metrics, which does nothing unless they are exported."""
-    return NoOpMeter("poller") if exporter is None or settings.self_metrics == "off" else exporter.meter
+def _password_of(target: Target) -> Callable[[], str] | None:
+    if target.password_file is not None:
+        return password_in(target.password_file)
+    return password_from(target.password_command.reveal()) if target.password_command else None
 
 
-def open_cycle(
-    settings: Settings,
-    queries: Sequence[QueryDefinition],
-    store: ResultStore,
-    exporter: MetricExporter | None = None,
-    *,
-    daemon: bool = False,
-    tracing: Tracing | None = None,
-) -> PollCycle:
-    """Prepare the polls of `queries` without opening a connection.
+class TargetFactory:
+    """The parts that all targets of one process share, and the factory of their pollers."""
 
-    A `daemon` also logs which server it polls, and logs all values if nothing is exported. Raises ConfigError
-    if no database is named, or libpq rejects its name.
+    def __init__(self, settings: Settings, *, daemon: bool = False, push: bool = True) -> None:
+        """Open the exporter and the state folder; raises ConfigError.
+
+        A `daemon` pushes and stores values periodically, logs which server it polls, and logs all values if
+        nothing is exported. Without `push` nothing is exported.
+        """
+        self._settings = settings
+        self._daemon = daemon
+        self._own = settings.own_metrics if push else "off"
+        # One for all targets, because each has two file descriptors.
+        self._cancel_token = CancelToken()
+        self._primaries: set[str] = set()
+        self._state: StateFile | None = None
+        if daemon and settings.state_dir is not None:
+            make_folder(settings.state_dir)
+            self._state = StateFile(settings.state_dir)
+        self.exporter = open_exporter(settings, periodic=daemon) if push else None
+        self.telemetry = TelemetryExport(settings if push else None, self.exporter)
+        self._instruments: CatalogInstruments | None = None
+        self._metrics: PollMetrics | None = None
+        if self.exporter is not None and self._own != "off":
+            self._metrics = PollMetrics(self.exporter.meter, by_query=self._own == "query")
+
+    @property
+    def meter(self) -> Meter:
+        """Meter of the poller's own metrics, which does nothing unless they are exported."""
+        return NoOpMeter("poller") if self.exporter is None or self._metrics is None else self.exporter.meter
+
+    def interrupt(self) -> None:
+        """End the ticks in progress of all targets, from another thread or a signal handler."""
+        self._cancel_token.cancel()
+
+    def open(
+        self,
+        target: Target,
+        queries: Sequence[QueryDefinition],
+        restored: Sequence[GoodResult] | None = None,
+    ) -> TargetPoller:
+        """Prepare the polls of `queries` on `target` without opening a connection.
+
+        It starts with the values `restored`, by default those of the previous run. Raises ConfigError if
+        libpq rejects the name of the only database of a poller without POLLER_TARGETS.
+        """
+        if not target.name and not is_conninfo(conninfo := target.conninfo()):
+            where = self._settings.source("database_url").name
+            raise ConfigError([invalid(where, "; ".join(misunderstood(conninfo)))])
+        store = self._open_store(target, queries, restored)
+        tracing = self.telemetry.tracing_of(target.name)
+        tracker = ServerTracker(longest_absence(queries), announce_first=self._daemon and not target.name)
+        breaker = CircuitBreaker(self._settings.max_duty_cycle, target.max_active_backends)
+        admission = Admission(
+            target.require_standby,
+            target.max_replay_lag,
+            breaker.check,
+            count_active=target.max_active_backends is not None,
+            strict=target.strict,
+            report_lag=self._settings.own_metrics != "off",
+            warned=self._primaries,
+        )
+        reported: list[Callable[[ServerInfo], None]] = [tracker.record, tracing.note]
+        replica = open_replica(self._settings, target, admission, reported, self._cancel_token)
+        gauges: list[StatusMetrics] = []
+        target_metrics: list[TargetMetrics] = []
+        if self._metrics is not None:
+            target_metrics = [TargetMetrics()] if target.name or self._own == "target" else []
+            gauges = [
+                QueryMetrics(states_only=self._own == "target"),
+                *target_metrics,
+                ReplicaMetrics(tracker),
+            ]
+        metrics = None
+        if self._metrics is not None:
+            metrics = TargetPolls(self._metrics, tracing.context)
+        cycle = PollCycle(
+            replica,
+            store,
+            tracker=tracker,
+            tracing=tracing,
+            metrics=metrics,
+            breaker=breaker,
+            log=PollLog(
+                every_result=self._daemon and self.exporter is None,
+                repeats=self._daemon,
+                servers=not (target.name and self._daemon),
+                within=tracing.of,
+            ),
+            more=target_metrics,
+            attributes=target.attributes,
+        )
+        instance = target.name or self._settings.instance
+        if target.databases is None:
+            poller = TargetPoller(target, queries, cycle, instance)
+        else:
+            poller = DiscoveryPoller(
+                target, target.databases, queries, cycle, instance, self._discoveries, target_metrics
+            )
+            gauges += [poller.metrics] if self._metrics is not None else []
+        poller.gauges = gauges
+        self._export(poller)
+        reported.append(poller.note_server)
+        return poller
+
+    def close(self, poller: TargetPoller) -> None:
+        """Export the values of a target no more, and close its connection as soon as it is not in use."""
+        if self.exporter is not None and self._instruments is not None and poller.collect is not None:
+            poller.on_database = lambda: None  # a tick in progress must not export the target again
+            self.exporter.remove(poller.collect)
+            self._instruments.forget(poller.name)
+        poller.retire()
+
+    def withdraw(self, poller: TargetPoller) -> None:
+        """Export only the values of a target that is not polled any more, until `close`."""
+        poller.gauges = []
+        poller.retire()
+
+    def forget(self, name: str) -> None:
+        """Delete the stored values of a target that was removed."""
+        if self._state is not None:
+            self._state.forget(name)
+
+    def retain(self, retained: Callable[[str], bool]) -> None:
+        """Delete the stored values of all targets except those whose name is to be `retained`."""
+        if self._state is not None:
+            self._state.retain_targets(retained)
+
+    def _open_store(
+        self, target: Target, queries: Sequence[QueryDefinition], restored: Sequence[GoodResult] | None
+    ) -> ResultStore:
+        if self._state is None:
+            return ResultStore(queries, restored or ())
+        values = self._state.of(target.name, self._identity(target))
+        values.retain({query.name for query in queries})
+        if restored is None:
+            restored = values.load(queries, time.monotonic(), time.time())
+        return ResultStore(queries, restored, values)
+
+    def _identity(self, target: Target) -> str:
+        """Return a text that differs for other databases and other attributes.
+
+        It contains no secret, so that a rotated password does not make it another database.
+        """
+        url = mask_conninfo(target.url.reveal()) if target.url else str(target.url_file or "")
+        if not target.name:
+            url = self._settings.text_of("database_url")
+        libpq = [
+            os.environ.get(f"PG{name}", "") for name in ("HOST", "HOSTADDR", "PORT", "DATABASE", "SERVICE")
+        ]
+        more = [target.database or "", str(target.oid or ""), repr(sorted(target.attributes.items()))]
+        more = more if target.name else []
+        return " ".join([url, *libpq, *more])
+
+    @functools.cached_property
+    def _discoveries(self) -> Counter:
+        return self.meter.create_counter(
+            "poller.discoveries",
+            unit="{discovery}",
+            description="Reads of a server's list of databases by outcome.",
+        )
+
+    def _export(self, poller: TargetPoller) -> None:
+        """Export the values of a target, and its gauges, under the target's own resource."""
+        if self.exporter is None:
+            return
+        from poller.otlp.exporter import resource_of_target
+        from poller.polling.instruments import CatalogInstruments, read_store
+
+        exporter = self.exporter
+
+        if self._instruments is None:
+            self._instruments = CatalogInstruments(version(), starts=self._daemon)
+        instruments, store, target = self._instruments, poller.cycle.store, poller.target
+        poller.collect = lambda: instruments.collect(read_store(store, poller.gauges, target.name))
+        if not target.name:
+            exporter.add(poller.collect, exporter.resource)
+            return
+
+        def describe() -> None:
+            assert poller.collect is not None  # noqa: S101 # set above
+            instance, more = identity_of(self._settings, target, poller.database)
+            exporter.add(poller.collect, resource_of_target(exporter.resource, instance, more))
+
+        poller.database = name_of_database(target)
+        poller.on_database = describe
+        describe()
+
+
+def identity_of(settings: Settings, target: Target, database: str) -> tuple[str, dict[str, AttributeValue]]:
+    """Return `service.instance.id` of a target's series, and the other resource attributes of the target.
+
+    There is no `server.address`, because a failover would change the series' identity.
     """
-    conninfo = settings.conninfo()
-    if not is_conninfo(conninfo):
-        where = settings.source("database_url").name
-        raise ConfigError([invalid(where, "; ".join(misunderstood(conninfo)))])
-    meter, tracing = own_meter(settings, exporter), tracing or Tracing()
-    tracker = ServerTracker(longest_absence(queries), announce_first=daemon)
-    register_replica_gauges(meter, tracker)
-    breaker = CircuitBreaker(settings.max_duty_cycle, settings.max_active_backends)
-    admission = Admission(
-        settings.require_standby,
-        settings.max_replay_lag,
-        breaker.check,
-        count_active=settings.max_active_backends is not None,
-        strict=settings.strict,
-        report_lag=settings.self_metrics != "off",
-    )
-    return PollCycle(
-        open_replica(settings, admission, [tracker.record, tracing.note]),
-        store,
-        tracker=tracker,
-        tracing=tracing,
-        metrics=None if isinstance(meter, NoOpMeter) else PollMetrics(meter, tracing.context),
-        breaker=breaker,
-        log=PollLog(every_result=daemon and exporter is None, repeats=daemon, within=tracing.of),
-    )
+    if not target.name:
+        return settings.instance, {}
+    more: dict[str, AttributeValue] = {**target.resource, "db.system.name": "postgresql"}
+    return target.name, more | ({"db.namespace": database} if database else {})
+
+
+def name_of_database(target: Target) -> str:
+    """Return the name of a target's database as far as its connection string has it; empty if unknown."""
+    with contextlib.suppress(OSError, ValueError):  # its polls report that its file cannot be read
+        return target.database or database_name(target.conninfo())
+    return ""
 
 
 def tags(comments: str) -> Tags:
@@ -209,16 +367,20 @@ class TelemetryExport:
         Raises ConfigError if a standard variable cannot be used, or if the package for HTTP is missing.
         """
         self._parts: list[_Part] = []
-        self.tracing = Tracing()
+        self._tracer: Tracer | None = None
         if settings is None:
             return
-        own = exporter if settings.self_metrics != "off" else None
+        own = exporter if settings.own_metrics != "off" else None
         if settings.traces_to is not None or settings.logs_to is not None:
             self._open(settings, own)
         if own is not None:
             from poller.telemetry import export_metrics
 
             export_metrics.register(own.meter, [own.delivery, *(part.delivery for part in self._parts)])
+
+    def tracing_of(self, target: str) -> Tracing:
+        """Return the spans of one target; empty: of the only one."""
+        return Tracing(self._tracer, target)
 
     def _open(self, settings: Settings, own: MetricExporter | None) -> None:
         from poller.otlp.exporter import resource
@@ -237,7 +399,7 @@ class TelemetryExport:
                 meter_provider=meter_provider,
             )
             self._parts.append(spans)
-            self.tracing = Tracing(spans.tracer)
+            self._tracer = spans.tracer
         if settings.logs_to is not None:
             from poller.telemetry.log_exporter import LogRecords
 

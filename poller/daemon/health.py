@@ -53,6 +53,11 @@ def places(file: str | None, state_dir: str | Path | None) -> list[Path]:
     return [Path(base) / f"obscura-poller-{os.getuid()}" / _FILE for base in bases]
 
 
+def details_path(heartbeat: Path) -> Path:
+    """Return the path of the file with the status of every target, which only `poller watch` reads."""
+    return heartbeat.with_name(f"{heartbeat.stem}-details{heartbeat.suffix}")
+
+
 def is_own_folder(folder: Path) -> bool:
     """Return whether `folder` is this user's folder and no link; any user may create a folder in /tmp."""
     try:
@@ -162,7 +167,9 @@ def _exists(pid: int) -> bool:
 
 def _summary(heartbeat: dict[str, Any], now: float) -> str:
     parts = [f"{describe(heartbeat)}, heartbeat {now - heartbeat['boottime']:.0f}s ago"]
-    if "queries" in heartbeat:  # a heartbeat on a full disk omits them
+    if targets := _dict(heartbeat, "targets"):
+        parts.append(f"targets: {targets.get('up')} of {targets.get('all')} up")
+    if "queries" in heartbeat or targets:  # a heartbeat on a full disk omits them
         words = _dict(heartbeat, "states") or _count(_dict(heartbeat, "queries"))
         queries = ", ".join(f"{count} {word}" for word, count in sorted(words.items())) or "none polled yet"
         parts.append(f"queries: {queries}")

@@ -9,7 +9,7 @@ import logging
 import os
 import stat
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from poller.daemon.health import (
     REMEDY,
     clock,
     describe,
+    details_path,
     is_own_folder,
     judge,
     process_namespace,
@@ -48,6 +49,7 @@ class Heartbeat:
             "instance": instance,
         }
         self._state: tuple[int, ...] | None = None
+        self._details: tuple[Path, tuple[int, ...] | None] | None = None
         self._other: tuple[str, float] | None = None
         self._warned: set[str] = set()
 
@@ -78,8 +80,24 @@ class Heartbeat:
                 return
         self._log_trouble("; ".join(troubles), None)
 
+    def write_details(self, encode: Callable[[Mapping[str, object]], bytes | None]) -> None:
+        """Write the details file next to the heartbeat that was written last. Raises nothing.
+
+        `encode` gets the poller's identity, and returns None if the file is up to date.
+        """
+        if self._written is None or (content := encode({**self._identity, "boottime": clock()})) is None:
+            return
+        path = details_path(self._written)
+        # The heartbeat reports a full disk, and the next change is written as soon as it fits.
+        with contextlib.suppress(OSError):
+            replace_file(path, content)
+            self._details = path, _state(path)
+
     def remove(self) -> None:
         """Remove the heartbeat at the end, unless another poller has replaced it."""
+        if self._details is not None and _state(self._details[0]) == self._details[1]:
+            with contextlib.suppress(OSError):
+                self._details[0].unlink()
         if self._written is None or _state(self._written) != self._state:
             return
         with contextlib.suppress(OSError):

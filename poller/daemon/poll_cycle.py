@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
+from types import MappingProxyType
 from typing import Protocol
 
-from poller.model.query import STALE_AFTER_INTERVALS, QueryDefinition
+from poller.model.errors import PollError
+from poller.model.query import STALE_AFTER_INTERVALS, AttributeValue, QueryDefinition
 from poller.model.result import PollResult
 from poller.model.tick import Tick
 from poller.polling.poll import QuerySource, poll
 from poller.polling.status import QueryStatus, QueryStatuses
 from poller.polling.store import ResultStore
 from poller.postgres.circuit_breaker import CircuitBreaker
-from poller.postgres.server_tracker import ServerTracker
+from poller.postgres.server_tracker import ServerInfo, ServerTracker
 from poller.telemetry.poll_log import PollLog
-from poller.telemetry.poll_metrics import PollMetrics
+from poller.telemetry.poll_metrics import TargetPolls
 from poller.telemetry.traces import Tracing
 
 
@@ -39,20 +43,32 @@ class PollCycle:
         *,
         tracker: ServerTracker,
         tracing: Tracing,
-        metrics: PollMetrics | None,
+        metrics: TargetPolls | None,
         breaker: CircuitBreaker,
         log: PollLog,
+        more: Sequence[PollObserver] = (),
+        attributes: Mapping[str, AttributeValue] = MappingProxyType({}),
     ) -> None:
-        """Prepare; without `metrics`, nothing is counted."""
+        """Prepare; without `metrics`, nothing is counted.
+
+        `more` observe the results after all others. Each data point has `attributes` as well.
+        """
         self.source = source
         self.store = store
         self._tracker = tracker
         self._tracing = tracing
         self._metrics = metrics
         self._log = log
+        self._attributes = attributes
         self._statuses = QueryStatuses()
+        self.changes = 0
+        """Number of recorded ticks and replacements; equal numbers mean that only time has passed."""
+        self.up: bool | None = None
+        """Whether the last tick reached the database; None before the first."""
+        # A swap may happen while the server answers, but not while the answers are recorded.
+        self._lock = threading.Lock()
         # The spans come first, because metrics and log records refer to them.
-        observers: tuple[PollObserver | None, ...] = (tracing, metrics, breaker, log, self._statuses)
+        observers: tuple[PollObserver | None, ...] = (tracing, metrics, breaker, log, self._statuses, *more)
         self._observers = [observer for observer in observers if observer is not None]
         self._histories = (breaker, log, self._statuses)
 
@@ -61,9 +77,28 @@ class PollCycle:
     ) -> list[PollResult]:
         """Poll `queries` once and return their results; `on_answer` is called with each answered name."""
         with self._tracing.tick(queries):
-            results = self.store.put(poll(queries, self.source, on_answer), time.monotonic())
+            polled = poll(queries, self.source, on_answer)
+            if self._attributes:
+                polled = [with_attributes(result, self._attributes) for result in polled]
+            with self._lock:
+                results = self.store.put(polled, time.monotonic())
+                self._note(polled)
+                for observer in self._observers:
+                    observer.observe(results)
+        return results
+
+    def fail(self, queries: Sequence[QueryDefinition], error: PollError) -> list[PollResult]:
+        """Record that `queries` failed without a try; return their results."""
+        now = time.monotonic()
+        failed = [
+            PollResult(query, time.time(), 0.0, "failed", error=error, answered=now) for query in queries
+        ]
+        with self._lock:
+            results = self.store.put(failed, now)
+            self._note(failed)
             for observer in self._observers:
-                observer.observe(results)
+                if observer is not self._tracing:
+                    observer.observe(results)
         return results
 
     def run_ticks(
@@ -77,11 +112,13 @@ class PollCycle:
         return self.store.without_duplicates(results, time.monotonic())
 
     def swap(self, queries: Sequence[QueryDefinition], dropped: Collection[str]) -> None:
-        """Replace the queries, and discard all data of those in `dropped`. Must not run during a tick."""
-        self.store.swap(queries, dropped)
-        self._tracker.max_age = longest_absence(queries)
-        for history in self._histories:
-            history.reset(dropped)
+        """Replace the queries, and discard all data of those in `dropped`, also of a tick in progress."""
+        with self._lock:
+            self.store.swap(queries, dropped)
+            self._tracker.max_age = longest_absence(queries)
+            self.changes += 1
+            for history in self._histories:
+                history.reset(dropped)
 
     def overran(self, tick: str) -> None:
         """Count one tick that was skipped."""
@@ -100,10 +137,28 @@ class PollCycle:
         now = time.monotonic()
         return self._statuses.current(self.store.freshness(now), self.store.good(now), next_runs)
 
+    def read_statuses(self, next_runs: Mapping[str, float]) -> Sequence[QueryStatus]:
+        """Return the same without storing it, because the statuses of many targets need much memory."""
+        now = time.monotonic()
+        return self._statuses.read(self.store.freshness(now), self.store.good(now), next_runs)
+
     def server(self) -> str:
         """Describe the server that answered last in one line; empty if none answered recently."""
-        current = self._tracker.current(time.monotonic())
-        return str(current) if current else ""
+        return str(self.server_info(time.monotonic()) or "")
+
+    def server_info(self, now: float) -> ServerInfo | None:
+        """Return the server that answered last; None if none answered recently (`now` is monotonic)."""
+        return self._tracker.current(now)
+
+    def _note(self, results: Sequence[PollResult]) -> None:
+        self.changes += 1
+        self.up = not any(result.error_type == "unavailable" for result in results)
+
+
+def with_attributes(result: PollResult, attributes: Mapping[str, AttributeValue]) -> PollResult:
+    """Return `result` with more attributes on each sample."""
+    samples = [replace(sample, attributes={**sample.attributes, **attributes}) for sample in result.samples]
+    return result._replace(samples=tuple(samples))
 
 
 def longest_absence(queries: Sequence[QueryDefinition]) -> float:

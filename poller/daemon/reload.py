@@ -2,43 +2,39 @@
 
 from __future__ import annotations
 
-import functools
 import logging
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable
 from typing import Literal, Protocol
 
 from opentelemetry.metrics import CallbackOptions, Counter, Meter, Observation
 
 from poller.config.queries.diff import Difference, compare
-from poller.daemon.scheduler import PollScheduler
-from poller.model.catalog import Catalog
+from poller.daemon.target_pollers import TargetChanges
+from poller.model.configuration import Configuration
 from poller.model.diagnostics import Diagnostic
 from poller.model.errors import ConfigError
-from poller.model.query import QueryDefinition
 from poller.model.text import counted
-from poller.model.tick import ticks
 
 logger = logging.getLogger(__name__)
 
 MOST_PROBLEMS = 20
 """Number of problems that are logged; `poller check` reports all."""
 
-Outcome = Literal["changed", "unchanged", "refused", "unsteady", "too late"]
+Outcome = Literal["changed", "unchanged", "refused", "unsteady"]
 """Result of a reload.
 
 unsteady  the files changed while they were read, so the result is ignored
-too late  the daemon was stopped before the swap
 """
 
 
-class CatalogLoader(Protocol):
-    """Loader of the query files: `config.catalog_process.CatalogProcess`, except in tests."""
+class ConfigurationLoader(Protocol):
+    """Loader of the query files and targets: `config.catalog_process.CatalogProcess`, except in tests."""
 
     def fingerprint(self) -> bytes:
         """Return a digest of the files' contents."""
 
-    def load(self) -> Catalog:
+    def load(self) -> Configuration:
         """Read the files; raises ConfigError with every problem."""
 
 
@@ -50,26 +46,22 @@ class Reload:
 
     def __init__(
         self,
-        catalog: Catalog,
-        scheduler: PollScheduler,
-        loader: CatalogLoader,
+        configuration: Configuration,
+        loader: ConfigurationLoader,
         *,
-        swap: Callable[[Sequence[QueryDefinition], Collection[str]], None],
-        instance: str,
+        apply: Callable[[Configuration, Difference], TargetChanges],
         meter: Meter,
     ) -> None:
-        """Start with `catalog`, whose ticks `scheduler` runs for `instance`.
+        """Start with `configuration`, which runs already.
 
-        `loader` reads the new catalogues. `swap` is called between two ticks with the new queries and the
-        names of queries whose data must be discarded. `meter` gets the metrics about reloads.
+        `loader` reads the new configurations. `apply` is called with each and with the difference of its
+        queries. `meter` gets the metrics about reloads.
         """
-        self.catalog = catalog
+        self.configuration = configuration
         self.problems: tuple[Diagnostic, ...] = ()
         """Problems for which the last reload was refused; empty if it was not refused."""
-        self._scheduler = scheduler
         self._loader = loader
-        self._swap = swap
-        self._instance = instance
+        self._apply_configuration = apply
         self._read = b""
         self._last_success = time.time()
         self._reloads = self._create_instruments(meter)
@@ -80,9 +72,9 @@ class Reload:
         if before == self._read and not requested:
             return "unchanged"
         problems: tuple[Diagnostic, ...] = ()
-        catalog = self.catalog
+        configuration = self.configuration
         try:
-            catalog = self._loader.load()
+            configuration = self._loader.load()
         except ConfigError as error:
             problems = tuple(error.problems)
         if self._loader.fingerprint() != before:
@@ -92,30 +84,31 @@ class Reload:
         if problems:
             self._refuse(problems)
             return "refused"
-        difference = compare(self.catalog.queries, catalog.queries)
-        apply = functools.partial(self._apply, catalog, difference)
-        if not self._scheduler.swap(ticks(catalog.queries, self._instance), difference.fresh, apply):
-            return "too late"
-        return "changed" if difference else "unchanged"
-
-    def _apply(self, catalog: Catalog, difference: Difference) -> None:
-        self._swap(catalog.queries, difference.dropped)
-        self.catalog, self.problems, self._last_success = catalog, (), time.time()
+        difference = compare(self.configuration.catalog.queries, configuration.catalog.queries)
+        targets = self._apply_configuration(configuration, difference)
+        self.configuration, self.problems, self._last_success = configuration, (), time.time()
         self._reloads.add(1, {"poller.outcome": "ok"})
-        if not difference:
+        lines = [*difference.lines()] if difference else []
+        if any(targets):
+            lines.append(
+                f"targets: {len(targets.added)} added, {len(targets.removed)} removed, "
+                f"{len(targets.changed)} changed"
+            )
+        if not lines:
             logger.info("query files read again: nothing changed")
-            return
-        summary, *more = difference.lines()
-        logger.info("query files read again: %s", summary, extra={"queries": len(catalog.queries)})
-        for line in more:
+            return "unchanged"
+        extra = {"queries": len(configuration.catalog.queries)}
+        logger.info("query files read again: %s", lines[0], extra=extra)
+        for line in lines[1:]:
             logger.info("%s", line)
+        return "changed"
 
     def _refuse(self, problems: tuple[Diagnostic, ...]) -> None:
         self.problems = problems
         self._reloads.add(1, {"poller.outcome": "failed"})
         logger.error(
             "query files rejected; the running queries stay in use",
-            extra={"problems": len(problems), "queries": len(self.catalog.queries)},
+            extra={"problems": len(problems), "queries": len(self.configuration.catalog.queries)},
         )
         for problem in problems[:MOST_PROBLEMS]:
             logger.error("%s", problem)

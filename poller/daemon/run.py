@@ -6,6 +6,7 @@ import functools
 import gc
 import importlib
 import logging
+import math
 import os
 import sys
 import threading
@@ -19,20 +20,24 @@ from poller.config.loader_process import LoaderProcess
 from poller.config.orphans import ORPHANS
 from poller.config.queries.file_watcher import Fingerprint, Watcher, fingerprint
 from poller.config.settings import Settings
-from poller.daemon.build import TelemetryExport, open_cycle, open_exporter, open_store, own_meter, version
+from poller.daemon.build import TargetFactory, version
 from poller.daemon.health import places
 from poller.daemon.heartbeat import Heartbeat
 from poller.daemon.heartbeat_content import HeartbeatContent
 from poller.daemon.reload import Reload
 from poller.daemon.scheduler import PollScheduler
 from poller.daemon.sd_notify import SystemdNotifier
+from poller.daemon.server_queues import QueueConfig
 from poller.daemon.signals import StopSignal, on_hangup
+from poller.daemon.target_pollers import TargetPollers
 from poller.daemon.watchdog import BEAT_SECONDS, NEWS_SECONDS, Watchdog
-from poller.model.catalog import Catalog
+from poller.model.configuration import Configuration
 from poller.model.duration import format_duration
+from poller.model.retry import RETRY, RetryConfig
 from poller.model.text import counted
 from poller.model.tick import ticks
 from poller.telemetry.logging import configure
+from poller.telemetry.queue_metrics import register_queue_gauges
 from poller.terminal.exit import run_to_end
 
 logger = logging.getLogger(__name__)
@@ -44,6 +49,8 @@ _LEAST_GRACE = 0.5
 _OBJECTS_BETWEEN_COLLECTIONS = 50_000
 """More than a tick of a thousand queries allocates at once. A tick leaves no cyclic garbage, so a garbage
 collection during it would be useless."""
+_REFUSAL_RETRY = RetryConfig(first_pause=1.0, longest_pause=600.0)
+"""Pauses between two tries of one of many targets that its server refuses: each try is a line in its log."""
 _PATIENCE = 900.0
 """Seconds above the longest possible tick after which a tick counts as hung."""
 
@@ -68,10 +75,9 @@ def serve(loader: LoaderProcess, requests: Sequence[bool]) -> None:
     if settings.endpoint is not None:
         importlib.import_module("poller.otlp.exporter")  # imported while the loader reads the files
     sources, first_fingerprint = loader.receive()
-    catalog: Catalog = loader.receive()
+    configuration: Configuration = loader.receive()
     loader.close()
-    settings.conninfo()  # reports a missing database before anything is opened
-    daemon = Daemon(settings, catalog, sources, first_fingerprint)
+    daemon = Daemon(settings, configuration, sources, first_fingerprint)
     on_hangup(daemon.watcher.request_reload)
     if requests:
         daemon.watcher.request_reload()
@@ -85,38 +91,34 @@ class Daemon:
     """All parts of the running service."""
 
     def __init__(
-        self, settings: Settings, catalog: Catalog, sources: Sequence[Path], first_fingerprint: Fingerprint
+        self,
+        settings: Settings,
+        configuration: Configuration,
+        sources: Sequence[Path],
+        first_fingerprint: Fingerprint,
     ) -> None:
         """Build the parts, beginning with those that others need; raises ConfigError."""
         self._settings = settings
-        self._store = open_store(settings, catalog.queries)
-        self._exporter = open_exporter(settings, self._store, periodic=True)
-        self._telemetry = TelemetryExport(settings, self._exporter)
-        self._cycle = open_cycle(
-            settings,
-            catalog.queries,
-            self._store,
-            self._exporter,
-            daemon=True,
-            tracing=self._telemetry.tracing,
-        )
-        self._ticks = ticks(catalog.queries, settings.instance)
+        only = settings.targets is None
+        self._factory = TargetFactory(settings, daemon=True)
         self._scheduler = PollScheduler(
-            self._ticks,
-            self._cycle.run,
-            rest=self._rest,
-            on_overrun=self._cycle.overran,
+            QueueConfig(settings.max_connections),
+            on_tick=self._report_tick,
             on_first_polls=self._hurry,
-            # A connection attempt may take a multiple of it: several hosts, each tried twice.
-            patience=_PATIENCE + 20 * settings.connect_timeout,
+            # A connection attempt may take a multiple of it: several hosts, each tried twice. A tick of one
+            # of many targets never counts as hung, because a restart would stop the others.
+            patience=_PATIENCE + 20 * settings.connect_timeout if only else math.inf,
+            refusal_retry=RETRY if only else _REFUSAL_RETRY,
         )
+        if not only:
+            register_queue_gauges(self._factory.meter, self._scheduler.waiting)
+        self._pollers = TargetPollers(self._factory, self._scheduler)
+        self._pollers.apply(configuration)
         self._reloading = Reload(
-            catalog,
-            self._scheduler,
+            configuration,
             CatalogProcess(settings, sources),
-            swap=self._cycle.swap,
-            instance=settings.instance,
-            meter=own_meter(settings, self._exporter),
+            apply=self._pollers.apply,
+            meter=self._factory.meter,
         )
         self.watcher = Watcher(
             functools.partial(fingerprint, sources),
@@ -126,9 +128,10 @@ class Daemon:
         )
         self._notifier = SystemdNotifier(os.environ)
         self._heartbeat = Heartbeat(places(settings.health_file, settings.state_dir), settings.instance)
-        self._content = HeartbeatContent(self._scheduler, self._cycle, self._reloading, self._exporter)
+        exporter = self._factory.exporter
+        self._content = HeartbeatContent(self._scheduler, self._pollers, self._reloading, exporter)
         self._watchdog = Watchdog(
-            [self._scheduler, *([self._exporter] if self._exporter else [])],
+            [self._scheduler, *([exporter] if exporter else [])],
             [self._notifier.beat, self._beat],
             self._heartbeat.remove,
             every=self._notifier.every(BEAT_SECONDS),
@@ -155,29 +158,29 @@ class Daemon:
         timer.daemon = True
         timer.start()
         logger.info("stopping: no new poll, the running one is cancelled, the last values are pushed")
-        if self._scheduler.stop(self._cycle.source.interrupt, grace * _WORKER_SHARE):
-            self._cycle.source.close()
-        if self._exporter is not None:
+        if self._scheduler.stop(self._factory.interrupt, grace * _WORKER_SHARE):
+            for poller in self._pollers:
+                poller.retire()
+        if (exporter := self._factory.exporter) is not None:
             # The export may use the remaining time except for a reserve for the exit.
-            self._exporter.shutdown(max(0.1, deadline - time.monotonic() - 0.5), patient=False)
+            exporter.shutdown(max(0.1, deadline - time.monotonic() - 0.5), patient=False)
         self._watchdog.stop()
         logger.info("stopped")
         # Spans and log records may use the time that the export has left.
-        self._telemetry.shutdown(max(0.1, deadline - time.monotonic() - 0.3))
+        self._factory.telemetry.shutdown(max(0.1, deadline - time.monotonic() - 0.3))
         logging.shutdown()
         sys.stdout.flush()
         # An ordinary exit would wait for a worker whose server does not answer.
         os._exit(0)
 
-    def _rest(self, seconds: float) -> None:
-        """Report the state after a tick; the next one is due in `seconds`."""
-        self._cycle.source.rest(seconds)
+    def _report_tick(self) -> None:
+        """Report the state soon after a tick."""
         self._watchdog.soon(NEWS_SECONDS)
 
     def _hurry(self) -> None:
         """Export and report the first values now."""
-        if self._exporter is not None:
-            self._exporter.soon()
+        if (exporter := self._factory.exporter) is not None:
+            exporter.soon()
         self._watchdog.soon()
 
     def _reload(self, requested: bool) -> bool:
@@ -190,28 +193,43 @@ class Daemon:
 
     def _beat(self, stuck: str | None) -> None:
         self._heartbeat.write(self._content.read(stuck), self._content.queries())
-        self._cycle.log_stale()
+        self._heartbeat.write_details(self._content.details)
+        for poller in self._pollers:
+            poller.log_stale()
         ORPHANS.reap()
 
     def _status(self) -> str:
         """Return the status text for the service manager."""
         refused = ", changed files rejected" if self._reloading.problems else ""
-        return f"polling {counted(len(self._reloading.catalog.queries), 'query')}{refused}"
+        catalog = self._reloading.configuration.catalog
+        return f"polling {counted(len(catalog.queries), 'query')}{self._on_targets()}{refused}"
+
+    def _on_targets(self) -> str:
+        return f" on {counted(len(self._pollers), 'target')}" if self._settings.targets is not None else ""
 
     def _log_start(self) -> None:
-        """Log the number of queries, the ticks, the database and the endpoints."""
+        """Log the number of queries, the ticks, the databases and the endpoints."""
         settings = self._settings
+        catalog = self._reloading.configuration.catalog
+        all_ticks = ticks(catalog.queries, settings.instance)
+        if settings.targets is None:
+            database = settings.text_of("database_url") or "libpq environment"
+        else:
+            database = str(settings.targets)
         logger.info(
-            "polling %s",
-            counted(sum(len(tick.queries) for tick in self._ticks), "query"),
+            "polling %s%s",
+            counted(len(catalog.queries), "query"),
+            self._on_targets(),
             extra={
                 "version": version(),
-                "database": settings.text_of("database_url") or "libpq environment",
+                "database" if settings.targets is None else "targets": database,
                 "push": str(settings.endpoint) if settings.endpoint else "none (logs only)",
                 "traces": str(settings.traces_to or "none"),
                 "ticks": ", ".join(
                     f"{tick.name} ({len(tick.queries)}, offset {format_duration(round(tick.offset, 1))})"
-                    for tick in self._ticks
+                    if settings.targets is None
+                    else f"{tick.name} ({len(tick.queries)})"
+                    for tick in all_ticks
                 ),
             },
         )

@@ -1,141 +1,262 @@
-"""Scheduler of the ticks, with one worker and a schedule that can be replaced between two runs."""
+"""Scheduler of the ticks of all targets, whose schedules can be replaced at any time."""
 
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
-from concurrent.futures import Future, wait
-from contextlib import contextmanager
+from collections import Counter
+from collections.abc import Callable, Collection, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from typing import Protocol
 
-from poller.daemon.timer import Timer
+from poller.daemon.server_queues import Outcome, QueueConfig, ServerQueues, Waiting
+from poller.daemon.timer import Entry, Timer
 from poller.model.duration import format_duration
+from poller.model.errors import PollError
 from poller.model.query import QueryDefinition
 from poller.model.result import PollResult
 from poller.model.retry import RETRY, RetryConfig
+from poller.model.text import counted
 from poller.model.tick import Tick
 
 logger = logging.getLogger(__name__)
 
 _OVERDUE_SECONDS = 2.0
 _HUNG_SECONDS = 60.0
+_SUMMARY_SECONDS = 60.0
 
 
-class Poll(Protocol):
-    """Function that polls one tick's queries, stores their results and returns them."""
+class Pollable(Protocol):
+    """One target as the scheduler uses it: `daemon.target_poller.TargetPoller`, except in tests."""
 
-    def __call__(self, queries: Sequence[QueryDefinition]) -> Sequence[PollResult]: ...
+    @property
+    def name(self) -> str:
+        """Name of the target; empty if it is the only one."""
+
+    @property
+    def connections(self) -> int:
+        """Maximum number of connections to its server at the same time."""
+
+    def server(self) -> str:
+        """Return the server that the target is on now; equal for all targets of one server."""
+
+    def run(
+        self, queries: Sequence[QueryDefinition], on_server: Callable[[], None], /
+    ) -> Sequence[PollResult]:
+        """Poll the queries of one tick and store the results; call `on_server` when the server answers."""
+
+    def fail(self, queries: Sequence[QueryDefinition], error: PollError, /) -> None:
+        """Record that the queries failed without a try."""
+
+    def overran(self, tick: str, /) -> None:
+        """Count a tick that was omitted because its previous run has not ended."""
+
+    def rest(self, seconds: float, /) -> None:
+        """Release what only polls need, because the next poll is due in `seconds`."""
+
+
+@dataclass(slots=True)
+class _Schedule:
+    """The ticks of one target, by name."""
+
+    target: Pollable
+    ticks: dict[str, Tick] = field(default_factory=dict)
+    due: dict[str, None] = field(default_factory=dict)
+    """Ticks that wait for a run, in their order."""
+    fresh: dict[str, set[str]] = field(default_factory=dict)
+    """Queries that are to be polled at once, by tick."""
+    regular: set[str] = field(default_factory=set)
+    """Waiting ticks of which all queries are due, not only the fresh ones."""
+    retry: set[str] = field(default_factory=set)
+    """Waiting ticks whose last run reached no server."""
+    running: str | None = None
+    ended: dict[str, float] = field(default_factory=dict)
+    skips: dict[str, int] = field(default_factory=dict)
+    server: str = ""
+    refusals: int = 0
+    """Number of successive turns in which the server refused the target."""
+    error: PollError | None = None
+    """Why the last turn reached no server, or was refused."""
 
 
 class PollScheduler:
-    """One worker that runs every tick at its time, one after the other.
+    """Runs every tick of every target at its time, in the order of `ServerQueues`.
 
-    There is one worker because there is one connection. Ticks that are due together run one after the other.
-    A tick that is still running when it is due again is skipped and counted, and several missed runs are
-    combined into one. A tick that found no server is retried soon, with pauses that double up to a minute.
+    In its turn a target runs all its due ticks, one after the other on one connection. A tick that is still
+    running when it is due again is omitted and counted, and several missed runs are combined into one. A
+    server that does not answer, and a target that its server refuses, are tried again soon, with pauses that
+    double. Meanwhile due ticks of a server with several targets fail without a try.
     """
 
     def __init__(
         self,
-        ticks: Sequence[Tick],
-        poll: Poll,
+        queues: QueueConfig,
         *,
-        rest: Callable[[float], None] = lambda _: None,
-        on_overrun: Callable[[str], None] = lambda _: None,
+        on_tick: Callable[[], None] = lambda: None,
         on_first_polls: Callable[[], None] = lambda: None,
         spacing: float = 10.0,
-        patience: float = 900.0,
-        retry: RetryConfig = RETRY,
+        patience: float = math.inf,
+        refusal_retry: RetryConfig = RETRY,
     ) -> None:
-        """Prepare the schedule; nothing runs before `start`.
+        """Prepare; nothing runs before `start`.
 
-        After each tick `rest` is called with the seconds until the next run. `on_first_polls` is called on
-        the worker's thread after queries were polled for the first time since the start or a swap: after the
-        first of them, after the last, and in between at most every `spacing` seconds, so that many ticks
-        cause few exports. A tick that runs for `patience` seconds more than its interval counts as hung.
-        A tick that found no server runs again after the pauses of `retry`.
+        `on_tick` is called after each tick. `on_first_polls` is called after queries were polled for the
+        first time since the start or a replacement: after the first of them, after the last, and in between
+        at most every `spacing` seconds, so that many ticks cause few exports. A tick that runs for `patience`
+        seconds more than its interval counts as hung. `refusal_retry` has the pauses between two tries of a
+        target that its server refuses.
         """
-        self._planned = ticks
-        self._poll = poll
-        self._rest = rest
-        self._on_overrun = on_overrun
+        self._queues = ServerQueues(queues)
+        self._on_tick = on_tick
         self._on_first_polls = on_first_polls
         self._spacing = spacing
         self._patience = patience
-        self._retry = retry
-        self._ticks: dict[str, Tick] = {}
-        self._fresh: dict[str, set[str]] = {}
+        self._refusal_retry = refusal_retry
+        self._lock = threading.RLock()
+        """Guards the state below; held for moments only."""
+        self._idle = threading.Condition(self._lock)
+        self._schedules: dict[str, _Schedule] = {}
+        self._servers: Counter[str] = Counter()
+        """Number of targets of each server."""
+        self._unavailable: dict[str, tuple[PollError, float]] = {}
+        """Why a server is in quarantine, and since when (monotonic seconds)."""
+        self._look_at = -math.inf
+        """When the turns are next looked at because one may have stopped counting (monotonic seconds)."""
+        self._omitted = 0
+        self._omitted_logged = -math.inf
+        self._awaited: set[Entry] = set()
+        """Ticks of the start that have not ended yet."""
+        self._fresh: set[Entry] = set()
+        """Ticks with fresh queries."""
+        self._doing: dict[str, tuple[Entry, float, float]] = {}
+        """The tick in progress of each target, its start (monotonic) and the seconds that it may take."""
         self._first_polls = False
         self._first_polls_reported: float | None = None
-        self._ended: dict[str, float] = {}
-        self._awaited = {tick.name for tick in ticks}
-        self._doing: tuple[str, float, float] | None = None
         self._overdue_since: float | None = None
-        self._failures: dict[str, int] = {}
-        self._skips: dict[str, int] = {}
-        self._idle = threading.Event()
-        self._idle.set()
+        self._started = False
         self._stopping = False
-        self._timer = Timer(self._run, self._overran)
+        self._timer = Timer(self._on_due)
+        self._pool = ThreadPoolExecutor(queues.workers + queues.most_unanswered, "poll")
 
     def start(self) -> None:
         """Run every tick once now, and then on its schedule."""
-        self._replace_ticks(self._planned, {query.name for tick in self._planned for query in tick.queries})
+        with self._lock:
+            self._started = True
         self._timer.start()
+        self._dispatch()
 
-    def swap(self, ticks: Sequence[Tick], fresh: Collection[str], act: Callable[[], None]) -> bool:
-        """Replace the ticks and call `act` between two runs; wait until that is done.
+    def replace(self, target: Pollable, ticks: Sequence[Tick], fresh: Collection[str]) -> None:
+        """Add a target, or replace its ticks; the queries named in `fresh` are polled once immediately.
 
-        A tick whose name stays keeps its next time. The queries named in `fresh` are polled once immediately.
-        Returns False if the scheduler is stopped first. Raises the errors of `act`.
+        A tick whose name stays keeps its next time. A tick in progress ends with its old queries.
         """
-        done: Future[None] = Future()
-        self._timer.once(self._swap, ticks, fresh, act, done)
-        while not self._stopping and not done.done():
-            wait([done], timeout=0.5)
-        if not done.done():
-            return False
-        done.result()
-        return True
+        with self._lock:
+            schedule = self._schedules.setdefault(target.name, _Schedule(target))
+            schedule.target = target
+            before, schedule.ticks = schedule.ticks, {tick.name: tick for tick in ticks}
+            for gone in before.keys() - schedule.ticks.keys():
+                self._leave(schedule, gone)
+            for tick in ticks:
+                entry = Entry(target.name, tick.name)
+                if names := {query.name for query in tick.queries}.intersection(fresh):
+                    schedule.fresh.setdefault(tick.name, set()).update(names)
+                    schedule.due[tick.name] = None
+                    self._fresh.add(entry)
+                    if not self._started:
+                        self._awaited.add(entry)
+                if tick.name not in before:
+                    self._timer.enter(entry, tick, time.time())
+        self._offer(target.name)
+        self._report_first_polls()
+
+    def remove(self, name: str) -> None:
+        """Remove a target; a tick in progress ends as usual."""
+        with self._lock:
+            if schedule := self._schedules.pop(name, None):
+                for tick in schedule.ticks:
+                    self._leave(schedule, tick)
+                self._queues.remove(name)
+                self._move(schedule, "")
+        self._report_first_polls()
 
     def stop(self, interrupt: Callable[[], None], timeout: float) -> bool:
-        """Start no further tick, interrupt the running tick and wait at most `timeout` seconds for its end.
+        """Start no further tick, interrupt the others and wait at most `timeout` seconds for their end.
 
-        Returns whether the worker is idle.
+        Returns whether no tick is in progress any more.
         """
         self._stopping = True
         interrupt()
         self._timer.stop()
-        return self._idle.wait(timeout)
+        with self._lock:
+            idle = self._idle.wait_for(lambda: not self._doing, timeout)
+        self._pool.shutdown(wait=False)
+        return idle
 
     @property
     def ready(self) -> bool:
-        """Whether every tick has run once since the start, with any result."""
+        """Whether every tick of the start has ended once, with any result."""
         return not self._awaited
 
-    def last_runs(self) -> dict[str, tuple[float, float | None]]:
-        """Return each tick's interval (seconds) and the end of its last run (seconds since 1970) or None."""
-        return {name: (tick.interval, self._ended.get(name)) for name, tick in self._ticks.items()}
+    @property
+    def awaited(self) -> list[Entry]:
+        """The ticks of the start that have not ended yet."""
+        with self._lock:
+            return sorted(self._awaited)
 
-    def next_runs(self) -> dict[str, float]:
-        """Return the time of each query's next poll, by its name, in seconds since 1970."""
-        due = ((tick, self._timer.next_run(tick.name)) for tick in self._ticks.values())
-        return {query.name: at for tick, at in due if at is not None for query in tick.queries}
+    def last_runs(self) -> dict[Entry, tuple[float, float | None]]:
+        """Return each tick's interval (seconds) and the end of its last run (seconds since 1970) or None."""
+        with self._lock:
+            return {
+                Entry(target, name): (tick.interval, schedule.ended.get(name))
+                for target, schedule in self._schedules.items()
+                for name, tick in schedule.ticks.items()
+            }
+
+    def next_runs(self, target: str = "") -> dict[str, float]:
+        """Return the time of the next poll of each query of a target, by its name, in seconds since 1970."""
+        with self._lock:
+            schedule = self._schedules.get(target)
+            ticks = list(schedule.ticks.values()) if schedule else []
+            retry_at = self._queues.retry_at(target)
+            due = set(schedule.due) if schedule else set()
+        result = {}
+        for tick in ticks:
+            at = self._timer.next_run(Entry(target, tick.name))
+            if retry_at is not None and tick.name in due:
+                retry = time.time() + max(0.0, retry_at - time.monotonic())
+                at = retry if at is None else min(at, retry)
+            if at is not None:
+                result.update(dict.fromkeys((query.name for query in tick.queries), at))
+        return result
+
+    def waiting(self) -> Waiting:
+        """Return the targets that wait for a connection now."""
+        with self._lock:
+            return self._queues.all_waiting(time.monotonic())
 
     def stuck(self, now: float) -> str | None:
-        """Return why scheduler or worker count as hung at `now` (monotonic seconds); None if neither does.
+        """Return why the scheduler or a tick counts as hung at `now` (monotonic seconds); None if none does.
 
-        The worker's limit is above all timeouts of the replica, so no unreachable or hanging server exceeds
-        it. The call also wakes a scheduler that is overdue, and corrects the schedule after the clock was set
+        The limit of a tick is above all timeouts of the replica, so no unreachable or hanging server exceeds
+        it. The call also wakes a timer that is overdue, and corrects the schedule after the clock was set
         back.
         """
         if self._stopping:
             return None
-        self._timer.set_right(self._ticks.values(), time.time())
-        if (doing := self._doing) and now - doing[1] > doing[2]:
-            return f"{doing[0]} runs for {format_duration(round(now - doing[1]))}"
+        with self._lock:
+            ticks = [
+                (Entry(target, name), tick)
+                for target, schedule in self._schedules.items()
+                for name, tick in schedule.ticks.items()
+            ]
+            doing = list(self._doing.values())
+        self._timer.set_right(ticks, time.time())
+        for entry, since, longest in doing:
+            if now - since > longest:
+                return f"tick {entry.tick} runs for {format_duration(round(now - since))}"
         if self._timer.until_next() > -_OVERDUE_SECONDS:
             self._overdue_since = None
             return None
@@ -144,102 +265,293 @@ class PollScheduler:
         late = now - self._overdue_since
         return f"no tick was started for {format_duration(round(late))}" if late > _HUNG_SECONDS else None
 
-    def _replace_ticks(self, ticks: Sequence[Tick], fresh: Collection[str]) -> None:
-        before, self._ticks = self._ticks, {tick.name: tick for tick in ticks}
-        for gone in before.keys() - self._ticks.keys():
-            self._timer.leave(gone)
-            self._awaited.discard(gone)
-            for known in (self._fresh, self._ended, self._failures, self._skips):
-                known.pop(gone, None)
-        for number, tick in enumerate(ticks):
-            if names := {query.name for query in tick.queries}.intersection(fresh):
-                self._fresh.setdefault(tick.name, set()).update(names)
-                self._timer.once(self._run_fresh, tick.name, number=number)
-            if tick.name not in before:
-                self._timer.enter(tick, time.time())
+    def _on_due(self, entry: Entry) -> None:
+        """Queue a tick for a regular run, on the timer's thread."""
+        with self._lock:
+            schedule = self._schedules.get(entry.target)
+            tick = schedule.ticks.get(entry.tick) if schedule else None
+            if schedule is None or tick is None or self._stopping:
+                return
+            runs = schedule.running == entry.tick
+            overrun = runs or entry.tick in schedule.regular
+            if not runs:
+                schedule.regular.add(entry.tick)
+                schedule.due[entry.tick] = None
+        error = self._offer(entry.target, due=True)
+        if error is not None and not runs:
+            self._fail(schedule, [tick], error)
+        elif overrun:
+            self._overran(schedule, tick.name)
 
-    def _swap(
-        self, ticks: Sequence[Tick], fresh: Collection[str], act: Callable[[], None], done: Future[None]
+    def _offer(self, name: str, *, due: bool = False) -> PollError | None:
+        """Queue a target that has due ticks, and start the turns that may begin.
+
+        Return why a tick that is `due` fails without a try: its server is in quarantine. The only target of a
+        server is always tried when a tick is due.
+        """
+        schedule = self._schedules.get(name)
+        server = schedule.target.server() if schedule else ""  # without the lock, because it may read a file
+        error = None
+        with self._lock:
+            if schedule is not None and self._schedules.get(name) is schedule:
+                self._move(schedule, server)
+                if schedule.due:
+                    self._queues.offer(name, server, schedule.target.connections, time.monotonic())
+                error, _ = self._unavailable.get(server, (None, 0.0))
+                if due and self._servers[server] == 1:
+                    self._queues.wake(server, early=True)
+                    error = None
+        self._dispatch()
+        return error
+
+    def _wake(self, server: str) -> None:
+        """Try a server again, because its pause is over."""
+        with self._lock:
+            retry_at = self._queues.wake(server)
+        if retry_at is not None and (left := retry_at - time.monotonic()) > 0:
+            self._timer.call(f"server {server}", left, self._wake, server)  # the clock was set forward
+        self._dispatch()
+
+    def _dispatch(self) -> None:
+        """Start every turn that may begin now."""
+        with self._lock:
+            if not self._started or self._stopping:
+                return
+            now = time.monotonic()
+            while (name := self._queues.take(now)) is not None:
+                self._pool.submit(self._turn, name)
+            look = self._queues.next_look(now)
+            planned = look is not None and not now < self._look_at <= look
+            self._look_at = look if look is not None and planned else self._look_at
+        if look is not None and planned:
+            self._timer.call("look", look - now, self._dispatch)
+
+    def _turn(self, name: str) -> None:
+        """Run the due ticks of a target, on a thread of the pool."""
+        outcome: Outcome = "none"
+        schedule = self._schedules.get(name)
+        target = schedule.target if schedule else None
+        try:
+            if schedule is not None:
+                outcome = self._run_all(schedule)
+        except Exception:  # a defect of the poller must not stop the other ticks
+            logger.exception("the ticks of a target failed because of a defect of the poller")
+        finally:
+            self._finish(name, schedule, target, outcome)
+
+    def _run_all(self, schedule: _Schedule) -> Outcome:
+        """Run the due ticks of a target; if its server cannot be reached, the rest fails without a try."""
+        outcome: Outcome = "none"
+        names = list(schedule.due)
+        for number, name in enumerate(names, 1):
+            result = self._run(schedule, name)
+            outcome = outcome if result == "none" else result
+            if outcome not in ("none", "reached"):
+                left = [schedule.ticks[other] for other in names[number:] if other in schedule.ticks]
+                if left and schedule.error is not None:
+                    self._fail(schedule, left, schedule.error)
+                break
+        return outcome
+
+    def _run(self, schedule: _Schedule, name: str) -> Outcome:
+        """Run one tick; return how its server answered."""
+        target = schedule.target
+        entry = Entry(target.name, name)
+        with self._lock:
+            tick = schedule.ticks.get(name)
+            whole = name in schedule.regular or name in schedule.retry
+            fresh = schedule.fresh.pop(name, set())
+            schedule.due.pop(name, None)
+            schedule.regular.discard(name)
+            schedule.retry.discard(name)
+            self._fresh.discard(entry)
+            queries = [query for query in tick.queries if whole or query.name in fresh] if tick else []
+            if self._stopping or tick is None or not queries:  # removed, or its queries are in another tick
+                return "none"
+            skips = schedule.skips.get(name, 0)
+            schedule.running = name
+            self._doing[target.name] = entry, time.monotonic(), tick.interval + self._patience
+        outcome: Outcome = "none"
+        try:
+            results = target.run(queries, lambda: self._queues.note_answer(target.name))
+            outcome, schedule.error = _outcome(results)
+        except Exception:
+            logger.exception("tick %s failed because of a defect of the poller", name)
+        with self._lock:
+            schedule.running = None
+            del self._doing[target.name]
+            self._idle.notify_all()
+            if outcome not in ("none", "reached") and name in schedule.ticks:
+                schedule.due[name] = None  # once more, when the server is available
+                schedule.retry.add(name)
+            if schedule.skips.get(name, 0) == skips:
+                schedule.skips.pop(name, None)  # the tick keeps up again; the next skip is a warning
+        self._ended(schedule, [name], first=bool(fresh))
+        return outcome
+
+    def _finish(
+        self, name: str, schedule: _Schedule | None, target: Pollable | None, outcome: Outcome
     ) -> None:
-        with self._busy("a reload", self._patience) as allowed:
-            if not allowed:
-                return
-            try:
-                act()
-                self._replace_ticks(ticks, fresh)
-                self._report_first_polls()  # the awaited ticks may have been removed
-                self._rest(self._timer.until_next())
-            except Exception as error:  # noqa: BLE001 - raised again where the swap was requested
-                done.set_exception(error)
-            else:
-                done.set_result(None)
+        """End the turn of a target, and plan when its server or the target is tried again.
 
-    def _run_fresh(self, name: str) -> None:
-        """Poll the new queries of a tick, unless the whole tick was polled meanwhile."""
-        if (tick := self._ticks.get(name)) and (fresh := self._fresh.get(name)):
-            self._poll_now(tick, [query for query in tick.queries if query.name in fresh])
+        If the target was replaced meanwhile, its turn says nothing about the new one.
+        """
+        failing: list[tuple[_Schedule, list[Tick]]] = []
+        current = self._schedules.get(name)
+        if current is not None and not self._stopping:
+            self._rest(current)  # before another target may use its connection
+        with self._lock:
+            replaced = current is None or current.target is not target
+            if replaced and outcome != "reached":
+                outcome = "none"
+            now = time.monotonic()
+            server, retry_at = self._queues.finish(name, outcome, now)
+            if current is None:
+                self._queues.remove(name)
+            if schedule is not None and outcome != "none":
+                error = schedule.error
+                refused, schedule.refusals = schedule.refusals, 0
+                if outcome == "refused":
+                    schedule.refusals = refused + 1
+                    pause = self._refusal_retry.pause(refused)
+                    self._timer.call(f"refused {name}", pause, self._offer, name)
+                known = self._unavailable.get(server)
+                if retry_at is None:
+                    self._unavailable.pop(server, None)
+                elif error is not None:
+                    if known is None:
+                        others = [self._schedules.get(other) for other in self._queues.waiting(server)]
+                        failing = [
+                            (other, [other.ticks[tick] for tick in other.due if tick in other.ticks])
+                            for other in others
+                            if other is not None and other is not schedule
+                        ]
+                    self._unavailable[server] = error, known[1] if known else now
+                    self._timer.call(f"server {server}", max(0.0, retry_at - now), self._wake, server)
+        if schedule is not None and outcome != "none" and name:
+            _log_server(server, error, retry_at, known, now, len(failing))
+        for other, ticks in failing:
+            self._fail(other, ticks, error or PollError("unavailable", "the server is unavailable"))
+        if current is not None and current.due and (replaced or outcome != "refused"):
+            self._offer(name)  # another tick was due meanwhile, or the target is on another server
+        else:
+            self._dispatch()
 
-    def _run(self, name: str) -> None:
-        # By name, because a swap may have replaced the tick while it waited in the worker's queue.
-        if tick := self._ticks.get(name):
-            self._poll_now(tick, tick.queries)
+    def _fail(self, schedule: _Schedule, ticks: Sequence[Tick], error: PollError) -> None:
+        """Record that ticks failed without a try."""
+        try:
+            for tick in ticks:
+                schedule.target.fail(tick.queries, error)
+        except Exception:  # a defect of one target must not stop the others
+            logger.exception("a failure could not be recorded because of a defect of the poller")
+        with self._lock:
+            first = any(tick.name in schedule.fresh for tick in ticks)
+        self._ended(schedule, [tick.name for tick in ticks], first=first)
 
-    def _poll_now(self, tick: Tick, queries: Sequence[QueryDefinition]) -> None:
-        skips = self._skips.get(tick.name, 0)
-        with self._busy(f"tick {tick.name}", tick.interval + self._patience) as allowed:
-            if not allowed:
-                return
-            first = self._fresh.pop(tick.name, None)
-            if not queries:  # a swap moved them to another tick
-                self._report_first_polls()
-                return
-            try:
-                results = self._poll(queries)
-                if not self._stopping:
-                    self._plan_retry(tick, results)
-                    self._rest(self._timer.until_next())
-            except Exception:  # a defect in this tick must not stop the others
-                logger.exception("tick %s failed because of a defect of the poller", tick.name)
-            self._ended[tick.name] = time.time()
-            self._awaited.discard(tick.name)
-            if self._skips.get(tick.name, 0) == skips:
-                self._skips.pop(tick.name, None)  # the tick keeps up again; the next skip is a warning
-            self._first_polls |= bool(first)
-            self._report_first_polls()
+    def _ended(self, schedule: _Schedule, ticks: Sequence[str], *, first: bool) -> None:
+        now = time.time()
+        with self._lock:
+            for tick in ticks:
+                if tick in schedule.ticks:
+                    schedule.ended[tick] = now
+                entry = Entry(schedule.target.name, tick)
+                self._awaited.discard(entry)
+                self._fresh.discard(entry)
+            self._first_polls |= first
+        if not self._stopping:
+            self._on_tick()
+        self._report_first_polls()
+
+    def _rest(self, schedule: _Schedule) -> None:
+        name = schedule.target.name
+        with self._lock:
+            shared = self._servers[schedule.server] > 1
+            ticks = [] if shared else [Entry(name, tick) for tick in schedule.ticks]
+        due = (self._timer.next_run(entry) for entry in ticks)
+        at = min((run for run in due if run is not None), default=math.inf)
+        try:
+            schedule.target.rest(at - time.time())
+        except Exception:  # the same
+            logger.exception("a connection could not be closed because of a defect of the poller")
 
     def _report_first_polls(self) -> None:
-        if not self._first_polls or self._stopping:
-            return
-        now, last = time.monotonic(), self._first_polls_reported
-        if not self._fresh or last is None or now - last >= self._spacing:
+        with self._lock:
+            if not self._first_polls or self._stopping:
+                return
+            now, last = time.monotonic(), self._first_polls_reported
+            if self._fresh and last is not None and now - last < self._spacing:
+                return
             self._first_polls, self._first_polls_reported = False, now
-            self._on_first_polls()
+        self._on_first_polls()
 
-    @contextmanager
-    def _busy(self, doing: str, longest: float) -> Iterator[bool]:
-        """Make `stop` wait for the block; yields whether the scheduler still runs."""
-        self._idle.clear()
-        self._doing = (doing, time.monotonic(), longest)
-        try:
-            # Read after `_idle` is cleared, so that `stop` either waits for this run or prevents it.
-            yield not self._stopping
-        finally:
-            self._doing = None
-            self._idle.set()
+    def _overran(self, schedule: _Schedule, tick: str) -> None:
+        times = schedule.skips[tick] = schedule.skips.get(tick, 0) + 1
+        if not schedule.target.name:
+            level = logging.WARNING if times == 1 else logging.DEBUG
+            logger.log(level, "tick %s skipped: the previous one is still running", tick)
+        else:
+            self._log_omitted(f"{tick} of target {schedule.target.name}")
+        schedule.target.overran(tick)
 
-    def _plan_retry(self, tick: Tick, results: Sequence[PollResult]) -> None:
-        # Only if no query was sent, because a query that kills its backend must not run every second.
-        if not any(
-            result.error and result.error.kind == "unavailable" and result.error.unsent for result in results
-        ):
-            self._failures.pop(tick.name, None)
-            return
-        failures = self._failures.get(tick.name, 0)
-        self._failures[tick.name] = failures + 1
-        self._timer.again(tick.name, time.time() + self._retry.pause(failures))
+    def _log_omitted(self, tick: str) -> None:
+        """Log skipped ticks of many targets in one record a minute."""
+        self._omitted += 1
+        now = time.monotonic()
+        if now - self._omitted_logged >= _SUMMARY_SECONDS:
+            text = "%s skipped, because the previous one had not ended; the newest: %s"
+            logger.warning(text, counted(self._omitted, "tick"), tick)
+            self._omitted, self._omitted_logged = 0, now
 
-    def _overran(self, tick: str) -> None:
-        times = self._skips[tick] = self._skips.get(tick, 0) + 1
-        level = logging.WARNING if times == 1 else logging.DEBUG
-        logger.log(level, "tick %s skipped: the previous one is still running", tick)
-        self._on_overrun(tick)
+    def _leave(self, schedule: _Schedule, tick: str) -> None:
+        """Delete all state of a tick."""
+        entry = Entry(schedule.target.name, tick)
+        self._timer.leave(entry)
+        self._awaited.discard(entry)
+        self._fresh.discard(entry)
+        schedule.regular.discard(tick)
+        schedule.retry.discard(tick)
+        for known in (schedule.due, schedule.fresh, schedule.ended, schedule.skips):
+            known.pop(tick, None)
+
+    def _move(self, schedule: _Schedule, server: str) -> None:
+        """Count a target among those of `server`; empty: of none."""
+        if server != schedule.server:
+            for name, change in ((schedule.server, -1), (server, 1)):
+                if name:
+                    self._servers[name] += change
+                    if not self._servers[name]:
+                        del self._servers[name]
+                        self._unavailable.pop(name, None)
+            schedule.server = server
+
+
+def _log_server(
+    server: str,
+    error: PollError | None,
+    retry_at: float | None,
+    known: tuple[PollError, float] | None,
+    now: float,
+    waiting: int,
+) -> None:
+    """Log the begin and the end of a server's quarantine: one record, however many targets it has."""
+    if retry_at is not None and known is None and error is not None:
+        extra: dict[str, object] = {"error.type": error.kind, "targets_waiting": waiting}
+        extra |= {"hint": error.hint} if error.hint else {}
+        logger.warning("server %s is unavailable, it will be retried: %s", server, error.message, extra=extra)
+    elif retry_at is None and known is not None:
+        logger.info("server %s is available again after %s", server, format_duration(round(now - known[1])))
+
+
+def _outcome(results: Sequence[PollResult]) -> tuple[Outcome, PollError | None]:
+    """Return how the server answered, and the error if no query was sent to it.
+
+    If a query was sent, the tick is not tried again before its time: a query that kills its backend must not
+    run every second.
+    """
+    errors = (result.error for result in results if result.error and result.error.kind == "unavailable")
+    error = next((error for error in errors if error.unsent), None)
+    if error is None:
+        return "reached", None
+    if not error.server_wide:
+        return "refused", error
+    return ("full" if error.sqlstate == "53300" else "unavailable"), error

@@ -1,4 +1,4 @@
-"""APScheduler timetable of all ticks, with one worker thread."""
+"""APScheduler timetable of all ticks, which calls a function whenever a tick is due."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from typing import NamedTuple
 
-from apscheduler.events import EVENT_JOB_MAX_INSTANCES, JobEvent
 from apscheduler.executors.pool import ThreadPoolExecutor
 from apscheduler.jobstores.base import JobLookupError
 from apscheduler.schedulers.background import BackgroundScheduler
@@ -18,24 +18,26 @@ from poller.model.tick import Tick
 logger = logging.getLogger(__name__)
 
 
+class Entry(NamedTuple):
+    """One tick of one target, by their names."""
+
+    target: str
+    tick: str
+
+
 class Timer:
-    """An APScheduler with one worker, so that jobs that are due together run one after the other.
+    """An APScheduler that calls short functions, one at a time; missed calls are combined into one."""
 
-    A tick is skipped if its previous run is still running or waiting when it is due again. Several missed
-    runs are combined into one.
-    """
-
-    def __init__(self, run: Callable[[str], None], on_skip: Callable[[str], None]) -> None:
-        """Prepare; `run` is called with the name of a due tick, `on_skip` with that of a skipped tick."""
-        self._run = run
-        self._on_skip = on_skip
+    def __init__(self, on_due: Callable[[Entry], None]) -> None:
+        """Prepare; `on_due` is called with each due tick."""
+        self._on_due = on_due
         self._scheduler = BackgroundScheduler(
             timezone=UTC,
+            # Not on the scheduler's own thread, which holds its lock while it starts a job.
             executors={"default": ThreadPoolExecutor(1)},
             # The default misfire_grace_time silently skips a job that starts a second late.
             job_defaults={"misfire_grace_time": None, "coalesce": True, "max_instances": 1},
         )
-        self._scheduler.add_listener(self._skip, EVENT_JOB_MAX_INSTANCES)
 
     def start(self) -> None:
         self._scheduler.start()
@@ -48,58 +50,54 @@ class Timer:
         self._scheduler.get_jobs()
         self._scheduler.shutdown(wait=False)
 
-    def enter(self, tick: Tick, now: float) -> None:
-        """Run a tick in every interval, at its offset in it; `now` is in seconds since 1970."""
+    def enter(self, entry: Entry, tick: Tick, now: float) -> None:
+        """Call `on_due` in every interval, at the tick's offset in it; `now` is in seconds since 1970."""
         self._scheduler.add_job(
-            self._run,
+            self._on_due,
             "interval",
             seconds=tick.interval,
             start_date=_utc(tick.first_due(now)),
-            args=[tick.name],
-            id=tick.name,
+            args=[entry],
+            id=_id(entry),
         )
 
-    def leave(self, name: str) -> None:
-        """Remove a tick and its retry from the schedule."""
-        for job in (name, _again(name)):
-            with suppress(JobLookupError):
-                self._scheduler.remove_job(job)
+    def leave(self, entry: Entry) -> None:
+        """Remove a tick from the schedule."""
+        with suppress(JobLookupError):
+            self._scheduler.remove_job(_id(entry))
 
-    def once(self, act: Callable[..., None], *arguments: object, number: int = 0) -> None:
-        """Queue a call of `act` on the worker now; calls with a lower `number` run first."""
-        # The times differ by a microsecond, added as timedelta because two floats may round to the same time.
-        # Without an id, because a previous run with it may still be registered and would block this run.
-        at = _utc(time.time()) + timedelta(microseconds=number)
-        self._scheduler.add_job(act, "date", run_date=at, args=arguments)
+    def call(self, name: str, delay: float, act: Callable[..., object], *arguments: object) -> None:
+        """Call `act` in `delay` seconds; a later request with the same `name` replaces the earlier one."""
+        self._scheduler.add_job(
+            act,
+            "date",
+            run_date=_utc(time.time()) + timedelta(seconds=delay),
+            args=arguments,
+            id=name,
+            replace_existing=True,
+            max_instances=10,  # a call may plan the next one while it runs
+        )
 
-    def again(self, name: str, at: float) -> None:
-        """Run a tick once more at `at` (seconds since 1970), unless its regular run is earlier."""
-        regular = self._scheduler.get_job(name)
-        if regular is None or at < regular.next_run_time.timestamp():
-            self._scheduler.add_job(
-                self._run, "date", run_date=_utc(at), args=[name], id=_again(name), replace_existing=True
-            )
-
-    def next_run(self, name: str) -> float | None:
-        """Return the time of a tick's next run in seconds since 1970; None if it is not scheduled."""
-        jobs = [self._scheduler.get_job(job) for job in (name, _again(name))]
-        return min((job.next_run_time.timestamp() for job in jobs if job and job.next_run_time), default=None)
+    def next_run(self, entry: Entry) -> float | None:
+        """Return the time of a tick's next regular run in seconds since 1970; None if it is not scheduled."""
+        job = self._scheduler.get_job(_id(entry))
+        return job.next_run_time.timestamp() if job and job.next_run_time else None
 
     def until_next(self) -> float:
         """Return the seconds until the next job is due, at most a day; negative if it is overdue."""
         due = [job.next_run_time for job in self._scheduler.get_jobs() if job.next_run_time]
         return min(due, default=_utc(time.time()) + timedelta(days=1)).timestamp() - time.time()
 
-    def set_right(self, ticks: Iterable[Tick], now: float) -> None:
+    def set_right(self, ticks: Iterable[tuple[Entry, Tick]], now: float) -> None:
         """Reschedule the `ticks` that are due too late because the clock was set back; `now` since 1970."""
-        for tick in ticks:
-            job = self._scheduler.get_job(tick.name)
+        for entry, tick in ticks:
+            job = self._scheduler.get_job(_id(entry))
             # `first_due` is at most one and a half intervals ahead.
             if job and job.next_run_time and job.next_run_time.timestamp() - now > 1.6 * tick.interval + 1.0:
                 logger.warning("the clock was set back; tick %s is rescheduled", tick.name)
                 with suppress(JobLookupError):  # the tick may have been removed just now
                     self._scheduler.reschedule_job(
-                        tick.name,
+                        _id(entry),
                         trigger="interval",
                         seconds=tick.interval,
                         start_date=_utc(tick.first_due(now)),
@@ -113,13 +111,9 @@ class Timer:
         """
         self._scheduler.wakeup()
 
-    def _skip(self, event: JobEvent) -> None:
-        if self._scheduler.get_job(event.job_id) is not None:
-            self._on_skip(event.job_id)
 
-
-def _again(tick: str) -> str:
-    return f"{tick} again"  # no tick has this name, because tick names end in a duration
+def _id(entry: Entry) -> str:
+    return "\0".join(entry)
 
 
 def _utc(seconds: float) -> datetime:

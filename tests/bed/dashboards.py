@@ -98,11 +98,21 @@ class Board:
         self._variables: dict[str, str] = {}
         for variable in self.definition["templating"]["list"]:
             if variable["type"] == "query":
-                match = re.fullmatch(r"label_values\((.+), (\w+)\)", variable["query"]["query"])
-                assert match, variable
-                values = sorted(self.prometheus.label_values(match[2], self._filled(match[1])))
+                values = sorted(set(self._values(variable)))
                 # As Grafana: all values of a variable with "All", else the first.
                 self._variables[variable["name"]] = "|".join(values) if variable["includeAll"] else values[0]
+
+    def _values(self, variable: Json) -> list[str]:
+        query = variable["query"]["query"]
+        if match := re.fullmatch(r"label_values\((.+), (\w+)\)", query):
+            return self.prometheus.label_values(match[2], self._filled(match[1]))
+        match = re.fullmatch(r"query_result\((.+)\)", query)
+        assert match, variable
+        answer = self.prometheus.values(self._filled(match[1].replace("$__range", f"{self.hours}h")))
+        # As Grafana: the regular expression selects a part of each series as text.
+        series = (f'{{instance="{labels["instance"]}"}} {value}' for labels, value in answer)
+        matches = [re.search(variable["regex"].strip("/"), text) for text in series]
+        return [match[1] for match in matches if match]
 
     def _filled(self, text: str) -> str:
         return re.sub(r"\$(\w+)", lambda match: self._variables[match[1]], text)

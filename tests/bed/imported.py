@@ -2,8 +2,9 @@
 
 A case is a file in tests/imported/FORMAT/ with sections that begin with a line `=== NAME`. Sections named
 like files are passed to the importer; after a plus sign they are only created. `written` and `messages` are
-the results of the import. `primary` and `standby` are the results of the imported queries on a server.
-`pytest --update` writes `written` and `messages`.
+the results of the import. In a case with a section `targets` the connections become the targets file in it.
+`primary` and `standby` are the results of the imported queries on a server.
+`pytest --update` writes `written`, `targets` and `messages`.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from tests.bed.process import ROOT
 CASES = ROOT / "tests" / "imported"
 DEFAULTS = Defaults(interval=300.0, timeout=30.0, max_series=1000)
 _SECTION = re.compile(r"^=== (\S+)\n", re.MULTILINE)
-_NO_FILES = ("written", "messages", "primary", "standby")
+_NO_FILES = ("written", "targets", "messages", "primary", "standby")
 
 
 @dataclass(frozen=True)
@@ -40,9 +41,11 @@ class Case:
     def __str__(self) -> str:
         return f"{self.path.parent.name}/{self.path.stem}"
 
-    def text(self, written: str, messages: str) -> str:
+    def text(self, written: str, targets: str, messages: str) -> str:
         """Return the content of the file with these results of the import."""
         sections = {**self.sections, "written": written, "messages": messages}
+        if "targets" in sections:
+            sections["targets"] = targets
         ordered = {name: text for name, text in sections.items() if name not in _NO_FILES}
         ordered |= {name: sections[name] for name in _NO_FILES if name in sections}
         return "".join(f"=== {name}\n{text}" for name, text in ordered.items())
@@ -58,8 +61,11 @@ def cases() -> Iterator[Case]:
     yield from map(read, sorted(CASES.glob("*/*.case")))
 
 
-def imported(case: Case, folder: Path) -> tuple[str, str]:
-    """Return the query file and the messages; the empty `folder` becomes the working directory."""
+def imported(case: Case, folder: Path) -> tuple[str, str, str]:
+    """Return the query file, the targets file and the messages.
+
+    The empty `folder` becomes the working directory.
+    """
     paths = []
     for name, text in case.sections.items():
         if name not in _NO_FILES:
@@ -68,8 +74,13 @@ def imported(case: Case, folder: Path) -> tuple[str, str]:
                 paths.append(Path(name))
     os.chdir(folder)
     try:
-        result = import_files(case.form, paths, DEFAULTS)
+        result = import_files(case.form, paths, DEFAULTS, with_targets="targets" in case.sections)
     except ConfigError as error:
-        return "", "".join(f"{problem}\n" for problem in error.problems)
+        return "", "", "".join(f"{problem}\n" for problem in error.problems)
     written = to_yaml(result.drafts, "") if result.drafts else ""
-    return written, "".join(f"{diagnostic}\n" for diagnostic in result.losses.diagnostics(result.files))
+    targets = result.targets.to_yaml("Targets.") if result.targets and result.targets.targets else ""
+    return (
+        written,
+        targets,
+        "".join(f"{diagnostic}\n" for diagnostic in result.losses.diagnostics(result.files)),
+    )

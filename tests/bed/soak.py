@@ -18,8 +18,7 @@ import psycopg
 from poller.config.load_settings import load
 from poller.config.queries.diff import compare
 from poller.config.queries.load import open_catalog
-from poller.daemon.build import TelemetryExport, open_cycle, open_exporter
-from poller.polling.store import ResultStore
+from poller.daemon.build import TargetFactory
 from poller.telemetry.logging import configure
 
 SETS = 20
@@ -45,11 +44,10 @@ def main(dsn: str, endpoint: str, folder: Path, polls: int) -> None:
         }
     )
     catalog = open_catalog(settings)
-    store = ResultStore(catalog.queries)
-    push = open_exporter(settings, store, periodic=False)
+    factory = TargetFactory(settings)
+    push = factory.exporter
     assert push is not None
-    telemetry = TelemetryExport(settings, push)
-    cycle = open_cycle(settings, catalog.queries, store, push, daemon=False, tracing=telemetry.tracing)
+    cycle = factory.open(settings.only_target(), catalog.queries).cycle
     good = 0
     with psycopg.connect(dsn, autocommit=True, application_name="soak") as killer:
         for number in range(1, polls + 1):
@@ -72,7 +70,7 @@ def main(dsn: str, endpoint: str, folder: Path, polls: int) -> None:
                 _print_usage(number, good)
     cycle.source.close()
     push.shutdown(30)
-    telemetry.shutdown(30)
+    factory.telemetry.shutdown(30)
 
 
 def _write(folder: Path, queries: Mapping[str, str]) -> None:

@@ -36,7 +36,7 @@ def measured(dsn: str, queries: int, ticks: int) -> float:
         file.write_text(json.dumps(ours(trivial(queries), HOURLY)))
         settings = load(environment(file, dsn, "http://127.0.0.1:9", "grpc", False, HOURLY))
         queries_of_catalog = open_catalog(settings).queries
-        replica = open_replica(settings, Admission())
+        replica = open_replica(settings, settings.only_target(), Admission())
         try:
             for _ in range(20):
                 assert all(answer.rows is not None for answer in replica.fetch(queries_of_catalog))

@@ -25,7 +25,7 @@ from types import FrameType
 from poller.config.load_settings import load
 from poller.config.queries.load import open_catalog
 from poller.config.queries.schema.query import DeclaredQuery
-from poller.daemon.build import TelemetryExport, open_cycle, open_exporter
+from poller.daemon.build import TargetFactory
 from poller.model.query import QueryDefinition
 from poller.model.result import PollResult
 from poller.model.rows import Column, Rows
@@ -33,7 +33,6 @@ from poller.otlp.exporter import resource
 from poller.otlp.request import encode
 from poller.polling.instruments import CatalogInstruments, Frame
 from poller.polling.mapping import to_samples
-from poller.polling.store import ResultStore
 from poller.receiver.receiver import Receiver
 from tests.benchmarks.contestants import HOURLY, environment, ours
 from tests.benchmarks.loads import trivial
@@ -101,8 +100,8 @@ def _mapped(rows: int) -> PollResult:
 
 
 def _exported(result: PollResult) -> None:
-    instruments = CatalogInstruments(lambda: Frame(result.query.metrics, [result]), _RESOURCE, "0")
-    encode(instruments.collect(), _RESOURCE, "0")
+    instruments = CatalogInstruments("0")
+    encode([(_RESOURCE, instruments.collect(Frame(result.query.metrics, [result])))], "0")
 
 
 def _rows(count: int) -> Rows:
@@ -131,11 +130,10 @@ def _per_query(dsn: str, *, traces: bool) -> float:
             variables = environment(file, dsn, receiver.grpc_endpoint, "grpc", traces, HOURLY)
             settings = load(variables)
             catalog = open_catalog(settings)
-            store = ResultStore(catalog.queries)
-            push = open_exporter(settings, store, periodic=False)
+            factory = TargetFactory(settings)
+            push = factory.exporter
             assert push is not None
-            telemetry = TelemetryExport(settings, push)
-            cycle = open_cycle(settings, catalog.queries, store, push, daemon=True, tracing=telemetry.tracing)
+            cycle = factory.open(settings.only_target(), catalog.queries).cycle
 
             def once() -> None:
                 assert {result.outcome for result in cycle.run(catalog.queries)} == {"ok"}
@@ -147,7 +145,7 @@ def _per_query(dsn: str, *, traces: bool) -> float:
             finally:
                 cycle.source.close()
                 push.shutdown(60)
-                telemetry.shutdown(60)
+                factory.telemetry.shutdown(60)
 
     return _slope(calls)
 

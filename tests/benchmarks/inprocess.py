@@ -18,8 +18,7 @@ from pathlib import Path
 
 from poller.config.load_settings import load
 from poller.config.queries.load import open_catalog
-from poller.daemon.build import TelemetryExport, open_cycle, open_exporter
-from poller.polling.store import ResultStore
+from poller.daemon.build import TargetFactory
 from poller.telemetry.logging import configure
 from tests.benchmarks.contestants import HOURLY, environment
 from tests.benchmarks.figures import memory
@@ -35,11 +34,10 @@ def main(
     variables = environment(queries, dsn, endpoint, protocol, traces, HOURLY)
     settings = load(variables | {"POLLER_SELF_METRICS": self_metrics})
     catalog = open_catalog(settings)
-    store = ResultStore(catalog.queries)
-    push = open_exporter(settings, store, periodic=False)
+    factory = TargetFactory(settings)
+    push = factory.exporter
     assert push is not None
-    telemetry = TelemetryExport(settings, push)
-    cycle = open_cycle(settings, catalog.queries, store, push, daemon=True, tracing=telemetry.tracing)
+    cycle = factory.open(settings.only_target(), catalog.queries).cycle
     wall, cpu = [], []
     early: list[float] = []
     gc.freeze()

@@ -15,6 +15,7 @@ import pytest
 
 from poller.daemon.heartbeat import Heartbeat
 from poller.daemon.scheduler import PollScheduler
+from poller.daemon.server_queues import QueueConfig
 from poller.daemon.watchdog import Watchdog
 from poller.model.query import QueryDefinition
 from poller.model.result import PollResult
@@ -22,6 +23,7 @@ from poller.model.tick import Tick
 from poller.receiver.ports import free_ports
 from poller.receiver.receiver import HANG, Receiver
 from tests.bed.definitions import a_query, a_result
+from tests.bed.pollable import FunctionTarget
 from tests.bed.postgres import Database
 from tests.bed.process import ROOT, Process, eventually
 from tests.bed.queries import write_queries
@@ -168,7 +170,8 @@ def test_a_deadlocked_worker_is_reported_with_its_tick(gate: threading.Lock, tmp
             return [a_result(query) for query in queries]
 
     file = tmp_path / "h"
-    daemon = PollScheduler([Tick("default/1s", (a_query(interval=1.0),), 1.0, 0.0)], poll, patience=0.0)
+    daemon = PollScheduler(QueueConfig(), patience=0.0)
+    FunctionTarget(poll).put_in(daemon, Tick("default/1s", (a_query(interval=1.0),), 1.0, 0.0))
     heartbeat = Heartbeat([file])
     watchdog_thread = Watchdog([daemon], [lambda stuck: heartbeat.write({"stuck": stuck})], every=0.05)
     daemon.start()

@@ -88,6 +88,6 @@ def test_a_storm_of_kills_under_a_flapping_collector_loses_nothing(
         "spool.db-journal",
         "spool.lock",
         "spool.settled",
-        "values.json",
-        ".values.json.new",
+        "values.db",
+        "values.db-journal",
     }

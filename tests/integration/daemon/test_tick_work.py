@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from poller.config.load_settings import load
-from poller.daemon.build import open_cycle, open_store
+from poller.daemon.build import TargetFactory
 from poller.daemon.poll_cycle import PollCycle
 from poller.model.query import QueryDefinition
 from tests.bed.definitions import a_metric, a_query
@@ -50,7 +50,7 @@ def work(dsn: str, state: Path, count: int) -> Work:
     """Return the work of a tick in a process that has a value of each of `count` queries."""
     settings = load({"POLLER_DATABASE_URL": dsn, "POLLER_STATE_DIR": str(state)})
     queries = [tenant(number) for number in range(count)]
-    cycle = open_cycle(settings, queries, open_store(settings, queries))
+    cycle = TargetFactory(settings, daemon=True, push=False).open(settings.only_target(), queries).cycle
     try:
         assert all(result.outcome == "ok" for result in cycle.run(queries))
         cycle.statuses({})
@@ -63,9 +63,12 @@ def work(dsn: str, state: Path, count: int) -> Work:
 
 
 def tenant(number: int) -> QueryDefinition:
-    """Return a query that feeds a common metric with its own series."""
+    """Return a query that feeds a common metric with its own series.
+
+    By their names, the rows of a tick are next to each other in the state file, whatever their number.
+    """
     metric = a_metric("tenant_size", attributes={"tenant": f"tenant-{number}"})
-    return a_query(f"tenant_{number}", f"SELECT {number} AS n", metrics=(metric,))
+    return a_query(f"tenant_{number:04}", f"SELECT {number} AS n", metrics=(metric,))
 
 
 def steps(cycle: PollCycle, queries: list[QueryDefinition]) -> int:

@@ -17,10 +17,10 @@ import pytest
 
 from poller.daemon.health import MAX_AGE_SECONDS, MAX_BYTES, clock, judge, places, process_namespace, read
 from poller.daemon.heartbeat import Heartbeat
-from poller.daemon.heartbeat_content import encode
 from poller.daemon.watchdog import BEAT_SECONDS, Watchdog
 from poller.model.files import replace_file
 from poller.polling.status import QueryStatus
+from poller.polling.target_status import encode
 from tests.bed.process import ROOT, eventually
 
 NOW = 5000.0

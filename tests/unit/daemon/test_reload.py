@@ -1,26 +1,23 @@
-"""A reload loads all query files or none, between two ticks, and logs the result."""
+"""A reload loads all query files or none, and logs the result."""
 
 from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader, NumberDataPoint
 
+from poller.config.queries.diff import Difference
 from poller.config.queries.file_watcher import contents
 from poller.config.queries.load import load
 from poller.daemon.reload import MOST_PROBLEMS, Reload
-from poller.daemon.scheduler import PollScheduler
-from poller.model.catalog import Catalog, Defaults
-from poller.model.query import QueryDefinition
-from poller.model.result import PollResult
-from poller.model.tick import ticks
-from tests.bed.definitions import a_result
-from tests.bed.process import eventually
+from poller.daemon.target_pollers import TargetChanges
+from poller.model.catalog import Defaults
+from poller.model.configuration import Configuration
 
 DEFAULTS = Defaults(interval=3600.0, timeout=1.0, max_series=10)
 
@@ -32,46 +29,29 @@ def text(*names: str, sql: str = "SELECT 1 AS n") -> str:
 
 
 class Bed:
-    """A daemon with a real schedule and query files, and a record of the effects of a reload."""
+    """Query files, their reload, and a record of its effects."""
 
     def __init__(self, file: Path) -> None:
         self.file = file
-        self.polled: list[str] = []
         self.swapped: list[tuple[list[str], set[str]]] = []
+        self.targets = TargetChanges([], [], [])
         self.reader = InMemoryMetricReader()
         self.before_load: Callable[[], object] = lambda: None
         provider = MeterProvider([self.reader])
-        catalog = self.load()
-        self.daemon = PollScheduler(ticks(catalog.queries, "test"), self.poll)
-        self.reload = Reload(
-            catalog,
-            self.daemon,
-            self,
-            instance="test",
-            swap=self.swap,
-            meter=provider.get_meter("test"),
-        )
-        self.daemon.start()
-        self._stop: Callable[[], bool] = lambda: self.daemon.stop(lambda: None, 30.0)
-
-    def stop(self) -> None:
-        """Stop the daemon, once."""
-        stop, self._stop = self._stop, lambda: True
-        assert stop()
+        self.reload = Reload(self.load(), self, apply=self.apply, meter=provider.get_meter("test"))
 
     def fingerprint(self) -> bytes:
         return contents([self.file])
 
-    def load(self) -> Catalog:
+    def load(self) -> Configuration:
         self.before_load()
-        return load([self.file], DEFAULTS)
+        return Configuration(load([self.file], DEFAULTS), ())
 
-    def poll(self, queries: Sequence[QueryDefinition]) -> Sequence[PollResult]:
-        self.polled += [query.name for query in queries]
-        return [a_result(query) for query in queries]
-
-    def swap(self, queries: Sequence[QueryDefinition], dropped: Collection[str]) -> None:
-        self.swapped.append(([query.name for query in queries], set(dropped)))
+    def apply(self, configuration: Configuration, difference: Difference) -> TargetChanges:
+        if difference:
+            names = [query.name for query in configuration.catalog.queries]
+            self.swapped.append((names, set(difference.dropped)))
+        return self.targets
 
     def metrics(self) -> dict[str, float]:
         """Return the values of the meter, by name, and by outcome if there is an outcome."""
@@ -92,14 +72,11 @@ class Bed:
 
 
 @pytest.fixture
-def bed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> Iterator[Bed]:
+def bed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> Bed:
     caplog.set_level(logging.INFO, logger="poller.daemon.reload")
     file = tmp_path / "queries.yaml"
     file.write_text(text("a", "b"))
-    bed = Bed(file)
-    assert eventually(lambda: bed.polled == ["a", "b"])
-    yield bed
-    bed.stop()
+    return Bed(file)
 
 
 def messages(caplog: pytest.LogCaptureFixture) -> list[str]:
@@ -111,7 +88,6 @@ def test_a_valid_change_is_applied_logged_and_counted(bed: Bed, caplog: pytest.L
     bed.file.write_text(text("a", "c"))
     assert bed.reload.run(requested=False) == "changed"
     assert bed.swapped == [(["a", "c"], {"b"})]
-    assert eventually(lambda: bed.polled == ["a", "b", "c"])
     assert messages(caplog) == [
         "INFO query files read again: 1 added, 1 removed, 0 changed, 1 unchanged",
         "INFO added: c",
@@ -142,7 +118,6 @@ def test_invalid_files_change_nothing_and_every_problem_is_logged_once(
     assert (readings["reloads failed"], readings["reload.success"]) == (1, 0)
     assert readings["reload.last_success"] == started["reload.last_success"]
     assert bed.swapped == []
-    assert bed.polled == ["a", "b"]
     assert [len(bed.reload.problems)] == [2]
 
     caplog.clear()
@@ -196,8 +171,7 @@ def test_a_missing_folder_changes_nothing(bed: Bed, caplog: pytest.LogCaptureFix
     assert bed.swapped == []
 
 
-def test_a_reload_during_the_shutdown_has_no_effect(bed: Bed) -> None:
-    bed.stop()
-    bed.file.write_text(text("a"))
-    assert bed.reload.run(requested=True) == "too late"
-    assert bed.swapped == []
+def test_changed_targets_are_counted_in_the_log(bed: Bed, caplog: pytest.LogCaptureFixture) -> None:
+    bed.targets = TargetChanges(["new"], ["gone", "lost"], ["moved"])
+    assert bed.reload.run(requested=True) == "changed"
+    assert messages(caplog) == ["INFO query files read again: targets: 1 added, 2 removed, 1 changed"]

@@ -13,16 +13,18 @@ from itertools import pairwise
 import pytest
 
 from poller.daemon.scheduler import PollScheduler
+from poller.daemon.server_queues import QueueConfig
 from poller.model.errors import PollError
 from poller.model.query import QueryDefinition
 from poller.model.result import PollResult
 from poller.model.retry import RETRY, RetryConfig
 from poller.model.tick import Tick
 from tests.bed.definitions import a_query, a_result
+from tests.bed.pollable import FunctionTarget
 from tests.bed.process import eventually
 
 GONE = PollError("unavailable", "connection refused")
-GONE.unsent = True
+GONE.unsent = GONE.server_wide = True
 Act = Callable[[Sequence[QueryDefinition]], Sequence[PollResult]]
 
 
@@ -47,9 +49,8 @@ class Bed:
     def __init__(self) -> None:
         self.runs: list[Run] = []
         self.begun = 0
-        self.rested: list[float] = []
-        self.overruns: list[str] = []
         self.reports = 0
+        self.target = FunctionTarget(self.poll)
         self.interrupted = threading.Event()
         self.act: Act = good
         self.retry = RETRY
@@ -57,16 +58,19 @@ class Bed:
 
     def start(self, *ticks: Tick) -> PollScheduler:
         self.daemon = PollScheduler(
-            ticks,
-            self.poll,
-            rest=self.rested.append,
-            on_overrun=self.overruns.append,
-            on_first_polls=self.first_polls,
-            spacing=math.inf,
-            retry=self.retry,
+            QueueConfig(retry=self.retry), on_first_polls=self.first_polls, spacing=math.inf
         )
+        self.target.put_in(self.daemon, *ticks)
         self.daemon.start()
         return self.daemon
+
+    @property
+    def overruns(self) -> list[str]:
+        return self.target.overruns
+
+    @property
+    def rested(self) -> list[float]:
+        return self.target.rested
 
     def first_polls(self) -> None:
         self.reports += 1
@@ -219,34 +223,17 @@ def test_a_success_ends_the_retries_and_resets_the_backoff(bed: Bed) -> None:
     daemon = bed.start(tick(), tick("beat", interval=0.25))
     assert eventually(lambda: sum(run.queries == ("t",) for run in bed.runs) >= 1)
     assert eventually(lambda: bed.begun >= 6)
-    assert eventually(lambda: daemon._failures == {})  # noqa: SLF001 - not observable before the next outage
-
-
-def test_an_outage_of_days_does_not_break_the_retries(bed: Bed) -> None:
-    bed.act = lost
-    daemon = PollScheduler([tick()], bed.poll, rest=bed.rested.append)
-    daemon._failures["t"] = 5000  # noqa: SLF001 - days of waiting, at a minute each
-    bed.daemon = daemon
-    daemon.start()
-    assert eventually(lambda: bool(bed.rested)), "the run must end"
-    assert 0 < bed.rested[0] <= RETRY.longest_pause
+    assert eventually(lambda: daemon._unavailable == {})  # noqa: SLF001 - not observable before the next outage
 
 
 @pytest.mark.slow
-def test_a_retry_never_comes_after_the_regular_run(bed: Bed) -> None:
-    retries: list[str] = []
-
-    def look(queries: Sequence[QueryDefinition]) -> Sequence[PollResult]:
-        jobs = daemon._timer._scheduler.get_jobs()  # noqa: SLF001 - a job that does not run is not observable
-        retries.extend(job.id for job in jobs if job.id.endswith("again"))
-        return lost(queries)
-
-    # The tick is due 0.6 s after the start and then every second: always before a retry after one second.
-    daemon = PollScheduler([tick(interval=1.0, offset=(time.time() + 0.6) % 1.0)], bed.poll)
-    bed.daemon, bed.act = daemon, look
-    daemon.start()
-    assert bed.ran(4)
-    assert retries == []
+def test_a_tick_without_a_server_keeps_its_regular_runs(bed: Bed) -> None:
+    bed.act = lost
+    bed.retry = RetryConfig(3600.0, 3600.0)
+    bed.start(tick(interval=0.5))
+    assert bed.ran(5)
+    assert bed.target.failed == []
+    assert bed.overruns == [], "a tick that waits for its server is not late by itself"
 
 
 def test_a_failure_of_a_query_alone_is_not_retried(bed: Bed) -> None:
@@ -318,3 +305,80 @@ def test_stop_of_an_idle_daemon_succeeds(bed: Bed) -> None:
     bed.start(tick())
     assert bed.ran(1)
     assert bed.stop()
+
+
+@pytest.mark.slow
+def test_many_targets_of_unavailable_servers_do_not_block_the_scheduler() -> None:
+    """Failures are planned again while other ticks become due: no thread waits for another for ever."""
+    daemon = PollScheduler(QueueConfig(workers=8, retry=RetryConfig(0.01, 0.02)))
+    targets = [FunctionTarget(lost, f"t{number}", f"s{number % 10}") for number in range(60)]
+    runs: list[float] = []
+
+    def well(queries: Sequence[QueryDefinition]) -> Sequence[PollResult]:
+        runs.append(time.monotonic())
+        return good(queries)
+
+    targets.append(FunctionTarget(well, "well", "other"))
+    for target in targets:
+        target.put_in(daemon, tick(interval=0.1))
+    daemon.start()
+    try:
+        assert eventually(lambda: len(runs) >= 20)
+        assert any(target.failed for target in targets), "some ticks failed without a try"
+    finally:
+        assert daemon.stop(lambda: None, 30.0)
+
+
+class BrokenTarget(FunctionTarget):
+    """A target whose defects are outside its polls."""
+
+    def fail(self, queries: Sequence[QueryDefinition], error: PollError) -> None:
+        raise RuntimeError(f"a defect with {queries} and {error}")
+
+    def rest(self, seconds: float) -> None:
+        raise RuntimeError(f"a defect before {seconds}")
+
+
+def test_a_defect_of_one_target_does_not_stop_the_others_of_its_server() -> None:
+    daemon = PollScheduler(QueueConfig(retry=RetryConfig(0.05, 0.1)))
+    down = True
+    runs: list[str] = []
+
+    def of(name: str) -> Act:
+        def poll(queries: Sequence[QueryDefinition]) -> Sequence[PollResult]:
+            runs.append(name)
+            return lost(queries) if down else good(queries)
+
+        return poll
+
+    for target in (BrokenTarget(of("broken"), "broken"), FunctionTarget(of("well"), "well")):
+        target.put_in(daemon, tick(interval=0.2))
+    daemon.start()
+    try:
+        assert eventually(lambda: len(runs) >= 4)
+        down = False
+        count = runs.count("well")
+        assert eventually(lambda: runs.count("well") >= count + 3)
+        assert eventually(lambda: runs.count("broken") >= 3)
+    finally:
+        assert daemon.stop(lambda: None, 30.0)
+
+
+def test_a_target_follows_its_connection_string_from_an_unavailable_server_to_another() -> None:
+    daemon = PollScheduler(QueueConfig(retry=RetryConfig(3600.0, 3600.0)))
+    runs: list[str] = []
+
+    def poll(queries: Sequence[QueryDefinition]) -> Sequence[PollResult]:
+        runs.append(moving.on)
+        return lost(queries) if moving.on == "old" else good(queries)
+
+    moving = FunctionTarget(poll, "moving", "old")
+    for target in (moving, FunctionTarget(lost, "other", "old")):
+        target.put_in(daemon, tick(interval=0.2))
+    daemon.start()
+    try:
+        assert eventually(lambda: bool(moving.failed) or runs == ["old"])
+        moving.on = "new"
+        assert eventually(lambda: runs.count("new") >= 2), "although the old server is tried only in an hour"
+    finally:
+        assert daemon.stop(lambda: None, 30.0)

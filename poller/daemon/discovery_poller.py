@@ -1,0 +1,130 @@
+"""Poller of a server that also reads which databases the server has."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from poller.daemon.target_poller import TargetPoller
+from poller.model.tick import Tick, ticks
+from poller.polling.poll import to_result
+from poller.postgres.database_list import list_query, read_list
+from poller.telemetry.discovery_metrics import DiscoveryMetrics
+from poller.telemetry.logging import about
+
+if TYPE_CHECKING:
+    from opentelemetry.metrics import Counter
+
+    from poller.daemon.poll_cycle import PollCycle, PollObserver
+    from poller.model.errors import PollError
+    from poller.model.query import QueryDefinition
+    from poller.model.result import PollResult
+    from poller.model.rows import Row
+    from poller.model.target import Databases, Target
+
+logger = logging.getLogger(__name__)
+
+
+class DiscoveryPoller(TargetPoller):
+    """The poller of a server: it runs `once_per_server` queries and reads the list of databases.
+
+    The list is read in a tick of its own, so that the scheduler treats it as every other tick.
+    """
+
+    def __init__(
+        self,
+        target: Target,
+        databases: Databases,
+        queries: Sequence[QueryDefinition],
+        cycle: PollCycle,
+        instance: str,
+        discoveries: Counter,
+        observers: Sequence[PollObserver],
+    ) -> None:
+        """Prepare; `discoveries` counts the reads, and `observers` get the result of each."""
+        super().__init__(target, queries, cycle, instance)
+        self.metrics = DiscoveryMetrics()
+        self.on_list: Callable[[Mapping[str, int]], int] = lambda _: 0
+        """Function that polls only the databases with these names and OIDs; it returns the number missing."""
+        self._list = list_query(databases.refresh)
+        self._databases = databases
+        self._discoveries = discoveries
+        self._observers = observers
+        self._failed = False
+        self._over_limit = 0
+        self._none_logged = False
+
+    @property
+    def ticks(self) -> list[Tick]:
+        """The ticks of the target's queries, and the one that reads the list."""
+        return ticks((*self.queries, self._list), self._instance)
+
+    @property
+    def fresh(self) -> set[str]:
+        """Names of the queries that a new poller runs at once."""
+        return super().fresh | {self._list.name}
+
+    def fail(self, queries: Sequence[QueryDefinition], error: PollError) -> None:
+        """Record that `queries` failed without a try."""
+        if self._list not in queries:
+            super().fail(queries, error)
+        else:
+            with about(self.name):
+                self._fail(str(error))
+
+    def _poll(self, queries: Sequence[QueryDefinition]) -> Sequence[PollResult]:
+        if self._list not in queries:
+            return super()._poll(queries)
+        (answer,) = self.cycle.source.fetch(queries, lambda _: None)
+        result = to_result(answer)
+        if answer.rows is not None:
+            self._read(answer.rows.values, answer.rows.beyond)
+        elif answer.error is None or answer.error.kind != "cancelled":
+            self._fail(str(answer.error or answer.skipped))
+        for observer in self._observers:
+            observer.observe([result])
+        return [result]
+
+    def _read(self, rows: Sequence[Row], beyond: int) -> None:
+        """Poll the databases of the list `rows`, of which `beyond` were too many to be read."""
+        listed = read_list(rows)
+        selected = self._databases.select(listed.oids)
+        if not selected.names and not self._none_logged:
+            logger.warning(
+                "no database of the server is polled: check include and exclude of `databases`",
+                extra={"excluded": selected.excluded, "no_privilege": listed.no_privilege},
+            )
+        self._none_logged = not selected.names
+        missing = self.on_list({name: listed.oids[name] for name in selected.names})
+        self._log_over_limit(selected.over_limit + beyond)
+        self.metrics.last_success = time.time()
+        self.metrics.counts = {
+            "polled": len(selected.names),
+            "excluded": selected.excluded + listed.unnamed,
+            "over_limit": selected.over_limit + beyond,
+            "no_privilege": listed.no_privilege,
+            "missing": missing,
+        }
+        self._discoveries.add(1, {"poller.outcome": "ok"})
+        if self._failed:
+            self._failed = False
+            logger.info("the list of databases was read again")
+
+    def _fail(self, reason: str) -> None:
+        self._discoveries.add(1, {"poller.outcome": "failed"})
+        if not self._failed:
+            self._failed = True
+            logger.warning(
+                "the list of databases cannot be read, the known databases are still polled: %s", reason
+            )
+
+    def _log_over_limit(self, number: int) -> None:
+        if number and not self._over_limit:
+            logger.warning(
+                "%s above the limit of %d not polled; raise `databases.limit`, or exclude some",
+                "1 database is" if number == 1 else f"{number} databases are",
+                self._databases.limit,
+            )
+        self._over_limit = number

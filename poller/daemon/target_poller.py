@@ -1,0 +1,126 @@
+"""Poller of one target: its poll cycle, its ticks and its instruments."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Collection, Sequence
+from typing import TYPE_CHECKING
+
+from poller.daemon.poll_cycle import PollCycle
+from poller.model.errors import PollError
+from poller.model.query import QueryDefinition
+from poller.model.result import PollResult
+from poller.model.target import Target
+from poller.model.tick import Tick, ticks
+from poller.postgres.connection import server_of
+from poller.telemetry.logging import about
+
+if TYPE_CHECKING:
+    from poller.otlp.exporter import Collect
+    from poller.polling.instruments import StatusMetrics
+    from poller.postgres.server_tracker import ServerInfo
+
+
+class TargetPoller:
+    """One target with everything that belongs to it alone, so that its defects concern no other target."""
+
+    def __init__(
+        self,
+        target: Target,
+        queries: Sequence[QueryDefinition],
+        cycle: PollCycle,
+        instance: str,
+    ) -> None:
+        """Prepare the polls of `queries` on `target`; `instance` spreads the offsets of the ticks."""
+        self.target = target
+        self.cycle = cycle
+        self.collect: Collect | None = None
+        """Function that returns the metrics of the target; None if nothing is exported."""
+        self.gauges: list[StatusMetrics] = []
+        """The poller's own metrics about the target, in addition to its values."""
+        self.queries = tuple(queries)
+        self.database = ""
+        """Name of the database, as far as it is known."""
+        self.on_database: Callable[[], None] = lambda: None
+        """Function that is called when the target turns out to be another database."""
+        self._instance = instance
+        self._on_server: Callable[[], None] = lambda: None
+        self._in_use = threading.Lock()
+        self._retired = False
+
+    @property
+    def name(self) -> str:
+        """Name of the target; empty if it is the only one."""
+        return self.target.name
+
+    @property
+    def connections(self) -> int:
+        """Maximum number of connections to its server at the same time."""
+        return self.target.connections
+
+    @property
+    def ticks(self) -> list[Tick]:
+        """The ticks of the target's queries."""
+        return ticks(self.queries, self._instance)
+
+    @property
+    def fresh(self) -> set[str]:
+        """Names of the queries that a new poller runs at once."""
+        return {query.name for query in self.queries}
+
+    def server(self) -> str:
+        """Return the hosts and ports of the target; its own name if they are unknown."""
+        try:
+            return server_of(self.target.conninfo()) or f"target {self.name}"
+        except (OSError, ValueError):
+            return f"target {self.name}"
+
+    def run(self, queries: Sequence[QueryDefinition], on_server: Callable[[], None]) -> Sequence[PollResult]:
+        """Poll the queries of one tick; call `on_server` when the server has answered."""
+        self._on_server = on_server
+        try:
+            with self._in_use, about(self.name):
+                return self._poll(queries)
+        finally:
+            if self._retired:
+                self.retire()
+
+    def _poll(self, queries: Sequence[QueryDefinition]) -> Sequence[PollResult]:
+        return self.cycle.run(queries)
+
+    def note_server(self, server: ServerInfo) -> None:
+        """Note the server that has answered, and its database, which `url_file` may have changed."""
+        self._on_server()
+        if server.database != self.database:
+            self.database = server.database
+            self.on_database()
+
+    def fail(self, queries: Sequence[QueryDefinition], error: PollError) -> None:
+        """Record that `queries` failed without a try."""
+        with about(self.name):
+            self.cycle.fail(queries, error)
+
+    def overran(self, tick: str) -> None:
+        """Count one tick that was skipped."""
+        self.cycle.overran(tick)
+
+    def retire(self) -> None:
+        """Close the connection, now or at the end of the tick in progress."""
+        self._retired = True
+        if self._in_use.acquire(blocking=False):
+            self.cycle.source.close()
+            self._in_use.release()
+
+    def rest(self, seconds: float) -> None:
+        """Release what only polls need, because the next one is due in `seconds`."""
+        self.cycle.source.rest(seconds)
+
+    def swap(self, queries: Sequence[QueryDefinition], dropped: Collection[str]) -> None:
+        """Replace the queries, and discard all data of those in `dropped`."""
+        self.queries = tuple(queries)
+        self.cycle.swap(self.queries, dropped)
+
+    def log_stale(self) -> None:
+        """Log the queries whose values are withheld from now on."""
+        with about(self.name):
+            self.cycle.log_stale()

@@ -1,0 +1,253 @@
+"""Pollers of all targets, replaced one by one when the configuration or a list of databases changes."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from poller.config.queries.diff import Difference, compare
+from poller.daemon.build import TargetFactory
+from poller.daemon.discovery_poller import DiscoveryPoller
+from poller.daemon.scheduler import PollScheduler
+from poller.daemon.target_poller import TargetPoller
+from poller.model.configuration import Configuration
+from poller.model.query import QueryDefinition
+from poller.model.result import GoodResult
+from poller.model.target import Target
+
+logger = logging.getLogger(__name__)
+
+_MOST_NAMES = 10
+"""Maximum number of databases that one record names."""
+
+
+class TargetChanges(NamedTuple):
+    """Names of the targets that a new configuration adds, removes and changes."""
+
+    added: list[str]
+    removed: list[str]
+    changed: list[str]
+
+
+class _Missing(NamedTuple):
+    """A database that is missing from the list of its server; its values are exported until their max_age."""
+
+    poller: TargetPoller
+    oid: int
+    since: float
+    """Monotonic seconds."""
+
+
+@dataclass(slots=True)
+class _ServerDatabases:
+    """The databases of one server, by its last list."""
+
+    polled: dict[str, int]
+    """OIDs by name."""
+    missing: dict[str, _Missing] = field(default_factory=dict)
+    """By name, the oldest first."""
+
+
+class TargetPollers:
+    """The pollers of all targets, by name; iteration yields those that poll."""
+
+    def __init__(self, factory: TargetFactory, scheduler: PollScheduler) -> None:
+        self._factory = factory
+        self._scheduler = scheduler
+        self._lock = threading.Lock()
+        """Held while pollers change: by a reload or by a new list of databases."""
+        self._pollers: dict[str, TargetPoller] = {}
+        self._servers: dict[str, _ServerDatabases] = {}
+        """By target; without those whose list has not been read yet."""
+        self._queries: Sequence[QueryDefinition] = ()
+
+    def __iter__(self) -> Iterator[TargetPoller]:
+        return iter(list(self._pollers.values()))
+
+    def __len__(self) -> int:
+        return len(self._pollers)
+
+    @property
+    def only(self) -> TargetPoller | None:
+        """The poller of the only database without POLLER_TARGETS; otherwise None."""
+        return self._pollers.get("")
+
+    def apply(self, configuration: Configuration, difference: Difference | None = None) -> TargetChanges:
+        """Add, remove and change pollers; those whose target and queries are unchanged are not touched.
+
+        `difference` is that of the queries to those of the last call. The databases of a server follow its
+        target. Raises ConfigError if the only database of a poller without POLLER_TARGETS has an invalid
+        name.
+        """
+        with self._lock:
+            self._queries = configuration.catalog.queries
+            if difference is None:
+                difference = compare([], self._queries)
+            return self._apply(configuration, difference)
+
+    def _apply(self, configuration: Configuration, difference: Difference) -> TargetChanges:
+        before = self._pollers.copy()
+        after: dict[str, TargetPoller] = {}
+        changes = TargetChanges([], [], [])
+        self._follow(configuration.targets, difference)
+        for target in self._with_databases(configuration.targets):
+            queries = self._queries_of(target)
+            old = before.pop(target.name, None)
+            if old is None:
+                after[target.name] = self._open(target)
+                changes.added.append(target.name)
+            elif old.target == target:
+                after[target.name] = old
+                self._swap(old, queries, difference)
+            else:
+                after[target.name] = self._replace(old, target)
+                changes.changed.append(target.name)
+        if not self._pollers:  # at the start, delete the values of targets that were removed before
+            servers = {target.name for target in configuration.targets if target.databases is not None}
+            self._factory.retain(lambda name: name in after or name.partition("/")[0] in servers)
+        self._pollers = after  # a new object, because other threads iterate over the old one
+        for name, poller in before.items():
+            self._scheduler.remove(name)
+            self._delete(poller)
+            changes.removed.append(name)
+        return changes
+
+    def _follow(self, targets: Sequence[Target], difference: Difference) -> None:
+        """Forget the databases that the new targets exclude, and those of removed and other servers."""
+        declared = {target.name: target for target in targets}
+        before, self._servers = self._servers, {}
+        for name, server in before.items():
+            old, new = self._pollers[name].target, declared.get(name)
+            if new == old:
+                self._servers[name] = server
+                for database, missing in server.missing.items():
+                    queries = self._queries_of(old.of_database(database))
+                    self._swap(missing.poller, queries, difference, scheduled=False)
+                continue
+            for missing in server.missing.values():
+                self._delete(missing.poller)
+            if new is not None and new.databases is not None and _is_same_server(old, new):
+                names = new.databases.select(server.polled).names
+                self._servers[name] = _ServerDatabases(
+                    {database: server.polled[database] for database in names}
+                )
+
+    def _with_databases(self, targets: Sequence[Target]) -> Iterator[Target]:
+        for target in targets:
+            yield target
+            if (server := self._servers.get(target.name)) is not None:
+                for database, oid in server.polled.items():
+                    yield target.of_database(database, oid)
+
+    def _queries_of(self, target: Target) -> list[QueryDefinition]:
+        return [query for query in self._queries if target.runs(query)]
+
+    def _open(self, target: Target, restored: Sequence[GoodResult] | None = None) -> TargetPoller:
+        poller = self._factory.open(target, self._queries_of(target), restored)
+        if isinstance(poller, DiscoveryPoller):
+            poller.on_list = functools.partial(self._apply_list, poller)
+        self._scheduler.replace(poller, poller.ticks, poller.fresh)
+        return poller
+
+    def _swap(
+        self,
+        poller: TargetPoller,
+        queries: Sequence[QueryDefinition],
+        difference: Difference,
+        *,
+        scheduled: bool = True,
+    ) -> None:
+        before, after = ({query.name for query in of} for of in (poller.queries, queries))
+        dropped = (before - after) | (difference.dropped & before)
+        fresh = (after - before) | (difference.fresh & after)
+        if tuple(queries) != poller.queries:
+            poller.swap(queries, dropped)
+            if scheduled:
+                self._scheduler.replace(poller, poller.ticks, fresh)
+
+    def _replace(self, old: TargetPoller, target: Target) -> TargetPoller:
+        """Return a new poller; it starts with the values of the old one if they are of the same database."""
+        same = _is_same_server(old.target, target) and old.target.attributes == target.attributes
+        names = {query.name: query for query in self._queries_of(target)}
+        good = [
+            item._replace(result=item.result._replace(query=query))
+            for item in (old.cycle.store.good(time.monotonic()) if same else ())
+            if (query := names.get(item.result.query.name)) and query.digest == item.result.query.digest
+        ]
+        self._factory.close(old)
+        return self._open(target, good)
+
+    def _delete(self, poller: TargetPoller) -> None:
+        """Delete all data of a target that is not scheduled any more."""
+        poller.cycle.store.detach()  # a tick in progress stores nothing
+        self._factory.close(poller)
+        self._factory.forget(poller.name)
+
+    def _apply_list(self, poller: DiscoveryPoller, listed: Mapping[str, int]) -> int:
+        """Poll only the databases `listed`, by name and OID; return the number of missing ones.
+
+        A database that is not in the list is missing: it is not polled, and its data is deleted some time
+        later unless it returns. The data of a database with another OID is deleted, because it is another
+        database.
+        """
+        with self._lock:
+            target = poller.target
+            if self._pollers.get(target.name) is not poller or target.databases is None:
+                return 0  # a reload has removed or changed the target meanwhile
+            server = self._servers.get(target.name)
+            if server is None:  # delete the values of databases that left before the start
+                names = {target.of_database(name).name for name in listed}
+                prefix = f"{target.name}/"
+                self._factory.retain(lambda name: name in names or not name.startswith(prefix))
+                server = self._servers[target.name] = _ServerDatabases({})
+            pollers = self._pollers.copy()
+            gone = [name for name in server.polled if name not in listed]
+            new = [name for name, oid in listed.items() if server.polled.get(name) != oid]
+            now = time.monotonic()
+            for name in gone:
+                left = pollers.pop(target.of_database(name).name)
+                self._scheduler.remove(left.name)
+                self._factory.withdraw(left)
+                server.missing[name] = _Missing(left, server.polled[name], now)
+            for name in new:
+                of_database = target.of_database(name, listed[name])
+                returned = server.missing.pop(name, None)
+                if returned is not None and returned.oid == listed[name]:
+                    pollers[of_database.name] = self._replace(returned.poller, of_database)
+                    continue
+                old = returned.poller if returned else pollers.get(of_database.name)
+                if old is not None:
+                    self._delete(old)
+                pollers[of_database.name] = self._open(of_database)
+            server.polled = dict(listed)
+            self._pollers = pollers
+            for name, missing in list(server.missing.items()):
+                if (
+                    now - missing.since >= target.databases.forget
+                    or len(server.missing) > target.databases.limit
+                ):
+                    del server.missing[name]
+                    self._delete(missing.poller)
+            if gone or new:
+                _log_changes(len(listed), new, gone)
+            return len(server.missing)
+
+
+def _is_same_server(old: Target, new: Target) -> bool:
+    return (old.url, old.url_file) == (new.url, new.url_file)
+
+
+def _log_changes(polled: int, new: Sequence[str], gone: Sequence[str]) -> None:
+    """Log the databases that are polled from now on, and those that are missing."""
+    extra = {
+        key: ", ".join(names[:_MOST_NAMES]) + (", ..." if len(names) > _MOST_NAMES else "")
+        for key, names in (("new", new), ("missing", gone))
+        if names
+    }
+    message = "the list of databases has changed: %d polled, %d new, %d missing"
+    logger.info(message, polled, len(new), len(gone), extra=extra)
