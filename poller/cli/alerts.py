@@ -47,6 +47,7 @@ def alerts(
         settings.service_name,
         REPLAY_LAG if settings.max_replay_lag is None else settings.max_replay_lag,
         settings.spool_max_size,
+        settings.interval / 2,
     )
     groups = {
         "obscura-poller": list(poller_rules(limits, runbook)),

@@ -1,4 +1,4 @@
-"""Command `check`: validation of query files, on request also against a database."""
+"""Command `check`: validation of query files and targets, on request also against a database."""
 
 from __future__ import annotations
 
@@ -6,18 +6,22 @@ import math
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NamedTuple
 
 import typer
 
-from poller.cli.options import DATABASE, FILES, QueryFiles, with_settings
+from poller.cli.options import DATABASE, FILES, QueryFiles, Targets, with_settings
+from poller.config.load import load_together
 from poller.config.queries.files import named, resolve, unsearched
-from poller.config.queries.load import build_catalog, open_files
+from poller.config.queries.load import open_files
 from poller.config.queries.query_file import QueryFile
 from poller.config.settings import Settings
+from poller.config.targets.conflicts import unused_targets
+from poller.config.targets.load import LocatedTarget
 from poller.model.catalog import Catalog
 from poller.model.diagnostics import Diagnostic, failed, invalid
 from poller.model.errors import ConfigError, PollError
+from poller.model.target import Target
 from poller.model.text import counted
 from poller.tools.check.result import RULES, CheckedQuery
 from poller.tools.check.warnings import query_warnings
@@ -33,6 +37,7 @@ def check(
     database: Annotated[
         bool, typer.Option("--database", help="Also prepare each query on the server, without running it.")
     ] = False,
+    target: Targets = None,
     max_cost: Annotated[
         float | None,
         typer.Option(metavar="COST", help="With --database: planner cost above which a query fails."),
@@ -47,78 +52,139 @@ def check(
         Format, typer.Option(help="Output: text for people, json for programs, github and sarif for CI.")
     ] = "text",
 ) -> None:
-    """Validate every query file and the test cases next to it, and report all problems at once.
+    """Validate every query file, the test cases next to it, and the targets; report all problems at once.
 
     Each line is `file:line: path.to.key: problem; fix`. Warnings do not change the exit code. With
-    --database, the server also reports whether each query would run and feed its metrics, and its cost. Exit
-    code 0: no errors; 1: a query would fail on that database or costs more than --max-cost, or the database
-    cannot be reached; 2: the files or the configuration are invalid.
+    --database, the server of each target also reports whether each query would run and feed its metrics, and
+    its cost. Exit code 0: no errors; 1: a query would fail on a database or costs more than --max-cost, or a
+    database cannot be reached; 2: the files or the configuration are invalid.
     """
     if max_cost is not None and not database:
         raise ConfigError([invalid("--max-cost", "requires the server's planner; add --database")])
     if max_cost is not None and not max_cost > 0:  # rejects nan as well
         raise ConfigError([invalid("--max-cost", "is not above 0; write for example 100000")])
-    if database:
+    if target and not database:
+        raise ConfigError([invalid("--target", "selects the databases of --database; add --database")])
+    if database and settings.targets is None:
         settings.conninfo()
     try:
         sources = [named(file) for file in files] if files else resolve(settings.queries)
-        defaults = settings.defaults
         opened_files = open_files(sources)
-        catalog = build_catalog(opened_files, defaults)
-        check_cases(catalog.files, replace(defaults, namespace=""))
+        catalog, located = load_together(opened_files, settings)
+        check_cases(catalog.files, replace(settings.defaults, namespace=""))
     except ConfigError as error:
         if format == "text":
             raise
         _write(format, error.problems)
         raise typer.Exit(2) from None
     warnings = query_warnings(opened_files)
+    if not files:  # other files than the daemon's may be for other targets
+        warnings += unused_targets(catalog, located)
     for folder in [folder for source in sources for folder in unsearched(source) if folder not in sources]:
         typer.echo(f"{folder}: not read, because folders are not searched recursively; name it", err=True)
     if not database:
-        _write_valid(format, catalog, warnings)
+        _write_valid(format, catalog, len(located), warnings)
         return
-    others, checked = _check_on_server(
-        settings, catalog, opened_files, max_cost=max_cost, large_table=large_table
+    selected = _selected(settings, target, located)
+    results = _check_on_servers(
+        settings, selected, catalog, opened_files, max_cost=max_cost, large_table=large_table
     )
-    others = [*warnings, *others]
+    checked = [query for result in results for query in result.queries]
+    others = [*warnings, *(diagnostic for result in results for diagnostic in result.others)]
     diagnostics = [*others, *(diagnostic for query in checked for diagnostic in query.diagnostics)]
     if format == "text":
         from poller.terminal.console import open_console
         from poller.terminal.diagnostics import count_problems, print_lines
 
-        print_lines(open_console(), [*others, *(line for query in checked for line in query.lines())])
-        typer.echo(f"{counted(len(checked), 'query')}: {count_problems(diagnostics)}")
+        print_lines(open_console(), [*warnings, *(line for result in results for line in result.lines())])
+        number = counted(len(checked), "query")
+        if settings.targets is not None:
+            number = f"{number} on {counted(len(results), 'target')}"
+        typer.echo(f"{number}: {count_problems(diagnostics)}")
     else:
         _write(format, diagnostics, checked)
     raise typer.Exit(1 if failed(diagnostics) else 0)
 
 
-def _check_on_server(
+class _OnServer(NamedTuple):
+    """The queries as checked on one target, and the diagnostics of the target itself."""
+
+    target: Target
+    others: Sequence[Diagnostic] = ()
+    queries: Sequence[CheckedQuery] = ()
+    error: PollError | None = None
+    """Set if the database cannot be reached."""
+
+    def lines(self) -> list[Diagnostic]:
+        """The diagnostics; a line for each accepted query, or for all queries of a target."""
+        lines = [*self.others, *(line for query in self.queries for line in query.lines())]
+        if not self.target.name:
+            return lines
+        problems = [line for line in lines if line.severity != "ok"]
+        accepted = sum(query.state == "ok" and not failed(query.diagnostics) for query in self.queries)
+        summary = Diagnostic(
+            "ok", "accepted", f"{counted(accepted, 'query')} accepted", subject=self.target.name
+        )
+        return problems if problems and not accepted else [summary, *problems]
+
+
+def _selected(
+    settings: Settings, patterns: Sequence[str] | None, located: Sequence[LocatedTarget]
+) -> list[Target]:
+    from poller.cli.targets import select_targets
+
+    targets = [item.target for item in located] if settings.targets is not None else [settings.only_target()]
+    return select_targets(settings, patterns, targets)
+
+
+def _check_on_servers(
     settings: Settings,
+    targets: Sequence[Target],
     catalog: Catalog,
     files: Sequence[QueryFile],
     *,
     max_cost: float | None,
     large_table: int,
-) -> tuple[list[Diagnostic], list[CheckedQuery]]:
-    """Check the queries on the server; return general diagnostics, and the result of each query."""
+) -> list[_OnServer]:
+    """Check on each target the queries that run on it, on one connection after the other."""
     from poller.cli.database import database_session
+    from poller.cli.targets import for_each
     from poller.config.queries.query_file import Origin
     from poller.postgres.inspect import inspect
     from poller.tools.check.rules import CostLimits, check_queries
 
     origins = {str(data["name"]): Origin(file, at) for file in files for at, data in file.queries()}
     limits = CostLimits(math.inf if max_cost is None else max_cost, large_table)
-    with database_session(settings) as session:
-        try:
-            return [], inspect(
-                session.replica.opener,
-                lambda inspection: check_queries(catalog.queries, origins, inspection, limits),
-                catalog.queries,
-            )
-        except PollError as error:
-            where = settings.source("database_url").name
-            return [Diagnostic("error", "database", session.explain(error), subject=where)], []
+
+    def check_on(target: Target) -> _OnServer:
+        queries = [query for query in catalog.queries if target.runs(query)]
+        with database_session(settings, target) as session:
+            try:
+                checked = inspect(
+                    session.replica.opener,
+                    lambda inspection: check_queries(queries, origins, inspection, limits),
+                    queries,
+                )
+            except PollError as error:
+                where = target.name or settings.source("database_url").name
+                problem = Diagnostic("error", "database", session.explain(error), subject=where)
+                return _OnServer(target, [problem], error=error)
+        return _OnServer(target, (), [_on(query, target) for query in checked])
+
+    def skip(target: Target, error: PollError) -> _OnServer:
+        message = f"not tried, because its server is unavailable: {error.message}"
+        return _OnServer(target, [Diagnostic("error", "database", message, subject=target.name)])
+
+    def unavailable(result: _OnServer) -> PollError | None:
+        return result.error if result.error is not None and result.error.server_wide else None
+
+    return for_each(targets, 1, check_on, skip, unavailable)
+
+
+def _on(query: CheckedQuery, target: Target) -> CheckedQuery:
+    """Return `query` with the name of the target."""
+    diagnostics = tuple(replace(diagnostic, target=target.name) for diagnostic in query.diagnostics)
+    return replace(query, target=target.name, diagnostics=diagnostics)
 
 
 def _write(form: Format, diagnostics: Sequence[Diagnostic], checked: Sequence[CheckedQuery] = ()) -> None:
@@ -134,7 +200,7 @@ def _write(form: Format, diagnostics: Sequence[Diagnostic], checked: Sequence[Ch
         sys.stdout.write(to_github(diagnostics))
 
 
-def _write_valid(form: Format, catalog: Catalog, warnings: Sequence[Diagnostic]) -> None:
+def _write_valid(form: Format, catalog: Catalog, targets: int, warnings: Sequence[Diagnostic]) -> None:
     """Write the result for valid files, with their warnings, if the database was not checked."""
     if form not in ("text", "github") or (form == "github" and warnings):
         _write(form, warnings)
@@ -144,6 +210,8 @@ def _write_valid(form: Format, catalog: Catalog, warnings: Sequence[Diagnostic])
         from poller.terminal.diagnostics import print_lines
 
         print_lines(open_console(), warnings)
-    read = ((catalog.files, "file"), (catalog.queries, "query"), (catalog.metrics, "metric"))
+    read = [(len(catalog.files), "file"), (len(catalog.queries), "query"), (len(catalog.metrics), "metric")]
+    if targets:
+        read.append((targets, "target"))
     result = counted(len(warnings), "warning") if warnings else "no problems"
-    typer.echo(f"{', '.join(counted(len(items), thing) for items, thing in read)}: {result}")
+    typer.echo(f"{', '.join(counted(number, thing) for number, thing in read)}: {result}")

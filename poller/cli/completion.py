@@ -1,4 +1,4 @@
-"""Shell completion: names of queries, packaged folders and values of settings."""
+"""Shell completion: names of queries and targets, packaged folders and values of settings."""
 
 from __future__ import annotations
 
@@ -28,6 +28,23 @@ def queries(context: typer.Context, incomplete: str) -> list[str]:
         return []
 
 
+def targets(context: typer.Context, incomplete: str) -> list[str]:
+    """Return the names of targets, valid or not, in the files of `--targets` or POLLER_TARGETS.
+
+    Never raises or prints, because output would disturb the shell's prompt.
+    """
+    from poller.config.targets.targets_file import TargetsFile
+
+    setting = context.params.get("targets") or os.environ.get("POLLER_TARGETS")
+    try:
+        files = TargetsFile.open_all([Path(str(setting))]) if setting else []
+        names = {item.get("name") for file in files for _, item in file.items()}
+    except (ConfigError, OSError, TypeError):  # a name that is a list
+        return []
+    texts = [name for name in names if isinstance(name, str) and name == one_line(name)]
+    return sorted(name for name in texts if name.startswith(incomplete))
+
+
 def folders(incomplete: str) -> list[str]:
     """Return matching names of packaged folders; if there are none, the shell offers files."""
     return [name for name in _PACKAGED if incomplete and name.startswith(incomplete)]
@@ -42,7 +59,8 @@ def values(setting: str, choices: Sequence[str]) -> Callable[[str], list[str]]:
 
 def _names(sources: Sequence[Path]) -> Iterator[str]:
     from poller.config.queries.files import files_of
-    from poller.config.queries.query_file import QueryFile, read
+    from poller.config.queries.query_file import QueryFile
+    from poller.config.queries.yaml_file import read
 
     for source in sources:
         for path in files_of(source):

@@ -10,11 +10,13 @@ from dataclasses import dataclass
 
 import typer
 
+from poller.cli.targets import place_of, setting_of
 from poller.config.settings import Settings
 from poller.daemon.build import open_replica
 from poller.daemon.signals import StopSignal
 from poller.model.errors import PollError
-from poller.postgres.admission import Admission, RequireStandby
+from poller.model.target import RequireStandby, Target
+from poller.postgres.admission import Admission
 from poller.postgres.replica import Replica
 from poller.tools.doctor.server import unreachable
 
@@ -28,33 +30,34 @@ class DatabaseSession:
     replica: Replica
     place: str
     """The database, without secrets."""
+    setting: str = "POLLER_DATABASE_URL"
+    """The setting or the key of a target that describes the database."""
 
     def explain(self, error: PollError) -> str:
         """Return why there is no connection, and how to fix it."""
-        diagnostic = unreachable(error, self.place)
+        diagnostic = unreachable(error, self.place, self.setting)
         return f"{diagnostic.message}; {diagnostic.advice}"
 
 
 @contextmanager
 def database_session(
-    settings: Settings, admission: Admission | None = None, *, interactive: bool = False
+    settings: Settings, target: Target, admission: Admission | None = None, *, interactive: bool = False
 ) -> Iterator[DatabaseSession]:
-    """Provide the replica and close it at the end; raises ConfigError if no database is configured.
+    """Provide the replica of `target` and close it at the end.
 
     Without `admission`, no property of the server stops the command. Log records are suppressed, because the
     caller reports failures. SIGINT and SIGTERM cancel the running statement and end the process with 128 and
     the signal's number. If `interactive`, Python's own handlers remain, so that a signal interrupts a
     question at the terminal.
     """
-    settings.conninfo()
     logger = logging.getLogger("poller")
     level, handlers = logger.level, {number: signal.getsignal(number) for number in _STOPS}
     if settings.log_level != "debug":
         logger.setLevel(logging.CRITICAL)
-    replica = open_replica(settings, admission or Admission("false", report_lag=False))
+    replica = open_replica(settings, target, admission or Admission("false", report_lag=False))
     stop = None if interactive else StopSignal(replica.interrupt)
     try:
-        yield DatabaseSession(replica, place_of(settings))
+        yield DatabaseSession(replica, place_of(settings, target), setting_of(target))
     finally:
         replica.close()
         logger.setLevel(level)
@@ -64,12 +67,7 @@ def database_session(
             raise typer.Exit(128 + stop.number)
 
 
-def admission_of(settings: Settings, *, strict: bool) -> Admission:
+def admission_of(target: Target) -> Admission:
     """Return the daemon's conditions without `warn`, because the command prints its own warning."""
-    require_standby: RequireStandby = "true" if settings.require_standby == "true" else "false"
-    return Admission(require_standby, settings.max_replay_lag, strict=strict)
-
-
-def place_of(settings: Settings) -> str:
-    """Return the database's address without secrets."""
-    return settings.text_of("database_url") or "libpq environment"
+    require_standby: RequireStandby = "true" if target.require_standby == "true" else "false"
+    return Admission(require_standby, target.max_replay_lag, strict=target.strict)

@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from poller.cli.options import with_settings
+from poller.cli.options import Targets, with_settings
 from poller.config.settings import SETTINGS, Settings
 from poller.daemon.signals import StopSignal
 from poller.model.diagnostics import Diagnostic, failed
+from poller.model.errors import PollError
+from poller.model.target import Target
 from poller.telemetry.logging import configure
-from poller.terminal.diagnostics import checks_to_json, print_checks
+from poller.terminal.diagnostics import checks_to_json, print_checks, print_target_checks
 from poller.terminal.progress import Progress
 
 if TYPE_CHECKING:
+    from poller.cli.doctor_database import Examined
     from poller.postgres.server_tracker import ServerInfo
 
 Format = Literal["text", "json"]
@@ -34,6 +39,7 @@ def doctor(
             show_default=False,
         ),
     ] = None,
+    target: Targets = None,
     format: Annotated[  # noqa: A002 - the option is called --format everywhere
         Format, typer.Option(help="Output: text for people, json for programs.")
     ] = "text",
@@ -41,37 +47,93 @@ def doctor(
     """Check the database, the role, every query and the collector, and suggest fixes.
 
     Connects as the daemon does, only reads, runs every query once and sends the collector an empty request.
-    Exit code 0: no check failed; 1: a check failed; 2: the configuration is invalid.
+    With POLLER_TARGETS it does so on every target, prints a line for each healthy one and the problems of the
+    others, and also checks that the polls fit into the connections of each server. Exit code 0: no check
+    failed; 1: a check failed; 2: the configuration is invalid.
     """
     # Imported here because shell completion waits for the imports of the module.
     from poller.cli.database import admission_of
-    from poller.cli.doctor_database import examine_database
-    from poller.config.queries.load import open_catalog
+    from poller.cli.doctor_database import Examined, examine_database
+    from poller.cli.targets import for_each, select_targets
+    from poller.config.load import open_configuration
     from poller.daemon.build import open_replica
+    from poller.postgres.cancellation import CancelToken
     from poller.tools.doctor import collector
 
     configure(settings.log_format, settings.log_level)
     if settings.log_level != "debug":
         # Failures are reported as diagnostics, not as log records.
         logging.getLogger("poller").setLevel(logging.CRITICAL)
-    catalog = open_catalog(settings)
-    settings.conninfo()
-    strict = settings.strict if strict is None else strict
-    diagnostics = [Diagnostic("warning", "settings", warning) for warning in settings.warnings]
-    server_infos: list[ServerInfo] = []
-    replica = open_replica(settings, admission_of(settings, strict=strict), [server_infos.append])
-    stop = StopSignal(replica.interrupt)
-    with Progress([query.name for query in catalog.queries]) as progress:
-        diagnostics += examine_database(replica, server_infos, catalog.queries, settings, progress)
+    configuration = open_configuration(settings)
+    targets = select_targets(settings, target, configuration.targets)
+    if strict is not None:
+        targets = [replace(item, strict=strict) for item in targets]
+    general = [Diagnostic("warning", "settings", warning) for warning in settings.warnings]
+    queries = configuration.catalog.queries
+    cancel_token = CancelToken()
+    stop = StopSignal(cancel_token.cancel)
+    alone = settings.targets is None
+    with Progress(
+        [query.name for query in queries] if alone else [item.name for item in targets]
+    ) as progress:
+
+        def examine(target: Target) -> Examined:
+            server_infos: list[ServerInfo] = []
+            replica = open_replica(
+                settings, target, admission_of(target), [server_infos.append], cancel_token
+            )
+            due = [query for query in queries if target.runs(query)]
+            try:
+                return examine_database(
+                    target, replica, server_infos, due, settings, progress if alone else None
+                )
+            finally:
+                replica.close()
+                progress.done(target.name)
+
+        def skip(target: Target, error: PollError) -> Examined:
+            progress.done(target.name)
+            message = f"not tried, because its server is unavailable: {error.message}"
+            return Examined(target, [Diagnostic("error", "database", message)])
+
+        examined = for_each(targets, settings.max_connections, examine, skip, _unavailable)
+    if stop.number is None and not alone:
+        general += _examine_schedule(examined, settings)
     if stop.number is None:
-        diagnostics.append(collector.examine(settings.endpoint, settings.export_timeout))
-    replica.close()
+        general.append(collector.examine(settings.endpoint, settings.export_timeout))
     if stop.number is not None:
         raise typer.Exit(128 + stop.number)
+    by_target = [
+        [replace(diagnostic, target=of_target.target.name) for diagnostic in of_target.diagnostics]
+        for of_target in examined
+    ]
+    warnings, general = general[: len(settings.warnings)], general[len(settings.warnings) :]
+    diagnostics = [*warnings, *(diagnostic for checks in by_target for diagnostic in checks), *general]
     if format == "json":
         sys.stdout.write(checks_to_json(diagnostics) + "\n")
     else:
         from poller.terminal.console import open_console
 
-        print_checks(open_console(), diagnostics)
+        if alone:
+            print_checks(open_console(), diagnostics)
+        else:
+            print_target_checks(open_console(), by_target, [*warnings, *general])
     raise typer.Exit(1 if failed(diagnostics) else 0)
+
+
+def _unavailable(examined: Examined) -> PollError | None:
+    return examined.error if examined.error is not None and examined.error.server_wide else None
+
+
+def _examine_schedule(examined: Sequence[Examined], settings: Settings) -> list[Diagnostic]:
+    """Return the findings about the connections of the servers that were reached."""
+    from poller.cli.targets import by_server
+    from poller.tools.doctor.schedule import Load
+    from poller.tools.doctor.schedule import examine as examine_schedule
+
+    busy = {of_target.target.name: of_target.busy for of_target in examined if of_target.busy}
+    servers = by_server([of_target.target for of_target in examined if of_target.busy])
+    loads = {
+        server: [Load(target, busy[target.name]) for target in targets] for server, targets in servers.items()
+    }
+    return list(examine_schedule(loads, settings.max_connections)) if loads else []

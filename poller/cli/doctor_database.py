@@ -1,58 +1,86 @@
-"""Checks of the database for `doctor`, on one connection."""
+"""Checks of a target's database for `doctor`, on one connection."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
-from poller.cli.database import place_of
+from poller.cli.targets import place_of, setting_of
 from poller.config.settings import Settings
 from poller.model.diagnostics import Diagnostic
 from poller.model.errors import PollError
 from poller.model.query import QueryDefinition
+from poller.model.result import Answer
+from poller.model.target import Target
 from poller.model.tick import ticks
 from poller.postgres.replica import Replica
 from poller.terminal.progress import Progress
 from poller.tools.doctor import queries, server, standby
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from poller.postgres.server_tracker import ServerInfo
 
 
+class Examined(NamedTuple):
+    """The diagnostics of one target."""
+
+    target: Target
+    diagnostics: Sequence[Diagnostic]
+    busy: float = 0.0
+    """Share of the time, 0 to 1 or more, that its polls need a connection."""
+    error: PollError | None = None
+    """Set if the database cannot be reached."""
+
+
 def examine_database(
+    target: Target,
     replica: Replica,
     server_infos: Sequence[ServerInfo],
     definitions: Sequence[QueryDefinition],
     settings: Settings,
-    progress: Progress,
-) -> list[Diagnostic]:
+    progress: Progress | None,
+) -> Examined:
     """Run the checks; an unreachable database or a lost connection is a finding as well.
 
     `replica` appends each server that it has reached to `server_infos`.
     """
-    place = place_of(settings)
+    place = place_of(settings, target)
+    since = time.monotonic()
     try:
         catalogue = server.read_catalogue(replica.opener, definitions)
-        strict = replica.opener.admission.strict
-        server_diagnostics = server.examine(catalogue, replica.connection, place=place, strict=strict)
+        server_diagnostics = server.examine(
+            catalogue,
+            replica.connection,
+            place=place,
+            strict=target.strict,
+            connections=target.connections,
+        )
     except PollError as error:
-        return [server.unreachable(error, place)]
-    answers = {
-        answer.query.name: answer
-        for tick in ticks(definitions, settings.instance)
-        for answer in replica.fetch(tick.queries, progress.done)
-    }
+        return Examined(target, [server.unreachable(error, place, setting_of(target))], error=error)
+    connecting = time.monotonic() - since
+    answers: dict[str, Answer] = {}
+    busy = 0.0
+    for tick in ticks(definitions, target.name or settings.instance):
+        since = time.monotonic()
+        fetched = replica.fetch(tick.queries, progress.done if progress else lambda _: None)
+        # A target of a server with several targets connects for every tick.
+        busy += (connecting + time.monotonic() - since) / tick.interval
+        answers.update((answer.query.name, answer) for answer in fetched)
     costs, functions = queries.planned(replica.opener, list(answers.values()))
     standby_diagnostics = standby.examine(
         server_infos[-1],
         catalogue.values["settings"],
         definitions,
-        require_standby=settings.require_standby,
-        max_lag=settings.max_replay_lag,
+        require_standby=target.require_standby,
+        max_lag=target.max_replay_lag,
+        url=setting_of(target),
     )
     query_diagnostics = [
         queries.examine(answers[query.name], costs.get(query.name), settings.max_duty_cycle)
         for query in definitions
     ]
-    return [*server_diagnostics, *standby_diagnostics, *queries.volatile(functions), *query_diagnostics]
+    diagnostics = [
+        *server_diagnostics, *standby_diagnostics, *queries.volatile(functions), *query_diagnostics
+    ]  # fmt: skip
+    return Examined(target, diagnostics, busy)

@@ -40,11 +40,13 @@ EXAMPLES: dict[str, tuple[tuple[str, str], ...]] = {
         ("poller check", "the files of POLLER_QUERIES"),
         ("poller check my-queries", "a folder or single files"),
         ("poller check shipped my-queries", "conflicts between them"),
+        ("poller check --targets targets.yaml", "with the targets"),
         ("poller check --database --max-cost 1e5", "on the server as well"),
     ),
     "schema": (
         ("poller schema --write my-queries/queries.schema.json", "for your editor"),
         ("poller schema", "on stdout"),
+        ("poller schema --targets", "of targets files"),
     ),
     "test": (
         ("poller test my-queries", "every my-queries/*.test.yaml"),
@@ -54,6 +56,7 @@ EXAMPLES: dict[str, tuple[tuple[str, str], ...]] = {
     "import": (
         ("poller import --from pgwatch metrics.yaml > mine.yaml", "losses on stderr"),
         ("poller import --from telegraf *.conf --write my-queries", "one file each"),
+        ("poller import --from pgwatch . --targets targets.yaml", "databases, too"),
     ),
     "grants": (
         ("poller grants my-queries > grants.sql", "for psql on the primary"),

@@ -27,10 +27,10 @@ def start(package: str | None, arguments: list[str]) -> None:
 
 
 def load(settings: Settings) -> None:
-    """Send the catalogue of the query files."""
-    from poller.config.queries.load import open_catalog
+    """Send the queries and targets."""
+    from poller.config.load import open_configuration
 
-    loader.answer(lambda: open_catalog(settings))
+    loader.answer(lambda: open_configuration(settings))
 
 
 def _end_with_starter() -> None:

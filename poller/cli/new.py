@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from poller.cli.completion import values
-from poller.cli.options import DATABASE, FILES, draft_settings, with_settings
+from poller.cli.options import DATABASE, FILES, TargetName, draft_settings, with_settings
 from poller.config.settings import Settings
 from poller.model.diagnostics import invalid
 from poller.model.errors import ConfigError, PollError
@@ -43,6 +43,7 @@ def new(
         str | None,
         typer.Option(metavar="NAME", help="Name of the query and its metric, if there is only one."),
     ] = None,
+    target: TargetName = None,
     write: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Append the queries to this file, or create it.")
     ] = None,
@@ -57,13 +58,14 @@ def new(
     # Imported here because shell completion waits for the imports of the module.
     from poller.cli.database import database_session
     from poller.cli.new_query import AggregateSelector
+    from poller.cli.targets import the_target
     from poller.terminal.console import open_console, say, warn
     from poller.tools.draft.save import append_all, declare, define, refuse_conflicts, warn_of_conflicts
     from poller.tools.draft.yaml_writer import to_file
 
     console = open_console(stderr=True)
     interactive = sys.stdin.isatty() and sys.stderr.isatty()
-    with database_session(settings, interactive=interactive) as session:
+    with database_session(settings, the_target(settings, target), interactive=interactive) as session:
         try:
             chosen = AggregateSelector(
                 session, console, top, settings.max_series, interactive=interactive

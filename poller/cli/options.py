@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin
 import typer
 import typer.core
 
-from poller.cli.completion import folders, values
+from poller.cli.completion import folders, targets, values
 from poller.config.load_settings import load
 from poller.config.setting import Setting
 from poller.config.settings import SETTINGS, Settings
@@ -25,8 +25,28 @@ if TYPE_CHECKING:
 
 FILES = ("queries", "interval", "timeout", "max_series", "namespace")
 """Settings that choose the query files, and the defaults of their queries."""
-DATABASE = ("database_url", "password_command", "connect_timeout", "lock_timeout")
-"""Settings that a command with one database connection needs."""
+DATABASE = ("database_url", "targets", "password_command", "connect_timeout", "lock_timeout")
+"""Settings that a command with a database connection needs."""
+Targets = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--target",
+        metavar="PATTERN",
+        help="Use only this target of POLLER_TARGETS; * and ? match; repeatable.",
+        autocompletion=targets,
+    ),
+]
+"""Option of commands that work on any number of targets."""
+TargetName = Annotated[
+    str | None,
+    typer.Option(
+        "--target",
+        metavar="NAME",
+        help="Target of POLLER_TARGETS whose database is used.",
+        autocompletion=targets,
+    ),
+]
+"""Option of commands that work on one database."""
 QueryFiles = Annotated[
     list[str] | None,
     typer.Argument(

@@ -5,28 +5,36 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections.abc import Mapping, Sequence
-from typing import Annotated, Literal
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Annotated, Literal, NamedTuple
 
 import typer
 
 from poller.cli.completion import queries
-from poller.cli.options import with_settings
+from poller.cli.options import Targets, with_settings
 from poller.config.settings import Settings
 from poller.daemon.signals import StopSignal
 from poller.model.diagnostics import invalid
-from poller.model.errors import ConfigError
+from poller.model.errors import ConfigError, PollError
 from poller.model.printable import one_line
-from poller.model.query import MetricDefinition
-from poller.model.result import REFUSALS, PollResult
+from poller.model.query import MetricDefinition, QueryDefinition
+from poller.model.result import REFUSALS, PollResult, Sample
+from poller.model.target import Target
 from poller.model.tick import ticks
-from poller.polling.store import ResultStore
-from poller.telemetry.logging import configure
+from poller.telemetry.logging import about, configure
 from poller.terminal.progress import Progress
 
 logger = logging.getLogger(__name__)
 
 Format = Literal["table", "json", "prometheus", "otlp-json"]
+
+
+class Polled(NamedTuple):
+    """The results of one target, in the order of the queries."""
+
+    target: Target
+    results: Sequence[PollResult]
 
 
 @with_settings()
@@ -40,6 +48,7 @@ def poll(
             autocompletion=queries,
         ),
     ] = None,
+    target: Targets = None,
     format: Annotated[  # noqa: A002 - the option is called --format everywhere
         Format,
         typer.Option(
@@ -49,7 +58,7 @@ def poll(
     push: Annotated[bool, typer.Option(help="Push the values to the OTLP endpoint as well.")] = False,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="List omitted rows on stderr.")] = False,
 ) -> None:
-    """Poll every query once and print the values.
+    """Poll every query once and print the values, on every target or on those of --target.
 
     Omitted rows are counted after the state, with the reason: `ok, 2 duplicate`.
 
@@ -58,38 +67,62 @@ def poll(
     invalid.
     """
     # Imported here because shell completion waits for the imports of the module.
-    from poller.config.queries.load import open_catalog
-    from poller.daemon.build import TelemetryExport, open_cycle, open_exporter
+    from poller.cli.targets import for_each, select_targets
+    from poller.config.load import open_configuration
+    from poller.daemon.build import TargetFactory
     from poller.polling.report import refusals
 
     configure(settings.log_format, settings.log_level)
     for warning in settings.warnings:
         logger.warning(warning)
-    catalog = open_catalog(settings)
+    configuration = open_configuration(settings)
+    catalog = configuration.catalog
     chosen = catalog.select(query) if query else catalog.queries
+    due = _due(chosen, select_targets(settings, target, configuration.targets))
     if push and settings.endpoint is None:
         raise ConfigError([invalid("--push", "needs an endpoint; set POLLER_OTLP_ENDPOINT")])
-    settings.conninfo()  # before the SDK is imported, so that a missing database is reported at once
-    store = ResultStore(catalog.queries)
-    exporter = open_exporter(settings, store, periodic=False) if push else None
-    telemetry = TelemetryExport(settings if push else None, exporter)
-    cycle = open_cycle(settings, catalog.queries, store, exporter, tracing=telemetry.tracing)
-    stop = StopSignal(cycle.source.interrupt)
-    with Progress([query.name for query in chosen]) as progress:
-        # As in the daemon: one tick, one snapshot, one budget for queries with equal group and interval.
-        polled = cycle.run_ticks(ticks(chosen, settings.instance), progress.done)
-    by_name = {result.query.name: result for result in polled}
-    results = [by_name[query.name] for query in chosen]
-    cycle.source.close()
+    factory = TargetFactory(settings, push=push)
+    stop = StopSignal(factory.interrupt)
+    pollers = {
+        target.name: factory.open(target, [query for query in catalog.queries if target.runs(query)])
+        for target, _ in due
+    }
+    due_queries = {target.name: queries for target, queries in due}
+    alone = len(due) == 1
+    steps = [query.name for query in due[0][1]] if alone else list(pollers)
+    with Progress(steps) as progress:
+
+        def act(target: Target, error: PollError | None = None) -> Polled:
+            """Poll a target; with `error`, its queries fail without a try."""
+            poller, queries = pollers[target.name], due_queries[target.name]
+            with about(target.name):
+                if error is not None:
+                    polled = poller.cycle.fail(queries, error)
+                else:
+                    # As in the daemon: one tick, one snapshot, one budget for queries with equal group and
+                    # interval.
+                    due_ticks = ticks(queries, target.name or settings.instance)
+                    polled = poller.cycle.run_ticks(due_ticks, progress.done if alone else lambda _: None)
+            poller.retire()
+            progress.done(target.name)
+            by_name = {result.query.name: result for result in polled}
+            return Polled(target, [by_name[query.name] for query in queries])
+
+        polled = for_each([target for target, _ in due], settings.max_connections, act, act, _unavailable)
+    results = [result for of_target in polled for result in of_target.results]
     try:
-        _print(format, results, catalog.metrics, settings)
+        _print(format, polled, catalog.metrics, settings)
         if verbose:
-            sys.stderr.writelines(f"{one_line(line)}\n" for result in results for line in refusals(result))
+            for of_target in polled:
+                prefix = f"{of_target.target.name}: " if of_target.target.name else ""
+                lines = (line for result in of_target.results for line in refusals(result))
+                sys.stderr.writelines(f"{prefix}{one_line(line)}\n" for line in lines)
     finally:  # the values are pushed even if stdout cannot be written
         # The first signal ends the wait, but not the first attempt to deliver the values.
         patience = settings.export_timeout
+        exporter = factory.exporter
         delivered = exporter.shutdown(patience, stopped=stop.is_requested) if exporter else True
-        telemetry.shutdown(patience, stop.is_requested)
+        factory.telemetry.shutdown(patience, stop.is_requested)
     if stop.number is not None:
         raise typer.Exit(128 + stop.number)
     failed = any(
@@ -101,29 +134,64 @@ def poll(
     raise typer.Exit(1 if failed or not delivered else 0)
 
 
+def _due(
+    queries: Sequence[QueryDefinition], targets: Sequence[Target]
+) -> list[tuple[Target, list[QueryDefinition]]]:
+    """Return the targets with the queries that run on them; reports targets without any on stderr.
+
+    Raises ConfigError if no query runs on any of the targets.
+    """
+    due = [(target, [query for query in queries if target.runs(query)]) for target in targets]
+    for target, chosen in due:
+        if target.databases is not None:
+            message = "its databases are polled by `poller run` only; once_per_server queries are polled here"
+            typer.echo(f"{target.name}: {message}", err=True)
+        elif not chosen:
+            typer.echo(f"{target.name}: none of the queries runs on it", err=True)
+    if not any(chosen for _, chosen in due):
+        message = "none of the queries runs on the selected targets; see the key `targets` of the queries"
+        raise ConfigError([invalid("--target", message)])
+    return [(target, chosen) for target, chosen in due if chosen]
+
+
+def _unavailable(polled: Polled) -> PollError | None:
+    """Return the error if the target's server is unavailable."""
+    errors = (result.error for result in polled.results if result.error is not None)
+    return next((error for error in errors if error.unsent and error.server_wide), None)
+
+
 def _print(
-    form: Format, results: Sequence[PollResult], metrics: Mapping[str, MetricDefinition], settings: Settings
+    form: Format, polled: Sequence[Polled], metrics: Mapping[str, MetricDefinition], settings: Settings
 ) -> None:
     from poller.polling.report import print_table, to_json
 
-    samples = [sample for result in results for sample in result.samples]
+    by_target = [(of_target.target.name, of_target.results) for of_target in polled]
     if form == "json":
-        text = to_json(results, metrics) + "\n"
+        text = to_json(by_target, metrics) + "\n"
     elif form == "prometheus":
         from poller.model.prometheus import exposition
 
-        text = exposition(metrics, samples)
+        text = exposition(metrics, [sample for of_target in polled for sample in _with_instance(of_target)])
     elif form == "otlp-json":
-        text = _to_otlp_json(results, settings) + "\n"
+        text = _to_otlp_json(polled, settings) + "\n"
     else:
         from poller.terminal.console import open_console
 
-        print_table(open_console(), results, metrics)
+        print_table(open_console(), by_target, metrics)
         return
     sys.stdout.write(text)
 
 
-def _to_otlp_json(results: Sequence[PollResult], settings: Settings) -> str:
+def _with_instance(polled: Polled) -> Iterator[Sample]:
+    """Yield the samples of a target with the label that Prometheus derives from `service.instance.id`."""
+    more = {"instance": polled.target.name} if polled.target.name else {}
+    for result in polled.results:
+        for sample in result.samples:
+            # First in the output, and not overridden by an attribute of the same name.
+            yield replace(sample, attributes={**more, **sample.attributes, **more}) if more else sample
+
+
+def _to_otlp_json(polled: Sequence[Polled], settings: Settings) -> str:
     """Return one ExportMetricsServiceRequest on one line; each data point has the time of its snapshot.
 
     The Collector's file receiver reads it. Source: OpenTelemetry protocol specification, "JSON Protobuf
@@ -131,16 +199,18 @@ def _to_otlp_json(results: Sequence[PollResult], settings: Settings) -> str:
     """
     from google.protobuf.json_format import MessageToJson
 
-    from poller.daemon.build import version
+    from poller.daemon.build import identity_of, name_of_database, version
     from poller.otlp.exporter import resource
     from poller.otlp.request import message
     from poller.polling.instruments import CatalogInstruments, Frame
 
     # The variable disables the SDK's exports, but this output is printed.
     os.environ.pop("OTEL_SDK_DISABLED", None)
-    described = resource(settings.service_name, settings.instance, version())
-    metrics = [metric for result in results for metric in result.query.metrics]
-    instruments = CatalogInstruments(
-        lambda: Frame(metrics, results), described, version(), starts=False, snapshot_times=True
-    )
-    return MessageToJson(message(instruments.collect(), described, version()), indent=None)
+    groups = []
+    for target, results in polled:
+        instance, more = identity_of(settings, target, name_of_database(target))
+        described = resource(settings.service_name, instance, version(), more)
+        metrics = [metric for result in results for metric in result.query.metrics]
+        instruments = CatalogInstruments(version(), starts=False, snapshot_times=True)
+        groups.append((described, instruments.collect(Frame(metrics, results))))
+    return MessageToJson(message(groups, version()), indent=None)

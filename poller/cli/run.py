@@ -19,13 +19,13 @@ def run(settings: Settings) -> None:
 
     answer(lambda: settings)
     # Imported here because shell completion waits for the imports of the module.
+    from poller.config.load import open_configuration
     from poller.config.queries.file_watcher import fingerprint
     from poller.config.queries.files import resolve
-    from poller.config.queries.load import open_catalog
 
     def read_sources() -> tuple[object, object]:
-        sources = resolve(settings.queries)
+        sources = [*resolve(settings.queries), *([settings.targets] if settings.targets else [])]
         return sources, fingerprint(sources)
 
     answer(read_sources)  # before the files are read, so that the watcher misses no change
-    answer(lambda: open_catalog(settings))
+    answer(lambda: open_configuration(settings))

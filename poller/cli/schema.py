@@ -1,4 +1,4 @@
-"""Command `schema`: the JSON Schema of query files."""
+"""Command `schema`: the JSON Schema of query files, or of targets files."""
 
 from __future__ import annotations
 
@@ -15,6 +15,9 @@ def schema(
     write: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write to this file instead of stdout.")
     ] = None,
+    targets: Annotated[
+        bool, typer.Option("--targets", help="The schema of targets files, not of query files.")
+    ] = False,
 ) -> None:
     """Print the JSON Schema of query files, with which an editor completes keys and marks mistakes.
 
@@ -24,13 +27,15 @@ def schema(
 
     The path is relative to the query file.
     """
-    from poller.config.queries.schema.json_schema import as_text
+    from poller.config.queries.schema import json_schema as of_queries
+    from poller.config.targets import json_schema as of_targets
 
+    text = of_queries.as_text((of_targets if targets else of_queries).schema())
     if write is None:
-        typer.echo(as_text(), nl=False)
+        typer.echo(text, nl=False)
         return
     try:
-        write.write_text(as_text(), encoding="utf-8")
+        write.write_text(text, encoding="utf-8")
     except OSError as error:
         problem = f"{str(write)!r} cannot be written: {error.strerror}; write another file"
         raise ConfigError([invalid("--write", problem)]) from None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -124,10 +124,22 @@ def _refuse(database: str, settings: Settings) -> None:
 
     if not is_conninfo(database):
         raise ConfigError([invalid("--database", "; ".join(misunderstood(database)))])
-    polled = settings.database_url.reveal() if settings.database_url else ""
-    if polled and is_conninfo(polled) and database_of(polled) == database_of(database):
-        problem = "is POLLER_DATABASE_URL, which must only be read; write an empty scratch database"
-        raise ConfigError([invalid("--database", problem)])
+    for conninfo, where in _polled(settings):
+        if is_conninfo(conninfo) and database_of(conninfo) == database_of(database):
+            problem = f"is {where}, which must only be read; write an empty scratch database"
+            raise ConfigError([invalid("--database", problem)])
+
+
+def _polled(settings: Settings) -> Iterator[tuple[str, str]]:
+    """Yield the connection string of each polled database that can be read, and its setting."""
+    if settings.database_url:
+        yield settings.database_url.reveal(), "POLLER_DATABASE_URL"
+    if settings.targets is not None:
+        from poller.config.targets.load import load_targets
+
+        for target in load_targets(settings.targets, settings):
+            with suppress(OSError, ValueError):
+                yield target.conninfo(), f"the database of the target {target.name}"
 
 
 def _try_all(runner: CaseRunner, loaded_cases: Sequence[LoadedCase], stop: StopSignal) -> list[CaseResult]:

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from poller.cli.options import DATABASE, FILES, with_settings
+from poller.cli.options import DATABASE, FILES, TargetName, with_settings
 from poller.config.settings import Settings
 from poller.model.diagnostics import invalid
 from poller.model.errors import ConfigError, PollError
@@ -27,6 +27,7 @@ def try_(
         str | None,
         typer.Option(metavar="NAME", help="Name of the query, and of its metric if it has only one."),
     ] = None,
+    target: TargetName = None,
     write: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Append the query to this file, or create it.")
     ] = None,
@@ -42,6 +43,7 @@ def try_(
     """
     # Imported here because shell completion waits for the imports of the module.
     from poller.cli.database import admission_of, database_session
+    from poller.cli.targets import the_target
     from poller.cli.try_statement import StatementPreview
     from poller.terminal.console import open_console, say
     from poller.tools.check.rules import refusal
@@ -49,9 +51,10 @@ def try_(
 
     text = _statement(sql)
     console = open_console(stderr=True)
-    with database_session(settings, admission_of(settings, strict=settings.strict)) as session:
+    chosen = the_target(settings, target)
+    with database_session(settings, chosen, admission_of(chosen)) as session:
         try:
-            StatementPreview(settings, session, text, console).run(name, write, format)
+            StatementPreview(settings, chosen, session, text, console).run(name, write, format)
         except PollError as error:
             if error.kind == "unavailable":
                 say(console, session.explain(error), "red")

@@ -15,6 +15,7 @@ from poller.config.settings import Settings
 from poller.model.errors import PollError
 from poller.model.query import MetricDefinition, QueryDefinition
 from poller.model.result import Answer
+from poller.model.target import Target
 from poller.polling.poll import to_result
 from poller.postgres.inspect import CatalogFacts, Inspected, Inspection, inspect
 from poller.terminal.console import say, warn
@@ -37,8 +38,11 @@ if TYPE_CHECKING:
 class StatementPreview:
     """Trial run of one statement, and a query file for it."""
 
-    def __init__(self, settings: Settings, session: DatabaseSession, sql: str, console: Console) -> None:
+    def __init__(
+        self, settings: Settings, target: Target, session: DatabaseSession, sql: str, console: Console
+    ) -> None:
         self._settings = settings
+        self._target = target
         self._drafting = draft_settings(settings)
         self._session = session
         self._sql = sql
@@ -135,7 +139,7 @@ class StatementPreview:
     def answer(self, query: QueryDefinition) -> Answer:
         """Run the query once as a poll does; raises nothing."""
         (answer,) = self._session.replica.fetch([query])
-        if not self._standby and self._settings.require_standby == "warn":
+        if not self._standby and self._target.require_standby == "warn":
             warn(self._console, "this server is a primary; poll a standby")
         return answer
 

@@ -6,18 +6,22 @@ import io
 import logging
 import os
 import sys
+import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
+from fnmatch import fnmatchcase
 from typing import Annotated
 
 import typer
 
-from poller.cli.options import with_settings
+from poller.cli.options import Targets, with_settings
 from poller.cli.watch_view.show import show_live, show_once
 from poller.cli.watch_view.source import PollerStatus, ReadStatus, running_poller
 from poller.config.settings import Settings
 from poller.daemon.health import places
+from poller.model.configuration import select_names
 from poller.model.diagnostics import invalid
 from poller.model.errors import ConfigError
 
@@ -33,59 +37,105 @@ def watch(
         bool,
         typer.Option("--poll", help="Poll in this process, without pushing; do not watch a poller."),
     ] = False,
+    target: Targets = None,
 ) -> None:
     """Show every query of the poller on this host: state, values, changes, age, next run, last error.
 
-    Reads the heartbeat of `poller run`, so it needs no database, but the same host and the same
-    POLLER_STATE_DIR or POLLER_HEALTH_FILE (or the same user). With --poll, it polls by itself. Press `q` or
-    Ctrl-C to quit. Without a terminal, it prints the state once (not with --poll). Exit code 0: the poller is
-    alive; 1: it is not; 2: the configuration is invalid.
+    With several targets it lists them; Enter opens one and Esc goes back. --target limits the list, or opens
+    the target of that name. Reads the heartbeat of `poller run`, so it needs no database, but the same host
+    and the same POLLER_STATE_DIR or POLLER_HEALTH_FILE (or the same user). With --poll, it polls by itself.
+    Press `q` or Ctrl-C to quit. Without a terminal, it prints the state once (not with --poll). Exit code 0:
+    the poller is alive; 1: it is not; 2: the configuration is invalid.
     """
     from poller.terminal.console import open_console
 
     console = open_console()
+    patterns = target or []
     if not poll:
+        read_status = running_poller(places(settings.health_file, settings.state_dir))
         show = show_live if console.is_terminal else show_once
-        raise typer.Exit(
-            0 if show(console, running_poller(places(settings.health_file, settings.state_dir))) else 1
-        )
+        opened = _opened(read_status(), patterns)
+        raise typer.Exit(0 if show(console, _selected(read_status, patterns), opened) else 1)
     if not console.is_terminal:
         raise ConfigError([invalid("--poll", "needs a terminal; run `poller poll` to print one poll")])
-    with _polling(settings) as read_status:
-        show_live(console, read_status)
+    with _polling(settings, patterns) as read_status:
+        show_live(console, read_status, _opened(read_status(), patterns))
+
+
+def _opened(poller: PollerStatus, patterns: Sequence[str]) -> str:
+    """Return the target that the patterns name; empty if they are none, or several, or no name.
+
+    Raises ConfigError for a pattern that matches no target of a poller whose targets are known.
+    """
+    if patterns and poller.good and poller.targets is None:
+        raise ConfigError([invalid("--target", "needs targets, but this poller has a single database")])
+    if not patterns or not poller.targets:
+        return ""
+    names = select_names(patterns, [target.name for target in poller.targets])
+    return patterns[0] if names == {patterns[0]} else ""
+
+
+def _selected(read_status: ReadStatus, patterns: Sequence[str]) -> ReadStatus:
+    """Return a reader of the targets that match any of `patterns`, also of those that are added later."""
+
+    def read_selected() -> PollerStatus:
+        poller = read_status()
+        if not patterns or poller.targets is None:
+            return poller
+        targets = [
+            target
+            for target in poller.targets
+            if any(target.name == pattern or fnmatchcase(target.name, pattern) for pattern in patterns)
+        ]
+        return replace(poller, targets=targets)
+
+    return read_selected
 
 
 @contextmanager
-def _polling(settings: Settings) -> Iterator[ReadStatus]:
+def _polling(settings: Settings, patterns: Sequence[str]) -> Iterator[ReadStatus]:
     """Poll in this process without pushing."""
-    from poller.config.queries.load import open_catalog
-    from poller.daemon.build import open_cycle
+    from poller.cli.targets import select_targets
+    from poller.config.load import open_configuration
+    from poller.daemon.build import TargetFactory
+    from poller.daemon.heartbeat_details import summarize
     from poller.daemon.scheduler import PollScheduler
-    from poller.model.tick import ticks
-    from poller.polling.store import ResultStore
+    from poller.daemon.server_queues import QueueConfig
+    from poller.daemon.target_pollers import TargetPollers
     from poller.telemetry.logging import configure
 
     news = _News()
     configure("text", settings.log_level, news)
     for warning in settings.warnings:
         logger.warning(warning)
-    catalog = open_catalog(settings)
-    cycle = open_cycle(settings, catalog.queries, ResultStore(catalog.queries))
-    scheduler = PollScheduler(ticks(catalog.queries, settings.instance), cycle.run, rest=cycle.source.rest)
+    configuration = open_configuration(settings)
+    targets = tuple(select_targets(settings, patterns, configuration.targets))
+    factory = TargetFactory(settings, push=False)
+    scheduler = PollScheduler(QueueConfig(settings.max_connections))
+    pollers = TargetPollers(factory, scheduler)
+    pollers.apply(replace(configuration, targets=targets))
 
     def read_status() -> PollerStatus:
-        statuses = cycle.statuses(scheduler.next_runs())
-        return PollerStatus(
-            True, "polling in this process, pushing nothing", cycle.server(), statuses, news.lines()
-        )
+        state = "polling in this process, pushing nothing"
+        if (only := pollers.only) is not None:
+            statuses = only.cycle.statuses(scheduler.next_runs())
+            return PollerStatus(True, state, only.cycle.server(), statuses, news.lines())
+        read = [
+            summarize(poller, time.monotonic())._replace(
+                statuses=poller.cycle.statuses(scheduler.next_runs(poller.name)), omitted=0
+            )
+            for poller in pollers
+        ]
+        return PollerStatus(True, state, "", (), news.lines(), targets=read)
 
     scheduler.start()
     try:
         yield read_status
     finally:
-        at_rest = scheduler.stop(cycle.source.interrupt, settings.grace_period)
+        at_rest = scheduler.stop(factory.interrupt, settings.grace_period)
         if at_rest:
-            cycle.source.close()
+            for poller in pollers:
+                poller.retire()
         else:  # a worker that waits for an unresponsive server would delay the exit
             sys.stdout.flush()
             os._exit(1 if sys.exc_info()[0] else 0)

@@ -60,13 +60,64 @@ def print_checks(console: Console, checks: Sequence[Diagnostic]) -> None:
         console.print(_table(checks))
         console.print(count_checks(checks))
         return
-    names = [_plain(f"{check.rule} {check.subject}" if check.subject else check.rule) for check in checks]
+    names = [_name_of(check) for check in checks]
     width = max(map(len, names), default=0)
     for check, name in zip(checks, names, strict=True):
-        advice = f" -> {_plain(check.advice)}" if check.advice else ""
-        line = f"{_STATES[check.severity]:4}  {name:{width}}  {_plain(check.message)}{advice}"
+        line = f"{_STATES[check.severity]:4}  {name:{width}}  {_with_advice(check)}"
         console.print(line, markup=False, emoji=False, soft_wrap=True)
     console.print(count_checks(checks))
+
+
+def print_target_checks(
+    console: Console, by_target: Sequence[Sequence[Diagnostic]], general: Sequence[Diagnostic]
+) -> None:
+    """Print a line for each target, the problems of those that have some, the other checks, and a summary.
+
+    Each target has at least one check, and each of its checks has its name. A problem that several targets
+    have is printed in full for the first.
+    """
+    targets: Counter[Severity] = Counter()
+    width = max((len(checks[0].target) for checks in by_target), default=0)
+    printed: dict[tuple[str, str], str] = {}
+    for checks in by_target:
+        problems = [check for check in checks if check.severity in ("error", "warning")]
+        worst: Severity = "ok"
+        if problems:
+            worst = "error" if failed(problems) else "warning"
+        targets[worst] += 1
+        first, counts = checks[0], count_checks(checks)
+        text = f"{_plain(first.message)}; {counts}" if first.severity == "ok" else counts
+        _print_check(console, worst, f"{_plain(first.target):{width}}", text)
+        for check in problems:
+            name, text = _name_of(check), _with_advice(check)
+            before = printed.setdefault((name, text), first.target)
+            _print_check(
+                console, check.severity, f"  {name}:", text if before == first.target else f"as on {before}"
+            )
+    if general:
+        console.print()
+    for check in general:
+        _print_check(console, check.severity, f"{_name_of(check)}:", _with_advice(check))
+    console.print(
+        f"{counted(len(by_target), 'target')}: {targets['error']} failed, "
+        f"{targets['warning']} with warnings, {targets['ok']} ok; other checks: {count_checks(general)}",
+        soft_wrap=True,
+    )
+
+
+def _print_check(console: Console, severity: Severity, name: str, text: str) -> None:
+    from rich.text import Text
+
+    line = Text.assemble((f"{_STATES[severity]:4}", _STYLES[severity]), f"  {name}  {text}")
+    console.print(line, soft_wrap=not console.is_terminal, highlight=False)
+
+
+def _name_of(check: Diagnostic) -> str:
+    return _plain(f"{check.rule} {check.subject}" if check.subject else check.rule)
+
+
+def _with_advice(check: Diagnostic) -> str:
+    return _plain(check.message) + (f" -> {_plain(check.advice)}" if check.advice else "")
 
 
 def _table(checks: Sequence[Diagnostic]) -> Table:
@@ -120,6 +171,7 @@ def to_json(diagnostics: Sequence[Diagnostic], queries: Sequence[Mapping[str, ob
             "line": diagnostic.place.line if diagnostic.place else None,
             "column": diagnostic.place.column if diagnostic.place else None,
             "path": _key(diagnostic),
+            **({"target": diagnostic.target} if diagnostic.target else {}),
             "message": diagnostic.message,
         }
         for diagnostic in diagnostics
@@ -131,6 +183,7 @@ def checks_to_json(checks: Sequence[Diagnostic]) -> str:
     """JSON object: `ok`, which matches the exit code, and the list `checks`, without secrets."""
     items = [
         {
+            **({"target": check.target} if check.target else {}),
             "check": check.rule,
             **({"subject": check.subject} if check.subject else {}),
             "state": _STATES[check.severity],
@@ -154,7 +207,7 @@ def _key(diagnostic: Diagnostic) -> str:
 
 def _with_key(diagnostic: Diagnostic) -> str:
     key = _key(diagnostic)
-    return f"{key}: {diagnostic.message}" if key else diagnostic.message
+    return f"{key}: {diagnostic.sentence}" if key else diagnostic.sentence
 
 
 _COMMANDS: Mapping[str, str] = {"error": "error", "warning": "warning", "note": "notice"}

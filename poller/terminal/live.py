@@ -25,6 +25,8 @@ _NAMES = {
     "\x1b[5~": "page up", "\x1b[6~": "page down", " ": "page down",
     "\x1b[H": "home", "\x1bOH": "home", "\x1b[1~": "home", "g": "home",
     "\x1b[F": "end", "\x1bOF": "end", "\x1b[4~": "end", "G": "end",
+    "\x1b[C": "right", "\x1bOC": "right", "l": "right", "\n": "enter", "\r": "enter",
+    "\x1b[D": "left", "\x1bOD": "left", "h": "left", "\x1b": "escape",
     "q": "quit", "Q": "quit",
 }  # fmt: skip
 
@@ -58,7 +60,8 @@ class Keys:
             termios.tcsetattr(self._terminal, termios.TCSADRAIN, self._before)
 
     def wait(self, seconds: float) -> str | None:
-        """Return the next key: up, down, page up, page down, home, end, quit, or its character.
+        """Return the next key: up, down, left, right, page up, page down, home, end, enter, escape, quit, or
+        its character.
 
         Returns None if no key is pressed within `seconds`, and "quit" when the terminal disappears.
         """

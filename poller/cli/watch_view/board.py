@@ -56,7 +56,9 @@ def columns(width: int) -> dict[str, BoardColumn]:
 class Board:
     """History of all values, and the scroll position of the screen."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, of_target: bool = False) -> None:
+        """`of_target` if a key leads back to the list of targets."""
+        self._back = "Esc goes back, " if of_target else ""
         self._histories: dict[tuple[str, str, str], History] = {}
         self._polled: dict[str, float | None] = {}
         self._first = 0
@@ -84,15 +86,15 @@ class Board:
         from rich.text import Text
 
         layout = columns(width)
-        head, lines = _head(poller), self._lines(poller, now, layout, width)
+        first, lines = head(poller), self._lines(poller, now, layout, width)
         first_news = max(0, len(poller.news) - max(0, min(_NEWS, height - 16)))
         news = [Text(one_line(line), "dim") for line in poller.news[first_news:]]
-        room = max(1, height - len(head) - len(news) - 4)
+        room = max(1, height - len(first) - len(news) - 4)
         self._page = max(1, room - 1)
         self._first = min(self._first, max(0, len(lines) - room))
         visible = lines[self._first : self._first + room]
         foot = self._foot(poller, len(lines), len(visible))
-        whole = [*head, Text(""), _headings(layout), *visible, Text(""), *news, foot]
+        whole = [*first, Text(""), headings(layout), *visible, Text(""), *news, foot]
         for line in whole:
             line.truncate(width, overflow="ellipsis")
             line.no_wrap = True
@@ -105,11 +107,11 @@ class Board:
 
         layout = columns(width)
         rows = (
-            [Text(""), _headings(layout), *self._lines(poller, now, layout, width)] if poller.statuses else []
+            [Text(""), headings(layout), *self._lines(poller, now, layout, width)] if poller.statuses else []
         )
         for row in rows:
             row.rstrip()
-        return Group(*_head(poller), *rows)
+        return Group(*head(poller), *rows)
 
     def _foot(self, poller: PollerStatus, lines: int, visible: int) -> Text:
         from rich.text import Text
@@ -120,9 +122,11 @@ class Board:
             f"{counted(len(poller.statuses) + poller.omitted, 'query')}: {counts or 'none'}   ", "dim"
         )
         if visible < lines:
-            foot.append(f"lines {self._first + 1}-{self._first + visible} of {lines}   {_MORE_KEYS}")
+            foot.append(
+                f"lines {self._first + 1}-{self._first + visible} of {lines}   {self._back}{_MORE_KEYS}"
+            )
         else:
-            foot.append(_KEYS)
+            foot.append(f"{self._back}{_KEYS}")
         return foot
 
     def _lines(
@@ -156,7 +160,7 @@ class Board:
             cells["value"] = Text(f"{status.series} series", "dim")
         elif status.stale and status.last_success is not None:
             cells["value"] = Text("withheld", "magenta")
-        yield _row(cells, layout)
+        yield row(cells, layout)
         if status.detail:
             yield from _folded(status.detail, color, width)
         if alone:
@@ -165,7 +169,7 @@ class Board:
         for reading in status.readings:
             name = f"{reading.metric} {reading.attributes}" if several else reading.attributes
             first = {"query": Text(f"  {one_line(name or reading.metric)}")}
-            yield _row(first | self._reading(status, reading, layout), layout, spread=True)
+            yield row(first | self._reading(status, reading, layout), layout, spread=True)
         if status.series > len(status.readings):
             yield Text(f"  and {status.series - len(status.readings)} more", "dim")
 
@@ -184,17 +188,19 @@ class Board:
         }
 
 
-def _head(poller: PollerStatus) -> list[Text]:
+def head(poller: PollerStatus) -> list[Text]:
+    """Return the lines above the table: the poller and the server."""
     from rich.text import Text
 
     lines = [Text(one_line(poller.state), "bold green" if poller.good else "bold red")]
     return [*lines, Text(one_line(poller.server))] if poller.server else lines
 
 
-def _headings(layout: dict[str, BoardColumn]) -> Text:
+def headings(layout: dict[str, BoardColumn]) -> Text:
+    """Return the line with the names of the columns."""
     from rich.text import Text
 
-    return _row({name: Text(column.heading, "bold cyan") for name, column in layout.items()}, layout)
+    return row({name: Text(column.heading, "bold cyan") for name, column in layout.items()}, layout)
 
 
 def span(seconds: float) -> str:
@@ -207,7 +213,7 @@ def span(seconds: float) -> str:
     return f"{min(seconds / 86400, 999):.0f}d"
 
 
-def _row(cells: dict[str, Text], layout: dict[str, BoardColumn], *, spread: bool = False) -> Text:
+def row(cells: dict[str, Text], layout: dict[str, BoardColumn], *, spread: bool = False) -> Text:
     """Return one line; with `spread`, the first cell also fills the second column."""
     from rich.text import Text
 

@@ -10,6 +10,8 @@ from poller.model.diagnostics import Diagnostic, Place, failed
 
 RULES = {
     "query-file": "A query file and its cases must be valid, alone and together with the other files.",
+    "targets-file": "A targets file must be valid, alone and together with the other targets files.",
+    "unused-target": "Each target should be selected by a query.",
     "database": "The database must be reachable.",
     "rejected": "The server must accept the statement.",
     "privilege": "The role must have the privileges that the statement requires.",
@@ -47,6 +49,8 @@ class CheckedQuery:
     """Type of each result column."""
     estimate_answers: bool = False
     diagnostics: tuple[Diagnostic, ...] = ()
+    target: str = ""
+    """The target on which it was checked; empty for the only database."""
 
     def lines(self) -> list[Diagnostic]:
         """The diagnostics; an accepted query with its cost and columns comes first."""
@@ -60,6 +64,7 @@ class CheckedQuery:
     def data(self) -> dict[str, object]:
         """The result for programs."""
         return {
+            **({"target": self.target} if self.target else {}),
             "query": self.query,
             "file": str(self.place.file),
             "line": self.place.line,

@@ -2,6 +2,8 @@
 
 collector  Diagnosis of the collector: result of an empty export, and the protocol at its port.
 queries    Diagnosis of every query: requirements, duration and planner cost.
+schedule   Diagnosis of the schedule: whether the polls of all targets fit into the connections of their
+           servers.
 server     Diagnosis of the connection: destination, encryption, role, limits and clock skew.
 standby    Diagnosis of the standby: role, replay lag and recovery conflicts with queries.
 """

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from poller.config.queries.sql_ast import identifier
-from poller.model.diagnostics import Diagnostic
+from poller.model.diagnostics import Diagnostic, Severity
 from poller.model.duration import format_duration
 from poller.model.errors import PollError
 from poller.model.query import QueryDefinition
@@ -52,20 +52,28 @@ def _read_catalogue(inspection: Inspection) -> ServerCatalogue:
     return ServerCatalogue(inspection.facts, catalogue, skew)
 
 
-def unreachable(error: PollError, place: str) -> Diagnostic:
-    """Finding for a failed connection; `place` is the connection string without its secrets."""
+def unreachable(error: PollError, place: str, setting: str = "POLLER_DATABASE_URL") -> Diagnostic:
+    """Finding for a failed connection; `place` is the connection string without its secrets.
+
+    `setting` names the variable, or the key of a target, that has the connection string.
+    """
     advice = connection_advice(error.message) or error.hint
     return Diagnostic(
         "error",
         "database",
         f"{place}: {error.message}",
-        advice or "correct POLLER_DATABASE_URL, or fix the network to the server",
+        advice or f"correct {setting}, or fix the network to the server",
         facts={"error": error.kind, "sqlstate": error.sqlstate},
     )
 
 
-def examine(catalogue: ServerCatalogue, session: Connection, *, place: str, strict: bool) -> list[Diagnostic]:
-    """Findings about the connection and the role; `place` is the fallback for an unknown host."""
+def examine(
+    catalogue: ServerCatalogue, session: Connection, *, place: str, strict: bool, connections: int = 1
+) -> list[Diagnostic]:
+    """Findings about the connection and the role; `place` is the fallback for an unknown host.
+
+    `connections` is the maximum number of connections of the poller to the server at the same time.
+    """
     connection = session.connection()
     facts, values = catalogue.facts, catalogue.values
     pooled = values["pid"] != connection.info.backend_pid
@@ -79,7 +87,13 @@ def examine(catalogue: ServerCatalogue, session: Connection, *, place: str, stri
             here=is_local(connection.info.host, connection.info.hostaddr),
         ),
         _role(values["role"], facts.excess, strict=strict),
-        _connections(values["limit"], values["used"], superuser="superuser" in facts.excess),
+        check_connections(
+            values["limit"],
+            values["used"],
+            free_for_all(values["settings"]),
+            connections,
+            superuser="superuser" in facts.excess,
+        ),
         limits(values["role"], values["settings"]),
         clock(catalogue.skew),
         *_search_path(values["open_schemas"]),
@@ -142,19 +156,45 @@ def _role(name: str, excess: Sequence[str], *, strict: bool) -> Diagnostic:
     return Diagnostic("error" if strict else "warning", "role", detail, _ROLE_ADVICE, facts=facts)
 
 
-def _connections(limit: int, used: int, *, superuser: bool) -> Diagnostic:
-    facts = {"limit": None if limit < 0 or superuser else limit, "used": used}
+def free_for_all(settings: Mapping[str, str]) -> int:
+    """Return the number of connections that ordinary roles may use; `settings` are those of the server."""
+    reserved = ("superuser_reserved_connections", "reserved_connections")  # the latter from PostgreSQL 16 on
+    return int(settings["max_connections"]) - sum(int(settings.get(name, 0)) for name in reserved)
+
+
+def check_connections(
+    limit: int, used: int, available: int, connections: int = 1, *, superuser: bool
+) -> Diagnostic:
+    """Finding about the connections of the role; a `limit` below 0 is none.
+
+    `used` by the role now, `available` to all ordinary roles, `connections` of the poller at the same time.
+    """
+    facts: dict[str, object] = {"limit": None if limit < 0 or superuser else limit, "used": used}
+    if connections > 1:
+        facts |= {"connections": connections, "available": available}
+
+    def diagnostic(severity: Severity, message: str, advice: str | None = None) -> Diagnostic:
+        return Diagnostic(severity, "connections", message, advice, facts=facts)
+
+    if connections > available:
+        message = f"connections is {connections}, but the server has {available} for ordinary roles"
+        return diagnostic("error", message, f"write connections: {max(1, available // 2)} or less")
     if superuser:
-        return Diagnostic("warning", "connections", f"{used} in use; a superuser has no limit", facts=facts)
+        return diagnostic("warning", f"{used} in use; a superuser has no limit")
+    shares = f"{'one' if connections == 1 else connections} for the poller, one for a reconnect"
+    advice = f"ALTER ROLE ... CONNECTION LIMIT {connections + 1}: {shares}"
     if limit < 0:
-        advice = "ALTER ROLE ... CONNECTION LIMIT 2: one for the poller, one for a reconnect"
-        return Diagnostic(
-            "warning", "connections", f"{used} in use, the role has no limit", advice, facts=facts
+        return diagnostic("warning", f"{used} in use, the role has no limit", advice)
+    if limit < connections:
+        advice = f"{advice}; or write connections: {max(1, limit - 1)}"
+        return diagnostic("error", f"connections is {connections}, but the role may have {limit}", advice)
+    if limit == connections:
+        advice = (
+            f"ALTER ROLE ... CONNECTION LIMIT {connections + 1}: during a reconnect the lost connection may "
+            "still count"
         )
-    if limit == 1:
-        advice = "ALTER ROLE ... CONNECTION LIMIT 2: during a reconnect the lost connection may still count"
-        return Diagnostic("warning", "connections", f"{used} in use of the role's 1", advice, facts=facts)
-    return Diagnostic("ok", "connections", f"{used} in use of the role's {limit}", facts=facts)
+        return diagnostic("warning", f"{used} in use of the role's {limit}", advice)
+    return diagnostic("ok", f"{used} in use of the role's {limit}")
 
 
 def _search_path(open_schemas: Mapping[str, Sequence[str]]) -> list[Diagnostic]:
@@ -256,7 +296,8 @@ SELECT pg_catalog.json_build_object(
   'settings', (SELECT pg_catalog.json_object_agg(name, setting) FROM pg_catalog.pg_settings
     WHERE name OPERATOR(pg_catalog.=)
       ANY (ARRAY['max_standby_streaming_delay', 'hot_standby_feedback', 'temp_file_limit',
-        'max_parallel_workers_per_gather', 'hash_mem_multiplier'])))"""
+        'max_parallel_workers_per_gather', 'hash_mem_multiplier', 'max_connections',
+        'superuser_reserved_connections', 'reserved_connections'])))"""
 
 
 def is_local(host: str, address: str) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from poller.model.diagnostics import Diagnostic, Severity
 from poller.model.duration import format_duration
 from poller.model.query import QueryDefinition
-from poller.postgres.admission import RequireStandby
+from poller.model.target import RequireStandby
 from poller.postgres.server_tracker import ServerInfo
 
 
@@ -18,30 +18,32 @@ def examine(
     *,
     require_standby: RequireStandby,
     max_lag: float | None,
+    url: str = "POLLER_DATABASE_URL",
 ) -> list[Diagnostic]:
     """Findings about the role, the replay lag and recovery conflicts.
 
     `settings` are the server's, in the units of `pg_settings`. `max_lag` is POLLER_MAX_REPLAY_LAG in seconds.
+    `url` names the variable, or the key of a target, that has the connection string.
     """
     return [
-        _standby(server_info, require_standby),
+        _standby(server_info, require_standby, url),
         _lag(server_info, queries, max_lag),
         _conflicts(settings, queries, standby=server_info.standby),
     ]
 
 
-def _standby(server_info: ServerInfo, require: RequireStandby) -> Diagnostic:
+def _standby(server_info: ServerInfo, require: RequireStandby, url: str) -> Diagnostic:
     timeline = f", timeline {server_info.timeline}" if server_info.timeline is not None else ""
     detail = f"a {server_info.role}{timeline}"
     facts = {"role": server_info.role, "timeline": server_info.timeline}
     if server_info.standby or require == "false":
         return Diagnostic("ok", "standby", detail, facts=facts)
     if require == "true":
-        advice = "point POLLER_DATABASE_URL at a standby (target_session_attrs=standby chooses among several)"
+        advice = f"point {url} at a standby (target_session_attrs=standby chooses among several)"
         return Diagnostic(
             "error", "standby", f"{detail}, but POLLER_REQUIRE_STANDBY is true", advice, facts=facts
         )
-    advice = "point POLLER_DATABASE_URL at a standby, or set POLLER_REQUIRE_STANDBY=false if this is intended"
+    advice = f"point {url} at a standby, or set POLLER_REQUIRE_STANDBY=false if this is intended"
     return Diagnostic("warning", "standby", detail, advice, facts=facts)
 
 

@@ -13,12 +13,12 @@ from pydantic import ValidationError
 
 from poller.config.queries.error_messages import sentences
 from poller.config.queries.files import unreadable
-from poller.config.queries.query_file import QueryFile, read
-from poller.model.diagnostics import Diagnostic, Place, invalid
+from poller.config.queries.yaml_file import YamlFile, read
+from poller.model.diagnostics import Diagnostic
 from poller.model.files import NotRegularError, read_regular
 from poller.model.path import Key
 from poller.model.query import QueryDefinition
-from poller.model.text import did_you_mean, kind_of, quote
+from poller.model.text import did_you_mean, quote
 from poller.tools.test.case import Case, Cases
 
 _SKIPPED = {"TRANS_STMT_BEGIN", "TRANS_STMT_START", "TRANS_STMT_COMMIT"}
@@ -115,7 +115,7 @@ class CaseReader:
 
     def __init__(self, path: Path, queries: Sequence[QueryDefinition]) -> None:
         self.problems: list[Diagnostic] = []
-        self._file = QueryFile(path, read(path))
+        self._file = YamlFile(path, read(path))
         self._queries = {query.name: query for query in queries}
 
     def loaded_cases(self) -> list[LoadedCase]:
@@ -128,21 +128,10 @@ class CaseReader:
         return [loaded_case for loaded_case in loaded_cases if loaded_case is not None]
 
     def _cases(self) -> Cases | None:
-        document = self._file.document
-        if isinstance(document, str):
-            self.problems.append(invalid(str(self._file.path), document))
+        self.problems += self._file.flaws_of_mapping(_EXAMPLE)
+        if self.problems:
             return None
-        empty = document.root is None and all(
-            problem.message.startswith("is empty") for problem in document.problems
-        )
-        is_empty = [invalid(Place(self._file.path, 1), f"is empty; {_EXAMPLE}")]
-        self.problems += is_empty if empty else document.problems
-        data = document.data
-        if document.root is None or self.problems:
-            return None
-        if not isinstance(data, dict):
-            self._report((), f"is {kind_of(data)}, not a mapping; {_EXAMPLE}")
-            return None
+        data = self._file.data
         try:
             return Cases.model_validate(data)
         except ValidationError as error:

@@ -742,9 +742,13 @@ _DEFECTS = {
     "in a tick": """
 from types import SimpleNamespace
 from poller.daemon.scheduler import PollScheduler
+from poller.daemon.server_queues import QueueConfig
 from poller.model.tick import Tick
-def poll(queries): raise RuntimeError("no good: " + url)
-daemon = PollScheduler([Tick("one", (SimpleNamespace(name="q"),), 60.0, 0.0)], poll)
+class Target(SimpleNamespace):
+    def run(self, queries, on_server): raise RuntimeError("no good: " + url)
+daemon = PollScheduler(QueueConfig())
+target = Target(name="", connections=1, server=lambda: "s", rest=lambda seconds: None)
+daemon.replace(target, [Tick("one", (SimpleNamespace(name="q"),), 60.0, 0.0)], {"q"})
 daemon.start()
 import time; time.sleep(0.5)
 daemon.stop(lambda: None, 1)

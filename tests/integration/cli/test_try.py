@@ -266,8 +266,9 @@ def test_only_a_superuser_gets_a_warning(tried: Try, server: MessagingServer) ->
 def test_strict_also_applies_to_another_connection(server: MessagingServer) -> None:
     """Another connection is opened if the connection that inspected the statement is lost."""
     settings = load({"POLLER_DATABASE_URL": server.standby_dsn, "POLLER_STRICT": "true"})
-    with database_session(settings, admission_of(settings, strict=True)) as session:
-        preview = StatementPreview(settings, session, BY_NAME, Console(stderr=True))
+    target = settings.only_target()
+    with database_session(settings, target, admission_of(target)) as session:
+        preview = StatementPreview(settings, target, session, BY_NAME, Console(stderr=True))
         query = a_query(sql=BY_NAME)
         skipped = preview.answer(query).skipped
     assert skipped is not None

@@ -370,7 +370,14 @@ def test_each_problem_is_reported_with_its_rule_place_and_advice(
     assert answers == {"estimate", "max-cost-of-an-estimate"}
     # Other tests cover these rules, below and in test_check_warnings.py.
     tested_elsewhere = {"query-file", "database", "privilege", "volatile-function"}
-    tested_elsewhere |= {"same-series", "own-setting", "own-backend", "attribute-text"}
+    tested_elsewhere |= {
+        "targets-file",
+        "unused-target",
+        "same-series",
+        "own-setting",
+        "own-backend",
+        "attribute-text",
+    }
     assert {problem["rule"] for problem in report["problems"]} == RULES.keys() - tested_elsewhere
 
 
@@ -607,7 +614,8 @@ def test_problems_of_files_are_json(check: Callable[..., Result]) -> None:
                 "path": "queries[0].intervall",
                 "message": "unknown key 'intervall'; did you mean 'interval'? known keys: name, sql, "
                 "interval, "
-                "timeout, max_age, max_series, overflow, group, requires, snapshot, estimate, metrics",
+                "timeout, max_age, max_series, overflow, group, requires, snapshot, estimate, targets, "
+                    "once_per_server, metrics",
             }
         ],
         "queries": [],

@@ -1,0 +1,142 @@
+"""Targets of one command: selection by `--target`, and work on many servers at the same time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import TypeVar
+
+from poller.config.settings import Settings
+from poller.config.targets.load import load_targets
+from poller.model.configuration import list_names, select_names
+from poller.model.diagnostics import invalid
+from poller.model.errors import ConfigError, PollError
+from poller.model.secrets import mask_conninfo
+from poller.model.target import Target
+from poller.model.text import did_you_mean, quote
+from poller.postgres.connection import server_of
+
+Result = TypeVar("Result")
+
+
+def select_targets(
+    settings: Settings, patterns: Sequence[str] | None, targets: Sequence[Target]
+) -> list[Target]:
+    """Return the targets that match any of `patterns`, in their order; all without patterns.
+
+    `server/database` selects a database of a target that has `databases`. Raises ConfigError for a pattern
+    that matches no target, and for any pattern without POLLER_TARGETS.
+    """
+    if not patterns:
+        return list(targets)
+    _require_targets(settings)
+    by_name = {target.name: target for target in targets}
+    databases = {pattern: target for pattern in patterns if (target := _database(by_name, pattern))}
+    names = [pattern for pattern in patterns if pattern not in databases]
+    selected = select_names(names, by_name) if names else set[str]()
+    return [*(target for target in targets if target.name in selected), *databases.values()]
+
+
+def the_target(settings: Settings, name: str | None) -> Target:
+    """Return the target named `name`, or the only one; raises ConfigError if it is unclear or invalid.
+
+    `server/database` is a database of a target that has `databases`.
+    """
+    if settings.targets is None:
+        if name is not None:
+            _require_targets(settings)
+        return settings.only_target()
+    by_name = {target.name: target for target in load_targets(settings.targets, settings)}
+    if name is None:
+        if len(by_name) == 1:
+            return next(iter(by_name.values()))
+        message = f"is missing, and POLLER_TARGETS has {len(by_name):,} targets; write one of their names: "
+        raise ConfigError([invalid("--target", f"{message}{list_names(by_name)}")])
+    if target := by_name.get(name) or _database(by_name, name):
+        return target
+    hint = did_you_mean(name, by_name) or f"; there are: {list_names(by_name)}"
+    raise ConfigError([invalid("--target", f"{quote(name)} is not a target{hint}")])
+
+
+def _database(by_name: Mapping[str, Target], name: str) -> Target | None:
+    """Return the target of one database of a server, whether or not it exists or its patterns match."""
+    server, _, database = name.partition("/")
+    target = by_name.get(server)
+    if not database or set(database) & set("*?[") or target is None or target.databases is None:
+        return None
+    return replace(target, name=name, database=database, databases=None)
+
+
+def place_of(settings: Settings, target: Target) -> str:
+    """Return the address of a target's database without secrets."""
+    if not target.name:
+        return settings.text_of("database_url") or "libpq environment"
+    try:
+        place = mask_conninfo(target.conninfo())
+    except (OSError, ValueError):
+        place = str(target.url_file)
+    return f"{place}, database {target.database}" if target.database else place
+
+
+def setting_of(target: Target) -> str:
+    """Return the setting or the key that describes the target's database."""
+    if not target.name:
+        return "POLLER_DATABASE_URL"
+    return "url" if target.url_file is None else "url_file"
+
+
+def by_server(targets: Sequence[Target]) -> dict[str, list[Target]]:
+    """Return the targets by server, both in the order of the targets."""
+    servers: dict[str, list[Target]] = {}
+    for target in targets:
+        servers.setdefault(_server(target), []).append(target)
+    return servers
+
+
+def for_each(
+    targets: Sequence[Target],
+    workers: int,
+    act: Callable[[Target], Result],
+    skip: Callable[[Target, PollError], Result],
+    unavailable: Callable[[Result], PollError | None],
+) -> list[Result]:
+    """Call `act` for each target and return the results in the order of the targets.
+
+    At most `workers` servers are used at the same time, each by one target at a time; a single worker is the
+    calling thread. After a result that is
+    `unavailable`, the other targets of its server are not tried: `skip` gives their results.
+    """
+
+    def run(members: list[Target]) -> list[Result]:
+        results: list[Result] = []
+        error: PollError | None = None
+        for target in members:
+            results.append(act(target) if error is None else skip(target, error))
+            error = error or unavailable(results[-1])
+        return results
+
+    servers = list(by_server(targets).values())
+    if min(workers, len(servers)) == 1:
+        results = list(map(run, servers))
+    else:
+        with ThreadPoolExecutor(workers, "target") as pool:
+            results = list(pool.map(run, servers))
+    by_name = {
+        target.name: result
+        for members, of_server in zip(servers, results, strict=True)
+        for target, result in zip(members, of_server, strict=True)
+    }
+    return [by_name[target.name] for target in targets]
+
+
+def _server(target: Target) -> str:
+    try:
+        return server_of(target.conninfo()) or f"target {target.name}"
+    except (OSError, ValueError):
+        return f"target {target.name}"
+
+
+def _require_targets(settings: Settings) -> None:
+    if settings.targets is None:
+        raise ConfigError([invalid("--target", "needs targets; set POLLER_TARGETS, or remove --target")])
