@@ -19,6 +19,8 @@ sql_names          Names in a statement: of the columns of its result, of the co
 sql_projection     Projection query around an imported statement that adds computed columns.
 sql_types          Type inference for SQL expressions from PostgreSQL's own types, functions and operators.
 sqlquery           Importer for the `sqlquery` receivers of an OpenTelemetry Collector.
+targets            Targets that an importer has read from another tool's files, without the secrets of their
+                   connections.
 telegraf           Importer for Telegraf's SQL inputs: postgresql_extensible, and sql if its driver is
                    PostgreSQL's.
 validate           Validation of imported drafts, and the resulting query file.

@@ -58,6 +58,9 @@ class DraftQuery:
     requires: dict[str, Any] = field(default_factory=dict)
     computed: Mapping[str, str] = field(default_factory=dict)
     """SQL expressions over the columns of `sql`, by the name of the resulting column."""
+    targets: tuple[str, ...] = ()
+    """Selectors of targets: tags, or `name:` and a name."""
+    once_per_server: bool = False
     where: str = ""
     """SQL condition that selects rows of `sql`."""
 
@@ -69,6 +72,8 @@ class DraftQuery:
             "sql": self._statement(),
             **{key: format_duration(value) for key, value in durations.items() if value is not None},
             **({"requires": self.requires} if self.requires else {}),
+            **({"targets": list(self.targets)} if self.targets else {}),
+            **({"once_per_server": True} if self.once_per_server else {}),
             "metrics": [metric.data() for metric in self.metrics],
         }
 

@@ -18,6 +18,7 @@ from poller.model.files import read_regular
 from poller.tools.importers.draft import DraftQuery
 from poller.tools.importers.files import files_of
 from poller.tools.importers.losses import Losses
+from poller.tools.importers.targets import DraftTargets
 from poller.tools.importers.validate import validate_drafts
 
 _MAX_BYTES = 16 << 20
@@ -97,20 +98,26 @@ Format = Literal[
     "sqlquery", "sql_exporter", "query-exporter", "pg_exporter", "pgwatch", "postgres_exporter", "telegraf"
 ]
 
+WITH_TARGETS: tuple[Format, ...] = ("sqlquery", "sql_exporter", "query-exporter", "pgwatch", "telegraf")
+"""Tools whose files contain connections, which become targets."""
 Reader = Callable[[Sequence[Path], Losses], list[DraftQuery]]
+TargetReader = Callable[[Sequence[Path], Losses, DraftTargets | None], list[DraftQuery]]
 
 
 @dataclass(frozen=True, slots=True)
 class Imported:
-    """Result of an import: the valid queries and the losses."""
+    """Result of an import: the valid queries, the targets if there are any, and the losses."""
 
     drafts: Sequence[DraftQuery]
     losses: Losses
     files: Sequence[Path]
+    targets: DraftTargets | None = None
 
 
-def import_files(form: Format, paths: Sequence[Path], defaults: Defaults) -> Imported:
-    """Read `paths` (files or folders) in the format `form`.
+def import_files(
+    form: Format, paths: Sequence[Path], defaults: Defaults, *, with_targets: bool = False
+) -> Imported:
+    """Read `paths` (files or folders) in the format `form`, and on request their connections as targets.
 
     Raises ConfigError with every file that cannot be read or that looks like another tool's file.
     """
@@ -128,19 +135,30 @@ def import_files(form: Format, paths: Sequence[Path], defaults: Defaults) -> Imp
         message = f"looks like {' or '.join(sorted(tools))}, not like {form}; write {options}"
         problems.append(invalid(str(file), message))
     drafts: list[DraftQuery] = []
-    reader = cast(Reader, importlib.import_module(f"poller.tools.importers.{form.replace('-', '_')}").read)
+    read = importlib.import_module(f"poller.tools.importers.{form.replace('-', '_')}").read
+    matching = [file for file in files if file not in mismatches]
+    targets = DraftTargets() if with_targets else None
     try:
-        drafts = reader([file for file in files if file not in mismatches], losses)
+        if form in WITH_TARGETS:
+            drafts = cast(TargetReader, read)(matching, losses, targets)
+        else:
+            drafts = cast(Reader, read)(matching, losses)
     except ConfigError as error:
         problems += error.problems
     if problems:
         raise ConfigError(problems)
-    if not drafts and not losses.counts[0]:
+    if not drafts and not losses.counts[0] and not (targets and targets.targets):
         for file in files:
             losses.add_loss(
                 Place(file, 1), f"contains no {form} query", "name another file, or another --from"
             )
-    return Imported(validate_drafts(drafts, defaults, losses), losses, files)
+    valid = validate_drafts(drafts, defaults, losses)
+    if targets is not None:
+        targets.finish(valid, losses)
+        if not targets.targets and files:
+            message = f"contains no connection of {form} to PostgreSQL"
+            losses.add_loss(Place(files[0], 1), message, "pass the file that contains them as well")
+    return Imported(valid, losses, files, targets)
 
 
 FORMATS: tuple[Format, ...] = get_args(Format)

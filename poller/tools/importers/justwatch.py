@@ -10,6 +10,7 @@ import re
 from poller.tools.importers.draft import DraftMetric, DraftQuery
 from poller.tools.importers.naming import metric_name, other_databases, unit_of
 from poller.tools.importers.node import SourceNode
+from poller.tools.importers.targets import DraftTargets
 
 _JOB = (
     "name", "interval", "cron_schedule", "connections", "queries", "startup_sql", "iterator", "keepalive",
@@ -23,14 +24,14 @@ def is_justwatch(root: SourceNode) -> bool:
     return isinstance(jobs, list) and any(isinstance(job, dict) and "queries" in job for job in jobs)
 
 
-def read(root: SourceNode) -> list[DraftQuery]:
-    """Return the queries of all jobs."""
+def read(root: SourceNode, targets: DraftTargets | None) -> list[DraftQuery]:
+    """Return the queries of all jobs; add their connections to `targets`, unless it is None."""
     root.report_unknown_keys("jobs", "queries", "configuration", "cloudsql_config")
     named = {name: root.child("queries").text(name) for name, _ in root.entries("queries")}
-    return [draft for job in root.items("jobs") for draft in _job(job, named)]
+    return [draft for job in root.items("jobs") for draft in _job(job, named, targets)]
 
 
-def _job(job: SourceNode, named: dict[str, str]) -> list[DraftQuery]:
+def _job(job: SourceNode, named: dict[str, str], targets: DraftTargets | None) -> list[DraftQuery]:
     job.report_unknown_keys(*_JOB)
     interval = job.seconds("interval")
     if "cron_schedule" in job:
@@ -49,10 +50,26 @@ def _job(job: SourceNode, named: dict[str, str]) -> list[DraftQuery]:
             "connections", f"{', '.join(schemes)} is not PostgreSQL", "the poller supports PostgreSQL only"
         )
         return []
-    job.report_connection("connections")
-    job.report_omitted_labels("connections", "driver", "host", "database", "user")
-    drafts = [_query(query, job.text("name"), interval, named) for query in job.items("queries")]
-    return [draft for draft in drafts if draft is not None]
+    if targets is None:
+        job.report_connection("connections")
+    are_targets = targets is not None
+    job.report_omitted_labels("connections", "driver", "host", "database", "user", are_targets=are_targets)
+    queries = [_query(query, job.text("name"), interval, named) for query in job.items("queries")]
+    drafts = [draft for draft in queries if draft is not None]
+    if targets is not None:
+        connections = job.child("connections") if "connections" in job else job
+        count = len(connections.value) if isinstance(connections.value, list) else 0
+        users = [targets.add(connections, index, "", {}, job.place) for index in range(count)]
+        if not any(users):
+            job.report_loss("connections", "the job has no connection", "add one, or remove the job")
+            return []
+        tag = targets.tag(job.place, job.text("name"))
+        for user in users:
+            if user is not None:
+                user.tags.append(tag)
+        for draft in drafts:
+            draft.targets = (tag,)
+    return drafts
 
 
 def _query(node: SourceNode, job: str, interval: float | None, named: dict[str, str]) -> DraftQuery | None:

@@ -8,7 +8,8 @@ from typing import Any
 
 from poller.model.units import unit_instead, unit_problem
 
-_POSTGRESQL = {"postgres", "postgresql", "pgx", "pg", "pq", "rds-postgres", "cloudsql-postgres"}
+_DRIVERS = {"postgres", "postgresql", "pgx", "pg", "pq"}
+_POSTGRESQL = {*_DRIVERS, "rds-postgres", "cloudsql-postgres"}
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9_-]*)(?:\+[A-Za-z0-9_]+)?://")
 
 
@@ -25,6 +26,14 @@ def _scheme(connection: Any) -> str | None:
         connection = f"{connection.get('dialect', '')}://"
     match = _SCHEME.match(connection) if isinstance(connection, str) else None
     return match[1].lower() if match else None
+
+
+def libpq_scheme(conninfo: str) -> str:
+    """Return a URI of a PostgreSQL driver, such as `postgresql+psycopg2://...`, with libpq's own scheme."""
+    match = _SCHEME.match(conninfo)
+    if match is None or match[1].lower() not in _DRIVERS:
+        return conninfo
+    return f"postgresql://{conninfo[match.end() :]}"
 
 
 _UNITS = {
@@ -45,10 +54,20 @@ def metric_name(original: str) -> str:
 def query_name(name: str, existing: Container[str]) -> str:
     """Return the nearest valid name for a query that is not in `existing`."""
     valid = re.sub(r"[^a-z0-9_.-]", "_", name.lower()).lstrip("_.-0123456789")[:58] or "query"
+    return _unique(valid, existing)
+
+
+def target_name(name: str, existing: Container[str]) -> str:
+    """Return the nearest valid name for a target or a tag that is not in `existing`."""
+    valid = re.sub(r"[^A-Za-z0-9_.-]", "_", name).lstrip("_.-")[:57]
+    return _unique(valid or "target", existing)
+
+
+def _unique(name: str, existing: Container[str]) -> str:
     number = 2
-    unique = valid
+    unique = name
     while unique in existing:
-        unique, number = f"{valid}_{number}", number + 1
+        unique, number = f"{name}_{number}", number + 1
     return unique
 
 

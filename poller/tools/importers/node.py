@@ -19,6 +19,7 @@ MAX_COMMENT = 20
 """Maximum number of comment lines above a query that are imported."""
 
 _SECRET = re.compile(r"passw|secret|token|://[^/\s]*@", re.IGNORECASE)
+_INSTANCE = "set POLLER_INSTANCE to distinguish pollers"
 _LONG_UNITS = {"w": 7 * 86400.0, "y": 365 * 86400.0}  # units of Prometheus' durations only
 
 
@@ -70,24 +71,21 @@ class SourceNode:
         self.source.losses.add_change(self.at(key), message)
 
     def report_connection(self, *keys: str) -> None:
-        """Report the present `keys`, which configure the connection."""
+        """Report the present `keys`, which configure the connection, if no targets file is written."""
+        message = "query files contain no connections; add --targets FILE, or set POLLER_DATABASE_URL"
         for key in keys:
             if key in self:
-                self.report_change(
-                    key,
-                    "query files contain no connections; set POLLER_DATABASE_URL, one poller per database",
-                )
+                self.report_change(key, message)
 
-    def report_omitted_labels(self, key: str, *labels: str) -> None:
+    def report_omitted_labels(self, key: str, *labels: str, are_targets: bool = False) -> None:
         """Report labels with the server or database, which the other tool exports and the poller omits.
 
         Without a `key` the location is the whole value.
         """
+        instead = "the label instance has the target's name" if are_targets else _INSTANCE
         subject = f"label {labels[0]} is" if len(labels) == 1 else f"labels {', '.join(labels)} are"
         place = self.at(key) if key else self.place
-        self.source.losses.add_change(
-            place, f"the {subject} omitted; set POLLER_INSTANCE to distinguish pollers"
-        )
+        self.source.losses.add_change(place, f"the {subject} omitted; {instead}")
 
     def report_session_setup(self, key: str) -> None:
         """Report statements that set up a session."""
@@ -222,7 +220,9 @@ class SourceNode:
         return self.child(key).value
 
     def _wrong(self, key: str, value: Any, expected: str, default: _T) -> _T:
-        actual = quote(value) if isinstance(value, str) else kind_of(value)
+        # A connection string may be in the place of a mapping or a list.
+        is_quotable = isinstance(value, str) and expected not in ("a list", "a mapping")
+        actual = quote(value) if is_quotable else kind_of(value)
         self.report_loss(key, f"is {actual}, not {expected}", f"write {expected}")
         return default
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from poller.model.duration import format_duration
+from poller.model.text import quote
 from poller.tools.importers.draft import DraftMetric, DraftQuery
 from poller.tools.importers.files import open_each, open_yaml
 from poller.tools.importers.losses import Losses
@@ -17,6 +18,7 @@ from poller.tools.importers.naming import metric_name, unit_of, version_range
 from poller.tools.importers.node import SourceNode
 from poller.tools.importers.sql_columns import SqlColumn, columns_of, duplicate_names
 from poller.tools.importers.sql_projection import Columns, identifier, statement
+from poller.tools.importers.targets import DraftTargets, patterns
 
 _METRIC = (
     "sqls", "init_sql", "node_status", "gauges", "is_instance_level", "storage_name", "description",
@@ -32,21 +34,36 @@ _TIME = "epoch_ns"
 _TAG = "tag_"
 
 
-def read(files: Sequence[Path], losses: Losses) -> list[DraftQuery]:
-    """Return the queries of all metrics in `files`, with the intervals of their presets and sources."""
+def read(files: Sequence[Path], losses: Losses, targets: DraftTargets | None) -> list[DraftQuery]:
+    """Return the queries of all metrics in `files`, with the intervals of their presets and sources.
+
+    Add the sources to `targets`, unless it is None.
+    """
     roots = [source.root for source in open_each(files, lambda file: open_yaml(file, losses))]
-    intervals = _intervals(roots)
+    sources = _sources(roots, are_targets=targets is not None)
+    intervals = _intervals(roots, sources)
+    selectors = {} if targets is None else _add_targets(roots, sources, targets)
+    are_targets = targets is not None and bool(targets.targets)
+    are_servers = targets is not None and any(target.databases is not None for target in targets.targets)
     drafts: list[DraftQuery] = []
     defined: set[str] = set()
     for root in roots:
         if isinstance(root.value, list):
             continue
         root.report_unknown_keys("metrics", "presets")
-        root.report_omitted_labels("metrics", "dbname")
+        root.report_omitted_labels("metrics", "dbname", are_targets=targets is not None)
         for name, node in root.entries("metrics"):
-            if node.is_mapping():
-                defined.add(name)
-                drafts += _PgwatchMetric(name, node, _interval(name, node, intervals)).queries()
+            if not node.is_mapping():
+                continue
+            defined.add(name)
+            if are_targets and name not in selectors:
+                losses.add_change(node.place, "no source uses the metric; it is omitted")
+                continue
+            queries = _PgwatchMetric(name, node, _interval(name, node, intervals)).queries()
+            for draft in queries:
+                draft.targets = tuple(selectors.get(name, ()))
+                draft.once_per_server = are_servers and node.flag("is_instance_level")
+            drafts += queries
     for name, nodes in intervals.items():
         if name not in defined:
             place = nodes[min(nodes)].place
@@ -54,15 +71,87 @@ def read(files: Sequence[Path], losses: Losses) -> list[DraftQuery]:
     return drafts
 
 
-def _intervals(roots: Sequence[SourceNode]) -> dict[str, dict[float, SourceNode]]:
+def _sources(roots: Sequence[SourceNode], *, are_targets: bool) -> list[SourceNode]:
+    """Return the sources that pgwatch queries."""
+    presets = {name for root in roots for name, _ in root.entries("presets")}
+    return [
+        node
+        for root in roots
+        if isinstance(root.value, list)
+        for _, node in root.members()
+        if node.is_mapping() and _is_used(node, presets, are_targets=are_targets)
+    ]
+
+
+def _add_targets(
+    roots: Sequence[SourceNode], sources: Sequence[SourceNode], targets: DraftTargets
+) -> dict[str, list[str]]:
+    """Add the sources to `targets`; return the tags of the targets that use each metric.
+
+    A source has the tag of its preset, or that of its own list of metrics, which overrides the preset.
+    """
+    presets = {name: node for root in roots for name, node in root.entries("presets")}
+    selectors: dict[str, list[str]] = {}
+    for source in sources:
+        if source.text("kind").startswith("patroni"):
+            name, advice = (
+                source.text("name"),
+                "write a url with several hosts: postgresql://user@host1,host2/database",
+            )
+            source.report_loss("kind", f"Patroni lists the databases of the source {name}", advice)
+            continue
+        tags = source.child("custom_tags") if "custom_tags" in source else source
+        labels = {label: tags.text(label) for label, _ in source.entries("custom_tags")}
+        target = targets.add(source, "conn_str", source.text("name"), labels, source.at("custom_tags"))
+        if target is None:
+            continue
+        if source.text("kind") == "postgres-continuous-discovery":
+            target.databases = _databases(source)
+        metrics = [name for name, _ in source.entries("custom_metrics")]
+        preset = source.text("preset_metrics")
+        if metrics:
+            tag = targets.tag(tuple(sorted(metrics)), source.text("name"))
+        elif preset in presets:
+            tag = targets.tag(preset, preset)
+            metrics = [name for name, _ in presets[preset].entries("metrics")]
+        else:
+            continue
+        target.tags.append(tag)
+        for metric in metrics:
+            if tag not in selectors.setdefault(metric, []):
+                selectors[metric].append(tag)
+    return selectors
+
+
+def _databases(source: SourceNode) -> dict[str, list[str]] | None:
+    """Return the patterns of a source's databases; None if they cannot be expressed, which is reported."""
+    databases: dict[str, list[str]] = {}
+    for key in ("include", "exclude"):
+        regex = source.text(f"{key}_pattern")
+        if not regex.strip():
+            continue
+        globs = patterns(regex)
+        if globs is None:
+            message = (
+                f"the regular expression {quote(regex)} has no equal patterns of *, ? and [...]; only the "
+                f"database of conn_str is a target of {source.text('name')}"
+            )
+            source.report_loss(f"{key}_pattern", message, f"write databases: {{{key}: [...]}} in its target")
+            return None
+        databases[key] = globs
+    return databases
+
+
+def _intervals(
+    roots: Sequence[SourceNode], sources: Sequence[SourceNode]
+) -> dict[str, dict[float, SourceNode]]:
     """Return, by metric, each interval from a preset or a source, and its location."""
     intervals: dict[str, dict[float, SourceNode]] = {}
-    presets = {name for root in roots for name, _ in root.entries("presets")}
     for root in roots:
         lists = [preset for _, preset in root.entries("presets")]
         key = "metrics"
         if isinstance(root.value, list):
-            lists = [node for _, node in root.members() if node.is_mapping() and _is_used(node, presets)]
+            lists = [node for node in sources if node.source is root.source]
             key = "custom_metrics"
         for node in lists:
             if key == "metrics":
@@ -74,10 +163,11 @@ def _intervals(roots: Sequence[SourceNode]) -> dict[str, dict[float, SourceNode]
     return intervals
 
 
-def _is_used(source: SourceNode, presets: Container[str]) -> bool:
+def _is_used(source: SourceNode, presets: Container[str], *, are_targets: bool) -> bool:
     """Return whether pgwatch queries a source; report its keys that have no meaning here."""
     source.report_unknown_keys(*_SOURCE)
-    source.report_connection("conn_str")
+    if not are_targets:
+        source.report_connection("conn_str")
     name = source.text("name")
     if "is_enabled" in source and not source.flag("is_enabled"):
         source.report_change("is_enabled", f"the source {name} is ignored, as in pgwatch")
@@ -85,8 +175,8 @@ def _is_used(source: SourceNode, presets: Container[str]) -> bool:
     if (kind := source.text("kind")) in _OTHER_KINDS:
         source.report_loss("kind", f"the source {name} is {kind}", "the poller queries PostgreSQL only")
         return False
-    if source.entries("custom_tags"):
-        advice = "set OTEL_RESOURCE_ATTRIBUTES in the poller of that source"
+    if not are_targets and source.entries("custom_tags"):
+        advice = "add --targets FILE"
         source.report_loss("custom_tags", f"the source {name} has tags", advice)
     if source.flag("only_if_master"):
         advice = "write requires: role: primary in each query, or use the files only in the primary's poller"
@@ -97,7 +187,7 @@ def _is_used(source: SourceNode, presets: Container[str]) -> bool:
             source.report_loss(
                 key, f"the preset {preset} is not in these files", "pass the file that defines it as well"
             )
-        elif preset:
+        elif preset and not are_targets:
             message = f"every metric of these files is imported, not only those of the preset {preset}"
             source.report_change(key, message)
     for key in ("custom_metrics_standby", "preset_metrics_standby"):

@@ -26,6 +26,7 @@ from poller.tools.importers.node import SourceFile, SourceNode
 from poller.tools.importers.sql_columns import kinds_of
 from poller.tools.importers.sql_columns import number as as_number
 from poller.tools.importers.sql_projection import alias, identifier, literal, statement
+from poller.tools.importers.targets import DraftTarget, DraftTargets
 
 _TAGS = ("!include", "!file", "!env")
 _DATABASE = ("dsn", "connect-sql", "labels", "connection-pool", "autocommit", "keep-connected")
@@ -36,8 +37,11 @@ _MINUTES = re.compile(r"\*/([1-9]\d?) \* \* \* \*")
 _HOURLY = re.compile(r"(\d+) \* \* \* \*")
 
 
-def read(files: Sequence[Path], losses: Losses) -> list[DraftQuery]:
-    """Return the queries of all `files`, which form one configuration like several `--config` options."""
+def read(files: Sequence[Path], losses: Losses, targets: DraftTargets | None) -> list[DraftQuery]:
+    """Return the queries of all `files`, which form one configuration like several `--config` options.
+
+    Add the databases to `targets`, unless it is None.
+    """
     roots = [source.root for source in open_each(files, lambda file: _open(file, losses))]
     databases: dict[str, SourceNode] = {}
     metrics: dict[str, SourceNode] = {}
@@ -50,16 +54,20 @@ def read(files: Sequence[Path], losses: Losses) -> list[DraftQuery]:
             )
         databases |= {name: node for name, node in root.entries("databases") if node.is_mapping()}
         metrics |= {name: node for name, node in root.entries("metrics") if node.is_mapping()}
-    for node in databases.values():
+    added: dict[str, DraftTarget | None] | None = None if targets is None else {}
+    for name, node in databases.items():
         node.report_unknown_keys(*_DATABASE)
-        node.report_connection("dsn")
         node.report_session_setup("connect-sql")
+        if targets is None or added is None:
+            node.report_connection("dsn")
+        else:
+            added[name] = _add_target(name, node, targets)
     return [
         draft
         for root in roots
         for name, query in root.entries("queries")
         if query.is_mapping()
-        for draft in _query(name, query, databases, metrics)
+        for draft in _query(name, query, databases, metrics, added)
     ]
 
 
@@ -94,8 +102,23 @@ def _resolve(node: SourceNode, chain: tuple[str, ...]) -> SourceNode:
     return replace(node, value=None)
 
 
+def _add_target(name: str, node: SourceNode, targets: DraftTargets) -> DraftTarget | None:
+    if "keep-connected" in node:
+        node.report_change("keep-connected", "the poller opens and closes its connections itself")
+    pool = node.child("connection-pool") if "connection-pool" in node else None
+    connections = None
+    if pool is not None and pool.is_mapping():
+        connections = (pool.number("size") or 1) + (pool.number("max-overflow") or 0)
+    own = {label: node.child("labels").text(label) for label, _ in node.entries("labels")}
+    return targets.add(node, "dsn", name, {"database": name, **own}, node.at("labels"), connections)
+
+
 def _query(
-    name: str, node: SourceNode, databases: Mapping[str, SourceNode], metrics: Mapping[str, SourceNode]
+    name: str,
+    node: SourceNode,
+    databases: Mapping[str, SourceNode],
+    metrics: Mapping[str, SourceNode],
+    targets: Mapping[str, DraftTarget | None] | None,
 ) -> Iterator[DraftQuery]:
     node.report_unknown_keys("databases", "metrics", "sql", "interval", "schedule", "parameters", "timeout")
     connections = [
@@ -106,7 +129,10 @@ def _query(
             "databases", f"{', '.join(schemes)} is not PostgreSQL", "the poller supports PostgreSQL only"
         )
         return
-    labels = _labels(node, databases)
+    labels = _labels(node, databases) if targets is None else {}
+    selectors = _selectors(node, targets or {})
+    if targets is not None and not selectors:
+        return
     draft = DraftQuery(
         node.place,
         name,
@@ -115,6 +141,7 @@ def _query(
         comment=node.comment(),
         interval=_interval(node),
         timeout=node.number("timeout"),
+        targets=selectors,
     )
     ages = []
     for key in node.texts("metrics"):
@@ -138,13 +165,21 @@ def _query(
         yield replace(execution, computed={**numbers, **execution.computed})
 
 
+def _selectors(node: SourceNode, targets: Mapping[str, DraftTarget | None]) -> tuple[str, ...]:
+    """Return selectors of the targets that the query runs on; report databases that do not exist."""
+    names = node.texts("databases") if targets else []
+    for missing in [name for name in names if name not in targets]:
+        node.report_loss("databases", f"the database {missing} does not exist", "define it in `databases`")
+    return tuple(f"name:{target.name}" for name in names if (target := targets.get(name)) is not None)
+
+
 def _labels(node: SourceNode, databases: Mapping[str, SourceNode]) -> dict[str, str]:
     """Return the labels that the tool adds: name and labels of the database, if there is only one."""
     names = node.texts("databases")
     if len(names) != 1:
         listed = ", ".join(names) or "no database"
         message = f"the label database, because the query runs on {listed}"
-        node.report_loss("databases", message, "run one poller per database, and set POLLER_INSTANCE")
+        node.report_loss("databases", message, "add --targets FILE")
         return {}
     of = databases.get(names[0])
     own = {name: of.child("labels").text(name) for name, _ in of.entries("labels")} if of else {}

@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from poller.tools.importers.losses import Losses
 from poller.tools.importers.naming import metric_name, other_databases, unit_of
 from poller.tools.importers.node import SourceNode
 from poller.tools.importers.sql_projection import literal
+from poller.tools.importers.targets import DraftTarget, DraftTargets
 
 _CONNECTION = (
     "max_connections", "max_idle_connections", "max_connection_lifetime", "ping_interval", "warmup_delay",
@@ -36,23 +37,32 @@ MAX_MATCHES = 1000
 """Maximum number of files or folders that a part of a pattern in `collector_files` may match."""
 
 
+_Use = tuple[Sequence[str], DraftTarget]
+"""A target, and the patterns of the collectors that it uses."""
+
+
 class TooManyMatchesError(Exception):
     """A pattern matches more than MAX_MATCHES files or folders."""
 
 
-def read(files: Sequence[Path], losses: Losses) -> list[DraftQuery]:
-    """Return the queries of all collectors in `files` and in the files of their `collector_files`."""
+def read(files: Sequence[Path], losses: Losses, targets: DraftTargets | None) -> list[DraftQuery]:
+    """Return the queries of all collectors in `files` and in the files of their `collector_files`.
+
+    Add the targets of the files to `targets`, unless it is None.
+    """
     drafts: list[DraftQuery] = []
+    collectors: list[tuple[SourceNode, _MainSettings]] = []
+    mains: list[_MainSettings] = []
     opened = {os.path.realpath(file) for file in files}
     for source in open_each(files, lambda file: open_yaml(file, losses)):
         root = source.root
         if not root.is_mapping():
             continue
         if justwatch.is_justwatch(root):
-            drafts += justwatch.read(root)
+            drafts += justwatch.read(root, targets)
             continue
         if "collector_name" in root:
-            drafts += _collector(root, _MainSettings())
+            collectors.append((root, _MainSettings()))
             continue
         if schemes := other_databases(_connections(root)):
             message = f"{', '.join(schemes)} is not PostgreSQL"
@@ -60,13 +70,16 @@ def read(files: Sequence[Path], losses: Losses) -> list[DraftQuery]:
                 "target" if "target" in root else "jobs", message, "the poller supports PostgreSQL only"
             )
             continue
-        main = _main_settings(root)
-        for collector in root.items("collectors"):
-            drafts += _collector(collector, main)
-        named = [file for file in _named(root) if os.path.realpath(file) not in opened]
-        opened |= {os.path.realpath(file) for file in named}
-        for inner in open_each(named, lambda file: open_yaml(file, losses)):
-            drafts += _collector(inner.root, main)
+        main = _main_settings(root, targets)
+        mains.append(main)
+        collectors += [(collector, main) for collector in root.items("collectors")]
+        named = _named(root)
+        main.files = {os.path.realpath(file) for file in named}
+        new = [file for file in named if os.path.realpath(file) not in opened]
+        opened |= main.files
+        collectors += [(inner.root, main) for inner in open_each(new, lambda file: open_yaml(file, losses))]
+    for collector, main in collectors:
+        drafts += _collector(collector, main, targets, _uses(collector, main, mains))
     return drafts
 
 
@@ -77,17 +90,35 @@ class _MainSettings:
     timeout: float | None = None
     used: Sequence[str] = ("*",)
     labels: dict[str, str] = {}  # noqa: RUF012 - replaced, never mutated
+    files: Collection[str] = ()
+    """Real paths of its collector files."""
+    uses: Sequence[_Use] = ()
 
 
-def _main_settings(root: SourceNode) -> _MainSettings:
+def _uses(collector: SourceNode, main: _MainSettings, mains: Sequence[_MainSettings]) -> list[_Use]:
+    """Return the uses of collectors by the main files that contain or name this collector.
+
+    If no main file names it, because its path is different here, all of them may use it.
+    """
+    if collector.path:
+        return list(main.uses)
+    file = os.path.realpath(collector.source.file)
+    owners = [other for other in mains if file in other.files] or mains
+    return [use for owner in owners for use in owner.uses]
+
+
+def _main_settings(root: SourceNode, draft_targets: DraftTargets | None) -> _MainSettings:
     main = _MainSettings()
+    connections: float | None = None
     root.report_unknown_keys("global", "collector_files", "target", "jobs", "collectors")
-    root.report_connection("target", "jobs")
+    if draft_targets is None:
+        root.report_connection("target", "jobs")
     if "jobs" in root:
-        root.report_omitted_labels("jobs", "job", "target")
+        root.report_omitted_labels("jobs", "job", "target", are_targets=draft_targets is not None)
     if "global" in root and (settings := root.child("global")).is_mapping():
         main.interval = settings.seconds("min_interval") or None
         main.timeout = settings.seconds("scrape_timeout") or None
+        connections = settings.number("max_connections")
         settings.report_unknown_keys("min_interval", "scrape_timeout", *_CONNECTION)
         if main.timeout:
             settings.report_change("scrape_timeout", "is now the timeout of each query, not of all together")
@@ -104,17 +135,47 @@ def _main_settings(root: SourceNode) -> _MainSettings:
         for name in node.texts("collectors")
     ]
     main.used = used or ("*",)
+    if draft_targets is not None:
+        main.uses = _add_targets(targets, jobs, draft_targets, connections)
+        return main
     statics = [static for job in jobs for static in job.items("static_configs")]
     several = len(statics) > 1 or any(len(static.entries("targets")) > 1 for static in statics)
     for static in statics:
         labels = {name: static.child("labels").text(name) for name, _ in static.entries("labels")}
         if labels and several:
-            static.report_loss(
-                "labels", "the labels differ by target", "set OTEL_RESOURCE_ATTRIBUTES in each poller"
-            )
+            static.report_loss("labels", "the labels differ by target", "add --targets FILE")
         elif labels:
             main.labels = labels
     return main
+
+
+def _add_targets(
+    singles: Sequence[SourceNode],
+    jobs: Sequence[SourceNode],
+    draft_targets: DraftTargets,
+    connections: float | None,
+) -> list[_Use]:
+    """Add the targets of a main file; return each with the patterns of its collectors."""
+    uses: list[_Use] = []
+
+    def add(patterns: Sequence[str], target: DraftTarget | None) -> None:
+        if target is not None:
+            uses.append((patterns, target))
+
+    for single in singles:
+        if isinstance(single.value, dict):
+            name = single.text("name")
+            target = draft_targets.add(single, "data_source_name", name, {}, single.place, connections)
+            add(single.texts("collectors"), target)
+    for job in jobs:
+        for static in job.items("static_configs"):
+            labels = {name: static.child("labels").text(name) for name, _ in static.entries("labels")}
+            for name, dsn in static.entries("targets"):
+                target = draft_targets.add(
+                    static.child("targets"), dsn.path[-1], name, labels, static.at("labels"), connections
+                )
+                add(job.texts("collectors"), target)
+    return uses
 
 
 def _connections(root: SourceNode) -> list[Any]:
@@ -166,10 +227,23 @@ def find_files(folder: Path, pattern: str) -> list[Path]:
     return [match for match in matches if match.is_file()]
 
 
-def _collector(node: SourceNode, main: _MainSettings) -> list[DraftQuery]:
+def _collector(
+    node: SourceNode, main: _MainSettings, targets: DraftTargets | None, uses: Sequence[_Use]
+) -> list[DraftQuery]:
     node.report_unknown_keys("collector_name", "min_interval", "metrics", "queries")
     name = node.text("collector_name")
-    if not any(fnmatchcase(name, pattern) for pattern in main.used):
+    selectors: tuple[str, ...] = ()
+    if targets is not None and targets.targets:
+        users = [
+            target for patterns, target in uses if any(fnmatchcase(name, pattern) for pattern in patterns)
+        ]
+        if not users:
+            node.report_change("collector_name", f"no target uses the collector {name}; it is omitted")
+            return []
+        selectors = (targets.tag(node.place, name),)
+        for user in users:
+            user.tags += selectors
+    elif not any(fnmatchcase(name, pattern) for pattern in main.used):
         node.report_change(
             "collector_name", f"no target or job uses the collector {name}; it is imported anyway"
         )
@@ -203,6 +277,7 @@ def _collector(node: SourceNode, main: _MainSettings) -> list[DraftQuery]:
                 comment=query.comment(),
                 interval=interval,
                 timeout=main.timeout,
+                targets=selectors,
             ),
         )
         _add(metric, draft, main.labels)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from poller.model.prometheus import metric_name as in_prometheus
@@ -18,6 +19,7 @@ from poller.tools.importers.losses import Losses
 from poller.tools.importers.naming import metric_name, unit_like
 from poller.tools.importers.node import SourceNode
 from poller.tools.importers.sql_projection import identifier, literal
+from poller.tools.importers.targets import DraftTarget, DraftTargets, merge_equal
 
 _CONNECTION = (
     "datasource", "host", "port", "database", "username", "password", "additional_params", "max_open_conn",
@@ -35,27 +37,31 @@ _WORDS = {
 }
 
 
-def read(files: Sequence[Path], losses: Losses) -> list[DraftQuery]:
-    """Return the queries of all sqlquery receivers.
+def read(files: Sequence[Path], losses: Losses, targets: DraftTargets | None) -> list[DraftQuery]:
+    """Return the queries of all sqlquery receivers; add their databases to `targets`, unless it is None.
 
     A file is a Collector's configuration, its section `receivers`, or the content of one receiver.
     """
     drafts: list[DraftQuery] = []
     for source in open_each(files, lambda file: open_yaml(file, losses)):
         receivers = source.root.entries("receivers") or source.root.members()
-        nodes = [node for name, node in receivers if re.fullmatch(r"sqlquery(/.*)?", name)]
+        nodes = [
+            (name.partition("/")[2], node)
+            for name, node in receivers
+            if re.fullmatch(r"sqlquery(/.*)?", name)
+        ]
         if "queries" in source.root:
-            nodes.append(source.root)
+            nodes.append(("", source.root))
         if not nodes:
             losses.add_loss(
                 source.root.place, "contains no sqlquery receiver", "pass a file that contains one"
             )
-        for receiver in nodes:
-            drafts += _receiver(receiver)
-    return drafts
+        for name, receiver in nodes:
+            drafts += _receiver(name, receiver, targets)
+    return drafts if targets is None else merge_equal(drafts)
 
 
-def _receiver(node: SourceNode) -> list[DraftQuery]:
+def _receiver(name: str, node: SourceNode, targets: DraftTargets | None) -> list[DraftQuery]:
     node.report_unknown_keys("driver", "collection_interval", "timeout", "queries", *_CONNECTION)
     driver = node.text("driver")
     if driver not in ("postgres", "pgx"):
@@ -63,7 +69,11 @@ def _receiver(node: SourceNode) -> list[DraftQuery]:
             "driver", f"{driver or 'no driver'} is not PostgreSQL", "the poller supports PostgreSQL only"
         )
         return []
-    node.report_connection("datasource", "host")
+    selectors: tuple[str, ...] = ()
+    if targets is None:
+        node.report_connection("datasource", "host")
+    elif (target := _add_target(name, node, targets)) is not None:
+        selectors = (f"name:{target.name}",)
     interval = node.seconds("collection_interval")
     if interval is None:
         node.report_change("collection_interval", "was 10s by default; the interval is now POLLER_INTERVAL")
@@ -72,8 +82,23 @@ def _receiver(node: SourceNode) -> list[DraftQuery]:
         node.report_change("timeout", "is now the timeout of each query, not of all together")
     drafts = [draft for query in node.items("queries") for draft in _query(query)]
     for draft in drafts:
-        draft.interval, draft.timeout = interval, timeout
+        draft.interval, draft.timeout, draft.targets = interval, timeout, selectors
     return drafts
+
+
+def _add_target(name: str, node: SourceNode, targets: DraftTargets) -> DraftTarget | None:
+    connections = node.number("max_open_conn")
+    key = "datasource"
+    if key not in node and "host" in node:
+        key = "password" if "password" in node else "host"
+        parameters = {
+            "dialect": "postgresql",
+            "user": node.value.get("username"),
+            "options": node.value.get("additional_params"),
+            **{key: node.value.get(key) for key in ("password", "host", "port", "database")},
+        }
+        node = replace(node, value={key: parameters})
+    return targets.add(node, key, name, {}, node.place, connections)
 
 
 def _query(node: SourceNode) -> list[DraftQuery]:

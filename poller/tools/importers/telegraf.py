@@ -21,6 +21,7 @@ from poller.tools.importers.naming import metric_name, unit_of, version_range
 from poller.tools.importers.node import SourceNode
 from poller.tools.importers.sql_columns import SqlColumn, columns_of, duplicate_names
 from poller.tools.importers.sql_projection import Columns, identifier, statement
+from poller.tools.importers.targets import DraftTargets, merge_equal
 
 _CONNECTION = (
     "address", "outputaddress", "max_lifetime", "prepared_statements", "databases", "dsn",
@@ -57,8 +58,11 @@ _IGNORED = {"stats_reset"}
 Matches = Callable[[str], bool]
 
 
-def read(files: Sequence[Path], losses: Losses) -> list[DraftQuery]:
-    """Return the queries of all SQL inputs in `files`, which form one configuration."""
+def read(files: Sequence[Path], losses: Losses, targets: DraftTargets | None) -> list[DraftQuery]:
+    """Return the queries of all SQL inputs in `files`, which form one configuration.
+
+    Add the databases of the inputs to `targets`, unless it is None.
+    """
     roots = [source.root for source in open_each(files, lambda file: open_toml(file, losses))]
     usual = next((root.child("agent").seconds("interval") for root in roots if "agent" in root), None)
     drafts: list[DraftQuery] = []
@@ -71,20 +75,21 @@ def read(files: Sequence[Path], losses: Losses) -> list[DraftQuery]:
                 root.place, "contains no postgresql_extensible or sql input", "pass a file that contains one"
             )
         for plugin in extensible:
-            drafts += _plugin(plugin, usual, _extensible)
+            drafts += _plugin(plugin, usual, _extensible, targets)
         for plugin in plain:
             if (driver := plugin.text("driver")) in _DRIVERS:
-                drafts += _plugin(plugin, usual, _sql)
+                drafts += _plugin(plugin, usual, _sql, targets)
             else:
                 message = f"{driver or 'no driver'} is not PostgreSQL"
                 plugin.report_loss("driver", message, "the poller supports PostgreSQL only")
-    return drafts
+    return drafts if targets is None else merge_equal(drafts)
 
 
 def _plugin(
     node: SourceNode,
     usual: float | None,
     query: Callable[[SourceNode, SourceNode, DraftQuery], Columns | None],
+    targets: DraftTargets | None,
 ) -> Iterator[DraftQuery]:
     node.report_unknown_keys(*_PLUGIN, *_CONNECTION, *_FILTERS)
     for key in _FILTERS:
@@ -92,7 +97,16 @@ def _plugin(
             node.report_loss(
                 key, "Telegraf's filter", "remove the metrics that it drops, or filter in the SQL"
             )
-    node.report_connection("address", "dsn")
+    selectors: tuple[str, ...] = ()
+    if targets is None:
+        node.report_connection("address", "dsn")
+    else:
+        key = "address" if "address" in node else "dsn"
+        connections = node.number("connection_max_open")
+        if (target := targets.add(node, key, node.text("alias"), {}, node.place, connections)) is not None:
+            selectors = (f"name:{target.name}",)
+    if query is _extensible:
+        node.report_omitted_labels("address", "server", are_targets=targets is not None)
     interval = node.seconds("interval") or usual
     if interval is None:
         node.report_change("interval", "was 10s by default; the interval is now POLLER_INTERVAL")
@@ -100,7 +114,9 @@ def _plugin(
         sql = _statement(item)
         if sql is None:
             continue
-        draft = DraftQuery(item.place, "", sql, [], comment=item.comment(), interval=interval)
+        draft = DraftQuery(
+            item.place, "", sql, [], comment=item.comment(), interval=interval, targets=selectors
+        )
         draft.timeout = node.seconds("timeout") if "timeout" in node else None
         columns = query(node, item, draft)
         if columns is not None:
@@ -139,7 +155,6 @@ def _extensible(plugin: SourceNode, node: SourceNode, draft: DraftQuery) -> Colu
     if columns is None:
         return None
     labels = {column.name: column.name for column in columns if column.name in tags}
-    plugin.report_omitted_labels("address", "server")
     connected: dict[str, str] = {}
     if any(column.name == "datname" for column in columns):
         labels["db"] = "datname"

@@ -15,7 +15,9 @@ import psycopg
 import pytest
 
 from poller.cli.app import main
-from poller.config.queries.load import load
+from poller.config.load import load_together
+from poller.config.load_settings import load as load_settings
+from poller.config.queries.load import load, open_files
 from poller.config.queries.sql_ast import nodes
 from poller.config.queries.yaml_reader import parse
 from poller.model.diagnostics import Place
@@ -47,13 +49,24 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_query_file_and_messages(case: Case, folder: Path, golden: Golden) -> None:
     """`pytest --update` writes the expected results into the file of the case."""
-    written, messages = imported(case, folder)
+    written, targets, messages = imported(case, folder)
 
-    golden(case.path, case.text(written, messages))
-    assert "s3cr3t" not in written + messages
+    golden(case.path, case.text(written, targets, messages))
+    assert "s3cr3t" not in written + targets + messages
+    check_together(folder, written, targets)
+
+
+def check_together(folder: Path, written: str, targets: str) -> None:
+    """Validate the query file and the targets file, of which either may be empty; raises ConfigError."""
+    environ = {}
+    if targets:
+        (folder / "written-targets.yaml").write_text(targets, encoding="utf-8")
+        environ["POLLER_TARGETS"] = str(folder / "written-targets.yaml")
+    files = []
     if written:
         (folder / "written.yaml").write_text(written, encoding="utf-8")
-        load([folder / "written.yaml"], DEFAULTS)
+        files = open_files([folder / "written.yaml"])
+    load_together(files, load_settings(environ))
 
 
 def test_each_format_has_cases_and_some_run_on_a_server() -> None:
@@ -69,7 +82,7 @@ def test_each_row_of_imported_queries_is_exported_or_has_a_reason(
     """On the primary and on the standby each row is exported, or omitted or skipped with a reason."""
     if site.standby is None:
         pytest.skip("needs a streaming standby")
-    written, _ = imported(case, folder)
+    written, *_ = imported(case, folder)
     (folder / "written.yaml").write_text(written, encoding="utf-8")
     queries = load([folder / "written.yaml"], DEFAULTS).queries
     for role, dsn in (("primary", site.primary), ("standby", site.standby)):
