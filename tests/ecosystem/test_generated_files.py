@@ -38,9 +38,14 @@ def backend(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Backend]
 def expressions() -> Iterator[tuple[str, str]]:
     """Yield the title of each panel and each of its expressions, with all values of the variables."""
     for board in BOARDS:
-        for panel in json.loads(board.read_text(encoding="utf-8"))["panels"]:
+        panels = json.loads(board.read_text(encoding="utf-8"))["panels"]
+        panels += [panel for row in panels for panel in row.get("panels", [])]
+        for panel in panels:
             for target in panel.get("targets", []):
-                yield panel["title"], target["expr"].replace("$job", ".*").replace("$instance", ".*")
+                yield (
+                    panel["title"],
+                    target["expr"].replace("$job", ".*").replace("$instance", ".*").replace("$target", ".*"),
+                )
 
 
 @pytest.mark.postgres

@@ -66,7 +66,7 @@ def to_json(
         "rows_beyond": rows.beyond,
         "cost": inspected.cost,
         "doubts": list(drafted.doubts),
-        "poll": json.loads(poll_to_json([result], metrics))["queries"][0],
+        "poll": json.loads(poll_to_json([("", [result])], metrics))["queries"][0],
     }
     return json.dumps(document, indent=2, ensure_ascii=False)
 

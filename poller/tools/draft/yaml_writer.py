@@ -46,7 +46,7 @@ def _pairs(writer: yaml.SafeDumper, pairs: Pairs) -> yaml.MappingNode:
 
 def _read(text: str) -> Any:
     document = parse(text.encode())
-    return "" if document.problems else document.data
+    return "" if document.problems or document.root is None else document.data
 
 
 _YamlWriter.add_representer(str, _text)

@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from textwrap import indent
 
 from poller.model.duration import format_duration
 from poller.model.query import Severity
@@ -16,10 +17,16 @@ MINUTE, HOUR = 60.0, 3600.0
 
 _DECLARED = "|".join(DECLARED)
 _QUERY = "{{ $labels.poller_query_name }}"
+_INSTANCE = "{{ $labels.instance }}"
+"""POLLER_INSTANCE, or the name of a target."""
 _PLACE = "{{ $labels.server_address }}:{{ $labels.server_port }}"
 _METRICS = '{poller_signal="metrics"}'
 """No alert covers spans and log records: the poller keeps them for minutes only, and logs the same events."""
 _SAME_QUERY = "on (job, instance, poller_query_name)"
+_PROCESS = "poller_export_spool_requests"
+"""A metric that every process exports, whatever its targets and POLLER_SELF_METRICS=query or target."""
+_UNLESS_DOWN = "unless on (job, instance) poller_target_up == 0"
+"""PollerTargetDown explains the failures of all queries of a target."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +39,8 @@ class AlertLimits:
     """Replay lag in seconds above which an alert fires."""
     spool_size: int
     """Maximum size of the spool in bytes."""
+    queue_delay: float
+    """Seconds that a target may wait for a connection."""
 
 
 def poller_rules(limits: AlertLimits, runbook: str) -> Iterator[Rule]:
@@ -49,7 +58,7 @@ def poller_rules(limits: AlertLimits, runbook: str) -> Iterator[Rule]:
         "PollerGone",
         "critical",
         10 * MINUTE,
-        f"absent(poller_query_series{{job=~{_job(service)}}})",
+        f"absent({_PROCESS}{{job=~{_job(service)}}})",
         f"No poller of the service {service} exports",
         "No poller has reported for 10 minutes: it is down, or its exports do not arrive.",
     )
@@ -57,10 +66,40 @@ def poller_rules(limits: AlertLimits, runbook: str) -> Iterator[Rule]:
         "PollerFewer",
         "warning",
         10 * MINUTE,
-        "count by (job) (group by (job, instance) (poller_query_series offset 1h))\n"
-        "  > count by (job) (group by (job, instance) (poller_query_series))",
+        f"count by (job) (group by (job, instance) ({_PROCESS} offset 1h))\n"
+        f"  > count by (job) (group by (job, instance) ({_PROCESS}))",
         "Fewer pollers of {{ $labels.job }} export than an hour ago",
         "An hour ago there were {{ $value }}. The alert ends an hour after the poller stopped.",
+    )
+    yield rule(
+        "PollerTargetDown",
+        "critical",
+        15 * MINUTE,
+        "poller_target_up == 0",
+        f"The poller does not reach the target {_INSTANCE}",
+        "No poll has reached its database for 15 minutes. Its values are exported until they are older than "
+        "the max_age of their queries.",
+    )
+    yield rule(
+        "PollerTargetsMissing",
+        "warning",
+        10 * MINUTE,
+        "count by (job) (\n"
+        "  group by (job, instance) (poller_target_up offset 1h)\n"
+        "    unless group by (job, instance) (poller_target_up)\n"
+        ")",
+        "{{ $value }} targets of {{ $labels.job }} have stopped reporting",
+        "They reported an hour ago. They were removed, or their poller has stopped. The alert ends an hour "
+        "after the last of them stopped.",
+    )
+    yield rule(
+        "PollerServerQueueFull",
+        "warning",
+        15 * MINUTE,
+        f"max_over_time(poller_queue_delay_seconds[15m]) > {limits.queue_delay:g}",
+        f"Targets of the poller {_INSTANCE} wait {{{{ $value | humanizeDuration }}}} for a connection",
+        "Their polls are late, because those of other targets need all connections to the server. The limit "
+        f"is {format_duration(limits.queue_delay)}.",
     )
     yield rule(
         "PollerQueryStale",
@@ -68,16 +107,18 @@ def poller_rules(limits: AlertLimits, runbook: str) -> Iterator[Rule]:
         5 * MINUTE,
         'max by (job, instance, poller_query_name) (poller_query_state{poller_state="stale"}) == 1\n'
         f"  unless {_SAME_QUERY}\n"
-        f'  poller_query_state{{poller_state="skipped",poller_reason=~"{_DECLARED}"}} == 1',
-        f"The values of the query {_QUERY} are withheld",
+        f'  poller_query_state{{poller_state="skipped",poller_reason=~"{_DECLARED}"}} == 1\n'
+        f"  {_UNLESS_DOWN}",
+        f"The values of the query {_QUERY} of {_INSTANCE} are withheld",
         "No poll has succeeded within its max_age, or no poll has ever succeeded: its series are absent.",
     )
     yield rule(
         "PollerQueryFailing",
         "warning",
         15 * MINUTE,
-        'max by (job, instance, poller_query_name) (poller_query_state{poller_state="failed"}) == 1',
-        f"The query {_QUERY} fails",
+        'max by (job, instance, poller_query_name) (poller_query_state{poller_state="failed"}) == 1\n'
+        f"  {_UNLESS_DOWN}",
+        f"The query {_QUERY} of {_INSTANCE} fails",
         "It has not succeeded for 15 minutes. Its last good values are exported until they are older than "
         "its max_age.",
     )
@@ -90,14 +131,14 @@ def poller_rules(limits: AlertLimits, runbook: str) -> Iterator[Rule]:
         f'poller_query_state{{poller_state="skipped",poller_reason=~"{_DECLARED}"}} == 1\n'
         f"  and {_SAME_QUERY}\n"
         "  time() - poller_query_last_success_seconds < 86400",
-        f"The query {_QUERY} has not been sent for an hour: {{{{ $labels.poller_reason }}}}",
+        f"The query {_QUERY} of {_INSTANCE} has not been sent for an hour: {{{{ $labels.poller_reason }}}}",
         "It is postponed, the server is refused, or a requirement is no longer met.",
     )
     yield rule(
         "PollerReplicaLag",
         "warning",
         10 * MINUTE,
-        f"poller_replica_lag_seconds > {limits.replay_lag:g}",
+        _for_each_server(f"poller_replica_lag_seconds > {limits.replay_lag:g}"),
         f"The replica {_PLACE} is {{{{ $value | humanizeDuration }}}} behind",
         f"All values are that old. The limit is {format_duration(limits.replay_lag)}.",
     )
@@ -105,8 +146,10 @@ def poller_rules(limits: AlertLimits, runbook: str) -> Iterator[Rule]:
         "PollerReplicaLagUnknown",
         "warning",
         30 * MINUTE,
-        "poller_replica_standby == 1\n"
-        "  unless on (job, instance, server_address, server_port) poller_replica_lag_seconds",
+        _for_each_server(
+            "poller_replica_standby == 1\n"
+            "  unless on (job, instance, server_address, server_port) poller_replica_lag_seconds"
+        ),
         f"The replay lag of the replica {_PLACE} is unknown",
         "The standby started without its primary, or does not report its lag. The values may be of any age.",
     )
@@ -155,7 +198,8 @@ def poller_rules(limits: AlertLimits, runbook: str) -> Iterator[Rule]:
         "warning",
         0,
         _grew('poller_query_quarantined_total{poller_reason!="null"}', "1h"),
-        f"Rows of the query {_QUERY} are rejected: {{{{ $labels.poller_reason }}}}",
+        "Rows {{ with $labels.poller_query_name }}of the query {{ . }} {{ end }}are rejected: "
+        "{{ $labels.poller_reason }}",
         "They are omitted and counted. The exported values are exact, but incomplete.",
     )
     yield rule(
@@ -173,6 +217,16 @@ def poller_rules(limits: AlertLimits, runbook: str) -> Iterator[Rule]:
         "poller_config_reload_success == 0",
         "The query files of the poller {{ $labels.instance }} have errors",
         "The files on disk were rejected; the previous queries stay in use.",
+    )
+
+
+def _for_each_server(expr: str) -> str:
+    """PromQL with one series for all targets of a server, because each of them reports the server."""
+    inner = indent(expr, "    ").lstrip()
+    return (
+        f"{expr}\n  unless on (job, instance) poller_target_up\nor\n"
+        "max by (job, server_address, server_port) (\n"
+        f"  {inner}\n    and on (job, instance) poller_target_up\n)"
     )
 
 

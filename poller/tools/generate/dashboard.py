@@ -12,10 +12,10 @@ from poller.tools.generate.grafana import (
     DOTTED,
     WIDTH,
     DashboardProperties,
+    Expression,
     Level,
     Panel,
     Section,
-    Target,
     Text,
     graph,
     listing,
@@ -23,7 +23,7 @@ from poller.tools.generate.grafana import (
     to_json,
     unit_id,
 )
-from poller.tools.generate.promql import of, stale_count
+from poller.tools.generate.promql import of_state, of_targets, query_count, stale_count
 
 UID = "obscura-poller-inventory"
 GROWTH_OVER = "1d"
@@ -59,18 +59,18 @@ def inventory(queries: Sequence[QueryDefinition]) -> str:
 def _head() -> Iterator[Panel]:
     def count(title: str, description: str, expr: str, bad: str) -> Panel:
         levels = [Level(None, "green"), Level(1, bad)]
-        return numbers(Text(title, description), "none", [Target(expr)], span=6, levels=levels)
+        return numbers(Text(title, description), "none", [Expression(expr)], span=6, levels=levels)
 
     yield numbers(
         Text("Queries", "Queries that the poller runs."),
         "none",
-        [Target(f"count({of('poller_query_series')})")],
+        [Expression(query_count())],
         span=6,
     )
     yield count(
         "Estimated",
         "Queries whose current values are estimates, drawn as dashed lines.",
-        f"""count({of("poller_query_state", 'poller_state="estimated"')} == 1) or vector(0)""",
+        f"count({of_state('estimated')} == 1) or vector(0)",
         "orange",
     )
     yield count(
@@ -80,9 +80,18 @@ def _head() -> Iterator[Panel]:
         "red",
     )
     yield numbers(
-        Text("Oldest value", "Longest time since the last successful poll of a query."),
+        Text(
+            "Oldest value",
+            "Longest time since the last successful poll of a query, or of any query of a target "
+            "(POLLER_SELF_METRICS=target).",
+        ),
         "s",
-        [Target(f"time() - min({of('poller_query_last_success_seconds')})")],
+        [
+            Expression(
+                f"time() - min({of_targets('poller_query_last_success_seconds')} or on (job, instance) "
+                f"{of_targets('poller_target_last_success_seconds')})"
+            )
+        ],
         span=6,
     )
 
@@ -94,7 +103,7 @@ def _panels(fed: Sequence[MetricDefinition], queries: Sequence[QueryDefinition])
     if metric.type == "counter":
         yield from _counter(metric, labels, queries)
         return
-    series = of(metric_name(metric.name, metric.unit, metric.type))
+    series = of_targets(metric_name(metric.name, metric.unit, metric.type))
     growth = f"deriv({series}[{GROWTH_OVER}]) * 86400"
     projection = f"predict_linear({series}[{PROJECTION_FROM}], {PROJECTION_DAYS} * 86400)"
     unit = unit_id(metric.unit)
@@ -117,14 +126,14 @@ def _counter(
     metric: MetricDefinition, labels: Sequence[str], queries: Sequence[QueryDefinition]
 ) -> Iterator[Panel]:
     """Rate and daily increase of a counter; its value mostly depends on when it started."""
-    series = of(metric_name(metric.name, metric.unit, metric.type))
+    series = of_targets(metric_name(metric.name, metric.unit, metric.type))
     # The window must contain several polls; otherwise the rate is 0 between two polls.
     window = format_duration(max(RATE_OVER, *(4 * query.interval for query in queries)))
     rate, unit = f"rate({series}[{window}])", unit_id(f"{'' if metric.unit == '1' else metric.unit}/s")
     yield graph(
         Text(metric.name, _description(metric, queries)),
         unit,
-        [Target(_greatest(rate, labels), _legend(labels))],
+        [Expression(_greatest(rate, labels), _legend(labels))],
         span=14,
     )
     columns = {"in the last hour": f"increase({series}[1h])", "in the last day": f"increase({series}[1d])"}
@@ -138,22 +147,23 @@ def _figures(text: Text, unit: str, columns: Mapping[str, str], labels: Sequence
     """Current figures: a table if there are several series."""
     if labels:
         return listing(text, unit, columns, {label: label for label in labels}, span=WIDTH - 14)
-    targets = [Target(expr, heading) for heading, expr in columns.items()]
+    targets = [Expression(expr, heading) for heading, expr in columns.items()]
     return numbers(text, unit, targets, span=WIDTH - 14, height=8, trend=True)
 
 
-def _marked(series: str, labels: Sequence[str], queries: Sequence[QueryDefinition]) -> list[Target]:
+def _marked(series: str, labels: Sequence[str], queries: Sequence[QueryDefinition]) -> list[Expression]:
     """The exact values, the estimates, and the last values of stale queries."""
     estimated = _of_queries("poller_query_state", queries, 'poller_state="estimated"') + " == 1"
     running = _of_queries("poller_query_series", queries)
     withheld = _of_queries("poller_query_state", queries, 'poller_state="stale"') + " == 1"
-    # A metric is stale if all its queries are.
-    fresh = f"{running} unless on (job, instance, poller_query_name) ({withheld})"
-    stale = f"{running} unless on (job, instance) ({fresh})"
+    stale = withheld
+    if len(queries) > 1:  # such a metric is stale if all its queries are
+        fresh = f"{running} unless on (job, instance, poller_query_name) ({withheld})"
+        stale = f"{running} unless on (job, instance) ({fresh})"
     legend = _legend(labels)
     return [
-        Target(_greatest(f"{series} unless on (job, instance) ({estimated} or {stale})", labels), legend),
-        Target(
+        Expression(_greatest(f"{series} unless on (job, instance) ({estimated} or {stale})", labels), legend),
+        Expression(
             _greatest(
                 f"{series} and on (job, instance) ({estimated}) unless on (job, instance) ({stale})", labels
             ),
@@ -161,7 +171,7 @@ def _marked(series: str, labels: Sequence[str], queries: Sequence[QueryDefinitio
             DASHED,
             None if labels else "orange",
         ),
-        Target(
+        Expression(
             _greatest(f"last_over_time({series}[1d]) and on (job, instance) ({stale})", labels),
             f"{legend} (stale: the last value)",
             DOTTED,
@@ -181,7 +191,7 @@ def _legend(labels: Sequence[str]) -> str:
 def _of_queries(metric: str, queries: Sequence[QueryDefinition], *more: str) -> str:
     # Two backslashes, because a string of PromQL consumes one.
     names = "|".join(query.name.replace(".", r"\\.") for query in queries)
-    return of(metric, f'poller_query_name=~"{names}"', *more)
+    return of_targets(metric, f'poller_query_name=~"{names}"', *more)
 
 
 def _description(metric: MetricDefinition, queries: Sequence[QueryDefinition]) -> str:

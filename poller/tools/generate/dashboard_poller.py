@@ -6,19 +6,31 @@ from collections.abc import Iterator
 
 from poller.tools.generate.grafana import (
     DashboardProperties,
+    Expression,
     Level,
     Panel,
     Section,
-    Target,
     Text,
     graph,
+    listing,
     numbers,
     to_json,
 )
-from poller.tools.generate.promql import METRICS, increase, of, polls, queries, stale_count
+from poller.tools.generate.promql import (
+    METRICS,
+    increase,
+    of,
+    of_state,
+    of_targets,
+    polls,
+    queries,
+    query_count,
+    stale_count,
+)
 
 UID = "obscura-poller"
 _GREEN_RED = (Level(None, "green"), Level(1, "red"))
+_MOST_LINES = 25
 
 
 def poller_dashboard() -> str:
@@ -40,6 +52,8 @@ def poller_dashboard() -> str:
             Section("Replica", [*_replica()]),
             Section("Delivery", [*_delivery()]),
             Section("Query files", [*_query_files()]),
+            # Collapsed, because it is empty without POLLER_TARGETS.
+            Section("Targets", [*_targets()], collapsed=True),
         ],
     )
 
@@ -48,18 +62,18 @@ def _head() -> Iterator[Panel]:
     yield numbers(
         Text("Pollers", "Pollers of this service that export."),
         "none",
-        [Target(f"count(group by (job, instance) ({of('poller_query_series')}))")],
+        [Expression(f"count(group by (job, instance) ({of('poller_export_spool_requests')}))")],
     )
     yield numbers(
         Text("Queries", "Queries that they run."),
         "none",
-        [Target(f"count({of('poller_query_series')})")],
+        [Expression(query_count())],
     )
     for title, state, color in (("Failed", "failed", "red"), ("Skipped", "skipped", "yellow")):
         yield numbers(
             Text(title, f"Queries whose state is {state}."),
             "none",
-            [Target(f"""sum({of("poller_query_state", f'poller_state="{state}"')}) or vector(0)""")],
+            [Expression(f"sum({of_state(state)}) or vector(0)")],
             levels=(Level(None, "green"), Level(1, color)),
         )
     yield numbers(
@@ -68,26 +82,30 @@ def _head() -> Iterator[Panel]:
             "Queries whose values are withheld: too old, or none yet, except if their `requires` is not met.",
         ),
         "none",
-        [Target(stale_count())],
+        [Expression(stale_count())],
         levels=_GREEN_RED,
     )
     yield numbers(
         Text("Waiting requests", "Requests that the collector has not accepted yet."),
         "none",
-        [Target(f"sum({of('poller_export_spool_requests', METRICS)})")],
+        [Expression(f"sum({of('poller_export_spool_requests', METRICS)})")],
         levels=(Level(None, "green"), Level(5, "red")),
     )
 
 
 def _replica() -> Iterator[Panel]:
     place = "{{server_address}}:{{server_port}}"
+
+    def of_servers(metric: str) -> str:  # each target of a server reports the server
+        return f"max by (server_address, server_port) ({of_targets(metric)})"
+
     yield graph(
         Text(
             "Replay lag",
             "0 on the standby of an idle primary; grows if the link is lost; absent while unknown.",
         ),
         "s",
-        [Target(of("poller_replica_lag_seconds"), place)],
+        [Expression(of_servers("poller_replica_lag_seconds"), place)],
         span=8,
     )
     yield graph(
@@ -96,15 +114,15 @@ def _replica() -> Iterator[Panel]:
             "Upper bound on the age of the primary's state that the values reflect.",
         ),
         "s",
-        [Target(of("poller_replica_data_age_seconds"), place)],
+        [Expression(of_servers("poller_replica_data_age_seconds"), place)],
         span=8,
     )
     yield graph(
         Text("Role and timeline", "Standby: 1, primary: 0. The timeline grows by one at a promotion."),
         "none",
         [
-            Target(of("poller_replica_standby"), f"{place} is a standby"),
-            Target(of("poller_replica_timeline"), f"{place} timeline"),
+            Expression(of_servers("poller_replica_standby"), f"{place} is a standby"),
+            Expression(of_servers("poller_replica_timeline"), f"{place} timeline"),
         ],
         span=8,
     )
@@ -120,7 +138,7 @@ def _delivery() -> Iterator[Panel]:
         ),
         "short",
         [
-            Target(
+            Expression(
                 increase(requests, "poller_signal, poller_outcome, error_type", "5m"),
                 "{{poller_signal}} {{poller_outcome}} {{error_type}}",
             )
@@ -133,11 +151,11 @@ def _delivery() -> Iterator[Panel]:
         ),
         "short",
         [
-            Target(
+            Expression(
                 increase(of("poller_export_rejected_total"), by_reason) + " > 0",
                 "{{poller_signal}}: {{poller_reason}}",
             ),
-            Target(
+            Expression(
                 increase(of("poller_export_dropped_total"), by_reason) + " > 0",
                 "requests of {{poller_signal}}: {{poller_reason}}",
             ),
@@ -149,7 +167,7 @@ def _delivery() -> Iterator[Panel]:
         ("Spool: age", "Age of the oldest waiting request.", "s", "poller_export_spool_age_seconds"),
     ):
         yield graph(
-            Text(title, description), unit, [Target(of(name), "{{instance}} {{poller_signal}}")], span=8
+            Text(title, description), unit, [Expression(of(name), "{{instance}} {{poller_signal}}")], span=8
         )
 
 
@@ -160,7 +178,7 @@ def _query_files() -> Iterator[Panel]:
             "0: the files on disk are in use. 1: they were rejected; the previous queries run.",
         ),
         "none",
-        [Target(f"1 - min({of('poller_config_reload_success')})")],
+        [Expression(f"1 - min({of('poller_config_reload_success')})")],
         levels=_GREEN_RED,
         span=6,
         height=6,
@@ -168,13 +186,58 @@ def _query_files() -> Iterator[Panel]:
     yield numbers(
         Text("Read since", "Time since the running queries were read."),
         "s",
-        [Target(f"time() - max({of('poller_config_reload_last_success_seconds')})")],
+        [Expression(f"time() - max({of('poller_config_reload_last_success_seconds')})")],
         span=6,
         height=6,
     )
     yield graph(
         Text("Reloads in an hour", "By outcome."),
         "short",
-        [Target(increase(of("poller_config_reloads_total"), "poller_outcome"), "{{poller_outcome}}")],
+        [Expression(increase(of("poller_config_reloads_total"), "poller_outcome"), "{{poller_outcome}}")],
         height=6,
+    )
+
+
+def _targets() -> Iterator[Panel]:
+    up, since = of_targets("poller_target_up"), of_targets("poller_target_last_success_seconds")
+    waiting, delay = of("poller_queue_targets"), of("poller_queue_delay_seconds")
+    name = "{{instance}}"
+    for title, description, expr, levels in (
+        ("Targets", "Targets that the pollers poll.", f"count({up})", ()),
+        ("Down", "Targets that the last poll did not reach.", f"count({up} == 0) or vector(0)", _GREEN_RED),
+        ("Waiting", "Targets that wait for a connection to an available server.", f"sum({waiting})", ()),
+    ):
+        yield numbers(Text(title, description), "none", [Expression(expr)], levels=levels, height=8)
+    yield listing(
+        Text("Targets that are down", "Targets that the last poll did not reach."),
+        "none",
+        {"up": f"{up} == 0"},
+        {"instance": "target"},
+        none="every target is up",
+    )
+    for title, description, unit, expr in (
+        ("Targets: age", "Time since the last successful poll of any query.", "s", f"time() - {since}"),
+        (
+            "Targets: duration",
+            "Time that the last tick used the connection.",
+            "s",
+            of_targets("poller_target_duration_seconds"),
+        ),
+    ):
+        text = Text(title, f"{description} At most {_MOST_LINES} targets, the greatest at each moment.")
+        yield graph(text, unit, [Expression(f"topk({_MOST_LINES}, {expr})", name)])
+    yield graph(
+        Text("Targets: queries by state", "Queries of all chosen targets."),
+        "short",
+        [
+            Expression(
+                f"sum by (poller_state) ({of_targets('poller_target_queries')})",
+                "{{poller_state}}",
+            )
+        ],
+    )
+    yield graph(
+        Text("Targets: longest wait", "Time that the first of the waiting targets has waited."),
+        "s",
+        [Expression(delay, name)],
     )

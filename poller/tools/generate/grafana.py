@@ -27,7 +27,7 @@ DOTTED = {"fill": "dot", "dash": [0, 10]}
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
+class Expression:
     """One expression of a panel, with the legend and the style of its series."""
 
     expr: str
@@ -53,7 +53,13 @@ class Level:
 
 
 def graph(
-    text: Text, unit: str, targets: Sequence[Target], *, span: int = 12, height: int = 8, bars: bool = False
+    text: Text,
+    unit: str,
+    targets: Sequence[Expression],
+    *,
+    span: int = 12,
+    height: int = 8,
+    bars: bool = False,
 ) -> Panel:
     """Time series as lines, or as stacked bars for events per step."""
     panel = (
@@ -100,7 +106,7 @@ def graph(
 def numbers(
     text: Text,
     unit: str,
-    targets: Sequence[Target],
+    targets: Sequence[Expression],
     *,
     span: int = 4,
     height: int = 4,
@@ -135,7 +141,12 @@ def numbers(
 
 
 def states(
-    text: Text, target: Target, names: Mapping[int, tuple[str, str]], *, span: int = WIDTH, height: int = 10
+    text: Text,
+    target: Expression,
+    names: Mapping[int, tuple[str, str]],
+    *,
+    span: int = WIDTH,
+    height: int = 10,
 ) -> Panel:
     """A band per series, coloured by state; `names` maps each value to its name and colour."""
     mapping = {
@@ -204,11 +215,11 @@ def listing(
     if none is not None:
         panel.no_value(none)
     for ref, expr in zip(_REFS, targets.values(), strict=False):
-        panel.with_target(_query(ref, Target(expr), instant=True).format(PromQueryFormat.TABLE))
+        panel.with_target(_query(ref, Expression(expr), instant=True).format(PromQueryFormat.TABLE))
     return panel
 
 
-def _query(ref: str, target: Target, *, instant: bool = False) -> Dataquery:
+def _query(ref: str, target: Expression, *, instant: bool = False) -> Dataquery:
     query = Dataquery().ref_id(ref).expr(target.expr).legend_format(target.legend).datasource(SOURCE)
     return query.instant() if instant else query.range()
 
@@ -228,6 +239,7 @@ class Section:
 
     title: str
     panels: Sequence[Panel]
+    collapsed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,14 +278,17 @@ def to_json(frame: DashboardProperties, sections: Sequence[Section]) -> str:
             .include_vars(True)
         )
         .with_variable(build.DatasourceVariable("datasource").label("Data source").type("prometheus"))
-        .with_variable(_variable("job", "Service", "label_values(poller_query_series, job)"))
+        .with_variable(_variable("job", "Service", "label_values(poller_export_spool_requests, job)"))
         .with_variable(
             _variable(
                 "instance",
                 "Poller",
-                'label_values(poller_query_series{job=~"$job"}, instance)',
+                'label_values(poller_export_spool_requests{job=~"$job"}, instance)',
                 several=frame.instances,
             )
+        )
+        .with_variable(
+            _variable("target", "Target", _TARGETS, several=frame.instances).regex('/instance="([^"]*)"/')
         )
     )
     number = 0
@@ -281,12 +296,25 @@ def to_json(frame: DashboardProperties, sections: Sequence[Section]) -> str:
         row = build.Row(section.title)
         if section.title:
             number += 1
-            board.with_row(row.id(number))
+            row.id(number).collapsed(section.collapsed)
         for panel in section.panels:
             number += 1
             panel.build().id_val = number
-            board.with_panel(panel)
+            if section.collapsed:
+                row.with_panel(panel)
+        if section.title:
+            board.with_row(row)
+        if not section.collapsed:
+            for panel in section.panels:
+                board.with_panel(panel)
     return json.dumps(board.build(), cls=JSONEncoder, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+
+
+_TARGETS = (
+    'query_result(group by (instance) (last_over_time(poller_query_series{job=~"$job",instance=~"$instance"}'
+    '[$__range]) or last_over_time(poller_target_up{job=~"$job"}[$__range])))'
+)
+"""All targets. A poller without POLLER_TARGETS is its own target, so it is in the list if it is chosen."""
 
 
 def _variable(name: str, label: str, query: str, *, several: bool = False) -> build.QueryVariable:

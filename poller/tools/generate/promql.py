@@ -5,17 +5,36 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from poller.model.result import DECLARED
-from poller.tools.generate.grafana import Panel, Target, Text, graph, listing, states
+from poller.tools.generate.grafana import Expression, Panel, Text, graph, listing, states
 
-SCOPE = 'job=~"$job",instance=~"$instance"'
-"""PromQL matchers, filled in by the variables of the dashboard."""
+PROCESSES = 'job=~"$job",instance=~"$instance"'
+"""PromQL matchers of the chosen pollers, filled in by the variables of the dashboard."""
+TARGETS = 'job=~"$job",instance=~"$target"'
+"""Matchers of the chosen targets. Without POLLER_TARGETS these are the chosen pollers."""
 METRICS = 'poller_signal="metrics"'
 """Matcher for requests with metrics, as opposed to spans and log records."""
 
 
 def of(metric: str, *more: str) -> str:
-    """Selector of a metric for the chosen pollers; `more` are further matchers."""
-    return f"{metric}{{{','.join((SCOPE, *more))}}}"
+    """Selector of a metric of the chosen pollers themselves; `more` are further matchers."""
+    return f"{metric}{{{','.join((PROCESSES, *more))}}}"
+
+
+def of_targets(metric: str, *more: str) -> str:
+    """Selector of a metric of the chosen targets; `more` are further matchers."""
+    return f"{metric}{{{','.join((TARGETS, *more))}}}"
+
+
+def of_state(state: str, *more: str) -> str:
+    """Selector of the queries of the chosen targets in a state."""
+    return of_targets("poller_query_state", f'poller_state="{state}"', *more)
+
+
+def query_count() -> str:
+    """PromQL for the number of queries of all chosen targets, at any level of POLLER_SELF_METRICS."""
+    by = "by (job, instance)"
+    each = of_targets("poller_query_series")
+    return f"sum(count {by} ({each}) or sum {by} ({of_targets('poller_target_queries')}))"
 
 
 def increase(counter: str, by: str, window: str = "1h") -> str:
@@ -30,8 +49,10 @@ def increase(counter: str, by: str, window: str = "1h") -> str:
 
 def stale_count() -> str:
     """PromQL for the number of queries without values, except those whose `requires` is not met."""
-    stale = of("poller_query_state", 'poller_state="stale"')
-    declared = of("poller_query_state", 'poller_state="skipped"', f'poller_reason=~"{"|".join(DECLARED)}"')
+    stale = of_targets("poller_query_state", 'poller_state="stale"')
+    declared = of_targets(
+        "poller_query_state", 'poller_state="skipped"', f'poller_reason=~"{"|".join(DECLARED)}"'
+    )
     return f"count({stale} == 1 unless on (job, instance, poller_query_name) ({declared} == 1)) or vector(0)"
 
 
@@ -51,9 +72,9 @@ def queries() -> Iterator[Panel]:
     """Panels for the state, age and series of every query."""
     # A query without a state series is ok; every query reports its number of series.
     state = " or ".join(
-        f"""{number} * {of("poller_query_state", f'poller_state="{name}"')}"""
+        f"{number} * {of_state(name)}"
         if name != "ok"
-        else f"0 * {of('poller_query_series')} + {number}"
+        else f"0 * {of_targets('poller_query_series')} + {number}"
         for number, (name, _) in _STATES.items()
     )
     yield states(
@@ -61,13 +82,13 @@ def queries() -> Iterator[Panel]:
             "State of every query",
             "The result of the last poll of each query; stale: its values are withheld (max_age).",
         ),
-        Target(f"max by (instance, poller_query_name) ({state})", "{{instance}} {{poller_query_name}}"),
+        Expression(f"max by (instance, poller_query_name) ({state})", "{{instance}} {{poller_query_name}}"),
         _STATES,
     )
     yield listing(
         Text("Not ok, and why", "Queries whose last poll was not ok, with error.type or reason."),
         "none",
-        {"now": f"{of('poller_query_state')} == 1"},
+        {"now": f"{of_targets('poller_query_state')} == 1"},
         {
             "poller_query_name": "query",
             "poller_state": "state",
@@ -80,12 +101,12 @@ def queries() -> Iterator[Panel]:
     yield graph(
         Text("Age", "Time since the last successful poll."),
         "s",
-        [Target(f"time() - {of('poller_query_last_success_seconds')}", _QUERY)],
+        [Expression(f"time() - {of_targets('poller_query_last_success_seconds')}", _QUERY)],
     )
     yield graph(
         Text("Series", "Series of each query."),
         "short",
-        [Target(of("poller_query_series"), _QUERY)],
+        [Expression(of_targets("poller_query_series"), _QUERY)],
     )
 
 
@@ -99,12 +120,12 @@ def polls() -> Iterator[Panel]:
             "Longest time that the fastest 95 % of an hour's polls used the connection.",
         ),
         "s",
-        [Target(f"histogram_quantile(0.95, sum by (le, poller_tick_name) ({buckets}))", _TICK)],
+        [Expression(f"histogram_quantile(0.95, sum by (le, poller_tick_name) ({buckets}))", _TICK)],
     )
     yield graph(
         Text("Duration of the last poll", "Time for which the last poll of each query used the connection."),
         "s",
-        [Target(of("poller_query_duration_seconds"), _QUERY)],
+        [Expression(of_targets("poller_query_duration_seconds"), _QUERY)],
     )
     yield graph(
         Text(
@@ -112,12 +133,12 @@ def polls() -> Iterator[Panel]:
             "Part of an hour in which a tick used the connection.",
         ),
         "percentunit",
-        [Target(f"sum by (poller_tick_name) (rate({of(duration + '_sum')}[1h]))", _TICK)],
+        [Expression(f"sum by (poller_tick_name) (rate({of(duration + '_sum')}[1h]))", _TICK)],
     )
     yield graph(
         Text("Polls in an hour, by state", "Results of the polls in an hour."),
         "short",
-        [Target(increase(of("poller_polls_total"), "poller_state"), "{{poller_state}}")],
+        [Expression(increase(of("poller_polls_total"), "poller_state"), "{{poller_state}}")],
     )
     failed = of("poller_polls_total", 'poller_state="failed"')
     rejected = of("poller_query_quarantined_total")
@@ -125,7 +146,7 @@ def polls() -> Iterator[Panel]:
         Text("Failures in an hour, by SQLSTATE", "By query, error.type, SQLSTATE and kind of conflict."),
         "short",
         [
-            Target(
+            Expression(
                 increase(failed, "poller_query_name, error_type, db_response_status_code, poller_conflict")
                 + " > 0",
                 _QUERY + " {{error_type}} {{db_response_status_code}} {{poller_conflict}}",
@@ -136,11 +157,11 @@ def polls() -> Iterator[Panel]:
         Text("Data points rejected in an hour", "Rows that were rejected and not exported, by reason."),
         "short",
         [
-            Target(
+            Expression(
                 increase(rejected, "poller_query_name, poller_reason") + " > 0",
                 _QUERY + " {{poller_reason}}",
             ),
-            Target(
+            Expression(
                 increase(of("poller_query_folded_total"), "poller_query_name") + " > 0",
                 _QUERY + " added up in `other`",
             ),
@@ -149,5 +170,5 @@ def polls() -> Iterator[Panel]:
     yield graph(
         Text("Ticks skipped in an hour", "Ticks that were due while the previous one was still running."),
         "short",
-        [Target(increase(of("poller_tick_overruns_total"), "poller_tick_name") + " > 0", _TICK)],
+        [Expression(increase(of("poller_tick_overruns_total"), "poller_tick_name") + " > 0", _TICK)],
     )

@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from poller.config.queries.load import load
-from poller.config.queries.query_file import QueryFile, read
+from poller.config.queries.query_file import QueryFile
+from poller.config.queries.yaml_file import read
 from poller.model.catalog import Defaults
 from poller.model.errors import ConfigError
 from poller.tools.draft.append import append, refuse
