@@ -122,14 +122,16 @@ class Fires:
     """A minute in which the alert has resolved, after the recovery."""
 
 
-SERIES = steady("poller_query_series", QUERY, 300)
+TARGET = {"job": "obscura-poller", "instance": "tenants/t_1"}
+"""With POLLER_TARGETS, `instance` is the name of a target."""
+PROCESS = steady("poller_export_spool_requests", METRICS, 0)
 FIRE = [
     Fires(
         "PollerGone",
         "critical",
         [
-            series("poller_query_series", {**QUERY, "job": "other"}, "300+0x120"),
-            series("poller_query_series", QUERY, "_x121"),
+            series("poller_export_spool_requests", {**METRICS, "job": "other"}, "0+0x120"),
+            series("poller_export_spool_requests", METRICS, "_x121"),
         ],
         "No poller of the service obscura-poller exports",
         "300+0x200",
@@ -138,7 +140,7 @@ FIRE = [
     Fires(
         "PollerGone",
         "critical",
-        [series("poller_query_series", {**QUERY, "job": "team/obscura-poller"}, "300+0x20 _x100")],
+        [series("poller_export_spool_requests", {**METRICS, "job": "team/obscura-poller"}, "0+0x20 _x100")],
         "No poller of the service obscura-poller exports",
         "300+0x200",
         labels={},
@@ -146,31 +148,66 @@ FIRE = [
     Fires(
         "PollerFewer",
         "warning",
-        [SERIES, series("poller_query_series", {**QUERY, "instance": "b"}, "300+0x50 _x70")],
+        [PROCESS, series("poller_export_spool_requests", {**METRICS, "instance": "b"}, "0+0x50 _x70")],
         "Fewer pollers of obscura-poller export than an hour ago",
         "300+0x200",
         labels={"job": "obscura-poller"},
         at=75,
     ),
     Fires(
+        # The process still exports when a target is down; the other target is available.
+        "PollerTargetDown",
+        "critical",
+        [
+            series("poller_target_up", TARGET, "1+0x10 0+0x60"),
+            steady("poller_target_up", {**TARGET, "instance": "eu-1"}, 1),
+        ],
+        "The poller does not reach the target tenants/t_1",
+        "1+0x200",
+        labels=TARGET,
+        at=30,
+    ),
+    Fires(
+        "PollerTargetsMissing",
+        "warning",
+        [
+            PROCESS,
+            *(series("poller_target_up", {**TARGET, "instance": name}, "1+0x50 _x70") for name in "ab"),
+            steady("poller_target_up", {**TARGET, "instance": "c"}, 1),
+        ],
+        "2 targets of obscura-poller have stopped reporting",
+        "1+0x200",
+        labels={"job": "obscura-poller"},
+        at=75,
+    ),
+    Fires(
+        "PollerServerQueueFull",
+        "warning",
+        [series("poller_queue_delay_seconds", POLLER, "0+0x9 200 0 0 210 0 205 0 200 0+0x3 205 0+0x40")],
+        "Targets of the poller a wait 3m 30s for a connection",
+        "0+0x200",
+        labels=POLLER,
+        at=27,
+    ),
+    Fires(
         "PollerQueryStale",
         "critical",
         [state("stale"), state("failed", error_type="timeout")],
-        "The values of the query users are withheld",
+        "The values of the query users of a are withheld",
         "0+0x200",
     ),
     Fires(
         "PollerQueryStale",
         "critical",
         [state("stale"), state("skipped", poller_reason="lag")],
-        "The values of the query users are withheld",
+        "The values of the query users of a are withheld",
         "0+0x200",
     ),
     Fires(
         "PollerQueryFailing",
         "warning",
         [state("failed", error_type="rejected")],
-        "The query users fails",
+        "The query users of a fails",
         "0+0x200",
         at=16,
     ),
@@ -190,7 +227,7 @@ FIRE = [
                 "_x9 1+0x40",
             ),
         ],
-        "The query users fails",
+        "The query users of a fails",
         "0+0x200",
         at=16,
     ),
@@ -198,7 +235,7 @@ FIRE = [
         "PollerQuerySkipped",
         "warning",
         [state("skipped", poller_reason="duty_cycle")],
-        "The query users has not been sent for an hour: duty_cycle",
+        "The query users of a has not been sent for an hour: duty_cycle",
         "0+0x200",
         labels={**QUERY, "poller_state": "skipped", "poller_reason": "duty_cycle"},
     ),
@@ -213,7 +250,7 @@ FIRE = [
                 "_x9 1+0x110",
             ),
         ],
-        "The query users has not been sent for an hour: column",
+        "The query users of a has not been sent for an hour: column",
         "0+0x200",
         labels={**QUERY, "poller_state": "skipped", "poller_reason": "column"},
         at=75,
@@ -225,6 +262,22 @@ FIRE = [
         "The replica replica:5432 is 8m 20s behind",
         "2+0x200",
         labels=SERVER,
+    ),
+    Fires(
+        # A single alert, although two targets are on the server.
+        "PollerReplicaLag",
+        "warning",
+        [
+            steady(name, {**TARGET, "instance": target, **more}, value)
+            for target, lag in (("a", 500), ("b", 480))
+            for name, more, value in (
+                ("poller_target_up", {}, 1),
+                ("poller_replica_lag_seconds", {"server_address": "replica", "server_port": "5432"}, lag),
+            )
+        ],
+        "The replica replica:5432 is 8m 20s behind",
+        "1+0x200",
+        labels={"job": "obscura-poller", "server_address": "replica", "server_port": "5432"},
     ),
     Fires(
         "PollerReplicaLagUnknown",
@@ -306,6 +359,15 @@ FIRE = [
         "Rows of the query users are rejected: nan",
         "120+0x200",
         labels={**QUERY, "poller_reason": "nan"},
+    ),
+    Fires(
+        # Without the name of a query: POLLER_SELF_METRICS=target.
+        "PollerDataPointsRefused",
+        "warning",
+        [series("poller_query_quarantined_total", {**POLLER, "poller_reason": "nan"}, "0+1x120")],
+        "Rows are rejected: nan",
+        "120+0x200",
+        labels={**POLLER, "poller_reason": "nan"},
     ),
     Fires(
         "PollerTicksLeftOut",
@@ -407,9 +469,15 @@ FIRE = [
 ]  # fmt: skip
 
 HEALTHY = [
-    SERIES,
+    PROCESS,
     series("poller_query_last_success_seconds", QUERY, "0+60x120"),
-    series("poller_query_series", {**QUERY, "instance": "b"}, "_x60 300+0x120"),  # another instance, later
+    # Another instance, later.
+    series("poller_export_spool_requests", {**METRICS, "instance": "b"}, "_x60 0+0x120"),
+    # Targets: one always, one added, one without an answer for ten minutes; a queue that was long once.
+    steady("poller_target_up", {**TARGET, "instance": "always"}, 1),
+    series("poller_target_up", {**TARGET, "instance": "added"}, "_x60 1+0x120"),
+    series("poller_target_up", {**TARGET, "instance": "moved"}, "1+0x30 0+0x9 1+0x120"),
+    series("poller_queue_delay_seconds", POLLER, "0+0x30 400 0+0x120"),
     # Stale until its first poll.
     series("poller_query_state", {**QUERY, "poller_state": "stale"}, "1 0 _x120"),
     # Failed twice in a row, then recovered.
@@ -464,6 +532,19 @@ HEALTHY = [
     series("users_total", POLLER, "100+0.001x120"),
     steady("store_size_bytes", {**POLLER, "kind": "image", "disk_name": "one"}, 2**29),
     series("messages_sent_total", POLLER, "0+10x120"),
+]
+
+
+DOWN = [
+    PROCESS,
+    steady("poller_target_up", TARGET, 0),
+    *(
+        steady("poller_query_state", {**TARGET, "poller_query_name": "users", **more}, 1)
+        for more in (
+            {"poller_state": "failed", "error_type": "unavailable"},
+            {"poller_state": "stale"},
+        )
+    ),
 ]
 
 
@@ -559,6 +640,17 @@ def test_no_alert_fires_without_a_problem(rules: Path, tmp_path: Path) -> None:
     examine(tmp_path, rules, HEALTHY, rule_tests)
 
 
+def test_a_target_that_is_down_fires_one_alert_instead_of_one_for_each_query(
+    rules: Path, tmp_path: Path
+) -> None:
+    rule_tests: list[dict[str, object]] = [
+        {"eval_time": "70m", "alertname": rule["alert"], "exp_alerts": []}
+        for rule in rules_in(rules)
+        if rule["alert"] != "PollerTargetDown"
+    ]
+    examine(tmp_path, rules, DOWN, rule_tests)
+
+
 def test_a_steady_week_fires_no_anomaly_alert(rules: Path, tmp_path: Path) -> None:
     """A new series is not an anomaly either, although any value is infinitely more than none."""
     weeks = f"{2 * HALF_HOURS_OF_A_WEEK}"
@@ -591,11 +683,19 @@ def test_the_committed_rules_are_current() -> None:
 
 def test_the_limits_come_from_the_settings() -> None:
     text = alerts(
-        "--max-replay-lag", "90s", "--service-name", 'my"po.ller', "--runbook", "https://x.example/r"
+        "--max-replay-lag",
+        "90s",
+        "--service-name",
+        'my"po.ller',
+        "--runbook",
+        "https://x.example/r",
+        "--interval",
+        "1m",
     )
     written = {rule["alert"]: rule for group in yaml.safe_load(text)["groups"] for rule in group["rules"]}
 
-    assert written["PollerReplicaLag"]["expr"] == "poller_replica_lag_seconds > 90\n"
+    assert written["PollerReplicaLag"]["expr"].startswith("poller_replica_lag_seconds > 90\n")
+    assert written["PollerServerQueueFull"]["expr"].endswith("> 30\n")
     assert r'{job=~"(.+/)?my\"po\\.ller"}' in written["PollerGone"]["expr"]
     assert written["PollerGone"]["annotations"]["runbook_url"] == "https://x.example/r#pollergone"
 

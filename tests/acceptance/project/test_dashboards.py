@@ -119,6 +119,9 @@ MAY_BE_EMPTY = {
 NO_CAUSE = {
     "PollerGone",
     "PollerFewer",
+    "PollerTargetDown",
+    "PollerTargetsMissing",
+    "PollerServerQueueFull",
     "PollerReplicaLag",
     "PollerReplicaLagUnknown",
     "PollerSpoolFilling",
@@ -127,6 +130,9 @@ NO_CAUSE = {
 }
 FUNCTIONS = {"max_over_time", "avg_over_time", "predict_linear"}
 UNSEEN = {
+    # Only with POLLER_TARGETS.
+    "poller_target_up",
+    "poller_queue_delay_seconds",
     # An event that has not happened has no series.
     metric_name("poller.export.dropped", "{request}", "counter"),
     metric_name("poller.tick.overruns", "{tick}", "counter"),
@@ -219,7 +225,7 @@ def test_every_expression_matches_the_series_of_a_real_run(
     file.write_text(json.dumps(TROUBLED))
     now = max(point.time_unix_nano for point in points) / 1e9
     with Prometheus(tmp_path, openmetrics(points, (HOUR, WEEK)), now) as prometheus:
-        assert prometheus.label_values("job", "poller_query_series") == ["obscura-poller"]
+        assert prometheus.label_values("job", "poller_export_spool_requests") == ["obscura-poller"]
         catalog = load(resolve(queries), Defaults(60.0, 1.0, 1000))
         for board in GRAFANA.glob("*.json"):
             check_panels(board.read_text(encoding="utf-8"), prometheus)
@@ -269,7 +275,7 @@ def test_the_first_event_of_a_series_counts(tmp_path: Path) -> None:
 
 def filled(expr: str) -> str:
     """Return the expression with all values of the dashboard's variables."""
-    return expr.replace("$job", ".*").replace("$instance", ".*")
+    return expr.replace("$job", ".*").replace("$instance", ".*").replace("$target", ".*")
 
 
 def columns(panel: Json) -> list[str]:
@@ -311,6 +317,7 @@ def panels(board: Json) -> list[Json]:
 def test_panels_fit_the_grid_and_have_descriptions(which: str) -> None:
     board = json.loads((GRAFANA / f"{which}.json").read_text(encoding="utf-8"))
     occupied: set[tuple[int, int]] = set()
+    board["panels"] += [panel for row in board["panels"] for panel in row.get("panels", [])]
     for panel in board["panels"]:
         at = panel["gridPos"]
         cells = {(x, y) for x in range(at["x"], at["x"] + at["w"]) for y in range(at["y"], at["y"] + at["h"])}
@@ -320,9 +327,10 @@ def test_panels_fit_the_grid_and_have_descriptions(which: str) -> None:
         assert panel["type"] == "row" or panel["description"]
     assert len({panel["id"] for panel in board["panels"]}) == len(board["panels"])
     assert 8 <= len(board["uid"]) <= 40
-    assert {variable["name"] for variable in board["templating"]["list"]} == {"datasource", "job", "instance"}
+    variables = {"datasource", "job", "instance", "target"}
+    assert {variable["name"] for variable in board["templating"]["list"]} == variables
     used = set(re.findall(r"\$\{?(\w+)", json.dumps(board)))
-    assert used - {"__all"} == {"datasource", "job", "instance"}
+    assert used - {"__all", "__range"} == variables
 
 
 def test_the_dashboards_link_to_each_other() -> None:

@@ -77,7 +77,8 @@ def the_wheel_has_the_package_and_nothing_else(wheel: Path) -> None:
         information = {name.partition(".dist-info/")[2] for name in archive.namelist()} - {""}
     package = {str(path.relative_to(ROOT)) for path in (ROOT / "poller").rglob("*") if path.is_file()}
     queries = {f"poller/{path.relative_to(ROOT)}" for path in (ROOT / "queries").rglob("*") if path.is_file()}
-    assert {"poller/py.typed", "poller/queries.schema.json", "poller/queries/users.yaml"} <= files
+    schemas = {"poller/queries.schema.json", "poller/targets.schema.json"}
+    assert {"poller/py.typed", "poller/queries/users.yaml", *schemas} <= files
     assert files == {name for name in package if "__pycache__" not in name} | queries
     assert information == {"METADATA", "WHEEL", "RECORD", "entry_points.txt", "licenses/LICENSE"}
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shlex
@@ -13,14 +12,18 @@ import sys
 import textwrap
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 from psycopg.conninfo import conninfo_to_dict
 
 from poller.cli.app import COMMANDS
-from poller.config.queries.schema.json_schema import as_text
+from poller.config.load_settings import load as load_settings
+from poller.config.queries.schema.json_schema import schema
 from poller.config.settings import SETTINGS
+from poller.config.targets.json_schema import schema as targets_schema
+from poller.config.targets.load import load_targets
 from poller.daemon.health import judge
 from poller.receiver.ports import free_ports
 from poller.receiver.receiver import Receiver
@@ -34,7 +37,7 @@ from tests.bed.role import Role
 README = ROOT / "README.md"
 DOCS = ROOT / "docs"
 PAGES = documentation.pages()
-_EXECUTED = ("run", "file", "check", "python", "server", "sql")
+_EXECUTED = ("run", "file", "check", "python", "server", "sql", "targetsfile", "targetscommands")
 _LINK = re.compile(r"\]\((?!https?:)([^)\s]+)\)")
 
 
@@ -395,13 +398,30 @@ def _comparable(text: str) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("heading", "kind"),
-    [("## Keys of a query", "QueryDefinition"), ("## Keys of a metric", "MetricDefinition")],
+    ("page", "heading", "kind", "document"),
+    [
+        ("query-file", "## Keys of a query", "QueryDefinition", schema()),
+        ("query-file", "## Keys of a metric", "MetricDefinition", schema()),
+        ("targets", "## Keys of a target", "Target", targets_schema()),
+        ("targets", "## All databases of a server", "Databases", targets_schema()),
+    ],
 )
-def test_the_reference_lists_every_key_of_the_query_file(heading: str, kind: str) -> None:
-    documented = [cells[0].strip("`") for cells in table_below(heading, DOCS / "reference" / "query-file.md")]
+def test_the_reference_lists_every_key_of_a_file(
+    page: str, heading: str, kind: str, document: dict[str, Any]
+) -> None:
+    documented = [cells[0].strip("`") for cells in table_below(heading, DOCS / "reference" / f"{page}.md")]
 
-    assert sorted(documented) == sorted(json.loads(as_text())["$defs"][kind]["properties"])
+    assert sorted(documented) == sorted(document["$defs"][kind]["properties"])
+
+
+def test_the_targets_file_of_the_reference_is_valid(tmp_path: Path) -> None:
+    _, text = only("targets")
+    (tmp_path / "t.yaml").write_text(text, encoding="utf-8")
+
+    assert [target.name for target in load_targets(tmp_path / "t.yaml", load_settings({}))] == [
+        "eu-1",
+        "tenants",
+    ]
 
 
 def test_the_reference_of_exit_codes_names_commands_that_exist() -> None:

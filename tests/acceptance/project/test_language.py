@@ -33,7 +33,7 @@ _PROSE = (
 )
 _QUOTED = re.compile(r"""^ +\| .*$|`[^`]*`|"[^"]*\"""", re.MULTILINE)
 """Quotations of the changelog: old and new messages in its table, and texts in backticks or quotes."""
-_GENERATED = ("deploy/grafana", "docs/images", "poller/queries.schema.json")
+_GENERATED = ("deploy/grafana", "docs/images", "poller/queries.schema.json", "poller/targets.schema.json")
 _UNCHECKED = ("tests/acceptance/project/test_language.py",)
 
 _NAMES = {
