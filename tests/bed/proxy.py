@@ -112,8 +112,8 @@ class Proxy:
 
     def _run(self, work: Callable[..., None], *arguments: object) -> None:
         thread = threading.Thread(target=work, args=arguments, name="proxy", daemon=True)
-        self._threads.append(thread)
         thread.start()
+        self._threads.append(thread)  # `close` joins only threads that have started
 
     def _accept(self, listener: socket.socket) -> None:
         while True:
