@@ -17,8 +17,11 @@ import yaml
 from poller.receiver.ports import free_ports
 from tests.bed.documentation import only
 from tests.bed.messaging import MessagingServer
-from tests.bed.process import Process
+from tests.bed.process import ROOT, Process
 from tests.ecosystem.builds import need
+
+RULES = ROOT / "deploy" / "prometheus" / "rules.yaml"
+"""The generated alerting rules."""
 
 T = TypeVar("T")
 PATIENCE = 90.0

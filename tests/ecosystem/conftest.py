@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.acceptance.project.test_alerts import rules  # noqa: F401  # a fixture
-from tests.ecosystem.backends import Collector, Prometheus, VictoriaMetrics
+from tests.ecosystem.backends import RULES, Backend, Collector, Prometheus, VictoriaMetrics
 
 
 @pytest.fixture
@@ -37,6 +37,18 @@ def start_prometheus(tmp_path: Path) -> Iterator[Callable[..., Prometheus]]:
 @pytest.fixture
 def victoriametrics(tmp_path: Path) -> Iterator[VictoriaMetrics]:
     backend = VictoriaMetrics(tmp_path / "victoriametrics")
+    yield backend
+    backend.stop()
+
+
+@pytest.fixture(params=["prometheus", "victoriametrics"])
+def backend(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Backend]:
+    """Each of the two backends; Prometheus has the generated rules."""
+    backend: Backend
+    if request.param == "prometheus":
+        backend = Prometheus(tmp_path / "prometheus", rules=RULES)
+    else:
+        backend = VictoriaMetrics(tmp_path / "victoriametrics")
     yield backend
     backend.stop()
 

@@ -13,26 +13,14 @@ import yaml
 from tests.acceptance.project import test_alerts as cases
 from tests.bed.messaging import MessagingServer
 from tests.bed.process import ROOT, Process
-from tests.ecosystem.backends import Backend, Prometheus, VictoriaMetrics, environment
+from tests.ecosystem.backends import RULES, Backend, Prometheus, environment
 from tests.ecosystem.builds import need
 
 Start = Callable[..., Process]
 
-RULES = ROOT / "deploy" / "prometheus" / "rules.yaml"
 BOARDS = sorted((ROOT / "deploy" / "grafana").glob("*.json"))
 ALWAYS = {"users_total", "pending_messages_total", "attachments_total_count", "attachments_total_bytes"}
 """Titles of panels that have data in the run below."""
-
-
-@pytest.fixture(params=["prometheus", "victoriametrics"])
-def backend(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Backend]:
-    backend: Backend
-    if request.param == "prometheus":
-        backend = Prometheus(tmp_path / "prometheus", rules=RULES)
-    else:
-        backend = VictoriaMetrics(tmp_path / "victoriametrics")
-    yield backend
-    backend.stop()
 
 
 def expressions() -> Iterator[tuple[str, str]]:

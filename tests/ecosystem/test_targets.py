@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
@@ -13,8 +13,8 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from poller.demo.cluster import Cluster
 from poller.demo.postgres import PostgresServer
 from tests.bed.process import Process
-from tests.ecosystem.backends import Backend, Prometheus, VictoriaMetrics
-from tests.ecosystem.test_generated_files import BOARDS, RULES, evaluated
+from tests.ecosystem.backends import RULES, Backend, Prometheus, VictoriaMetrics
+from tests.ecosystem.test_generated_files import BOARDS, evaluated
 
 Start = Callable[..., Process]
 JOB = "obscura-poller"
@@ -27,17 +27,6 @@ RESOURCES = {
 }
 PANELS = {"Targets", "Down", "Waiting", "Targets: age", "Targets: duration", "Targets: queries by state"}
 """Titles of panels about targets that always have data."""
-
-
-@pytest.fixture(params=["prometheus", "victoriametrics"])
-def backend(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Backend]:
-    backend: Backend
-    if request.param == "prometheus":
-        backend = Prometheus(tmp_path / "prometheus", rules=RULES)
-    else:
-        backend = VictoriaMetrics(tmp_path / "victoriametrics")
-    yield backend
-    backend.stop()
 
 
 @pytest.fixture
