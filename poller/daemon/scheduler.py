@@ -12,21 +12,21 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from poller.daemon.first_polls import FirstPolls
 from poller.daemon.server_queues import Outcome, QueueConfig, ServerQueues, Waiting
+from poller.daemon.targets_log import TargetsLog
 from poller.daemon.timer import Entry, Timer
 from poller.model.duration import format_duration
 from poller.model.errors import PollError
 from poller.model.query import QueryDefinition
 from poller.model.result import PollResult
 from poller.model.retry import RETRY, RetryConfig
-from poller.model.text import counted
 from poller.model.tick import Tick
 
 logger = logging.getLogger(__name__)
 
 _OVERDUE_SECONDS = 2.0
 _HUNG_SECONDS = 60.0
-_SUMMARY_SECONDS = 60.0
 
 
 class Pollable(Protocol):
@@ -111,8 +111,7 @@ class PollScheduler:
         """
         self._queues = ServerQueues(queues)
         self._on_tick = on_tick
-        self._on_first_polls = on_first_polls
-        self._spacing = spacing
+        self._first_polls = FirstPolls(on_first_polls, spacing)
         self._patience = patience
         self._refusal_retry = refusal_retry
         self._lock = threading.RLock()
@@ -125,16 +124,9 @@ class PollScheduler:
         """Why a server is in quarantine, and since when (monotonic seconds)."""
         self._look_at = -math.inf
         """When the turns are next looked at because one may have stopped counting (monotonic seconds)."""
-        self._omitted = 0
-        self._omitted_logged = -math.inf
-        self._awaited: set[Entry] = set()
-        """Ticks of the start that have not ended yet."""
-        self._fresh: set[Entry] = set()
-        """Ticks with fresh queries."""
+        self._log = TargetsLog()
         self._doing: dict[str, tuple[Entry, float, float]] = {}
         """The tick in progress of each target, its start (monotonic) and the seconds that it may take."""
-        self._first_polls = False
-        self._first_polls_reported: float | None = None
         self._overdue_since: float | None = None
         self._started = False
         self._stopping = False
@@ -164,9 +156,7 @@ class PollScheduler:
                 if names := {query.name for query in tick.queries}.intersection(fresh):
                     schedule.fresh.setdefault(tick.name, set()).update(names)
                     schedule.due[tick.name] = None
-                    self._fresh.add(entry)
-                    if not self._started:
-                        self._awaited.add(entry)
+                    self._first_polls.expect(entry, at_start=not self._started)
                 if tick.name not in before:
                     self._timer.enter(entry, tick, time.time())
         self._offer(target.name)
@@ -198,13 +188,13 @@ class PollScheduler:
     @property
     def ready(self) -> bool:
         """Whether every tick of the start has ended once, with any result."""
-        return not self._awaited
+        return self._first_polls.ready
 
     @property
     def awaited(self) -> list[Entry]:
         """The ticks of the start that have not ended yet."""
         with self._lock:
-            return sorted(self._awaited)
+            return self._first_polls.awaited
 
     def last_runs(self) -> dict[Entry, tuple[float, float | None]]:
         """Return each tick's interval (seconds) and the end of its last run (seconds since 1970) or None."""
@@ -364,7 +354,7 @@ class PollScheduler:
             schedule.due.pop(name, None)
             schedule.regular.discard(name)
             schedule.retry.discard(name)
-            self._fresh.discard(entry)
+            self._first_polls.begin(entry)
             queries = [query for query in tick.queries if whole or query.name in fresh] if tick else []
             if self._stopping or tick is None or not queries:  # removed, or its queries are in another tick
                 return "none"
@@ -429,7 +419,10 @@ class PollScheduler:
                     self._unavailable[server] = error, known[1] if known else now
                     self._timer.call(f"server {server}", max(0.0, retry_at - now), self._wake, server)
         if schedule is not None and outcome != "none" and name:
-            _log_server(server, error, retry_at, known, now, len(failing))
+            if retry_at is not None and known is None and error is not None:
+                self._log.unavailable(server, error, len(failing))
+            elif retry_at is None and known is not None:
+                self._log.available(server, now - known[1])
         for other, ticks in failing:
             self._fail(other, ticks, error or PollError("unavailable", "the server is unavailable"))
         if current is not None and current.due and (replaced or outcome != "refused"):
@@ -451,13 +444,8 @@ class PollScheduler:
     def _ended(self, schedule: _Schedule, ticks: Sequence[str], *, first: bool) -> None:
         now = time.time()
         with self._lock:
-            for tick in ticks:
-                if tick in schedule.ticks:
-                    schedule.ended[tick] = now
-                entry = Entry(schedule.target.name, tick)
-                self._awaited.discard(entry)
-                self._fresh.discard(entry)
-            self._first_polls |= first
+            schedule.ended.update((tick, now) for tick in ticks if tick in schedule.ticks)
+            self._first_polls.end((Entry(schedule.target.name, tick) for tick in ticks), first=first)
         if not self._stopping:
             self._on_tick()
         self._report_first_polls()
@@ -476,13 +464,9 @@ class PollScheduler:
 
     def _report_first_polls(self) -> None:
         with self._lock:
-            if not self._first_polls or self._stopping:
-                return
-            now, last = time.monotonic(), self._first_polls_reported
-            if self._fresh and last is not None and now - last < self._spacing:
-                return
-            self._first_polls, self._first_polls_reported = False, now
-        self._on_first_polls()
+            report = None if self._stopping else self._first_polls.due()
+        if report is not None:
+            report()
 
     def _overran(self, schedule: _Schedule, tick: str) -> None:
         times = schedule.skips[tick] = schedule.skips.get(tick, 0) + 1
@@ -490,24 +474,14 @@ class PollScheduler:
             level = logging.WARNING if times == 1 else logging.DEBUG
             logger.log(level, "tick %s skipped: the previous one is still running", tick)
         else:
-            self._log_omitted(f"{tick} of target {schedule.target.name}")
+            self._log.skipped(f"{tick} of target {schedule.target.name}")
         schedule.target.overran(tick)
-
-    def _log_omitted(self, tick: str) -> None:
-        """Log skipped ticks of many targets in one record a minute."""
-        self._omitted += 1
-        now = time.monotonic()
-        if now - self._omitted_logged >= _SUMMARY_SECONDS:
-            text = "%s skipped, because the previous one had not ended; the newest: %s"
-            logger.warning(text, counted(self._omitted, "tick"), tick)
-            self._omitted, self._omitted_logged = 0, now
 
     def _leave(self, schedule: _Schedule, tick: str) -> None:
         """Delete all state of a tick."""
         entry = Entry(schedule.target.name, tick)
         self._timer.leave(entry)
-        self._awaited.discard(entry)
-        self._fresh.discard(entry)
+        self._first_polls.end([entry], first=False)
         schedule.regular.discard(tick)
         schedule.retry.discard(tick)
         for known in (schedule.due, schedule.fresh, schedule.ended, schedule.skips):
@@ -523,23 +497,6 @@ class PollScheduler:
                         del self._servers[name]
                         self._unavailable.pop(name, None)
             schedule.server = server
-
-
-def _log_server(
-    server: str,
-    error: PollError | None,
-    retry_at: float | None,
-    known: tuple[PollError, float] | None,
-    now: float,
-    waiting: int,
-) -> None:
-    """Log the begin and the end of a server's quarantine: one record, however many targets it has."""
-    if retry_at is not None and known is None and error is not None:
-        extra: dict[str, object] = {"error.type": error.kind, "targets_waiting": waiting}
-        extra |= {"hint": error.hint} if error.hint else {}
-        logger.warning("server %s is unavailable, it will be retried: %s", server, error.message, extra=extra)
-    elif retry_at is None and known is not None:
-        logger.info("server %s is available again after %s", server, format_duration(round(now - known[1])))
 
 
 def _outcome(results: Sequence[PollResult]) -> tuple[Outcome, PollError | None]:
