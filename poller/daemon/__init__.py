@@ -3,6 +3,8 @@
 build              Factories for the pollers of targets, the exporter, the queue and the telemetry of one
                    process.
 discovery_poller   Poller of a server that also reads which databases the server has.
+first_polls        First polls of queries: which ticks still owe them, and when their values are worth an
+                   export.
 health             Liveness and readiness of a poller, derived from its heartbeat file.
 heartbeat          Heartbeat file, rewritten every few seconds for probes, which need no port.
 heartbeat_content  Content of the heartbeat: the state of a running daemon and of its queries.
@@ -20,6 +22,8 @@ signals            Signal handlers: SIGHUP requests a reload, SIGTERM and SIGINT
 target_poller      Poller of one target: its poll cycle, its ticks and its instruments.
 target_pollers     Pollers of all targets, replaced one by one when the configuration or a list of databases
                    changes.
+targets_log        Log records about many targets together: their servers and their skipped ticks.
+telemetry_export   Export of the spans and log records of one process.
 timer              APScheduler timetable of all ticks, which calls a function whenever a tick is due.
 watchdog           Watchdog thread that checks the poller's loops every few seconds and reports to its
                    subscribers.

@@ -7,11 +7,10 @@ import functools
 import importlib.metadata
 import logging
 import os
-import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from opentelemetry.metrics import NoOpMeter
 
@@ -19,6 +18,7 @@ from poller.config.settings import Settings
 from poller.daemon.discovery_poller import DiscoveryPoller
 from poller.daemon.poll_cycle import PollCycle, longest_absence
 from poller.daemon.target_poller import TargetPoller
+from poller.daemon.telemetry_export import TelemetryExport
 from poller.model.diagnostics import invalid
 from poller.model.errors import ConfigError, StateInUseError
 from poller.model.secrets import mask_conninfo
@@ -40,17 +40,15 @@ from poller.telemetry.poll_metrics import PollMetrics, TargetPolls
 from poller.telemetry.query_metrics import QueryMetrics
 from poller.telemetry.replica_metrics import ReplicaMetrics
 from poller.telemetry.target_metrics import TargetMetrics
-from poller.telemetry.traces import Tracing, tag_name_and_span
+from poller.telemetry.traces import tag_name_and_span
 
 if TYPE_CHECKING:
     from opentelemetry.metrics import Counter, Meter
-    from opentelemetry.trace import Tracer
 
     from poller.model.query import AttributeValue, QueryDefinition
     from poller.model.result import GoodResult
     from poller.model.target import Target
     from poller.otlp.exporter import MetricExporter
-    from poller.otlp.retry_sender import RetrySender
     from poller.otlp.sending_queue import SendingQueue
     from poller.polling.instruments import CatalogInstruments, StatusMetrics
 
@@ -62,6 +60,24 @@ logger = logging.getLogger(__name__)
 def version() -> str:
     """Return the installed version of this package."""
     return importlib.metadata.version("obscura-poller")
+
+
+def open_telemetry(settings: Settings, exporter: MetricExporter | None = None) -> TelemetryExport:
+    """Start the exports of spans and log records that the settings enable; raises ConfigError."""
+    described = None
+    if settings.traces_to is not None or settings.logs_to is not None:
+        from poller.otlp.exporter import resource
+
+        described = resource(settings.service_name, settings.instance, version())
+    kinds = {settings.source(name).kind for name in ("traces", "traces_endpoint")}
+    return TelemetryExport(
+        described,
+        timeout=settings.export_timeout,
+        traces=settings.traces_to,
+        requested=kinds != {"default"},
+        logs=settings.logs_to,
+        own=exporter if settings.own_metrics != "off" else None,
+    )
 
 
 def open_exporter(settings: Settings, *, periodic: bool) -> MetricExporter | None:
@@ -156,7 +172,7 @@ class TargetFactory:
             make_folder(settings.state_dir)
             self._state = StateFile(settings.state_dir)
         self.exporter = open_exporter(settings, periodic=daemon) if push else None
-        self.telemetry = TelemetryExport(settings if push else None, self.exporter)
+        self.telemetry = open_telemetry(settings, self.exporter) if push else TelemetryExport()
         self._instruments: CatalogInstruments | None = None
         self._metrics: PollMetrics | None = None
         if self.exporter is not None and self._own != "off":
@@ -350,76 +366,3 @@ def tags(comments: str) -> Tags:
     if comments == "name":
         return tag_name
     return tag_name_and_span
-
-
-class _Part(Protocol):
-    delivery: RetrySender
-
-    def shutdown(self, timeout: float) -> None: ...
-
-
-class TelemetryExport:
-    """Export of spans and log records; without either no SDK is imported."""
-
-    def __init__(self, settings: Settings | None, exporter: MetricExporter | None = None) -> None:
-        """Start the exports that `settings` enable; `exporter` receives the metrics about all exports.
-
-        Raises ConfigError if a standard variable cannot be used, or if the package for HTTP is missing.
-        """
-        self._parts: list[_Part] = []
-        self._tracer: Tracer | None = None
-        if settings is None:
-            return
-        own = exporter if settings.own_metrics != "off" else None
-        if settings.traces_to is not None or settings.logs_to is not None:
-            self._open(settings, own)
-        if own is not None:
-            from poller.telemetry import export_metrics
-
-            export_metrics.register(own.meter, [own.delivery, *(part.delivery for part in self._parts)])
-
-    def tracing_of(self, target: str) -> Tracing:
-        """Return the spans of one target; empty: of the only one."""
-        return Tracing(self._tracer, target)
-
-    def _open(self, settings: Settings, own: MetricExporter | None) -> None:
-        from poller.otlp.exporter import resource
-
-        meter_provider = own.meter_provider if own is not None else None
-        described = resource(settings.service_name, settings.instance, version())
-        if settings.traces_to is not None:
-            from poller.telemetry.span_exporter import Spans
-
-            kinds = {settings.source(name).kind for name in ("traces", "traces_endpoint")}
-            spans = Spans(
-                settings.traces_to,
-                described,
-                settings.export_timeout,
-                requested=kinds != {"default"},
-                meter_provider=meter_provider,
-            )
-            self._parts.append(spans)
-            self._tracer = spans.tracer
-        if settings.logs_to is not None:
-            from poller.telemetry.log_exporter import LogRecords
-
-            records = LogRecords(
-                settings.logs_to, described, settings.export_timeout, meter_provider=meter_provider
-            )
-            self._parts.append(records)
-
-    def shutdown(self, timeout: float, stopped: Callable[[], bool] = lambda: False) -> None:
-        """Send the queues and end, within `timeout` seconds even if the collector hangs.
-
-        Returns early as soon as `stopped` returns true.
-        """
-        endings = [
-            threading.Thread(target=part.shutdown, args=[timeout], name="ending", daemon=True)
-            for part in self._parts
-        ]
-        for ending in endings:
-            ending.start()
-        deadline = time.monotonic() + timeout + 0.2
-        for ending in endings:
-            while ending.is_alive() and not stopped() and (left := deadline - time.monotonic()) > 0:
-                ending.join(min(left, 0.2))

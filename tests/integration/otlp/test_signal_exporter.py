@@ -12,7 +12,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from opentelemetry.sdk.metrics import MeterProvider
 
 from poller.config.load_settings import load
-from poller.daemon.build import TelemetryExport
+from poller.daemon.build import open_telemetry
 from poller.model.errors import ConfigError
 from poller.model.otlp_endpoint import Endpoint, Protocol, Signal, resolve
 from poller.model.retry import RetryConfig
@@ -422,7 +422,7 @@ def test_a_collector_of_only_metrics_causes_no_warning_about_spans_enabled_by_de
     receiver.answers = {"traces": NO_PLACE}
     url = receiver.grpc_endpoint if protocol == "grpc" else receiver.http_endpoint
     settings = {"POLLER_OTLP_ENDPOINT": url, "POLLER_OTLP_PROTOCOL": protocol, **environ}
-    telemetry = TelemetryExport(load(settings))
+    telemetry = open_telemetry(load(settings))
     with telemetry.tracing_of("").tick([]):
         pass
     telemetry.shutdown(PATIENCE)
