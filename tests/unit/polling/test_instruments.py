@@ -19,7 +19,7 @@ from opentelemetry.sdk.metrics.view import ExponentialBucketHistogramAggregation
 
 from poller.model.errors import ConfigError
 from poller.model.query import AttributeValue, QueryDefinition
-from poller.model.result import PollResult, Sample
+from poller.model.result import PollResult, Sample, UnbrokenSequence
 from poller.model.series import starting_in_time, with_points
 from poller.otlp.metric_reader import OnDemandReader
 from poller.otlp.preferences import read_preferences
@@ -236,3 +236,35 @@ def test_no_point_starts_after_its_time_when_the_clock_was_set_back() -> None:
     set_back = with_points(metric, [replace(point, time_unix_nano=5)])
     (point,) = starting_in_time(set_back).data.data_points
     assert (point.start_time_unix_nano, point.time_unix_nano) == (5, 5)
+
+
+@pytest.mark.parametrize("kind", ["gauge", "counter", "updowncounter"])
+def test_targets_in_turn_have_only_their_own_values_and_start_times(kind: str) -> None:
+    query = a_query("a", metrics=(a_metric("m", type=kind, attribute_columns=("k",)),))
+    instruments = CatalogInstruments("1.2.3")
+    stores = {name: ResultStore([query]) for name in ("x", "y")}
+
+    def export(target: str) -> dict[Any, Any]:
+        frame = Frame(query.metrics, tuple(stores[target].current(0.0)), target=target)
+        return {
+            (point.attributes["k"], point.value): point.start_time_unix_nano  # type: ignore[index, union-attr]
+            for metric in instruments.collect(frame)
+            for point in metric.data.data_points
+        }
+
+    def put(target: str, **values: int) -> None:
+        samples = [
+            Sample("m", value, {"k": k}, None if kind == "gauge" else UnbrokenSequence())
+            for k, value in values.items()
+        ]
+        stores[target].put([a_result(query, *samples)], 0.0)
+
+    put("x", both=7, only=1)
+    put("y", both=3)
+    first = export("x")
+    assert first.keys() == {("both", 7), ("only", 1)}
+    assert export("y").keys() == {("both", 3)}
+    assert export("x") == first
+    put("x", both=9)
+    assert export("x").keys() == {("both", 9)}
+    assert export("y").keys() == {("both", 3)}
