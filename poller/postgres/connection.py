@@ -23,7 +23,7 @@ from poller.model.redaction import (
     learn_options,
     redact_beginning,
 )
-from poller.model.secrets import URL, foreign_parameters, is_ambiguous
+from poller.model.secrets import URL, foreign_parameters, is_ambiguous, show_path
 from poller.postgres.cancellation import CancelToken
 from poller.postgres.sqlstate import connection_advice, is_server_wide, one_line, refusal_of, server_error
 
@@ -32,6 +32,7 @@ logger = logging.getLogger(__name__)
 _REDACTION = Redaction()
 _READ_ONLY = "-c default_transaction_read_only=on"
 _CONSOLE = "name the application's database in the connection string, not pgbouncer"
+_UNREADABLE = "create the file, or correct its path; the poller's user must be able to read it"
 _CONNECT_TIMEOUTS = 4
 """Number of addresses of one host name that may each take the whole connect_timeout."""
 _STUCK = (
@@ -232,7 +233,9 @@ class Connection:
             learn(os.environ.get("PGPASSWORD") or "")
             learn_options(os.environ.get("PGOPTIONS") or "")
         except OSError as error:
-            raise PollError("unavailable", f"cannot read how to connect: {error.strerror}") from error
+            file = show_path(str(error.filename)) if error.filename else "a file"
+            message = f"cannot read how to connect: {file}: {error.strerror}"
+            raise PollError("unavailable", message, hint=_UNREADABLE) from error
         except UnicodeError:
             raise _not_understood() from None
         if not is_conninfo(conninfo):

@@ -57,7 +57,9 @@ def unreachable(error: PollError, place: str, setting: str = "POLLER_DATABASE_UR
 
     `setting` names the variable, or the key of a target, that has the connection string.
     """
-    advice = connection_advice(error.message) or error.hint
+    # Nothing was sent to a server: the words of its messages mean something else in this one.
+    local = error.sqlstate is None and not error.server_wide
+    advice = (local and error.hint) or connection_advice(error.message) or error.hint
     return Diagnostic(
         "error",
         "database",

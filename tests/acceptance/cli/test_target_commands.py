@@ -236,3 +236,39 @@ def test_a_daemon_reports_its_targets_to_health_and_watch(
     daemon.send(signal.SIGTERM)
     assert daemon.wait() == 0
     assert not details_path(daemon.health_file).exists()
+
+
+@pytest.mark.parametrize(
+    ("secret", "message", "advice"),
+    [
+        (
+            "url_file: missing",
+            "cannot read how to connect: '{folder}/missing': No such file",
+            "correct its path",
+        ),
+        (
+            "url: host=127.0.0.1, password_file: missing",
+            "the password file cannot be read: No such file",
+            "check the path of password_file",
+        ),
+        (
+            "url: host=127.0.0.1, password_command: /nowhere/command",
+            "the password command cannot be run: /nowhere/command: No such file",
+            "by hand",
+        ),
+    ],
+    ids=["url_file", "password_file", "password_command"],
+)
+def test_poll_and_doctor_say_which_secret_cannot_be_read_and_what_to_do(
+    poller_process: Start, tmp_path: Path, secret: str, message: str, advice: str
+) -> None:
+    (tmp_path / "t.yaml").write_text(f"targets: [{{name: a, {secret}}}]")
+    (tmp_path / "q.yaml").write_text(json.dumps({"queries": [a_query("one", "SELECT 1 AS n")]}))
+    env = {"POLLER_TARGETS": str(tmp_path / "t.yaml"), "POLLER_QUERIES": str(tmp_path / "q.yaml")}
+    for command in ("poll", "doctor"):
+        process = poller_process(command, env=env)
+        assert process.wait() == 1
+        text = " ".join((process.stdout + process.stderr).split())
+        assert message.format(folder=tmp_path) in text
+        assert advice in text
+        assert "socket" not in text
