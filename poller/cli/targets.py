@@ -15,7 +15,7 @@ from poller.model.errors import ConfigError, PollError
 from poller.model.secrets import mask_conninfo
 from poller.model.target import Target
 from poller.model.text import did_you_mean, quote
-from poller.postgres.connection import server_of
+from poller.postgres.conninfo import server_of
 
 Result = TypeVar("Result")
 

@@ -120,7 +120,7 @@ def _server(database: str | None, settings: Settings) -> Iterator[str]:
 
 def _refuse(database: str, settings: Settings) -> None:
     """Raise ConfigError unless `database` can be a scratch database, in which cases insert rows."""
-    from poller.postgres.connection import database_of, is_conninfo, misunderstood
+    from poller.postgres.conninfo import database_of, is_conninfo, misunderstood
 
     if not is_conninfo(database):
         raise ConfigError([invalid("--database", "; ".join(misunderstood(database)))])

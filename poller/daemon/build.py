@@ -29,7 +29,7 @@ from poller.polling.store import ResultStore
 from poller.postgres.admission import Admission
 from poller.postgres.cancellation import CancelToken
 from poller.postgres.circuit_breaker import CircuitBreaker
-from poller.postgres.connection import database_name, is_conninfo, misunderstood
+from poller.postgres.conninfo import database_name, is_conninfo, misunderstood
 from poller.postgres.password import password_from, password_in
 from poller.postgres.replica import Replica
 from poller.postgres.server_tracker import ServerInfo, ServerTracker

@@ -12,7 +12,7 @@ from poller.model.query import QueryDefinition
 from poller.model.result import PollResult
 from poller.model.target import Target
 from poller.model.tick import Tick, ticks
-from poller.postgres.connection import server_of
+from poller.postgres.conninfo import server_of
 from poller.telemetry.logging import about
 
 if TYPE_CHECKING:

@@ -7,6 +7,7 @@ charset             Database encodings, and the Python codecs that decode them.
 circuit_breaker     Circuit breaker per query: skip queries that are too slow, fail too often or cost too
                     much.
 connection          Connection to the replica: connect, host, fitness of the session and close.
+conninfo            Connection strings: their server and database, and what is wrong with invalid ones.
 database_list       List of the databases of a server, as a query that runs like those of a poll.
 inspect             Inspection of statements without running them: result columns and the planner's plan.
 inspect_relations   Catalogue facts about relations and types: estimated sizes, indexes and names.

@@ -1,0 +1,79 @@
+"""Connection strings: their server and database, and what is wrong with invalid ones."""
+
+from __future__ import annotations
+
+import os
+import re
+
+import psycopg
+from psycopg.conninfo import conninfo_to_dict
+
+from poller.model.secrets import URL, foreign_parameters, is_ambiguous
+
+
+def is_conninfo(text: str) -> bool:
+    """Return whether libpq accepts `text` as a connection string and reads it without ambiguity."""
+    try:
+        given = conninfo_to_dict(text)
+    except (psycopg.ProgrammingError, UnicodeError):
+        return False
+    return bool(re.fullmatch(r"[0-9, ]*", str(given.get("port") or ""))) and not is_ambiguous(text)
+
+
+def server_of(conninfo: str) -> str:
+    """Return the hosts and ports of a connection string, as text without secrets; empty if it is invalid."""
+    if not is_conninfo(conninfo):
+        return ""
+    parts = {"port": os.environ.get("PGPORT", "5432"), **conninfo_to_dict(conninfo)}
+    named = [str(parts[name]) for name in ("service", "host", "hostaddr", "port") if parts.get(name)]
+    return " ".join(named) or "local"
+
+
+def database_name(conninfo: str) -> str:
+    """Return the database that a connection string or libpq's environment names; empty if neither does."""
+    if not is_conninfo(conninfo):
+        return ""
+    return str(conninfo_to_dict(conninfo).get("dbname") or os.environ.get("PGDATABASE", ""))
+
+
+def database_of(conninfo: str) -> dict[str, object]:
+    """Return the parts of a connection string that identify a database, to compare two strings."""
+    parts = {"port": "5432", **conninfo_to_dict(conninfo)}  # the port is optional
+    return {name: parts.get(name) for name in ("host", "hostaddr", "port", "dbname", "service")}
+
+
+# Repeat only these words in a message: any other part may be a password.
+_FOREIGN_SCHEME = re.compile(
+    r"\s*((?:postgres(?:ql)?\+(?:asyncpg|psycopg|psycopg2|pg8000|aiopg)|jdbc:postgresql|mysql|mariadb|http|https)://)"
+)
+_FOREIGN_KEYWORD = re.compile(r"(?:^|\s)(passwd|pass|pwd|username|database|db|hostname|server)\s*=")
+_NO_SCHEME = re.compile(r"[\w.-]+:[0-9]+/\w*")
+NOT_UNDERSTOOD = "libpq does not understand the connection string"
+WRITE_INSTEAD = (
+    "write postgresql://user:password@host:5432/database, with special characters of the password as %XX"
+)
+
+
+def misunderstood(conninfo: str) -> tuple[str, str]:
+    """Return what is wrong with a connection string that libpq rejects, and what to write instead."""
+    if scheme := _FOREIGN_SCHEME.match(conninfo):
+        return f"{NOT_UNDERSTOOD}: it begins with {scheme[1]}", "begin it with postgresql://"
+    if URL.match(conninfo) and is_ambiguous(conninfo):
+        return f"{NOT_UNDERSTOOD}: its password has an @ or / that is not escaped", WRITE_INSTEAD
+    if names := foreign_parameters(conninfo):
+        single = len(names) == 1
+        subject = f"the parameter {names[0]}" if single else f"the parameters {', '.join(names)}"
+        subject += f" of the connection string, which {'belongs' if single else 'belong'} to another driver"
+        remove = f"remove {'it' if single else 'them'}"
+        return (
+            f"libpq does not know {subject}",
+            f"{remove}; a setting of the server is written options=-c%20NAME=VALUE",
+        )
+    if "://" not in conninfo and (keyword := _FOREIGN_KEYWORD.search(conninfo)):
+        return (
+            f"libpq does not know the keyword {keyword[1]} of the connection string",
+            "write the keyword as libpq does: host, port, dbname, user, password",
+        )
+    if _NO_SCHEME.fullmatch(conninfo.strip()):
+        return f"{NOT_UNDERSTOOD}: it has no scheme", "begin it with postgresql://"
+    return NOT_UNDERSTOOD, WRITE_INSTEAD
