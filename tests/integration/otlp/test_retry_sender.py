@@ -211,6 +211,7 @@ def test_refused_data_are_dropped_and_delay_nothing(
     receiver.stop()
     counter = counting(receiver, protocol)
     counter.collect(4)
+    assert eventually(lambda: "export failed" in caplog.text, 60)  # the outage begins here
     receiver.answer_next(ACCEPT, INVALID, INVALID)
     receiver.start()
     assert counter.push.flush(60) is True  # this export itself was delivered
