@@ -3,9 +3,10 @@
     python -m tests.benchmarks.targets [DATABASES] [QUERIES]
 
 It creates the databases on a server of its own. The output is one JSON object: seconds of a full round with
-this poller's scheduler and with threads that use psycopg alone, milliseconds of CPU per tick with one target
-and with all, memory in MB, and the seconds until the last good one of 200 targets was polled, without and
-with 20 targets whose server does not answer.
+this poller's scheduler, with threads that use psycopg alone and send the same statements (`threads`), and
+with threads that send only the queries, without limits, facts and replay lag (`bare`); milliseconds of CPU
+per tick with one target and with all, memory in MB, and the seconds until the last good one of 200 targets
+was polled, without and with 20 targets whose server does not answer.
 """
 
 from __future__ import annotations
@@ -34,6 +35,10 @@ from poller.model.configuration import Configuration
 from poller.model.query import QueryDefinition
 from poller.model.secrets import Secret
 from poller.model.target import Target
+from poller.postgres.pipeline import Statement
+from poller.postgres.replay_lag import lag_query
+from poller.postgres.server_facts import facts_query
+from poller.postgres.transaction import TransactionLimits, TransactionStatements
 from poller.receiver.receiver import Receiver
 from poller.telemetry.logging import configure
 from tests.bed.definitions import a_metric, a_query
@@ -43,13 +48,22 @@ CONNECTIONS = 8
 _ROUNDS = 5
 
 
-def plain(dsns: Sequence[str], queries: Sequence[QueryDefinition]) -> float:
-    """Return the seconds of a round of threads, each of which connects, runs the queries and closes."""
+def plain(dsns: Sequence[str], queries: Sequence[QueryDefinition], *, opening: Sequence[Statement]) -> float:
+    """Return the seconds of a round of threads, each of which connects, runs the queries and closes.
+
+    The statements `opening` begin each transaction.
+    """
 
     def poll_database(dsn: str) -> None:
         with psycopg.connect(dsn, autocommit=True) as connection, connection.pipeline():
-            connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY")
-            cursors = [connection.execute(query.sql.encode()) for query in queries]
+            for statement in opening:
+                for sql in (*statement.after, statement.sql):
+                    connection.execute(sql.encode())
+            cursors = []
+            for query in queries:
+                if len(opening) > 1:
+                    connection.execute("ROLLBACK TO SAVEPOINT tick")
+                cursors.append(connection.execute(query.sql.encode()))
             for cursor in cursors:
                 cursor.fetchall()
             connection.execute("ROLLBACK")
@@ -139,9 +153,14 @@ def main(databases: int, count: int) -> None:
                 for number, dsn in enumerate(dsns)
             ]
 
-        rounds: dict[str, list[float]] = {"poller": [], "threads": []}
+        bare = [Statement("BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY", 30.0)]
+        same = TransactionStatements(TransactionLimits(base.lock_timeout), 30.0).opening(
+            [facts_query(queries), lag_query()]
+        )
+        rounds: dict[str, list[float]] = {"poller": [], "threads": [], "bare": []}
         for _ in range(_ROUNDS):
-            rounds["threads"].append(plain(dsns, queries))
+            rounds["bare"].append(plain(dsns, queries, opening=bare))
+            rounds["threads"].append(plain(dsns, queries, opening=same))
             daemon = Daemon(targets(dsns), queries, receiver.grpc_endpoint)
             rounds["poller"].append(daemon.round())
             assert daemon.good() == databases
@@ -181,7 +200,10 @@ def main(databases: int, count: int) -> None:
             {
                 "databases": databases,
                 "round": {name: round(median(values), 2) for name, values in rounds.items()},
-                "round_ratio": round(median(rounds["poller"]) / median(rounds["threads"]), 2),
+                "round_ratio": {
+                    name: round(median(rounds["poller"]) / median(rounds[name]), 2)
+                    for name in ("threads", "bare")
+                },
                 "cpu_ms_per_tick": {name: round(median(values), 2) for name, values in cpu.items()},
                 "cpu_ratio": round(median(cpu["all"]) / median(cpu["one"]), 2),
                 "rss_mb": round(memory(os.getpid()).rss),
