@@ -1,0 +1,50 @@
+"""Leader lock: the interface between the election and the engines that keep the lock, and its errors."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from poller.model.errors import PollerError
+
+
+class LockError(PollerError):
+    """An attempt on the leader lock has failed."""
+
+    def __init__(self, message: str, *, lost: bool = False, hint: str | None = None) -> None:
+        """`lost` means that this process certainly does not hold the lock any more."""
+        super().__init__(message)
+        self.lost = lost
+        self.hint = hint
+        """The fix, if known."""
+
+
+class LeaderLock(Protocol):
+    """A lock with a lease: it is free again some time after its holder was last confirmed.
+
+    Only one thread at a time calls the methods; they block.
+    """
+
+    @property
+    def name(self) -> str:
+        """Name of the election, without secrets, such as `kubernetes:obscura-poller`."""
+
+    @property
+    def holder(self) -> str:
+        """The process that held the lock at the last attempt to acquire it; empty if none or unknown."""
+
+    def acquire(self) -> bool:
+        """Try to become the holder; return whether this process is the holder now.
+
+        A held lock that its holder does not confirm becomes free after the lease. Raises LockError if the
+        engine does not answer or refuses, ConfigError if the lock can never work there.
+        """
+
+    def renew(self, within: float) -> None:
+        """Confirm that this process holds the lock, and extend the lease by its full length from now.
+
+        One attempt, which ends within so many seconds. Raises LockError, with `lost` if another process holds
+        the lock or the lock has ended; otherwise the caller tries again until its deadline.
+        """
+
+    def release(self) -> None:
+        """Free the lock if this process holds it, and close the connection; raises LockError."""
