@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Annotated, Any
 
@@ -20,13 +21,16 @@ from poller.config import setting as declared
 from poller.config.environment import Environment
 from poller.config.queries.schema.fields import Duration
 from poller.config.setting import Setting
-from poller.config.settings import SETTINGS, Settings, SettingSource
+from poller.config.settings import KUBERNETES, SETTINGS, Settings, SettingSource
 from poller.model.diagnostics import Diagnostic, invalid
 from poller.model.errors import ConfigError
 from poller.model.otlp_endpoint import Endpoint, Protocol, Signal, resolve
 from poller.model.secrets import Secret
 from poller.model.text import did_you_mean
 
+_LEASE = re.compile(r"(?=.{1,253}\Z)[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
+"""Names of objects in Kubernetes (RFC 1123 subdomain)."""
+AN_ELECTION = SETTINGS["leader_election"].example
 _SHARED = "OTEL_EXPORTER_OTLP_ENDPOINT"
 _PROTOCOLS: dict[str, Protocol] = {"grpc": "grpc", "http/protobuf": "http/protobuf"}
 
@@ -193,12 +197,17 @@ def load(environ: Mapping[str, str], overrides: Mapping[str, Any] | None = None)
         others, wrong = destinations(_signals(read), raw, raw_sources, environ)
         # The problems of a shared endpoint are already in the list.
         problems += [problem for problem in wrong if problem not in problems]
+    if (election := values.get("leader_election")) is not None:
+        problems += _election_problems(election, sources["leader_election"].name, bool(values.get("targets")))
     if problems or read is None:
         raise ConfigError(problems)
     warnings = environment.warnings()
     if "logs" in _signals(read) and "logs" not in others:
         warnings += ("POLLER_OTLP_LOGS: has no effect without an endpoint; set POLLER_OTLP_ENDPOINT",)
-    in_file = "database_url" in sources and sources["database_url"].name.endswith("_FILE")
+    files = {
+        name: environment.file_of(name) if name in sources and sources[name].name.endswith("_FILE") else None
+        for name in ("database_url", "leader_election")
+    }
     return Settings(
         **read,
         sources=sources,
@@ -206,7 +215,8 @@ def load(environ: Mapping[str, str], overrides: Mapping[str, Any] | None = None)
         endpoint=target,
         others=others,
         libpq=environment.has_libpq(),
-        database_file=environment.file_of("database_url") if in_file else None,
+        database_file=files["database_url"],
+        election_file=files["leader_election"],
     )
 
 
@@ -223,6 +233,27 @@ def _single_database_problems(
                 f"cannot be combined with {sources['targets'].name}; unset it, or write it to the targets"
             )
             yield invalid(where, message)
+
+
+def _election_problems(election: str, where: str, has_targets: bool) -> Iterator[Diagnostic]:
+    """Return what is wrong with the setting of the leader election; no message repeats it."""
+    election = election.strip()
+    if election.startswith(KUBERNETES):
+        if not _LEASE.fullmatch(election.removeprefix(KUBERNETES)):
+            message = (
+                "has no valid name of a Lease: lower-case letters, digits, - and ., at most 253 characters; "
+                "write one like kubernetes:obscura-poller"
+            )
+            yield invalid(where, message)
+    elif not election.startswith(("postgresql://", "postgres://")):
+        message = f"begins with neither postgresql:// nor {KUBERNETES}; write one like {AN_ELECTION}"
+        yield invalid(where, message)
+    if not has_targets:
+        message = (
+            "needs POLLER_TARGETS: series are then named after their target and not after the poller, so "
+            "they stay the same when another poller leads; write the database to a targets file"
+        )
+        yield invalid(where, message)
 
 
 def _signals(values: Mapping[str, Any]) -> list[Signal]:

@@ -19,6 +19,8 @@ from poller.model.target import RequireStandby, Target
 LogFormat = Literal["text", "json"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 
+KUBERNETES = "kubernetes:"
+"""Prefix of POLLER_LEADER_ELECTION that is followed by the name of a Lease."""
 A_DATABASE = "postgresql://poller@replica:5432/app"
 """Example of POLLER_DATABASE_URL."""
 
@@ -49,6 +51,17 @@ class Settings:
     )
     max_connections: int = setting(
         "Maximum number of databases that are polled at the same time.", 8, example="8", bounds=(1, 64)
+    )
+    leader_election: Secret | None = setting(
+        "Where several pollers elect the one that polls: a PostgreSQL server, or kubernetes:LEASE; needs "
+        "POLLER_TARGETS. Unset: always poll.",
+        example="postgresql://poller@elections:5432/postgres",
+    )
+    leader_ttl: Duration = setting(
+        "Time without a confirmation after which another poller may become the leader.",
+        30.0,
+        example="30s",
+        bounds=(3, 600),
     )
     queries: str = setting(
         "Query files and folders, joined by ':'; 'shipped' and 'extended' are packaged folders.",
@@ -257,6 +270,8 @@ class Settings:
     """Whether libpq's own environment describes the database."""
     database_file: Path | None
     """File that contains the connection string."""
+    election_file: Path | None
+    """File that contains the setting `leader_election`."""
 
     @property
     def defaults(self) -> Defaults:
@@ -277,6 +292,12 @@ class Settings:
     def own_metrics(self) -> Literal["query", "target", "off"]:
         """Level of the metrics of the poller itself."""
         return self.self_metrics or ("query" if self.targets is None else "target")
+
+    @property
+    def lease_name(self) -> str | None:
+        """Name of the Kubernetes Lease of the leader election; None if there is none."""
+        value = self.leader_election.reveal().strip() if self.leader_election else ""
+        return value.removeprefix(KUBERNETES) if value.startswith(KUBERNETES) else None
 
     def only_target(self) -> Target:
         """Return the database of a poller without POLLER_TARGETS; raises ConfigError if there is none."""
@@ -322,7 +343,9 @@ class Settings:
         value = getattr(self, name)
         if isinstance(value, Secret):
             # A command is masked completely, because any part of it may be a token.
-            return mask_conninfo(value.reveal()) if name == "database_url" else MASK
+            if name == "leader_election" and self.lease_name is not None:
+                return value.reveal().strip()
+            return mask_conninfo(value.reveal()) if name in ("database_url", "leader_election") else MASK
         if name.endswith("_endpoint") and value is not None:
             return mask_url(value)
         return SETTINGS[name].format(value)

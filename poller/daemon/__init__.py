@@ -3,6 +3,7 @@
 build              Factories for the pollers of targets, the exporter, the queue and the telemetry of one
                    process.
 discovery_poller   Poller of a server that also reads which databases the server has.
+elected_pollers    Pollers of a process that polls only while it leads; a follower has no targets.
 first_polls        First polls of queries: which ticks still owe them, and when their values are worth an
                    export.
 health             Liveness and readiness of a poller, derived from its heartbeat file.
@@ -10,6 +11,7 @@ heartbeat          Heartbeat file, rewritten every few seconds for probes, which
 heartbeat_content  Content of the heartbeat: the state of a running daemon and of its queries.
 heartbeat_details  Details of the heartbeat with POLLER_TARGETS: the status of every target, encoded only
                    after a change.
+leader_election    Leader election: whether this process polls, by a lock with a lease and its own clock.
 poll_cycle         Poll cycle of one tick: fetch, map, store and observe the results.
 reload             Reload of the query files, all or nothing: invalid files leave the running queries in use.
 run                Daemon process: start-up, schedule, export, reload and ordered shutdown.

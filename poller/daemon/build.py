@@ -21,12 +21,13 @@ from poller.daemon.target_poller import TargetPoller
 from poller.daemon.telemetry_export import TelemetryExport
 from poller.model.diagnostics import invalid
 from poller.model.errors import ConfigError, StateInUseError
-from poller.model.secrets import mask_conninfo
+from poller.model.secrets import mask_conninfo, read_secret
 from poller.model.text import counted
 from poller.otlp.queue_lock import make_folder
 from poller.polling.state_file import StateFile
 from poller.polling.store import ResultStore
 from poller.postgres.admission import Admission
+from poller.postgres.advisory_lock import AdvisoryLock
 from poller.postgres.cancellation import CancelToken
 from poller.postgres.circuit_breaker import CircuitBreaker
 from poller.postgres.conninfo import database_name, is_conninfo, misunderstood
@@ -45,6 +46,7 @@ from poller.telemetry.traces import tag_name_and_span
 if TYPE_CHECKING:
     from opentelemetry.metrics import Counter, Meter
 
+    from poller.model.leader import LeaderLock
     from poller.model.query import AttributeValue, QueryDefinition
     from poller.model.result import GoodResult
     from poller.model.target import Target
@@ -80,9 +82,12 @@ def open_telemetry(settings: Settings, exporter: MetricExporter | None = None) -
     )
 
 
-def open_exporter(settings: Settings, *, periodic: bool) -> MetricExporter | None:
+def open_exporter(
+    settings: Settings, *, periodic: bool, leads: Callable[[], bool] = lambda: True
+) -> MetricExporter | None:
     """Start to export; return None without an endpoint.
 
+    The metrics of targets are exported only while `leads` returns true.
     Without an endpoint (logs-only mode) no SDK is imported. Raises ConfigError if the endpoint's variables or
     the state folder cannot be used.
     """
@@ -99,7 +104,22 @@ def open_exporter(settings: Settings, *, periodic: bool) -> MetricExporter | Non
         queue,
         interval=settings.export_interval if periodic else math.inf,
         timeout=settings.export_timeout,
+        leads=leads,
     )
+
+
+def open_lock(settings: Settings) -> LeaderLock | None:
+    """Prepare the lock of the leader election; None without one. Raises ConfigError."""
+    if settings.leader_election is None:
+        return None
+    identity = settings.instance
+    if (lease := settings.lease_name) is not None:
+        from poller.daemon.kubernetes_lease import KubernetesLease
+
+        return KubernetesLease(lease, identity, settings.leader_ttl)
+    file, url = settings.election_file, settings.leader_election
+    conninfo = url.reveal if file is None else functools.partial(read_secret, file)
+    return AdvisoryLock(conninfo, settings.service_name, identity, settings.leader_ttl)
 
 
 def open_queue(settings: Settings, *, shared: bool) -> SendingQueue:
@@ -155,11 +175,20 @@ def _password_of(target: Target) -> Callable[[], str] | None:
 class TargetFactory:
     """The parts that all targets of one process share, and the factory of their pollers."""
 
-    def __init__(self, settings: Settings, *, daemon: bool = False, push: bool = True) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        daemon: bool = False,
+        push: bool = True,
+        leads: Callable[[], bool] | None = None,
+    ) -> None:
         """Open the exporter and the state folder; raises ConfigError.
 
         A `daemon` pushes and stores values periodically, logs which server it polls, and logs all values if
-        nothing is exported. Without `push` nothing is exported.
+        nothing is exported. Without `push` nothing is exported. With an election, the metrics of targets are
+        exported only while `leads` returns true, and no values are stored, because those of the previous
+        leader are newer.
         """
         self._settings = settings
         self._daemon = daemon
@@ -170,8 +199,11 @@ class TargetFactory:
         self._state: StateFile | None = None
         if daemon and settings.state_dir is not None:
             make_folder(settings.state_dir)
+        if daemon and settings.state_dir is not None and leads is None:
             self._state = StateFile(settings.state_dir)
-        self.exporter = open_exporter(settings, periodic=daemon) if push else None
+        self.exporter = (
+            open_exporter(settings, periodic=daemon, leads=leads or (lambda: True)) if push else None
+        )
         self.telemetry = open_telemetry(settings, self.exporter) if push else TelemetryExport()
         self._instruments: CatalogInstruments | None = None
         self._metrics: PollMetrics | None = None
@@ -186,6 +218,10 @@ class TargetFactory:
     def interrupt(self) -> None:
         """End the ticks in progress of all targets, from another thread or a signal handler."""
         self._cancel_token.cancel()
+
+    def resume(self) -> None:
+        """After `interrupt`, let the pollers that are opened from now on run."""
+        self._cancel_token = CancelToken()
 
     def open(
         self,

@@ -167,6 +167,9 @@ def _exists(pid: int) -> bool:
 
 def _summary(heartbeat: dict[str, Any], now: float) -> str:
     parts = [f"{describe(heartbeat)}, heartbeat {now - heartbeat['boottime']:.0f}s ago"]
+    if leader := _dict(heartbeat, "leader"):
+        holder = f", the leader is {leader['holder']}" if leader.get("holder") else ""
+        parts.append(f"{leader.get('state')} of {leader.get('name')}{holder}")
     if targets := _dict(heartbeat, "targets"):
         parts.append(f"targets: {targets.get('up')} of {targets.get('all')} up")
     if "queries" in heartbeat or targets:  # a heartbeat on a full disk omits them

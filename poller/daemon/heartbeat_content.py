@@ -18,6 +18,7 @@ from poller.polling.status import QueryStatus
 from poller.polling.target_status import encode
 
 if TYPE_CHECKING:
+    from poller.daemon.leader_election import LeaderElection
     from poller.otlp.exporter import MetricExporter
 
 MAX_TICKS = 500
@@ -34,11 +35,13 @@ class HeartbeatContent:
         pollers: TargetPollers,
         reload: Reload,
         exporter: MetricExporter | None,
+        election: LeaderElection | None = None,
     ) -> None:
         self._scheduler = scheduler
         self._pollers = pollers
         self._reload = reload
         self._exporter = exporter
+        self._election = election
         self._statuses: Sequence[QueryStatus] = ()
         self._targets = TargetStatuses(pollers, scheduler)
         self._encoded = b"{}"
@@ -48,6 +51,7 @@ class HeartbeatContent:
         problems = self._reload.problems
         return {
             "stuck": stuck,
+            **({"leader": self._election.status._asdict()} if self._election else {}),
             "ready": self._scheduler.ready,
             **(self._ticks() if self._pollers.only else self._awaited()),
             "query_files": f"refused ({counted(len(problems), 'problem')})" if problems else "ok",

@@ -20,10 +20,12 @@ from poller.config.loader_process import LoaderProcess
 from poller.config.orphans import ORPHANS
 from poller.config.queries.file_watcher import Fingerprint, Watcher, fingerprint
 from poller.config.settings import Settings
-from poller.daemon.build import TargetFactory, version
+from poller.daemon.build import TargetFactory, open_lock, version
+from poller.daemon.elected_pollers import ElectedPollers
 from poller.daemon.health import places
 from poller.daemon.heartbeat import Heartbeat
 from poller.daemon.heartbeat_content import HeartbeatContent
+from poller.daemon.leader_election import ElectionConfig, LeaderElection
 from poller.daemon.reload import Reload
 from poller.daemon.scheduler import PollScheduler
 from poller.daemon.sd_notify import SystemdNotifier
@@ -36,6 +38,7 @@ from poller.model.duration import format_duration
 from poller.model.retry import RETRY, RetryConfig
 from poller.model.text import counted
 from poller.model.tick import ticks
+from poller.telemetry.leader_metrics import register_leader_metrics
 from poller.telemetry.logging import configure
 from poller.telemetry.queue_metrics import register_queue_gauges
 from poller.terminal.exit import run_to_end
@@ -100,11 +103,17 @@ class Daemon:
         """Build the parts, beginning with those that others need; raises ConfigError."""
         self._settings = settings
         only = settings.targets is None
-        self._factory = TargetFactory(settings, daemon=True)
+        lock = open_lock(settings)
+        self._election: LeaderElection | None = None
+        if lock is not None:
+            self._election = LeaderElection(lock, ElectionConfig(settings.leader_ttl), self._change_leader)
+        leads = (lambda: election.leads) if (election := self._election) else None
+        self._factory = TargetFactory(settings, daemon=True, leads=leads)
         self._scheduler = PollScheduler(
             QueueConfig(settings.max_connections),
             on_tick=self._report_tick,
             on_first_polls=self._hurry,
+            may_poll=leads or (lambda: True),
             # A connection attempt may take a multiple of it: several hosts, each tried twice. A tick of one
             # of many targets never counts as hung, because a restart would stop the others.
             patience=_PATIENCE + 20 * settings.connect_timeout if only else math.inf,
@@ -113,11 +122,20 @@ class Daemon:
         if not only:
             register_queue_gauges(self._factory.meter, self._scheduler.waiting)
         self._pollers = TargetPollers(self._factory, self._scheduler)
-        self._pollers.apply(configuration)
+        self._elected: ElectedPollers | None = None
+        if election is None:
+            self._pollers.apply(configuration)
+        else:
+            register_leader_metrics(
+                self._factory.meter,
+                election.status.name,
+                lambda: (election.status.state != "follower", election.changes),
+            )
+            self._elected = ElectedPollers(self._factory, self._pollers, configuration)
         self._reloading = Reload(
             configuration,
             CatalogProcess(settings, sources),
-            apply=self._pollers.apply,
+            apply=(self._elected or self._pollers).apply,
             meter=self._factory.meter,
         )
         self.watcher = Watcher(
@@ -129,7 +147,9 @@ class Daemon:
         self._notifier = SystemdNotifier(os.environ)
         self._heartbeat = Heartbeat(places(settings.health_file, settings.state_dir), settings.instance)
         exporter = self._factory.exporter
-        self._content = HeartbeatContent(self._scheduler, self._pollers, self._reloading, exporter)
+        self._content = HeartbeatContent(
+            self._scheduler, self._pollers, self._reloading, exporter, self._election
+        )
         self._watchdog = Watchdog(
             [self._scheduler, *([exporter] if exporter else [])],
             [self._notifier.beat, self._beat],
@@ -138,8 +158,11 @@ class Daemon:
         )
 
     def start(self) -> None:
-        """Start every thread."""
+        """Start every thread; raises ConfigError if the leader election can never succeed."""
         self._log_start()
+        if self._election is not None and self._elected is not None:
+            self._elected.start()
+            self._election.start()
         gc.freeze()  # the catalogue and the SDK's objects live until the end
         gc.set_threshold(_OBJECTS_BETWEEN_COLLECTIONS)
         gc.enable()
@@ -157,6 +180,8 @@ class Daemon:
         timer = threading.Timer(max(grace, _LEAST_GRACE), os._exit, [0])
         timer.daemon = True
         timer.start()
+        if self._election is not None:
+            self._election.resign()
         logger.info("stopping: no new poll, the running one is cancelled, the last values are pushed")
         if self._scheduler.stop(self._factory.interrupt, grace * _WORKER_SHARE):
             for poller in self._pollers:
@@ -164,6 +189,9 @@ class Daemon:
         if (exporter := self._factory.exporter) is not None:
             # The export may use the remaining time except for a reserve for the exit.
             exporter.shutdown(max(0.1, deadline - time.monotonic() - 0.5), patient=False)
+        if self._election is not None:
+            # Not before the last export, which could otherwise be newer than the first of the next leader.
+            self._election.release(max(0.1, min(1.0, deadline - time.monotonic() - 0.4)))
         self._watchdog.stop()
         logger.info("stopped")
         # Spans and log records may use the time that the export has left.
@@ -172,6 +200,13 @@ class Daemon:
         sys.stdout.flush()
         # An ordinary exit would wait for a worker whose server does not answer.
         os._exit(0)
+
+    def _change_leader(self, leads: bool) -> None:
+        """Begin or cease to poll, and report it."""
+        assert self._elected is not None  # noqa: S101 - it is created together with the election
+        self._elected.change(leads)
+        self._watchdog.soon()
+        self._notifier.ready(self._status())
 
     def _report_tick(self) -> None:
         """Report the state soon after a tick."""
@@ -202,10 +237,16 @@ class Daemon:
         """Return the status text for the service manager."""
         refused = ", changed files rejected" if self._reloading.problems else ""
         catalog = self._reloading.configuration.catalog
-        return f"polling {counted(len(catalog.queries), 'query')}{self._on_targets()}{refused}"
+        return f"{self._role()}polling {counted(len(catalog.queries), 'query')}{self._on_targets()}{refused}"
+
+    def _role(self) -> str:
+        return f"{self._election.status.state}, " if self._election is not None else ""
 
     def _on_targets(self) -> str:
-        return f" on {counted(len(self._pollers), 'target')}" if self._settings.targets is not None else ""
+        if self._settings.targets is None:
+            return ""
+        targets = len(self._pollers) or len(self._reloading.configuration.targets)
+        return f" on {counted(targets, 'target')}"
 
     def _log_start(self) -> None:
         """Log the number of queries, the ticks, the databases and the endpoints."""

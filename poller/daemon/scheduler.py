@@ -97,6 +97,7 @@ class PollScheduler:
         *,
         on_tick: Callable[[], None] = lambda: None,
         on_first_polls: Callable[[], None] = lambda: None,
+        may_poll: Callable[[], bool] = lambda: True,
         spacing: float = 10.0,
         patience: float = math.inf,
         refusal_retry: RetryConfig = RETRY,
@@ -105,13 +106,15 @@ class PollScheduler:
 
         `on_tick` is called after each tick. `on_first_polls` is called after queries were polled for the
         first time since the start or a replacement: after the first of them, after the last, and in between
-        at most every `spacing` seconds, so that many ticks cause few exports. A tick that runs for `patience`
+        at most every `spacing` seconds, so that many ticks cause few exports. A tick whose turn comes while
+        `may_poll` returns false is omitted. A tick that runs for `patience`
         seconds more than its interval counts as hung. `refusal_retry` has the pauses between two tries of a
         target that its server refuses.
         """
         self._queues = ServerQueues(queues)
         self._on_tick = on_tick
         self._first_polls = FirstPolls(on_first_polls, spacing)
+        self._may_poll = may_poll
         self._patience = patience
         self._refusal_retry = refusal_retry
         self._lock = threading.RLock()
@@ -356,7 +359,9 @@ class PollScheduler:
             schedule.retry.discard(name)
             self._first_polls.begin(entry)
             queries = [query for query in tick.queries if whole or query.name in fresh] if tick else []
-            if self._stopping or tick is None or not queries:  # removed, or its queries are in another tick
+            if tick is None or not queries:  # removed, or its queries are in another tick
+                return "none"
+            if self._stopping or not self._may_poll():
                 return "none"
             skips = schedule.skips.get(name, 0)
             schedule.running = name

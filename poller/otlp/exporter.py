@@ -82,12 +82,14 @@ class MetricExporter:
         timeout: float = 10.0,
         retry: RetryConfig = RETRY,
         request_size: int = MAX_SIZE,
+        leads: Callable[[], bool] = lambda: True,
     ) -> None:
         """Start to export, beginning with the contents of `queue`; the first collection is one interval away.
 
         With an infinite `interval` only `flush` and `shutdown` collect. `timeout` bounds one request; both
         are in seconds. Pauses between two attempts are at most one interval. A request has at most
-        `request_size` bytes, or one data point. `shutdown` closes the queue. Raises ConfigError if a standard
+        `request_size` bytes, or one data point. What `add` added is exported only if `leads` returns true
+        before and after the collection. `shutdown` closes the queue. Raises ConfigError if a standard
         OTEL_* variable cannot be used, or if the package for HTTP is missing.
         """
         self._interval = interval
@@ -97,6 +99,7 @@ class MetricExporter:
         self._queue = queue
         self._resource = resource
         self._request_size = request_size
+        self._leads = leads
         self._version = str(resource.attributes.get("service.version", ""))
         preferences = read_preferences(os.environ)
         self._reader = OnDemandReader(preferences.temporality, preferences.aggregation)
@@ -244,9 +247,11 @@ class MetricExporter:
             # By identity, because the hash of a resource is expensive.
             groups: dict[int, tuple[Resource, list[Metric]]] = {}
             with self._adding:  # held for a moment, because a collection may take long
-                collectors = list(self._collectors.items())
+                collectors = list(self._collectors.items()) if self._leads() else []
             for collect, resource in collectors:
                 groups.setdefault(id(resource), (resource, []))[1].extend(_collected(collect))
+            if not self._leads():  # the process may have been stopped in between, for any time
+                groups.clear()
             own = groups.setdefault(id(self._resource), (self._resource, []))[1]
             own += map(starting_in_time, self._reader.read())
             try:

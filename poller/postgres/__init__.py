@@ -1,6 +1,8 @@
 """Fetch the queries of one tick from a read replica.
 
 admission           Admission of due queries, by the server's role, replay lag, load and facts.
+advisory_lock       Leader lock on PostgreSQL: a session's advisory lock with `idle_session_timeout` as its
+                    lease.
 batch               Batch: the queries of one tick in one transaction, with an answer for each query.
 cancellation        Cancel token that lets another thread or a signal handler interrupt a wait for the server.
 charset             Database encodings, and the Python codecs that decode them.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import select
+import weakref
 
 
 class CancelToken:
@@ -13,6 +14,8 @@ class CancelToken:
         self._read, write = os.pipe()
         self._write: int | None = write
         self.raised = False
+        self._close = weakref.finalize(self, _close, self._read, write)
+        self._close.atexit = False
 
     def cancel(self) -> None:
         """Interrupt the statements that are running and all later ones."""
@@ -31,7 +34,10 @@ class CancelToken:
 
     def close(self) -> None:
         # Forget the descriptor first: its number may be reused, and a signal may still arrive.
-        write, self._write = self._write, None
-        if write is not None:
-            os.close(write)
-            os.close(self._read)
+        self._write = None
+        self._close()
+
+
+def _close(*descriptors: int) -> None:
+    for descriptor in descriptors:
+        os.close(descriptor)

@@ -6,8 +6,9 @@ import logging
 import os
 import re
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import psycopg
@@ -31,7 +32,7 @@ from poller.postgres.sqlstate import connection_advice, is_server_wide, one_line
 logger = logging.getLogger(__name__)
 
 _REDACTION = Redaction()
-_READ_ONLY = "-c default_transaction_read_only=on"
+_READ_ONLY = " -c default_transaction_read_only=on"
 _CONSOLE = "name the application's database in the connection string, not pgbouncer"
 _UNREADABLE = "create the file, or correct its path; the poller's user must be able to read it"
 _CONNECT_TIMEOUTS = 4
@@ -73,10 +74,12 @@ class Connection:
         password: Callable[[], str] | None = None,
         application_name: str = "obscura-poller",
         database: str | None = None,
+        session: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         """Store the settings without connecting; `connect_timeout` is in seconds, for each host.
 
-        `database` overrides the database of the connection string.
+        `database` overrides the database of the connection string. `session` has server parameters of the
+        whole session, which a pooler may refuse.
 
         Every connect calls `conninfo` and `password` (which overrides the password of the connection string).
         Both may raise PollError.
@@ -89,6 +92,7 @@ class Connection:
         self._connect_timeout = connect_timeout
         self._application_name = application_name
         self._database = database
+        self._session = "".join(f" -c {name}={value}" for name, value in session.items())
         self._connection: psycopg.Connection | None = None
         self._through_pooler = False
         self._stuck: threading.Thread | None = None
@@ -180,8 +184,8 @@ class Connection:
         # With default_transaction_read_only on, libpq would classify every server as read-only. So it is
         # omitted if the user selects by that property; every transaction stays READ ONLY.
         distinguishes = self._session_attrs in ("read-only", "read-write")
-        if not self._through_pooler and not distinguishes:
-            options = f"{options} {_READ_ONLY}".strip()
+        if not self._through_pooler:
+            options = f"{options}{'' if distinguishes else _READ_ONLY}{self._session}".strip()
         more: dict[str, Any] = {"options": options} if options else {}
         if self._database is not None:
             more["dbname"] = self._database

@@ -2,6 +2,7 @@
 
 discovery_metrics  Gauges `poller.discovery.*`: the databases of one server by state.
 export_metrics     Metrics `poller.export.*`: requests by outcome, lost data points and queue size.
+leader_metrics     Metrics `poller.leader` and `poller.leader.changes`: whether this process polls.
 log_exporter       OTLP export of the poller's own log records.
 logging            Log configuration: records on stderr as text or JSON, with trace_id and span_id.
 poll_log           Log records of polls: each failure once, a summary of its repeats, and its recovery.

@@ -1,0 +1,75 @@
+"""Pollers of a process that polls only while it leads; a follower has no targets."""
+
+from __future__ import annotations
+
+import logging
+import threading
+
+from poller.config.queries.diff import Difference
+from poller.daemon.build import TargetFactory
+from poller.daemon.target_pollers import TargetChanges, TargetPollers
+from poller.model.catalog import Catalog
+from poller.model.configuration import Configuration
+
+logger = logging.getLogger(__name__)
+
+_NOTHING = Configuration(Catalog((), ()), ())
+
+
+class ElectedPollers:
+    """Opens the pollers of all targets when this process becomes the leader, and closes them afterwards."""
+
+    def __init__(
+        self,
+        factory: TargetFactory,
+        pollers: TargetPollers,
+        configuration: Configuration,
+    ) -> None:
+        """Prepare; `start` begins to open and close the pollers that `factory` makes."""
+        self._factory = factory
+        self._pollers = pollers
+        self._configuration = configuration
+        self._lock = threading.Lock()
+        """Held while pollers are opened or closed."""
+        self._leads = self._polls = self._interrupted = False
+        self._changed = threading.Event()
+
+    def start(self) -> None:
+        """Follow the changes in a thread."""
+        threading.Thread(target=self._run, name="elected", daemon=True).start()
+
+    def change(self, leads: bool) -> None:
+        """Begin to poll, or interrupt all ticks and cease to poll; returns at once."""
+        self._leads = leads
+        if not leads:
+            self._interrupted = True
+            self._factory.interrupt()
+        self._changed.set()
+
+    def apply(self, configuration: Configuration, difference: Difference | None = None) -> TargetChanges:
+        """Use a new configuration, now if this process polls, otherwise as soon as it leads."""
+        with self._lock:
+            self._configuration = configuration
+            if not self._polls:
+                return TargetChanges([], [], [])
+            return self._pollers.apply(configuration, difference)
+
+    def _run(self) -> None:
+        while True:
+            self._changed.wait()
+            self._changed.clear()
+            try:
+                with self._lock:
+                    self._follow()
+            except Exception:  # the next change tries again
+                logger.exception("the targets could not be changed because of a defect of the poller")
+
+    def _follow(self) -> None:
+        if self._polls and (self._interrupted or not self._leads):
+            self._polls = False
+            self._pollers.apply(_NOTHING)
+        if self._leads and not self._polls:
+            self._interrupted = False
+            self._factory.resume()
+            self._pollers.apply(self._configuration)
+            self._polls = True

@@ -1,0 +1,141 @@
+"""Leader lock on PostgreSQL: a session's advisory lock with `idle_session_timeout` as its lease."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from typing import Any
+
+from poller.model.diagnostics import invalid
+from poller.model.errors import ConfigError, PollError
+from poller.model.leader import LockError
+from poller.postgres.cancellation import CancelToken
+from poller.postgres.connection import Connection
+from poller.postgres.pipeline import Pipeline, Statement
+
+_NAME_BYTES = 63
+_PREFIX = "obscura-poller leader "
+_LONGEST_ATTEMPT = 2.0
+"""Seconds that one attempt to take the lock may take, after the connection is open."""
+_SETTING = "POLLER_LEADER_ELECTION"
+_POOLER = (
+    "a connection pooler is in between, which may give the lock to another process; "
+    "write the address of the server itself"
+)
+_OLD = "needs PostgreSQL 14 or later, which can end idle sessions (idle_session_timeout)"
+
+
+class AdvisoryLock:
+    """A session-level advisory lock; the server itself frees it when its holder is silent for the lease.
+
+    Every statement of the holder is a confirmation: `idle_session_timeout` (PostgreSQL manual, "Client
+    Connection Defaults") ends a session without one, and the end of a session frees its locks. So no clocks
+    are compared and nothing is written. Advisory locks also work on a standby, but are not replicated: all
+    processes must use the same server. Implements `model.leader.LeaderLock`.
+    """
+
+    def __init__(self, conninfo: Callable[[], str], name: str, identity: str, lease: float) -> None:
+        """Prepare the lock `name` of the database that `conninfo` returns, for the process `identity`.
+
+        `lease` is in seconds. Each connect calls `conninfo`.
+        """
+        self.name = f"postgresql:{name}"
+        self.holder = ""
+        self._lease = round(lease * 1000)
+        self._patience = min(_LONGEST_ATTEMPT, lease / 6)
+        # The server shows at most 63 bytes of an application's name.
+        application_name = (_PREFIX + identity).encode()[:_NAME_BYTES].decode(errors="ignore")
+        self._token = CancelToken()
+        self._connection = Connection(
+            conninfo,
+            self._token,
+            connect_timeout=_LONGEST_ATTEMPT,
+            application_name=application_name,
+            session={"idle_session_timeout": str(self._lease)},
+        )
+        key = int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), signed=True)
+        self._attempt = _ATTEMPT.format(key=key, lock=_lock(key))
+        self._confirm = _CONFIRM.format(lock=_lock(key))
+
+    def acquire(self) -> bool:
+        """Try to take the lock; return whether this session has it.
+
+        Raises LockError without an answer, ConfigError if a pooler or an old server makes the lock unsafe.
+        """
+        fresh = not self._connection.is_open
+        if fresh:
+            self._check(self._ask(_SESSION, self._patience))
+        answer = self._ask(self._attempt, self._patience)
+        self.holder = str(answer["holder"] or "").removeprefix(_PREFIX)
+        return bool(answer["locked"])
+
+    def renew(self, within: float) -> None:
+        """Send a statement, which begins the lease again; wait `within` seconds for the answer.
+
+        Raises LockError, always with `lost`: without its session, the lock is gone.
+        """
+        if not self._connection.is_open:
+            raise LockError("the session has ended", lost=True)
+        answer = self._ask(self._confirm, within)
+        if not answer["held"] or answer["pid"] != self._backend():
+            self._connection.close()
+            raise LockError("the session has lost the lock", lost=True, hint=_POOLER)
+
+    def release(self) -> None:
+        """End the session, which frees the lock."""
+        self._connection.close()
+
+    def _ask(self, sql: str, patience: float) -> dict[str, Any]:
+        """Return the JSON object that `sql` selects; raises LockError, and closes the connection then."""
+        try:
+            connection = self._connection.connection()
+            (reply,) = Pipeline(connection, self._token).send([Statement(sql, patience)])
+            answer: dict[str, Any] = json.loads(reply.value())
+        except PollError as error:
+            self._connection.close()
+            if "idle_session_timeout" in error.message:
+                raise ConfigError([invalid(_SETTING, _OLD)]) from None
+            raise LockError(error.message, lost=True, hint=error.hint) from None
+        return answer
+
+    def _check(self, session: dict[str, Any]) -> None:
+        """Raise ConfigError unless this session is one session of the server, with the lease."""
+        if session["lease"] == str(self._lease) and session["pid"] == self._backend():
+            return
+        self._connection.close()
+        raise ConfigError([invalid(_SETTING, _OLD if session["version"] < 140000 else _POOLER)])
+
+    def _backend(self) -> int:
+        """Return the process id that the server reported when the connection was opened."""
+        return self._connection.connection().info.backend_pid
+
+
+def _lock(key: int) -> str:
+    """Return the condition that selects the advisory lock `key` in pg_locks."""
+    high, low = key >> 32 & 0xFFFFFFFF, key & 0xFFFFFFFF
+    return (
+        "locktype OPERATOR(pg_catalog.=) 'advisory' AND granted AND objsubid OPERATOR(pg_catalog.=) 1"
+        f" AND classid OPERATOR(pg_catalog.=) {high}::pg_catalog.oid"
+        f" AND objid OPERATOR(pg_catalog.=) {low}::pg_catalog.oid"
+        " AND database OPERATOR(pg_catalog.=) (SELECT oid FROM pg_catalog.pg_database"
+        " WHERE datname OPERATOR(pg_catalog.=) pg_catalog.current_database())"
+    )
+
+
+_SESSION = """\
+SELECT pg_catalog.json_build_object(
+  'lease', (SELECT setting FROM pg_catalog.pg_settings
+    WHERE name OPERATOR(pg_catalog.=) 'idle_session_timeout'),
+  'version', pg_catalog.current_setting('server_version_num')::int,
+  'pid', pg_catalog.pg_backend_pid())"""
+_ATTEMPT = """\
+SELECT pg_catalog.json_build_object(
+  'locked', pg_catalog.pg_try_advisory_lock({key}),
+  'holder', (SELECT application_name FROM pg_catalog.pg_stat_activity JOIN pg_catalog.pg_locks
+    ON pg_locks.pid OPERATOR(pg_catalog.=) pg_stat_activity.pid WHERE {lock} LIMIT 1))"""
+_CONFIRM = """\
+SELECT pg_catalog.json_build_object(
+  'pid', pg_catalog.pg_backend_pid(),
+  'held', EXISTS (SELECT FROM pg_catalog.pg_locks
+    WHERE pid OPERATOR(pg_catalog.=) pg_catalog.pg_backend_pid() AND {lock}))"""

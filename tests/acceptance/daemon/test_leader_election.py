@@ -1,0 +1,220 @@
+"""Several daemons elect the one that polls: never two at a time, and never none for long."""
+
+from __future__ import annotations
+
+import json
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+from psycopg.conninfo import conninfo_to_dict
+
+from poller.demo.cluster import Cluster
+from poller.receiver.decode import Point
+from poller.receiver.receiver import Receiver
+from tests.bed.pgbouncer import PgBouncer
+from tests.bed.postgres import Database
+from tests.bed.process import Process, eventually
+from tests.bed.proxy import Proxy
+
+Start = Callable[..., Process]
+TTL = 3.0
+LEADS = "this process leads now"
+FOLLOWS = "another process leads"
+LOST = "leadership lost"
+
+
+class Contender:
+    """A daemon with a receiver of its own, so that its exports can be distinguished."""
+
+    def __init__(self, name: str, folder: Path, start: Start, election: str, **settings: str) -> None:
+        self.receiver = Receiver()
+        self.receiver.start()
+        self.process = start(
+            "run",
+            env={
+                "POLLER_INSTANCE": name,
+                "POLLER_TARGETS": str(folder / "targets.yaml"),
+                "POLLER_QUERIES": str(folder / "queries.yaml"),
+                "POLLER_OTLP_ENDPOINT": self.receiver.grpc_endpoint,
+                "POLLER_EXPORT_INTERVAL": "200ms",
+                "POLLER_LEADER_ELECTION": election,
+                "POLLER_LEADER_TTL": f"{TTL:g}s",
+                "POLLER_STATE_DIR": str(folder / name),
+                "POLLER_GRACE_PERIOD": "10s",
+                **settings,
+            },
+        )
+
+    def line(self, pattern: str, after: int = 0) -> None:
+        self.process.wait_for_line(pattern, after=after)
+
+    def points(self, metric: str = "n", instance: str = "only") -> list[Point]:
+        return [p for p in self.receiver.points(metric) if p.resource.get("service.instance.id") == instance]
+
+    def polls(self) -> bool:
+        """Wait until this process exports a value that it has not exported before."""
+        before = len(self.points())
+        return eventually(lambda: len(self.points()) > before)
+
+    def exports_leader(self, value: int) -> bool:
+        """Wait until the newest exported value of `poller.leader` is `value`."""
+        return eventually(lambda: [p.value for p in self.receiver.points("poller.leader")][-1:] == [value])
+
+    def health(self) -> str:
+        heartbeat = json.loads(self.process.health_file.read_text())
+        return str(heartbeat["leader"]["state"])
+
+
+def precedes(first: Contender, second: Contender) -> bool:
+    """Return whether every exported value of `first` is older than every one of `second`."""
+    return max(p.time_unix_nano for p in first.points()) < min(p.time_unix_nano for p in second.points())
+
+
+Contend = Callable[..., Contender]
+
+
+@pytest.fixture
+def contend(tmp_path: Path, database: Database, poller_process: Start) -> Iterator[Contend]:
+    """Start daemons that poll the same target and take part in one election."""
+    metric = {"name": "n", "unit": "{row}", "description": "Rows.", "value_column": "n"}
+    query = {"name": "q", "sql": "SELECT 1 AS n", "interval": "1s", "timeout": "900ms", "metrics": [metric]}
+    (tmp_path / "queries.yaml").write_text(json.dumps({"queries": [query]}))
+    (tmp_path / "only.url").write_text(database.standby_dsn)
+    (tmp_path / "targets.yaml").write_text(
+        json.dumps({"targets": [{"name": "only", "url_file": "only.url", "require_standby": "false"}]})
+    )
+    contenders: list[Contender] = []
+
+    def start(name: str, election: str, **settings: str) -> Contender:
+        contenders.append(Contender(name, tmp_path, poller_process, election, **settings))
+        return contenders[-1]
+
+    yield start
+    for contender in contenders:
+        contender.process.close()
+        contender.receiver.stop()
+
+
+def url(dsn: str) -> str:
+    """Return a connection string as a URL, which POLLER_LEADER_ELECTION requires."""
+    return "postgresql:///?" + "&".join(f"{name}={value}" for name, value in conninfo_to_dict(dsn).items())
+
+
+def test_one_process_polls_and_another_takes_over_when_it_is_killed(
+    contend: Contend, database: Database
+) -> None:
+    first = contend("first", url(database.standby_dsn))
+    first.line(LEADS)
+    assert first.polls()
+    second = contend("second", url(database.standby_dsn))
+    second.line(f"{FOLLOWS}.*leader=first")
+    assert second.exports_leader(0)
+    assert first.exports_leader(1)
+    assert second.points() == []
+    assert second.health() == "follower"
+    first.process.send(signal.SIGKILL)
+    second.line(LEADS)
+    assert second.polls()
+    assert precedes(first, second)
+
+
+def test_a_process_that_stops_frees_the_lock_after_its_last_export(
+    contend: Contend, database: Database
+) -> None:
+    first = contend("first", url(database.primary_dsn))
+    first.line(LEADS)
+    second = contend("second", url(database.primary_dsn))
+    second.line(FOLLOWS)
+    assert first.polls()
+    first.process.send(signal.SIGTERM)
+    assert first.process.wait() == 0
+    second.line(LEADS)
+    assert second.polls()
+    assert precedes(first, second)
+    assert LOST not in first.process.stderr
+
+
+def test_a_frozen_leader_exports_nothing_after_it_continues(contend: Contend, database: Database) -> None:
+    first = contend("first", url(database.standby_dsn))
+    first.line(LEADS)
+    assert first.polls()
+    second = contend("second", url(database.standby_dsn))
+    second.line(FOLLOWS)
+    first.process.send(signal.SIGSTOP)
+    second.line(LEADS)  # the server has ended the idle session
+    assert second.polls()
+    first.process.send(signal.SIGCONT)
+    first.line(LOST)
+    first.line(FOLLOWS)
+    assert second.polls()
+    assert precedes(first, second)
+    assert first.exports_leader(0)
+    assert first.health() == "follower"
+    assert second.process.running
+
+
+@pytest.mark.parametrize("fault", [Proxy.hang, Proxy.refuse])
+def test_a_leader_without_a_link_to_the_lock_stops_before_another_one_begins(
+    contend: Contend, database: Database, fault: Callable[[Proxy], None], make_proxy: Callable[[int], Proxy]
+) -> None:
+    proxy = make_proxy(int(str(conninfo_to_dict(database.standby_dsn)["port"])))
+    first = contend("first", url(proxy.dsn(database.standby_dsn)))
+    first.line(LEADS)
+    assert first.polls()
+    second = contend("second", url(database.standby_dsn))
+    second.line(FOLLOWS)
+    fault(proxy)
+    first.line(LOST)
+    second.line(LEADS)
+    assert second.polls()
+    assert precedes(first, second)
+    lines = first.process.line_count()
+    proxy.resume()
+    first.line(FOLLOWS, after=lines)
+    assert first.process.running
+
+
+def test_nobody_polls_while_the_election_server_is_away(
+    contend: Contend, database: Database, make_proxy: Callable[[int], Proxy]
+) -> None:
+    proxy = make_proxy(int(str(conninfo_to_dict(database.standby_dsn)["port"])))
+    proxy.refuse()
+    first = contend("first", url(proxy.dsn(database.standby_dsn)))
+    first.line("the leader lock does not answer")
+    assert first.exports_leader(0)
+    assert first.points() == []
+    assert first.process.stderr.count("does not answer") == 1
+    proxy.resume()
+    first.line("the leader lock answers again")
+    first.line(LEADS)
+    assert first.polls()
+    assert eventually(lambda: first.health() == "leader")
+
+
+def test_a_connection_pooler_is_refused(
+    contend: Contend, database: Database, make_pgbouncer: Callable[..., PgBouncer]
+) -> None:
+    for options in ({}, {"ignore_startup_parameters": "options"}, {"pool_mode": "session"}):
+        pooler = make_pgbouncer(database.primary_dsn, **options)
+        contender = contend("first", url(pooler.dsn(database.primary_dsn)))
+        assert contender.process.wait() == 2
+        assert "POLLER_LEADER_ELECTION: a connection pooler is in between" in contender.process.stderr
+
+
+def test_leadership_survives_the_promotion_of_the_election_server(
+    contend: Contend, own_cluster: Cluster
+) -> None:
+    election = url(own_cluster.standby.dsn())
+    first = contend("first", election)
+    first.line(LEADS)
+    second = contend("second", election)
+    second.line(FOLLOWS)
+    with psycopg.connect(own_cluster.standby.dsn(), autocommit=True) as connection:
+        connection.execute("SELECT pg_promote()")
+    assert first.polls()
+    assert first.polls()
+    assert LOST not in first.process.stderr
+    assert second.points() == []
