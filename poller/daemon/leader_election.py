@@ -100,7 +100,7 @@ class LeaderElection:
     @property
     def leads(self) -> bool:
         """Whether this process may poll and export values at this moment."""
-        return clock() < self._deadline
+        return clock() < self._deadline and not self._ended.is_set()
 
     @property
     def status(self) -> LeaderStatus:
@@ -123,7 +123,6 @@ class LeaderElection:
         """Cease to lead now and free the lock within so many seconds, so that another process can lead."""
         self._stopping.set()
         self._ended.set()
-        self._deadline = -math.inf
         self._thread.join(within)
         if self._call is None or not self._call.is_alive():
             call = _Call(self._lock.release)
