@@ -219,8 +219,10 @@ class TargetFactory:
         """End the ticks in progress of all targets, from another thread or a signal handler."""
         self._cancel_token.cancel()
 
-    def resume(self) -> None:
-        """After `interrupt`, let the pollers that are opened from now on run."""
+    def resume(self, *, idle: bool) -> None:
+        """After `interrupt`, let the pollers that are opened from now on run; `idle` if no tick is left."""
+        if idle:
+            self._cancel_token.close()
         self._cancel_token = CancelToken()
 
     def open(

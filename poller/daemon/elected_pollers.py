@@ -7,12 +7,15 @@ import threading
 
 from poller.config.queries.diff import Difference
 from poller.daemon.build import TargetFactory
+from poller.daemon.scheduler import PollScheduler
 from poller.daemon.target_pollers import TargetChanges, TargetPollers
 from poller.model.catalog import Catalog
 from poller.model.configuration import Configuration
 
 logger = logging.getLogger(__name__)
 
+_INTERRUPT_SECONDS = 5.0
+"""Time that interrupted ticks have to end."""
 _NOTHING = Configuration(Catalog((), ()), ())
 
 
@@ -22,11 +25,13 @@ class ElectedPollers:
     def __init__(
         self,
         factory: TargetFactory,
+        scheduler: PollScheduler,
         pollers: TargetPollers,
         configuration: Configuration,
     ) -> None:
         """Prepare; `start` begins to open and close the pollers that `factory` makes."""
         self._factory = factory
+        self._scheduler = scheduler
         self._pollers = pollers
         self._configuration = configuration
         self._lock = threading.Lock()
@@ -69,7 +74,9 @@ class ElectedPollers:
             self._polls = False
             self._pollers.apply(_NOTHING)
         if self._leads and not self._polls:
-            self._interrupted = False
-            self._factory.resume()
+            if self._interrupted:
+                self._interrupted = False
+                # A tick that was not interrupted in time, for example in a connect, keeps its token.
+                self._factory.resume(idle=self._scheduler.wait_until_idle(_INTERRUPT_SECONDS))
             self._pollers.apply(self._configuration)
             self._polls = True

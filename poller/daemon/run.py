@@ -131,7 +131,7 @@ class Daemon:
                 election.status.name,
                 lambda: (election.status.state != "follower", election.changes),
             )
-            self._elected = ElectedPollers(self._factory, self._pollers, configuration)
+            self._elected = ElectedPollers(self._factory, self._scheduler, self._pollers, configuration)
         self._reloading = Reload(
             configuration,
             CatalogProcess(settings, sources),

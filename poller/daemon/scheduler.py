@@ -183,10 +183,14 @@ class PollScheduler:
         self._stopping = True
         interrupt()
         self._timer.stop()
-        with self._lock:
-            idle = self._idle.wait_for(lambda: not self._doing, timeout)
+        idle = self.wait_until_idle(timeout)
         self._pool.shutdown(wait=False)
         return idle
+
+    def wait_until_idle(self, timeout: float) -> bool:
+        """Wait at most `timeout` seconds until no tick is in progress; return whether none is."""
+        with self._lock:
+            return self._idle.wait_for(lambda: not self._doing, timeout)
 
     @property
     def ready(self) -> bool:

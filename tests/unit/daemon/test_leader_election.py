@@ -134,8 +134,7 @@ def test_a_call_that_never_returns_ends_the_leadership_at_the_deadline(contend: 
     assert election.leads
     fault[0] = "hang"
     assert eventually(lambda: changes == [True, False])
-    assert not election.leads
-    assert election.status.state == "follower"
+    assert (election.leads, election.status.state) == (False, "follower")
     fault[0] = ""
     link.hangs.set()
     assert eventually(lambda: election.leads)
@@ -163,11 +162,9 @@ def test_release_frees_the_lock_for_the_next_process_at_once(contend: Contend) -
     engine = Engine()
     first = contend(Link(engine, "first", lambda: ""))
     first.resign()
-    assert first.leads  # for the last export
-    assert first.status.state == "resigning"
+    assert (first.leads, first.status.state) == (True, "resigning")  # for the last export
     first.release(60)
-    assert not first.leads
-    assert engine.holder == ""
+    assert [first.leads, engine.holder] == [False, ""]
     assert contend(Link(engine, "second", lambda: "")).leads
 
 
