@@ -183,7 +183,7 @@ def _check_on_servers(
 
 def _on(query: CheckedQuery, target: Target) -> CheckedQuery:
     """Return `query` with the name of the target."""
-    diagnostics = tuple(replace(diagnostic, target=target.name) for diagnostic in query.diagnostics)
+    diagnostics = tuple(map(target.of_diagnostic, query.diagnostics))
     return replace(query, target=target.name, diagnostics=diagnostics)
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import typer
 
-from poller.cli.targets import place_of, setting_of
+from poller.cli.targets import place_of
 from poller.config.settings import Settings
 from poller.daemon.build import open_replica
 from poller.daemon.signals import StopSignal
@@ -28,14 +28,13 @@ class DatabaseSession:
     """Database of one command; its replica connects when it is first used."""
 
     replica: Replica
+    target: Target
     place: str
     """The database, without secrets."""
-    setting: str = "POLLER_DATABASE_URL"
-    """The setting or the key of a target that describes the database."""
 
     def explain(self, error: PollError) -> str:
         """Return why there is no connection, and how to fix it."""
-        diagnostic = unreachable(error, self.place, self.setting)
+        diagnostic = self.target.of_diagnostic(unreachable(error, self.place))
         return f"{diagnostic.message}; {diagnostic.advice}"
 
 
@@ -57,7 +56,7 @@ def database_session(
     replica = open_replica(settings, target, admission or Admission("false", report_lag=False))
     stop = None if interactive else StopSignal(replica.interrupt)
     try:
-        yield DatabaseSession(replica, place_of(settings, target), setting_of(target))
+        yield DatabaseSession(replica, target, place_of(settings, target))
     finally:
         replica.close()
         logger.setLevel(level)

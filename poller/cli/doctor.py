@@ -104,7 +104,7 @@ def doctor(
     if stop.number is not None:
         raise typer.Exit(128 + stop.number)
     by_target = [
-        [replace(diagnostic, target=of_target.target.name) for diagnostic in of_target.diagnostics]
+        [of_target.target.of_diagnostic(diagnostic) for diagnostic in of_target.diagnostics]
         for of_target in examined
     ]
     warnings, general = general[: len(settings.warnings)], general[len(settings.warnings) :]

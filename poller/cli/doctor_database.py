@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from poller.cli.targets import place_of, setting_of
+from poller.cli.targets import place_of
 from poller.config.settings import Settings
 from poller.model.diagnostics import Diagnostic
 from poller.model.errors import PollError
@@ -57,7 +57,7 @@ def examine_database(
             connections=target.connections,
         )
     except PollError as error:
-        return Examined(target, [server.unreachable(error, place, setting_of(target))], error=error)
+        return Examined(target, [server.unreachable(error, place)], error=error)
     connecting = time.monotonic() - since
     answers: dict[str, Answer] = {}
     busy = 0.0
@@ -74,7 +74,6 @@ def examine_database(
         definitions,
         require_standby=target.require_standby,
         max_lag=target.max_replay_lag,
-        url=setting_of(target),
     )
     query_diagnostics = [
         queries.examine(answers[query.name], costs.get(query.name), settings.max_duty_cycle)

@@ -79,13 +79,6 @@ def place_of(settings: Settings, target: Target) -> str:
     return f"{place}, database {target.database}" if target.database else place
 
 
-def setting_of(target: Target) -> str:
-    """Return the setting or the key that describes the target's database."""
-    if not target.name:
-        return "POLLER_DATABASE_URL"
-    return "url" if target.url_file is None else "url_file"
-
-
 def by_server(targets: Sequence[Target]) -> dict[str, list[Target]]:
     """Return the targets by server, both in the order of the targets."""
     servers: dict[str, list[Target]] = {}

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from poller.model.diagnostics import Diagnostic
 from poller.model.query import AttributeValue, QueryDefinition
 from poller.model.secrets import Secret, read_secret
 
@@ -29,6 +31,8 @@ SYSTEM_DATABASES = frozenset(
 Grafana Alloy (`exclude_databases`) and Datadog's agent (`ignore_databases`) exclude them by default, and
 DigitalOcean's manual lists the first.
 """
+
+_VARIABLE = re.compile(r"POLLER_([A-Z_]*[A-Z])(?:=(\w+))?")
 
 
 class Selected(NamedTuple):
@@ -111,6 +115,31 @@ class Target:
         if self.url_file is not None:
             return read_secret(self.url_file)
         return self.url.reveal() if self.url is not None else ""
+
+    def with_keys(self, text: str) -> str:
+        """Return a message with the keys of the targets file instead of the variables of the same settings.
+
+        `POLLER_STRICT` becomes "`strict` of target eu-1"; the last key is followed by the target. The text
+        does not change for other settings, and for the only database without POLLER_TARGETS.
+        """
+        if not self.name:
+            return text
+        url = "url" if self.url_file is None else "url_file"
+        urls = {"database_url": url, "database_url_file": "url_file"}
+        suffix = f" of target {self.name.partition('/')[0]}"
+        for variable in reversed(list(_VARIABLE.finditer(text))):
+            key = urls.get(name := variable[1].lower(), name)
+            if key in self.__dataclass_fields__:
+                written = f"`{key}: {variable[2]}`" if variable[2] else f"`{key}`"
+                text = f"{text[: variable.start()]}{written}{suffix}{text[variable.end() :]}"
+                suffix = ""
+        return text
+
+    def of_diagnostic(self, diagnostic: Diagnostic) -> Diagnostic:
+        """Return a diagnostic of this target's database, with the target and its keys."""
+        advice = diagnostic.advice and self.with_keys(diagnostic.advice)
+        message = self.with_keys(diagnostic.message)
+        return replace(diagnostic, message=message, advice=advice, target=self.name)
 
     def of_database(self, database: str, oid: int | None = None) -> Target:
         """Return the target of one database of this server, with the OID that the list has for it."""

@@ -40,6 +40,8 @@ class Admission:
     """Whether the lag is read even if no limit is set."""
     warned: set[str] = field(default_factory=set)
     """Servers that were logged as a primary; all targets of a process share it."""
+    wording: Callable[[str], str] = str
+    """Function that replaces the variables in a message by the keys of the target, if there are targets."""
     _blind: bool = False
 
     @property
@@ -59,8 +61,10 @@ class Admission:
         if self.count_active and facts.active is None and not self._blind:
             self._blind = True
             logger.warning(
-                "POLLER_MAX_ACTIVE_BACKENDS has no effect: the role cannot see other backends; "
-                "GRANT pg_read_all_stats to it"
+                self.wording(
+                    "POLLER_MAX_ACTIVE_BACKENDS has no effect: the role cannot see other backends; "
+                    "GRANT pg_read_all_stats to it"
+                )
             )
         whole = self._whole(facts, lag)
         skips: dict[str, Skip] = {}
@@ -73,20 +77,25 @@ class Admission:
     def _whole(self, facts: ServerFacts, lag: Lag | None) -> Skip | None:
         """Return why no query at all is sent, or None."""
         if self.strict and facts.excess:
+            strict = self.wording("POLLER_STRICT")
             return Skip(
                 "excess_privilege",
-                f"POLLER_STRICT is set and the role may do more than read: {', '.join(facts.excess)}",
+                f"{strict} is set and the role may do more than read: {', '.join(facts.excess)}",
             )
         address = facts.server.rpartition(" ")[0]  # without the time of its start
         if facts.standby:
             self.warned.discard(address)
         elif self.require_standby == "true":
-            return Skip("primary", "this server is a primary and POLLER_REQUIRE_STANDBY is true")
+            return Skip(
+                "primary", self.wording("this server is a primary and POLLER_REQUIRE_STANDBY is true")
+            )
         elif self.require_standby == "warn" and address not in self.warned:
             self.warned.add(address)
             logger.warning(
-                "this server is a primary: point POLLER_DATABASE_URL at a standby, "
-                "or set POLLER_REQUIRE_STANDBY=false"
+                self.wording(
+                    "this server is a primary: point POLLER_DATABASE_URL at a standby, "
+                    "or set POLLER_REQUIRE_STANDBY=false"
+                )
             )
         if self.max_replay_lag is None or not facts.standby:
             return None

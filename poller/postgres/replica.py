@@ -136,6 +136,7 @@ class Replica:
                 pending = [query for query in queries if query.snapshot or query.name in again]
         for answer in answers.values():
             if answer.error is not None:
+                answer.error.hint = answer.error.hint and self.opener.admission.wording(answer.error.hint)
                 # The traceback would keep every object of its frames alive, and the error itself.
                 answer.error.__traceback__ = None
         return [answers[query.name] for query in queries]

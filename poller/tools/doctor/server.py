@@ -52,11 +52,8 @@ def _read_catalogue(inspection: Inspection) -> ServerCatalogue:
     return ServerCatalogue(inspection.facts, catalogue, skew)
 
 
-def unreachable(error: PollError, place: str, setting: str = "POLLER_DATABASE_URL") -> Diagnostic:
-    """Finding for a failed connection; `place` is the connection string without its secrets.
-
-    `setting` names the variable, or the key of a target, that has the connection string.
-    """
+def unreachable(error: PollError, place: str) -> Diagnostic:
+    """Finding for a failed connection; `place` is the connection string without its secrets."""
     # Nothing was sent to a server: the words of its messages mean something else in this one.
     local = error.sqlstate is None and not error.server_wide
     advice = (local and error.hint) or connection_advice(error.message) or error.hint
@@ -64,7 +61,7 @@ def unreachable(error: PollError, place: str, setting: str = "POLLER_DATABASE_UR
         "error",
         "database",
         f"{place}: {error.message}",
-        advice or f"correct {setting}, or fix the network to the server",
+        advice or "correct POLLER_DATABASE_URL, or fix the network to the server",
         facts={"error": error.kind, "sqlstate": error.sqlstate},
     )
 

@@ -18,32 +18,30 @@ def examine(
     *,
     require_standby: RequireStandby,
     max_lag: float | None,
-    url: str = "POLLER_DATABASE_URL",
 ) -> list[Diagnostic]:
     """Findings about the role, the replay lag and recovery conflicts.
 
     `settings` are the server's, in the units of `pg_settings`. `max_lag` is POLLER_MAX_REPLAY_LAG in seconds.
-    `url` names the variable, or the key of a target, that has the connection string.
     """
     return [
-        _standby(server_info, require_standby, url),
+        _standby(server_info, require_standby),
         _lag(server_info, queries, max_lag),
         _conflicts(settings, queries, standby=server_info.standby),
     ]
 
 
-def _standby(server_info: ServerInfo, require: RequireStandby, url: str) -> Diagnostic:
+def _standby(server_info: ServerInfo, require: RequireStandby) -> Diagnostic:
     timeline = f", timeline {server_info.timeline}" if server_info.timeline is not None else ""
     detail = f"a {server_info.role}{timeline}"
     facts = {"role": server_info.role, "timeline": server_info.timeline}
     if server_info.standby or require == "false":
         return Diagnostic("ok", "standby", detail, facts=facts)
     if require == "true":
-        advice = f"point {url} at a standby (target_session_attrs=standby chooses among several)"
+        advice = "point POLLER_DATABASE_URL at a standby (target_session_attrs=standby chooses among several)"
         return Diagnostic(
             "error", "standby", f"{detail}, but POLLER_REQUIRE_STANDBY is true", advice, facts=facts
         )
-    advice = f"point {url} at a standby, or set POLLER_REQUIRE_STANDBY=false if this is intended"
+    advice = "point POLLER_DATABASE_URL at a standby, or set POLLER_REQUIRE_STANDBY=false if this is intended"
     return Diagnostic("warning", "standby", detail, advice, facts=facts)
 
 

@@ -181,6 +181,23 @@ def test_doctor_prints_a_line_for_each_target_and_the_problems(
     ]
 
 
+@pytest.mark.parametrize("command", ["poll", "doctor"])
+def test_a_message_about_a_target_names_the_key_of_the_targets_file(
+    poller_process: Start, database: Database, tmp_path: Path, command: str
+) -> None:
+    target = {"name": "eu-1", "url": database.primary_dsn, "require_standby": True}
+    (tmp_path / "t.yaml").write_text(json.dumps({"targets": [target]}))
+    (tmp_path / "q.yaml").write_text(json.dumps({"queries": [a_query("one", "SELECT 1 AS n")]}))
+    env = {"POLLER_TARGETS": str(tmp_path / "t.yaml"), "POLLER_QUERIES": str(tmp_path / "q.yaml")}
+    process = poller_process(command, env=env)
+    assert process.wait() == 1
+    text = " ".join((process.stdout + process.stderr).split())
+    assert "`require_standby` of target eu-1 is true" in text
+    assert "POLLER_REQUIRE_STANDBY" not in text
+    if command == "doctor":
+        assert "point `url` of target eu-1 at a standby" in text
+
+
 def test_a_signal_ends_the_polls_of_all_servers(
     poller_process: Start, database: Database, tmp_path: Path
 ) -> None:
@@ -254,7 +271,7 @@ def test_a_daemon_reports_its_targets_to_health_and_watch(
         (
             "url: host=127.0.0.1, password_command: /nowhere/command",
             "the password command cannot be run: /nowhere/command: No such file",
-            "by hand",
+            "run `password_command` of target a by hand",
         ),
     ],
     ids=["url_file", "password_file", "password_command"],

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from poller.config.targets.schema import DeclaredTarget
+from poller.config.settings import SETTINGS
+from poller.config.targets.schema import OF_SETTINGS, DeclaredTarget
+from poller.model.diagnostics import Diagnostic
 from poller.model.target import SYSTEM_DATABASES, Databases, Target
 from tests.bed.definitions import a_query
 
@@ -48,6 +52,50 @@ def test_a_tag_selects_no_name_and_a_pattern_no_tag() -> None:
     assert target.selects(a_query(targets=["name:eu-*"]))
     assert not target.selects(a_query(targets=["eu-1"]))
     assert not target.selects(a_query(targets=["name:messaging"]))
+
+
+IN_FILE = DeclaredTarget.model_validate({"name": "eu-1", "url_file": "eu-1.url"}).definition()
+
+
+@pytest.mark.parametrize(
+    ("message", "of_target"),
+    [
+        ("raise POLLER_CONNECT_TIMEOUT", "raise `connect_timeout` of target eu-1"),
+        ("POLLER_STRICT is set", "`strict` of target eu-1 is set"),
+        (
+            "point POLLER_DATABASE_URL at a standby, or set POLLER_REQUIRE_STANDBY=false",
+            "point `url` at a standby, or set `require_standby: false` of target eu-1",
+        ),
+        (
+            "set one in POLLER_DATABASE_URL_FILE, PGPASSFILE or POLLER_PASSWORD_COMMAND",
+            "set one in `url_file`, PGPASSFILE or `password_command` of target eu-1",
+        ),
+        ("raise POLLER_MAX_RESULT_SIZE", "raise POLLER_MAX_RESULT_SIZE"),
+    ],
+)
+def test_a_message_about_a_target_has_the_keys_of_its_file_instead_of_variables(
+    message: str, of_target: str
+) -> None:
+    target = a_target("eu-1")
+    assert target.with_keys(message) == of_target
+    assert replace(target, name="").with_keys(message) == message
+    assert IN_FILE.with_keys(message) == of_target.replace("`url`", "`url_file`")
+    assert target.of_database("t_042").with_keys(message) == of_target
+
+
+def test_every_setting_that_a_target_overrides_is_replaced_by_its_key() -> None:
+    for name in (*OF_SETTINGS, "password_command"):
+        assert a_target("eu-1").with_keys(SETTINGS[name].variables[0]) == f"`{name}` of target eu-1"
+
+
+def test_a_diagnostic_of_a_target_has_the_target_and_its_keys_in_message_and_advice() -> None:
+    diagnostic = Diagnostic(
+        "error", "standby", "POLLER_REQUIRE_STANDBY is true", "correct POLLER_DATABASE_URL"
+    )
+    of_target = IN_FILE.of_diagnostic(diagnostic)
+    assert of_target.target == "eu-1"
+    assert of_target.message == "`require_standby` of target eu-1 is true"
+    assert of_target.advice == "correct `url_file` of target eu-1"
 
 
 DATABASES = st.sets(st.text(alphabet="ab_*?[]\n'ä", max_size=3) | st.sampled_from(sorted(SYSTEM_DATABASES)))
