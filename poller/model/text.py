@@ -76,3 +76,8 @@ def as_yaml(value: object) -> str:
             return json.dumps(value, ensure_ascii=False)
         case _:
             return str(value)
+
+
+def host_port(host: str, port: int | str) -> str:
+    """Return `host:port`, with brackets around an IPv6 address."""
+    return f"[{host}]:{port}" if ":" in host and not host.startswith("/") else f"{host}:{port}"

@@ -25,6 +25,7 @@ from poller.model.redaction import (
     redact_beginning,
 )
 from poller.model.secrets import show_path
+from poller.model.text import host_port
 from poller.postgres.cancellation import CancelToken
 from poller.postgres.conninfo import is_conninfo, misunderstood
 from poller.postgres.sqlstate import connection_advice, is_server_wide, one_line, refusal_of, server_error
@@ -54,7 +55,7 @@ class Host:
     database: str = ""
 
     def __str__(self) -> str:
-        return f"{self.address}:{self.port}"
+        return host_port(self.address, self.port)
 
 
 class Connection:

@@ -9,6 +9,7 @@ import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
 from poller.model.secrets import URL, foreign_parameters, is_ambiguous
+from poller.model.text import host_port
 
 
 def is_conninfo(text: str) -> bool:
@@ -21,12 +22,24 @@ def is_conninfo(text: str) -> bool:
 
 
 def server_of(conninfo: str) -> str:
-    """Return the hosts and ports of a connection string, as text without secrets; empty if it is invalid."""
+    """Return the hosts and ports of a connection string, as text without secrets; empty if it is invalid.
+
+    The text is `host:port`, with commas between several. The address of a host (`hostaddr`) follows in
+    parentheses, because it decides which server is reached.
+    """
     if not is_conninfo(conninfo):
         return ""
-    parts = {"port": os.environ.get("PGPORT", "5432"), **conninfo_to_dict(conninfo)}
-    named = [str(parts[name]) for name in ("service", "host", "hostaddr", "port") if parts.get(name)]
-    return " ".join(named) or "local"
+    given = {name: str(value) for name, value in conninfo_to_dict(conninfo).items() if value}
+    service, host, address = (given.get(name, "") for name in ("service", "host", "hostaddr"))
+    if given.keys().isdisjoint(("host", "hostaddr", "port")) and service:
+        return f"service {service}"
+    hosts = (host or address or os.environ.get("PGHOST") or "local").split(",")
+    ports = (given.get("port") or os.environ.get("PGPORT") or "5432").split(",")
+    ports = ports * len(hosts) if len(ports) == 1 else ports
+    pairs = zip(hosts, ports, strict=False)  # libpq rejects other numbers of ports
+    named = ",".join(host_port(name or "local", number or "5432") for name, number in pairs)
+    more = [address if host else "", f"service {service}" if service else ""]
+    return f"{named} ({', '.join(filter(None, more))})" if any(more) else named
 
 
 def database_name(conninfo: str) -> str:

@@ -6,6 +6,7 @@ import logging
 from dataclasses import dataclass
 
 from poller.model.duration import format_duration
+from poller.model.text import host_port
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +37,7 @@ class ServerInfo:
 
     @property
     def place(self) -> str:
-        return f"{self.address}:{self.port}"
+        return host_port(self.address, self.port)
 
     def __str__(self) -> str:
         if not self.standby:
