@@ -23,6 +23,10 @@ class QueryFile(ListFile):
     KIND: ClassVar = "query file"
     ITEM: ClassVar = "query"
     ITEM_KEYS: ClassVar = "name, sql and metrics"
+    OTHER: ClassVar = (
+        "targets",
+        "is the list of a targets file, not of a query file; write --targets FILE, or set POLLER_TARGETS",
+    )
 
     def defaults(self) -> dict[str, Any]:
         """Return the defaults that the file sets for its queries."""

@@ -78,6 +78,8 @@ class ListFile(YamlFile):
     """Noun for an item."""
     ITEM_KEYS: ClassVar[str] = ""
     """The most important keys of an item, for messages."""
+    OTHER: ClassVar[tuple[str, str]] = ("", "")
+    """The list of the other kind of file, and how to pass such a file."""
 
     @classmethod
     def open_all(cls, sources: Sequence[Path]) -> list[Self]:
@@ -111,6 +113,10 @@ class ListFile(YamlFile):
 
     def _flaws_of_keys(self, example: str) -> Iterator[Diagnostic]:
         key, data = self.KEYS[0], self.data
+        of_other, problem = self.OTHER
+        if of_other in data and key not in data:  # its other keys are not mistakes
+            yield self.problem((of_other,), problem)
+            return
         others = [other for other in data if other not in self.KEYS]
         for other in others:
             yield self.problem((other,), unknown_key(other, self.KEYS))

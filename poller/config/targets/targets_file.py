@@ -30,6 +30,10 @@ class TargetsFile(ListFile):
     KIND: ClassVar = "targets file"
     ITEM: ClassVar = "target"
     ITEM_KEYS: ClassVar = "name and url"
+    OTHER: ClassVar = (
+        "queries",
+        "is the list of a query file, not of a targets file; write --queries FILE, or set POLLER_QUERIES",
+    )
 
     def problem(self, path: Sequence[Key], message: str) -> Diagnostic:
         return self._masked(ListFile.problem(self, path, message))

@@ -85,3 +85,14 @@ def test_the_schema_of_targets_files_is_printed(tmp_path: Path) -> None:
     assert json.loads(runner.invoke(app, ["schema", "--targets"]).stdout) == schema()
     assert runner.invoke(app, ["schema", "--targets", "--write", str(file)]).exit_code == 0
     assert json.loads(file.read_text(encoding="utf-8")) == schema()
+
+
+def test_a_targets_file_in_place_of_a_query_file_and_the_reverse_are_a_single_problem_each(
+    check: Check,
+) -> None:
+    done = check(QUERIES, queries=TARGETS)
+    assert isinstance(done.exception, ConfigError)
+    queries, targets = map(str, done.exception.problems)
+    text = "is the list of a {} file, not of a {} file; write --{} FILE, or set POLLER_{}"
+    assert queries == f"q.yaml:1: targets: {text.format('targets', 'query', 'targets', 'TARGETS')}"
+    assert targets == f"t.yaml:1: queries: {text.format('query', 'targets', 'queries', 'QUERIES')}"
