@@ -13,7 +13,7 @@ heartbeat_details  Details of the heartbeat with POLLER_TARGETS: the status of e
                    after a change.
 leader_election    Leader election: whether this process polls, by a lock with a lease and its own clock.
 poll_cycle         Poll cycle of one tick: fetch, map, store and observe the results.
-reload             Reload of the query files, all or nothing: invalid files leave the running queries in use.
+reload             Reload of the query files and targets, all or nothing: invalid files change nothing.
 run                Daemon process: start-up, schedule, export, reload and ordered shutdown.
 scheduler          Scheduler of the ticks of all targets, whose schedules can be replaced at any time.
 sd_notify          Service notifications to systemd or any other listener on NOTIFY_SOCKET.

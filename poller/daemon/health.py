@@ -170,13 +170,15 @@ def _summary(heartbeat: dict[str, Any], now: float) -> str:
     if leader := _dict(heartbeat, "leader"):
         holder = f", the leader is {leader['holder']}" if leader.get("holder") else ""
         parts.append(f"{leader.get('state')} of {leader.get('name')}{holder}")
+    files = "query files"
     if targets := _dict(heartbeat, "targets"):
+        files = "query files and targets"
         parts.append(f"targets: {targets.get('up')} of {targets.get('all')} up")
     if "queries" in heartbeat or targets:  # a heartbeat on a full disk omits them
         words = _dict(heartbeat, "states") or _count(_dict(heartbeat, "queries"))
         queries = ", ".join(f"{count} {word}" for word, count in sorted(words.items())) or "none polled yet"
         parts.append(f"queries: {queries}")
-    for key, name in (("export", "export"), ("query_files", "query files"), ("disk", "its disk")):
+    for key, name in (("export", "export"), ("query_files", files), ("disk", "its disk")):
         if heartbeat.get(key):
             parts.append(f"{name} {heartbeat[key]}")
     if heartbeat.get("shared_with"):

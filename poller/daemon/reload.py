@@ -1,4 +1,4 @@
-"""Reload of the query files, all or nothing: invalid files leave the running queries in use."""
+"""Reload of the query files and targets, all or nothing: invalid files change nothing."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class ConfigurationLoader(Protocol):
 
 
 class Reload:
-    """Reload of the query files, all or nothing: an invalid file changes nothing.
+    """Reload of the query files and targets, all or nothing: an invalid file changes nothing.
 
     Settings are not read again, including those that are defaults of queries (`POLLER_INTERVAL`).
     """
@@ -60,6 +60,8 @@ class Reload:
         self.configuration = configuration
         self.problems: tuple[Diagnostic, ...] = ()
         """Problems for which the last reload was refused; empty if it was not refused."""
+        and_targets = " and targets" if any(target.name for target in configuration.targets) else ""
+        self._files, self._things = f"query files{and_targets}", f"queries{and_targets}"
         self._loader = loader
         self._apply_configuration = apply
         self._read = b""
@@ -78,7 +80,7 @@ class Reload:
         except ConfigError as error:
             problems = tuple(error.problems)
         if self._loader.fingerprint() != before:
-            logger.debug("the query files change while they are read")
+            logger.debug("the %s change while they are read", self._files)
             return "unsteady"
         self._read = before
         if problems:
@@ -95,10 +97,10 @@ class Reload:
                 f"{len(targets.changed)} changed"
             )
         if not lines:
-            logger.info("query files read again: nothing changed")
+            logger.info("%s read again: nothing changed", self._files)
             return "unchanged"
         extra = {"queries": len(configuration.catalog.queries)}
-        logger.info("query files read again: %s", lines[0], extra=extra)
+        logger.info("%s read again: %s", self._files, lines[0], extra=extra)
         for line in lines[1:]:
             logger.info("%s", line)
         return "changed"
@@ -107,7 +109,9 @@ class Reload:
         self.problems = problems
         self._reloads.add(1, {"poller.outcome": "failed"})
         logger.error(
-            "query files rejected; the running queries stay in use",
+            "%s rejected; the running %s stay in use",
+            self._files,
+            self._things,
             extra={"problems": len(problems), "queries": len(self.configuration.catalog.queries)},
         )
         for problem in problems[:MOST_PROBLEMS]:
@@ -121,16 +125,16 @@ class Reload:
             "poller.config.reload.success",
             [self._observe_success],
             unit="{reload}",
-            description="1 while the query files on disk are those that run, 0 after a rejected reload.",
+            description=f"1 while the {self._files} on disk are those that run, 0 after a rejected reload.",
         )
         meter.create_observable_gauge(
             "poller.config.reload.last_success",
             [self._observe_last_success],
             unit="s",
-            description="Time at which the running queries were read, in seconds since 1970.",
+            description=f"Time at which the running {self._things} were read, in seconds since 1970.",
         )
         return meter.create_counter(
-            "poller.config.reloads", unit="{reload}", description="Reloads of the query files by outcome."
+            "poller.config.reloads", unit="{reload}", description=f"Reloads of the {self._files} by outcome."
         )
 
     def _observe_success(self, _: CallbackOptions) -> list[Observation]:

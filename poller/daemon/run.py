@@ -219,7 +219,7 @@ class Daemon:
         self._watchdog.soon()
 
     def _reload(self, requested: bool) -> bool:
-        """Reload the query files; return false if they changed while they were read."""
+        """Reload the query files and targets; return false if they changed while they were read."""
         self._notifier.reloading()
         try:
             return self._reloading.run(requested) != "unsteady"

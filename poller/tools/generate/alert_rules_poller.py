@@ -215,8 +215,8 @@ def poller_rules(limits: AlertLimits, runbook: str) -> Iterator[Rule]:
         "warning",
         5 * MINUTE,
         "poller_config_reload_success == 0",
-        "The query files of the poller {{ $labels.instance }} have errors",
-        "The files on disk were rejected; the previous queries stay in use.",
+        "The query files or targets of the poller {{ $labels.instance }} have errors",
+        "The files on disk were rejected; the previous queries and targets stay in use.",
     )
 
 

@@ -202,9 +202,10 @@ def test_targets_are_added_removed_and_changed_without_touching_the_others(
     assert bed.up("stays", "comes")
     records = [json.loads(line) for line in process.stderr.splitlines()]
     reports = [record["message"] for record in records if record["logger"] == "poller.daemon.reload"]
-    assert "query files read again: targets: 1 added, 1 removed, 0 changed" in reports
-    assert "query files read again: targets: 0 added, 0 removed, 1 changed" in reports
-    assert any("targets.yaml:1: targets[0]" in line for line in reports), reports
+    assert "query files and targets read again: targets: 1 added, 1 removed, 0 changed" in reports
+    assert "query files and targets read again: targets: 0 added, 0 removed, 1 changed" in reports
+    rejected = reports.index("query files and targets rejected; the running queries and targets stay in use")
+    assert "targets.yaml:1: targets[0]" in reports[rejected + 1], reports
 
 
 @pytest.mark.postgres

@@ -381,7 +381,7 @@ FIRE = [
         "PollerReloadFailed",
         "warning",
         [steady("poller_config_reload_success", POLLER, 0)],
-        "The query files of the poller a have errors",
+        "The query files or targets of the poller a have errors",
         "1+0x200",
         labels=POLLER,
     ),

@@ -79,6 +79,12 @@ def test_failures_outside_the_process_do_not_change_the_verdict(trouble: dict[st
     assert verdict(ready=ready, **trouble)[0]
 
 
+def test_the_targets_are_named_next_to_the_query_files_if_there_are_targets() -> None:
+    targets = {"all": 2, "up": 2, "down": 0}
+    line = verdict(targets=targets, query_files="refused (1 problem)")[1]
+    assert line.endswith("; query files and targets refused (1 problem)")
+
+
 @pytest.mark.parametrize("ready", [False, True])
 def test_a_stuck_part_makes_it_neither_alive_nor_ready(ready: bool) -> None:
     word = "ready" if ready else "alive"
