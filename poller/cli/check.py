@@ -65,8 +65,12 @@ def check(
         raise ConfigError([invalid("--max-cost", "is not above 0; write for example 100000")])
     if target and not database:
         raise ConfigError([invalid("--target", "selects the databases of --database; add --database")])
-    if database and settings.targets is None:
-        settings.conninfo()
+    if database:
+        from poller.cli.targets import require_targets
+
+        require_targets(settings, target)
+        if settings.targets is None:
+            settings.conninfo()
     try:
         sources = [named(file) for file in files] if files else resolve(settings.queries)
         opened_files = open_files(sources)
@@ -134,7 +138,7 @@ def _selected(
     from poller.cli.targets import select_targets
 
     targets = [item.target for item in located] if settings.targets is not None else [settings.only_target()]
-    return select_targets(settings, patterns, targets)
+    return select_targets(patterns, targets)
 
 
 def _check_on_servers(

@@ -54,7 +54,7 @@ def doctor(
     # Imported here because shell completion waits for the imports of the module.
     from poller.cli.database import admission_of
     from poller.cli.doctor_database import Examined, examine_database
-    from poller.cli.targets import for_each, select_targets
+    from poller.cli.targets import for_each, require_targets, select_targets
     from poller.config.load import open_configuration
     from poller.daemon.build import open_replica
     from poller.postgres.cancellation import CancelToken
@@ -64,8 +64,9 @@ def doctor(
     if settings.log_level != "debug":
         # Failures are reported as diagnostics, not as log records.
         logging.getLogger("poller").setLevel(logging.CRITICAL)
+    require_targets(settings, target)
     configuration = open_configuration(settings)
-    targets = select_targets(settings, target, configuration.targets)
+    targets = select_targets(target, configuration.targets)
     if strict is not None:
         targets = [replace(item, strict=strict) for item in targets]
     general = [Diagnostic("warning", "settings", warning) for warning in settings.warnings]

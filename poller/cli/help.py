@@ -13,11 +13,13 @@ EXAMPLES: dict[str, tuple[tuple[str, str], ...]] = {
         ("poller check my-queries", "every mistake, without a database"),
         ("poller poll --queries my-queries", "every value, once"),
         ("poller run", "poll and push until stopped"),
+        ("poller run --targets targets.yaml", "many databases"),
         ("poller --install-completion", "complete commands with Tab"),
         ("poller poll --help", "help and examples of a command"),
     ),
     "run": (
         ("poller run", "poll POLLER_DATABASE_URL"),
+        ("poller run --targets targets.yaml", "many databases"),
         ("poller run --queries shipped:my-queries", "add your own queries"),
         ("poller run --require-standby true", "never query a primary"),
     ),
@@ -25,6 +27,7 @@ EXAMPLES: dict[str, tuple[tuple[str, str], ...]] = {
         ("poller poll", "a table of every value"),
         ("poller poll --queries my-queries -v", "list omitted rows as well"),
         ("poller poll --query 'users*' --format json", "some queries, as JSON"),
+        ("poller poll --targets targets.yaml", "many databases"),
         ("poller poll --push", "print and push"),
     ),
     "try": (

@@ -58,7 +58,9 @@ def poll(
     push: Annotated[bool, typer.Option(help="Push the values to the OTLP endpoint as well.")] = False,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="List omitted rows on stderr.")] = False,
 ) -> None:
-    """Poll every query once and print the values, on every target or on those of --target.
+    """Poll every query once and print the values.
+
+    With POLLER_TARGETS the queries run on every target, or on those of --target.
 
     Omitted rows are counted after the state, with the reason: `ok, 2 duplicate`.
 
@@ -67,7 +69,7 @@ def poll(
     invalid.
     """
     # Imported here because shell completion waits for the imports of the module.
-    from poller.cli.targets import for_each, select_targets
+    from poller.cli.targets import for_each, require_targets, select_targets
     from poller.config.load import open_configuration
     from poller.daemon.build import TargetFactory
     from poller.polling.report import refusals
@@ -75,10 +77,11 @@ def poll(
     configure(settings.log_format, settings.log_level)
     for warning in settings.warnings:
         logger.warning(warning)
+    require_targets(settings, target)
     configuration = open_configuration(settings)
     catalog = configuration.catalog
     chosen = catalog.select(query) if query else catalog.queries
-    due = _due(chosen, select_targets(settings, target, configuration.targets))
+    due = _due(chosen, select_targets(target, configuration.targets))
     if push and settings.endpoint is None:
         raise ConfigError([invalid("--push", "needs an endpoint; set POLLER_OTLP_ENDPOINT")])
     factory = TargetFactory(settings, push=push)

@@ -10,10 +10,12 @@ from poller.config.settings import Settings
 def run(settings: Settings) -> None:
     """Poll the replica on schedule and push the gauges until SIGTERM or SIGINT.
 
+    With POLLER_TARGETS it polls every target of a targets file, in place of POLLER_DATABASE_URL.
+
     The daemon starts and keeps running while the database or the collector is down. It reloads the query
-    files on SIGHUP and after each change (POLLER_WATCH=false: on SIGHUP only). On the first signal to stop,
-    it starts no new poll, cancels the running query on the server and pushes the last values once more. On
-    the second signal, it ends at once.
+    files and targets on SIGHUP and after each change (POLLER_WATCH=false: on SIGHUP only). On the first
+    signal to stop, it starts no new poll, cancels the running query on the server and pushes the last values
+    once more. On the second signal, it ends at once.
     """
     from poller.config.loader_process import answer
 

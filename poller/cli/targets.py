@@ -20,17 +20,24 @@ from poller.postgres.conninfo import server_of
 Result = TypeVar("Result")
 
 
-def select_targets(
-    settings: Settings, patterns: Sequence[str] | None, targets: Sequence[Target]
-) -> list[Target]:
+def require_targets(settings: Settings, target: Sequence[str] | str | None) -> None:
+    """Raise ConfigError if the option `--target` is used without POLLER_TARGETS."""
+    if target and settings.targets is None:
+        message = (
+            "selects among the targets of POLLER_TARGETS, which is not set; set it to a targets file, "
+            "or remove --target"
+        )
+        raise ConfigError([invalid("--target", message)])
+
+
+def select_targets(patterns: Sequence[str] | None, targets: Sequence[Target]) -> list[Target]:
     """Return the targets that match any of `patterns`, in their order; all without patterns.
 
     `server/database` selects a database of a target that has `databases`. Raises ConfigError for a pattern
-    that matches no target, and for any pattern without POLLER_TARGETS.
+    that matches no target.
     """
     if not patterns:
         return list(targets)
-    _require_targets(settings)
     by_name = {target.name: target for target in targets}
     databases = {pattern: target for pattern in patterns if (target := _database(by_name, pattern))}
     names = [pattern for pattern in patterns if pattern not in databases]
@@ -43,9 +50,8 @@ def the_target(settings: Settings, name: str | None) -> Target:
 
     `server/database` is a database of a target that has `databases`.
     """
+    require_targets(settings, name)
     if settings.targets is None:
-        if name is not None:
-            _require_targets(settings)
         return settings.only_target()
     by_name = {target.name: target for target in load_targets(settings.targets, settings)}
     if name is None:
@@ -128,8 +134,3 @@ def _server(target: Target) -> str:
         return server_of(target.conninfo()) or f"target {target.name}"
     except (OSError, ValueError):
         return f"target {target.name}"
-
-
-def _require_targets(settings: Settings) -> None:
-    if settings.targets is None:
-        raise ConfigError([invalid("--target", "needs targets; set POLLER_TARGETS, or remove --target")])

@@ -95,7 +95,7 @@ def _selected(read_status: ReadStatus, patterns: Sequence[str]) -> ReadStatus:
 @contextmanager
 def _polling(settings: Settings, patterns: Sequence[str]) -> Iterator[ReadStatus]:
     """Poll in this process without pushing."""
-    from poller.cli.targets import select_targets
+    from poller.cli.targets import require_targets, select_targets
     from poller.config.load import open_configuration
     from poller.daemon.build import TargetFactory
     from poller.daemon.heartbeat_details import summarize
@@ -108,8 +108,9 @@ def _polling(settings: Settings, patterns: Sequence[str]) -> Iterator[ReadStatus
     configure("text", settings.log_level, news)
     for warning in settings.warnings:
         logger.warning(warning)
+    require_targets(settings, patterns)
     configuration = open_configuration(settings)
-    targets = tuple(select_targets(settings, patterns, configuration.targets))
+    targets = tuple(select_targets(patterns, configuration.targets))
     factory = TargetFactory(settings, push=False)
     scheduler = PollScheduler(QueueConfig(settings.max_connections))
     pollers = TargetPollers(factory, scheduler)

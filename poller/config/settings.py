@@ -70,7 +70,7 @@ class Settings:
         min_length=1,
     )
     watch: bool = setting(
-        "Reload the query files when they change; false: on SIGHUP only.", True, example="false"
+        "Reload the query files and targets when they change; false: on SIGHUP only.", True, example="false"
     )
     interval: Duration = setting(
         "Time between two polls of a query that declares no interval.",

@@ -130,10 +130,16 @@ def test_a_wrong_or_missing_target_is_an_error_that_names_some(
 @pytest.mark.parametrize(
     "command", [("poll",), ("doctor",), ("try", "SELECT 1 AS n"), ("check", "--database")]
 )
-def test_a_target_without_targets_is_an_error(poller_process: Start, command: tuple[str, ...]) -> None:
-    process = poller_process(*command, "--target", "x", env={"POLLER_DATABASE_URL": "host=nowhere"})
+@pytest.mark.parametrize("url", ["host=nowhere", ""])
+def test_a_target_without_targets_is_an_error(
+    poller_process: Start, command: tuple[str, ...], url: str
+) -> None:
+    process = poller_process(*command, "--target", "x", env={"POLLER_DATABASE_URL": url})
     assert process.wait() == 2
-    assert "--target: needs targets; set POLLER_TARGETS, or remove --target" in process.stderr
+    assert process.stderr.strip() == (
+        "--target: selects among the targets of POLLER_TARGETS, which is not set; set it to a targets file, "
+        "or remove --target"
+    )
 
 
 def test_try_and_new_use_the_database_of_one_target(targets: dict[str, str], poller_process: Start) -> None:

@@ -78,6 +78,7 @@ def test_examples_follow_the_help() -> None:
             "    poller poll                                 # a table of every value\n"
             "    poller poll --queries my-queries -v         # list omitted rows as well\n"
             "    poller poll --query 'users*' --format json  # some queries, as JSON\n"
+            "    poller poll --targets targets.yaml          # many databases\n"
             "    poller poll --push                          # print and push"
         )
     )
