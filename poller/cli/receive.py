@@ -7,7 +7,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -36,6 +36,9 @@ def receive(
 ) -> None:
     """Receive OTLP and print every data point, span and log record, one line for each.
 
+    As soon as several instances send data, such as the targets of a poller, each line has the name of its
+    instance (`service.instance.id`).
+
     It replaces a collector in tests: it accepts everything, stores nothing and has no authentication. Exit
     code 0: it printed something; 1: it did not; 2: a port is in use.
     """
@@ -45,6 +48,7 @@ def receive(
     stop = StopSignal()
     printed = threading.Event()
     lock = threading.Lock()
+    instances = _Instances()
 
     def show(received: Received) -> None:
         texts = list(_texts(received, names or ["*"]))
@@ -52,8 +56,8 @@ def receive(
             return
         printed.set()
         at = time.strftime("%H:%M:%S", time.localtime(received.at))
-        lines = "".join(f"{at} {one_line(text)[:_LONGEST_LINE]}\n" for text in texts)
         with lock:
+            lines = "".join(f"{at} {one_line(text)[:_LONGEST_LINE]}\n" for text in instances.named(texts))
             try:
                 sys.stdout.write(lines)
                 sys.stdout.flush()
@@ -73,14 +77,34 @@ def receive(
     raise typer.Exit(0 if printed.is_set() else 1)
 
 
-def _texts(received: Received, patterns: list[str]) -> Iterator[str]:
+class _Instances:
+    """Names of the instances that send data, which are printed if there are several."""
+
+    def __init__(self) -> None:
+        self._first: str | None = None
+        self._several = False
+
+    def named(self, texts: Sequence[tuple[Mapping[str, object], str]]) -> list[str]:
+        """Return the texts, each with the name of its resource from the second instance on."""
+        names = [str(of.get("service.instance.id") or of.get("service.name") or "-") for of, _ in texts]
+        for name in names:
+            self._first = name if self._first is None else self._first
+            self._several |= name != self._first
+        if not self._several:
+            return [text for _, text in texts]
+        return [f"{name}: {text}" for name, (_, text) in zip(names, texts, strict=True)]
+
+
+def _texts(received: Received, patterns: list[str]) -> Iterator[tuple[Mapping[str, object], str]]:
+    """Return the resource and the text of each selected item."""
+
     def selected(name: str) -> bool:
         return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
 
-    yield from (_point(point) for point in received.points() if selected(point.metric))
-    yield from (_span(span) for span in received.spans() if selected(span.name))
+    yield from ((point.resource, _point(point)) for point in received.points() if selected(point.metric))
+    yield from ((span.resource, _span(span)) for span in received.spans() if selected(span.name))
     if "*" in patterns:
-        yield from map(_record, received.records())
+        yield from ((record.resource, _record(record)) for record in received.records())
 
 
 def _point(point: Point) -> str:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import signal
 import sys
+import urllib.request
 from collections.abc import Callable
 
 import pytest
 from opentelemetry.exporter.otlp.proto.grpc.metric_exporter import OTLPMetricExporter
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
 
@@ -69,6 +71,43 @@ def test_only_the_named_metrics_are_printed_with_attributes_value_and_unit(recei
     assert texts(process) == [
         "metric orders{state=new} 3 {order}",
         "metric orders.duration count 1, sum 0.5 s",
+    ]
+
+
+def test_each_line_has_its_instance_as_soon_as_there_are_several(receive: Receive) -> None:
+    process, endpoints = receive()
+
+    def send(*instances: str) -> None:
+        """Send one request with a value of each instance; empty: without a name."""
+        request = ExportMetricsServiceRequest()
+        for instance in instances:
+            of_target = request.resource_metrics.add()
+            if instance:
+                of_target.resource.attributes.add(key="service.instance.id").value.string_value = instance
+            metric = of_target.scope_metrics.add().metrics.add(name="users", unit="{user}")
+            metric.gauge.data_points.add(as_int=3)
+        urllib.request.urlopen(
+            urllib.request.Request(
+                f"{endpoints['http']}/v1/metrics",
+                request.SerializeToString(),
+                {"Content-Type": "application/x-protobuf"},
+            )
+        ).close()
+
+    send("eu-1")
+    send("eu-1")
+    send("eu-1", "us\n1", "")
+    send("eu-1")
+    process.send(signal.SIGTERM)
+
+    assert process.wait() == 0
+    assert texts(process) == [
+        "metric users 3 {user}",
+        "metric users 3 {user}",
+        "eu-1: metric users 3 {user}",
+        r"us\n1: metric users 3 {user}",
+        "-: metric users 3 {user}",
+        "eu-1: metric users 3 {user}",
     ]
 
 
