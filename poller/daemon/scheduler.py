@@ -288,9 +288,11 @@ class PollScheduler:
         """
         schedule = self._schedules.get(name)
         server = schedule.target.server() if schedule else ""  # without the lock, because it may read a file
-        error = None
+        error, others = None, list[_Schedule]()
         with self._lock:
             if schedule is not None and self._schedules.get(name) is schedule:
+                if self._started and server != schedule.server and self._servers[server] == 1:
+                    others = [other for other in self._schedules.values() if other.server == server]
                 self._move(schedule, server)
                 if schedule.due:
                     self._queues.offer(name, server, schedule.target.connections, time.monotonic())
@@ -298,6 +300,8 @@ class PollScheduler:
                 if due and self._servers[server] == 1:
                     self._queues.wake(server, early=True)
                     error = None
+        for other in others:
+            self._rest(other)  # the only target of a server may have kept its connection
         self._dispatch()
         return error
 

@@ -364,6 +364,22 @@ def test_a_defect_of_one_target_does_not_stop_the_others_of_its_server() -> None
         assert daemon.stop(lambda: None, 30.0)
 
 
+def test_the_only_target_of_a_server_closes_its_connection_when_a_second_one_is_added() -> None:
+    daemon = PollScheduler(QueueConfig())
+    first, elsewhere = FunctionTarget(good, "first"), FunctionTarget(good, "elsewhere", "other")
+    for target in (first, elsewhere):
+        target.put_in(daemon, tick(interval=3600.0))
+    daemon.start()
+    try:
+        assert eventually(lambda: len(first.rested) == len(elsewhere.rested) == 1)
+        assert first.rested != [math.inf], "it may keep its connection until its next tick"
+        FunctionTarget(good, "second").put_in(daemon, tick(interval=3600.0))
+        assert first.rested[1:] == [math.inf]
+        assert len(elsewhere.rested) == 1
+    finally:
+        assert daemon.stop(lambda: None, 30.0)
+
+
 def test_a_target_follows_its_connection_string_from_an_unavailable_server_to_another() -> None:
     daemon = PollScheduler(QueueConfig(retry=RetryConfig(3600.0, 3600.0)))
     runs: list[str] = []
