@@ -117,13 +117,15 @@ def summarize(poller: TargetPoller, now: float) -> TargetStatus:
     """Return the status of a target without its queries; `now` is in monotonic seconds."""
     freshness = list(poller.cycle.store.freshness(now))
     server = poller.cycle.server_info(now)
+    down = poller.cycle.up is False
+    place = f"last reached: {server.role} {server.place}" if server and down else str(server or "")
     ends = [item.last_success for item in freshness if item.last_success is not None]
     return TargetStatus(
         name=poller.name,
         up=poller.cycle.up,
         last_success=max(ends, default=None),
-        lag=server.lag if server and server.standby else None,
-        server=str(server or ""),
+        lag=server.lag if server and server.standby and not down else None,
+        server=place,
         statuses=(),
         states=Counter(item.state.name for item in freshness),
         omitted=len(freshness),

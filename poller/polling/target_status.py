@@ -22,9 +22,9 @@ class TargetStatus(NamedTuple):
     last_success: float | None
     """Seconds since 1970, UTC, of the last successful poll of any query."""
     lag: float | None
-    """Replay lag in seconds at the last poll; None if it is unknown, and on a primary."""
+    """Replay lag in seconds at the last poll; None if it is unknown, on a primary, and if it is down."""
     server: str
-    """The polled server in one line; empty if it is unknown."""
+    """The polled server in one line, or the last one if it is down; empty if it is unknown."""
     statuses: Sequence[QueryStatus]
     states: Mapping[str, int]
     """Number of queries in each state."""

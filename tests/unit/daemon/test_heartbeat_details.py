@@ -115,6 +115,18 @@ def test_each_target_has_its_state_its_server_and_its_queries() -> None:
     assert [target.rank for target in (second, third, first)] == [0, 2, 3]
 
 
+def test_the_server_of_a_target_that_is_down_is_the_last_one_and_its_lag_is_unknown() -> None:
+    target = PolledTarget("eu-1")
+    target.tracker.record(ServerInfo("db", 5432, True, 1, 2.5, 3.0, "replay", time.monotonic()))
+    statuses = statuses_of(target)
+    target.poll()
+    (up,) = map(target_from_json, written(statuses)["targets"])
+    target.poll(DOWN)
+    (down,) = map(target_from_json, written(statuses)["targets"])
+    assert (up.server, up.lag) == ("standby db:5432, 2.5s behind", 2.5)
+    assert (down.server, down.lag) == ("last reached: standby db:5432", None)
+
+
 def test_only_targets_that_were_polled_are_encoded_again() -> None:
     targets = [PolledTarget(f"t{n}") for n in range(5)]
     statuses = statuses_of(*targets)
