@@ -15,7 +15,7 @@ from poller.model.errors import ConfigError, PollError
 from poller.model.secrets import mask_conninfo
 from poller.model.target import Target
 from poller.model.text import did_you_mean, quote
-from poller.postgres.conninfo import server_of
+from poller.postgres.conninfo import server_of_target
 
 Result = TypeVar("Result")
 
@@ -89,7 +89,7 @@ def by_server(targets: Sequence[Target]) -> dict[str, list[Target]]:
     """Return the targets by server, both in the order of the targets."""
     servers: dict[str, list[Target]] = {}
     for target in targets:
-        servers.setdefault(_server(target), []).append(target)
+        servers.setdefault(server_of_target(target), []).append(target)
     return servers
 
 
@@ -127,10 +127,3 @@ def for_each(
         for target, result in zip(members, of_server, strict=True)
     }
     return [by_name[target.name] for target in targets]
-
-
-def _server(target: Target) -> str:
-    try:
-        return server_of(target.conninfo()) or f"target {target.name}"
-    except (OSError, ValueError):
-        return f"target {target.name}"

@@ -11,7 +11,7 @@ from typing import Protocol
 
 from poller.model.errors import PollError
 from poller.model.query import STALE_AFTER_INTERVALS, AttributeValue, QueryDefinition
-from poller.model.result import PollResult
+from poller.model.result import Freshness, PollResult
 from poller.model.tick import Tick
 from poller.polling.poll import QuerySource, poll
 from poller.polling.status import QueryStatus, QueryStatuses
@@ -125,9 +125,9 @@ class PollCycle:
         if self._metrics is not None:
             self._metrics.overrun(tick)
 
-    def log_stale(self) -> None:
-        """Log the queries whose values are withheld from now on; called by a timer, because age decides."""
-        self._log.values(self.store.freshness(time.monotonic()))
+    def newly_withheld(self) -> list[Freshness]:
+        """Return the queries whose values are withheld from now on; a timer calls it, because age decides."""
+        return self._log.newly_withheld(self.store.freshness(time.monotonic()))
 
     def statuses(self, next_runs: Mapping[str, float]) -> Sequence[QueryStatus]:
         """Return the status of every query; `next_runs` is by query, in seconds since 1970.

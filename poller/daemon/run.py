@@ -40,6 +40,7 @@ from poller.model.text import counted
 from poller.model.tick import ticks
 from poller.telemetry.leader_metrics import register_leader_metrics
 from poller.telemetry.logging import configure
+from poller.telemetry.poll_log import log_withheld
 from poller.telemetry.queue_metrics import register_queue_gauges
 from poller.terminal.exit import run_to_end
 
@@ -229,8 +230,7 @@ class Daemon:
     def _beat(self, stuck: str | None) -> None:
         self._heartbeat.write(self._content.read(stuck), self._content.queries())
         self._heartbeat.write_details(self._content.details)
-        for poller in self._pollers:
-            poller.log_stale()
+        log_withheld({poller.name: poller.cycle.newly_withheld() for poller in self._pollers})
         ORPHANS.reap()
 
     def _status(self) -> str:

@@ -12,7 +12,7 @@ from poller.model.query import QueryDefinition
 from poller.model.result import PollResult
 from poller.model.target import Target
 from poller.model.tick import Tick, ticks
-from poller.postgres.conninfo import server_of
+from poller.postgres.conninfo import server_of_target
 from poller.telemetry.logging import about
 
 if TYPE_CHECKING:
@@ -70,10 +70,7 @@ class TargetPoller:
 
     def server(self) -> str:
         """Return the hosts and ports of the target; its own name if they are unknown."""
-        try:
-            return server_of(self.target.conninfo()) or f"target {self.name}"
-        except (OSError, ValueError):
-            return f"target {self.name}"
+        return server_of_target(self.target)
 
     def run(self, queries: Sequence[QueryDefinition], on_server: Callable[[], None]) -> Sequence[PollResult]:
         """Poll the queries of one tick; call `on_server` when the server has answered."""
@@ -112,15 +109,14 @@ class TargetPoller:
             self._in_use.release()
 
     def rest(self, seconds: float) -> None:
-        """Release what only polls need, because the next one is due in `seconds`."""
-        self.cycle.source.rest(seconds)
+        """Release what only polls need, because the next one is due in `seconds`; not during a poll."""
+        if self._in_use.acquire(blocking=False):
+            try:
+                self.cycle.source.rest(seconds)
+            finally:
+                self._in_use.release()
 
     def swap(self, queries: Sequence[QueryDefinition], dropped: Collection[str]) -> None:
         """Replace the queries, and discard all data of those in `dropped`."""
         self.queries = tuple(queries)
         self.cycle.swap(self.queries, dropped)
-
-    def log_stale(self) -> None:
-        """Log the queries whose values are withheld from now on."""
-        with about(self.name):
-            self.cycle.log_stale()

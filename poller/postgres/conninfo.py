@@ -9,6 +9,7 @@ import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
 from poller.model.secrets import URL, foreign_parameters, is_ambiguous
+from poller.model.target import Target
 from poller.model.text import host_port
 
 
@@ -40,6 +41,14 @@ def server_of(conninfo: str) -> str:
     named = ",".join(host_port(name or "local", number or "5432") for name, number in pairs)
     more = [address if host else "", f"service {service}" if service else ""]
     return f"{named} ({', '.join(filter(None, more))})" if any(more) else named
+
+
+def server_of_target(target: Target) -> str:
+    """Return the hosts and ports of a target, which identify its server; its own name if they are unknown."""
+    try:
+        return server_of(target.conninfo()) or f"target {target.name}"
+    except (OSError, ValueError):
+        return f"target {target.name}"
 
 
 def database_name(conninfo: str) -> str:

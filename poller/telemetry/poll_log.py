@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -13,6 +13,7 @@ from poller.model.duration import format_duration
 from poller.model.errors import PollError
 from poller.model.result import HOLDS, REFUSALS, PollResult, Skip, state_of
 from poller.model.text import counted
+from poller.telemetry.logging import about
 
 if TYPE_CHECKING:
     from poller.model.result import Freshness
@@ -22,6 +23,7 @@ logger = logging.getLogger(__name__)
 DELAYS_LOGGED_EVERY = 3600.0
 """Seconds between two records about the same delay."""
 MOST_LOGGED_SEPARATELY, MOST_NAMES = 2, 20
+"""Number of queries with withheld values that get a record each, and of names in one record about more."""
 REPEATS_LOGGED_EVERY = 3600.0
 """Seconds between two summaries of an unchanged state."""
 
@@ -98,30 +100,17 @@ class PollLog:
                 else:
                     self._log_query(result, now)
 
-    def values(self, freshness: Iterable[Freshness]) -> None:
-        """Log the queries whose values are now withheld because they are too old; many in one record."""
-        fresh: list[Freshness] = []
+    def newly_withheld(self, freshness: Iterable[Freshness]) -> list[Freshness]:
+        """Return the queries whose values are withheld from now on because they are too old."""
+        withheld: list[Freshness] = []
         for item in freshness:
             name = item.query.name
             if not item.stale:
                 self._withheld.discard(name)
             elif item.age is not None and name not in self._withheld:
                 self._withheld.add(name)
-                fresh.append(item)
-        if len(fresh) > MOST_LOGGED_SEPARATELY:
-            names = ", ".join(item.query.name for item in fresh[:MOST_NAMES])
-            more = f" and {len(fresh) - MOST_NAMES} more" if len(fresh) > MOST_NAMES else ""
-            text = f"no successful poll within their max_age; their values are withheld: {names}{more}"
-            logger.warning("%d queries: %s", len(fresh), text, extra={"queries": len(fresh)})
-            return
-        for item in fresh:
-            logger.warning(
-                "query %s: no successful poll for %s; its values are withheld (max_age %s)",
-                item.query.name,
-                format_duration(round(item.age or 0.0)),
-                format_duration(item.query.max_age),
-                extra={"query": item.query.name, "state": str(item.state)},
-            )
+                withheld.append(item)
+        return withheld
 
     def reset(self, names: Collection[str]) -> None:
         """Forget these queries, which were removed or changed, so that their next state is logged."""
@@ -264,6 +253,38 @@ class PollLog:
                 # In one field, because a column may have a name that logging reserves (`name`, `message`).
                 attributes = {"attributes": dict(sample.attributes)} if sample.attributes else {}
                 logger.info("%s = %s", sample.metric, sample.value, extra={"query": name, **attributes})
+
+
+def log_withheld(by_target: Mapping[str, Sequence[Freshness]]) -> None:
+    """Log the queries whose values are withheld from now on, by target; many in one record."""
+    withheld = {target: items for target, items in by_target.items() if items}
+    number = sum(map(len, withheld.values()))
+    if number <= MOST_LOGGED_SEPARATELY:
+        for target, items in withheld.items():
+            with about(target):
+                _log_each(items)
+        return
+    (first, *others) = withheld
+    names = [f"{target} ({len(items)})" for target, items in withheld.items()]
+    if not others:
+        names = [item.query.name for item in withheld[first]]
+    listed = ", ".join(names[:MOST_NAMES])
+    more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
+    text = f"no successful poll within their max_age; their values are withheld: {listed}{more}"
+    on_targets = f" on {len(withheld)} targets" if others else ""
+    with about("" if others else first):
+        logger.warning("%d queries%s: %s", number, on_targets, text, extra={"queries": number})
+
+
+def _log_each(withheld: Iterable[Freshness]) -> None:
+    for item in withheld:
+        logger.warning(
+            "query %s: no successful poll for %s; its values are withheld (max_age %s)",
+            item.query.name,
+            format_duration(round(item.age or 0.0)),
+            format_duration(item.query.max_age),
+            extra={"query": item.query.name, "state": str(item.state)},
+        )
 
 
 def _by_us(error: PollError) -> bool:

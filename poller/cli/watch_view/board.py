@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -82,7 +82,6 @@ class Board:
 
     def draw(self, poller: PollerStatus, now: float, width: int, height: int) -> RenderableType:
         """Return the whole screen; `now` is in seconds since 1970."""
-        from rich.console import Group
         from rich.text import Text
 
         layout = columns(width)
@@ -95,23 +94,12 @@ class Board:
         visible = lines[self._first : self._first + room]
         foot = self._foot(poller, len(lines), len(visible))
         whole = [*first, Text(""), headings(layout), *visible, Text(""), *news, foot]
-        for line in whole:
-            line.truncate(width, overflow="ellipsis")
-            line.no_wrap = True
-        return Group(*whole)
+        return screen(whole, width)
 
     def table(self, poller: PollerStatus, now: float, width: int) -> RenderableType:
         """Return all lines at full height, for an output that is not a screen."""
-        from rich.console import Group
-        from rich.text import Text
-
         layout = columns(width)
-        rows = (
-            [Text(""), headings(layout), *self._lines(poller, now, layout, width)] if poller.statuses else []
-        )
-        for row in rows:
-            row.rstrip()
-        return Group(*head(poller), *rows)
+        return page(poller, layout, self._lines(poller, now, layout, width))
 
     def _foot(self, poller: PollerStatus, lines: int, visible: int) -> Text:
         from rich.text import Text
@@ -201,6 +189,27 @@ def headings(layout: dict[str, BoardColumn]) -> Text:
     from rich.text import Text
 
     return row({name: Text(column.heading, "bold cyan") for name, column in layout.items()}, layout)
+
+
+def screen(lines: Sequence[Text], width: int) -> RenderableType:
+    """Return the lines of a screen, none of which is wrapped."""
+    from rich.console import Group
+
+    for line in lines:
+        line.truncate(width, overflow="ellipsis")
+        line.no_wrap = True
+    return Group(*lines)
+
+
+def page(poller: PollerStatus, layout: dict[str, BoardColumn], lines: Sequence[Text]) -> RenderableType:
+    """Return a table at full height, for an output that is not a screen; without headings if it is empty."""
+    from rich.console import Group
+    from rich.text import Text
+
+    rows = [Text(""), headings(layout), *lines] if lines else []
+    for line in rows:
+        line.rstrip()
+    return Group(*head(poller), *rows)
 
 
 def span(seconds: float) -> str:

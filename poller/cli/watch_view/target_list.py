@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from poller.cli.watch_view.board import BoardColumn, head, headings, row, span
+from poller.cli.watch_view.board import BoardColumn, head, headings, page, row, screen, span
 from poller.cli.watch_view.source import PollerStatus
 from poller.model.printable import one_line
 from poller.model.text import counted
@@ -64,7 +64,6 @@ class TargetList:
 
     def draw(self, poller: PollerStatus, now: float, width: int, height: int) -> RenderableType:
         """Return the whole screen; `now` is in seconds since 1970."""
-        from rich.console import Group
         from rich.text import Text
 
         layout, targets, first = columns(width), self._sorted(poller.targets or ()), head(poller)
@@ -83,22 +82,13 @@ class TargetList:
         else:
             lines = [Text("the poller has not written the status of its targets yet", "dim")]
         whole = [*first, Text(""), headings(layout), *lines, Text(""), self._foot(targets, len(visible))]
-        for line in whole:
-            line.truncate(width, overflow="ellipsis")
-            line.no_wrap = True
-        return Group(*whole)
+        return screen(whole, width)
 
     def table(self, poller: PollerStatus, now: float, width: int) -> RenderableType:
         """Return all lines at full height, for an output that is not a screen."""
-        from rich.console import Group
-        from rich.text import Text
-
         layout = columns(width)
-        targets = self._sorted(poller.targets or ())
-        lines = [Text(""), headings(layout), *(_line(target, layout, now) for target in targets)]
-        for line in lines:
-            line.rstrip()
-        return Group(*head(poller), *(lines if targets else []))
+        lines = [_line(target, layout, now) for target in self._sorted(poller.targets or ())]
+        return page(poller, layout, lines)
 
     def _sorted(self, targets: Sequence[TargetStatus]) -> list[TargetStatus]:
         return sorted(targets, key=lambda target: (0 if self._by_name else target.rank, target.name))

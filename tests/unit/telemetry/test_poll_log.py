@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 from typing import Any
 
@@ -9,11 +10,11 @@ import pytest
 
 from poller.model.errors import PollError
 from poller.model.log_format import JsonFormatter
-from poller.model.result import PollResult, Sample, Skip, SkipReason
+from poller.model.result import Freshness, PollResult, Sample, Skip, SkipReason
 from poller.polling.store import ResultStore
 from poller.postgres.sqlstate import server_error
-from poller.telemetry.logging import READER
-from poller.telemetry.poll_log import PollLog
+from poller.telemetry.logging import READER, configure
+from poller.telemetry.poll_log import PollLog, log_withheld
 from tests.bed.definitions import a_query, a_result
 
 A, B = a_query("a"), a_query("b")
@@ -103,7 +104,7 @@ def test_withheld_values_are_logged_once(caplog: pytest.LogCaptureFixture) -> No
 
     def messages_at(now: float) -> list[str]:
         caplog.clear()
-        polls_log.values(store.freshness(now))
+        log_withheld({"": polls_log.newly_withheld(store.freshness(now))})
         return caplog.messages
 
     assert messages_at(0) == [], "values that never existed are not withheld"
@@ -119,14 +120,41 @@ def test_withheld_values_are_logged_once(caplog: pytest.LogCaptureFixture) -> No
     assert messages_at(2200) != [], "it must be logged again"
 
 
-def test_many_queries_with_withheld_values_are_a_single_line(caplog: pytest.LogCaptureFixture) -> None:
-    queries = [a_query(f"q{number}") for number in range(25)]
-    store, polls_log = ResultStore(queries), PollLog()
+def withheld(number: int) -> list[Freshness]:
+    """Return so many queries whose values are withheld from now on."""
+    queries = [a_query(f"q{number}") for number in range(number)]
+    store = ResultStore(queries)
     store.put([a_result(query) for query in queries], 0)
-    polls_log.values(store.freshness(901))
+    return PollLog().newly_withheld(store.freshness(901))
+
+
+@pytest.mark.parametrize("target", ["", "eu-1"])
+def test_many_queries_with_withheld_values_are_a_single_line(
+    caplog: pytest.LogCaptureFixture, target: str
+) -> None:
+    log_withheld({target: withheld(25), "good": []})
     (message,) = caplog.messages
     assert message.startswith("25 queries: no successful poll within their max_age; their values are")
     assert message.endswith("q18, q19 and 5 more")
+
+
+def test_withheld_values_of_many_targets_are_a_single_line(caplog: pytest.LogCaptureFixture) -> None:
+    log_withheld({f"t{number}": withheld(2) for number in range(500)})
+    (message,) = caplog.messages
+    assert message.startswith("1000 queries on 500 targets: no successful poll within their max_age; ")
+    assert message.endswith(" are withheld: " + ", ".join(f"t{n} (2)" for n in range(20)) + " and 480 more")
+
+
+def test_a_record_about_the_withheld_values_of_one_target_has_its_name() -> None:
+    stream = io.StringIO()
+    configure("text", stream=stream)
+    log_withheld({"eu-1": withheld(1)})
+    log_withheld({"eu-2": withheld(3)})
+    one, many = stream.getvalue().splitlines()
+    assert " query q0: no successful poll" in one
+    assert " target=eu-1 " in one
+    assert " 3 queries: no successful poll" in many
+    assert " target=eu-2 " in many
 
 
 def test_another_failure_of_the_same_query_is_logged(recorded: Recorded) -> None:
