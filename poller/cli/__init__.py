@@ -13,6 +13,8 @@ demo             Command `demo`: a complete setup on 127.0.0.1 with a messaging 
 doctor           Command `doctor`: checks of the database, the role, the queries and the collector, with
                  fixes.
 doctor_database  Checks of a target's database for `doctor`, on one connection.
+doctor_election  Check of the leader election for `doctor`: whether the lock can work, and which process
+                 holds it.
 grants           Command `grants`: the least privileges that the query files need, as SQL.
 health           Command `health`: liveness and readiness probe, which imports as little as possible.
 health_help      Declaration of the command `health` for help and shell completion.

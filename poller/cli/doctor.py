@@ -54,6 +54,7 @@ def doctor(
     # Imported here because shell completion waits for the imports of the module.
     from poller.cli.database import admission_of
     from poller.cli.doctor_database import Examined, examine_database
+    from poller.cli.doctor_election import examine_election
     from poller.cli.targets import for_each, require_targets, select_targets
     from poller.config.load import open_configuration
     from poller.daemon.build import open_replica
@@ -101,6 +102,7 @@ def doctor(
     if stop.number is None and not alone:
         general += _examine_schedule(examined, settings)
     if stop.number is None:
+        general += examine_election(settings)
         general.append(collector.examine(settings.endpoint, settings.export_timeout))
     if stop.number is not None:
         raise typer.Exit(128 + stop.number)

@@ -39,6 +39,9 @@ class LeaderLock(Protocol):
         engine does not answer or refuses, ConfigError if the lock can never work there.
         """
 
+    def look(self) -> None:
+        """Check that the lock can work, and read `holder`; acquires nothing, raises as `acquire` does."""
+
     def renew(self, within: float) -> None:
         """Confirm that this process holds the lock, and extend the lease by its full length from now.
 

@@ -55,7 +55,8 @@ class AdvisoryLock:
             session={"idle_session_timeout": str(self._lease)},
         )
         key = int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), signed=True)
-        self._attempt = _ATTEMPT.format(key=key, lock=_lock(key))
+        self._attempt = _ATTEMPT.format(take=f"pg_catalog.pg_try_advisory_lock({key})", lock=_lock(key))
+        self._look = _ATTEMPT.format(take="false", lock=_lock(key))
         self._confirm = _CONFIRM.format(lock=_lock(key))
 
     def acquire(self) -> bool:
@@ -63,12 +64,11 @@ class AdvisoryLock:
 
         Raises LockError without an answer, ConfigError if a pooler or an old server makes the lock unsafe.
         """
-        fresh = not self._connection.is_open
-        if fresh:
-            self._check(self._ask(_SESSION, self._patience))
-        answer = self._ask(self._attempt, self._patience)
-        self.holder = str(answer["holder"] or "").removeprefix(_PREFIX)
-        return bool(answer["locked"])
+        return self._asked_for_lock(self._attempt)
+
+    def look(self) -> None:
+        """Check that the lock can work, and read its holder; raises what `acquire` raises."""
+        self._asked_for_lock(self._look)
 
     def renew(self, within: float) -> None:
         """Send a statement, which begins the lease again; wait `within` seconds for the answer.
@@ -85,6 +85,13 @@ class AdvisoryLock:
     def release(self) -> None:
         """End the session, which frees the lock."""
         self._connection.close()
+
+    def _asked_for_lock(self, attempt: str) -> bool:
+        if not self._connection.is_open:
+            self._check(self._ask(_SESSION, self._patience))
+        answer = self._ask(attempt, self._patience)
+        self.holder = str(answer["holder"] or "").removeprefix(_PREFIX)
+        return bool(answer["locked"])
 
     def _ask(self, sql: str, patience: float) -> dict[str, Any]:
         """Return the JSON object that `sql` selects; raises LockError, and closes the connection then."""
@@ -131,7 +138,7 @@ SELECT pg_catalog.json_build_object(
   'pid', pg_catalog.pg_backend_pid())"""
 _ATTEMPT = """\
 SELECT pg_catalog.json_build_object(
-  'locked', pg_catalog.pg_try_advisory_lock({key}),
+  'locked', {take},
   'holder', (SELECT application_name FROM pg_catalog.pg_stat_activity JOIN pg_catalog.pg_locks
     ON pg_locks.pid OPERATOR(pg_catalog.=) pg_stat_activity.pid WHERE {lock} LIMIT 1))"""
 _CONFIRM = """\

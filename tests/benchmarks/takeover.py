@@ -2,9 +2,9 @@
 
     python -m tests.benchmarks.takeover [REPETITIONS]
 
-The output is one JSON object: seconds from the end of the leader to the first poll of the next one, the median
-and the maximum, for a leader that is stopped (SIGTERM), killed (SIGKILL), frozen (SIGSTOP) or cut off from the
-election server. Two daemons poll one database of a server of its own every second.
+The output is one JSON object: seconds from the end of the leader to the first poll of the next one, the
+median and the maximum, for a leader that is stopped (SIGTERM), killed (SIGKILL), frozen (SIGSTOP) or cut off
+from the election server. Two daemons poll one database of a server of its own every second.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Contender:
 
     def first_poll(self) -> float:
         """Wait for the first exported value; return its time in seconds since 1970."""
-        assert eventually(lambda: bool(self.receiver.points("n")), 120.0)
+        assert eventually(lambda: bool(self.receiver.points("n")), 120.0), self.process
         return self.receiver.points("n")[0].time_unix_nano / 1e9
 
     def close(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -202,6 +203,28 @@ def test_a_connection_pooler_is_refused(
         contender = contend("first", url(pooler.dsn(database.primary_dsn)))
         assert contender.process.wait() == 2
         assert "POLLER_LEADER_ELECTION: a connection pooler is in between" in contender.process.stderr
+
+
+def test_doctor_checks_the_lock_without_taking_it_and_names_the_leader(
+    contend: Contend, database: Database, tmp_path: Path, poller_process: Start
+) -> None:
+    election = url(database.primary_dsn)
+    settings = {
+        "POLLER_TARGETS": str(tmp_path / "targets.yaml"),
+        "POLLER_QUERIES": str(tmp_path / "queries.yaml"),
+        "POLLER_LEADER_ELECTION": election,
+    }
+
+    def examined() -> str:
+        process = poller_process("doctor", env=settings)
+        process.wait()
+        return next(line for line in process.stdout.splitlines() if "election" in line)
+
+    assert re.search(r"postgresql:obscura-poller: the lock is free; it is free after 30s", examined())
+    contend("first", election).line(LEADS)
+    assert "first leads" in examined()
+    settings["POLLER_LEADER_ELECTION"] = "postgresql://127.0.0.1:1/postgres"
+    assert "the lock does not answer" in examined()
 
 
 def test_leadership_survives_the_promotion_of_the_election_server(
