@@ -99,7 +99,7 @@ class Server:
     def target(self, dsn: str = "", **fields: Any) -> Target:
         """Return a target for all databases with the prefix."""
         target = DeclaredTarget.model_validate(
-            {"name": "s", "url": "host=h", "require_standby": "false", "connect_timeout": "2s"}
+            {"name": "s", "url": "host=h", "require_standby": "false", "connect_timeout": "60s"}
         ).definition()
         databases = {"include": (f"{self.prefix}*",), "refresh": SOON, "forget": NEVER, **fields}
         url = dsn or self.site.primary

@@ -54,7 +54,7 @@ queries:
 def replica(database: Database) -> Iterator[Replica]:
     replica = Replica(
         lambda: database.primary_dsn,
-        connect_timeout=10,
+        connect_timeout=60.0,
         limits=TransactionLimits(1),
         admission=Admission("false"),
     )

@@ -47,7 +47,7 @@ def test_settings_of_the_database_do_not_change_the_text_of_a_value(
     for name, value in {**SETTINGS, "extra_float_digits": digits}.items():
         database.execute(f"ALTER DATABASE {database.name} SET {name} = {value}")
     with closing(
-        Replica(lambda: database.primary_dsn, connect_timeout=5, limits=TransactionLimits(1))
+        Replica(lambda: database.primary_dsn, connect_timeout=60.0, limits=TransactionLimits(1))
     ) as replica:
         (answer,) = replica.fetch([a_query(sql=VALUES, snapshot=snapshot)])
     assert answer.rows is not None, answer.error
@@ -72,7 +72,7 @@ def test_settings_of_the_database_change_neither_the_statement_nor_the_counted_r
     # If a backslash escapes, the rest of the line belongs to the first text.
     sql = r"SELECT '\' AS kind, count(*) AS n FROM gi WHERE a @> ARRAY[1] --'"
     with closing(
-        Replica(lambda: database.primary_dsn, connect_timeout=5, limits=TransactionLimits(1))
+        Replica(lambda: database.primary_dsn, connect_timeout=60.0, limits=TransactionLimits(1))
     ) as replica:
         (answer,) = replica.fetch([a_query(sql=sql, snapshot=snapshot)])
     assert answer.rows is not None, answer.error
@@ -89,7 +89,7 @@ def test_settings_of_the_database_do_not_change_the_meaning_of_an_expression(
 SELECT count(*) FILTER (WHERE name = NULL), count(*) FILTER (WHERE ('{a,NULL,b}'::text[])[2] IS NULL),
   current_setting('xmloption') FROM (VALUES (NULL::text), ('a')) AS v(name)"""
     with closing(
-        Replica(lambda: database.primary_dsn, connect_timeout=5, limits=TransactionLimits(1))
+        Replica(lambda: database.primary_dsn, connect_timeout=60.0, limits=TransactionLimits(1))
     ) as replica:
         (answer,) = replica.fetch([a_query(sql=sql, snapshot=snapshot)])
     assert answer.rows is not None, answer.error
@@ -123,7 +123,7 @@ def test_a_value_that_is_not_utf_8_rejects_only_its_row(ascii_dsn: str, snapshot
         estimate=estimate,
         snapshot=snapshot,
     )
-    with closing(Replica(lambda: ascii_dsn, connect_timeout=5, limits=TransactionLimits(1))) as replica:
+    with closing(Replica(lambda: ascii_dsn, connect_timeout=60.0, limits=TransactionLimits(1))) as replica:
         result = to_result(replica.fetch([query])[0])
     assert result.outcome == "ok", result.error
     assert [(sample.value, sample.attributes["kind"]) for sample in result.samples] == [

@@ -88,7 +88,7 @@ def encoding_of(dsn: str) -> str:
 
 
 def asking(dsn: str) -> closing[Replica]:
-    return closing(Replica(lambda: dsn, connect_timeout=5, limits=TransactionLimits(1)))
+    return closing(Replica(lambda: dsn, connect_timeout=60.0, limits=TransactionLimits(1)))
 
 
 def converted(database: Database, encoding: str, texts: list[bytes]) -> list[str | None]:

@@ -98,7 +98,7 @@ def retry() -> RetryConfig:
 def replica(conflict_database: ConflictDatabase, retry: RetryConfig) -> Iterator[Replica]:
     """Return a replica on the standby; its lock_timeout does not affect what is tested here."""
     limits = TransactionLimits(20.0)
-    replica = Replica(lambda: conflict_database.standby_dsn, connect_timeout=5.0, limits=limits, retry=retry)
+    replica = Replica(lambda: conflict_database.standby_dsn, connect_timeout=60.0, limits=limits, retry=retry)
     yield replica
     replica.close()
 

@@ -74,7 +74,7 @@ def make_asker() -> Iterator[Make]:
         replica = Replica(
             dsn if callable(dsn) else lambda: dsn,
             **{
-                "connect_timeout": 5.0,
+                "connect_timeout": 60.0,
                 "limits": TransactionLimits(1.0),
                 "on_server_info": [servers.append],
                 **arguments,
@@ -133,7 +133,7 @@ def test_a_first_host_that_is_down_or_hangs_loses_no_answer(
     proxy = make_proxy(cluster.standby.port)
     getattr(proxy, fault)()
     ask = make_asker(
-        hosts(proxy.port, cluster.standby.port, target_session_attrs="standby"), connect_timeout=2.0
+        hosts(proxy.port, cluster.standby.port, target_session_attrs="standby"), connect_timeout=5.0
     )
     assert ask() == f"standby {cluster.standby.port}"
     if fault == "hang":

@@ -31,7 +31,9 @@ def make_replica() -> Iterator[Make]:
     replicas: list[Replica] = []
 
     def make(dsn: str, **arguments: Any) -> Replica:
-        replicas.append(Replica(lambda: dsn, connect_timeout=5.0, limits=TransactionLimits(1.0), **arguments))
+        replicas.append(
+            Replica(lambda: dsn, connect_timeout=60.0, limits=TransactionLimits(1.0), **arguments)
+        )
         return replicas[-1]
 
     yield make

@@ -44,7 +44,7 @@ def make_replica() -> Iterator[Make]:
     def make(dsn: str | Callable[[], str], **arguments: Any) -> Replica:
         conninfo = dsn if callable(dsn) else lambda: dsn
         replicas.append(
-            Replica(conninfo, **{"connect_timeout": 5.0, "limits": TransactionLimits(1.0), **arguments})
+            Replica(conninfo, **{"connect_timeout": 60.0, "limits": TransactionLimits(1.0), **arguments})
         )
         return replicas[-1]
 
@@ -246,13 +246,13 @@ def test_a_privilege_granted_later_is_noticed_on_an_open_connection(
 
 
 def test_a_failing_query_does_not_affect_the_other_results(replica: Replica) -> None:
-    assert ask(
-        replica,
+    before = queries(
         "SELECT 1 AS n", "SELECT 1/0 AS n", "SELECT 2 AS n", "SELECT nope", "SELECT 3 AS n", "SELEC",
         "TABLE nope",
-        "SELECT pg_sleep(20)", "SELECT 4 AS n", "SELECT 1; SELECT 2", "SELECT 5 AS n",
-        timeout=0.5,
-    ) == [
+    )  # fmt: skip
+    late = a_query("late", "SELECT pg_sleep(20)", timeout=0.5)
+    after = [a_query(f"a{n}", sql) for n, sql in enumerate(["SELECT 4", "SELECT 1; SELECT 2", "SELECT 5"])]
+    assert [outcome(answer) for answer in replica.fetch([*before, late, *after])] == [
         [(b"1",)], "22012", [(b"2",)], "42703", [(b"3",)], "42601",
         "42P01", "57014", [(b"4",)], "42601", [(b"5",)],
     ]  # fmt: skip
@@ -594,7 +594,7 @@ def test_an_interrupt_before_the_first_tick_opens_no_connection(replica: Replica
 
 
 def test_an_interrupt_after_close_has_no_effect(database: Database) -> None:
-    replica = Replica(lambda: database.standby_dsn, connect_timeout=5, limits=TransactionLimits(1))
+    replica = Replica(lambda: database.standby_dsn, connect_timeout=60.0, limits=TransactionLimits(1))
     assert ask(replica, "SELECT 1 AS n") == [[(b"1",)]]
     replica.close()
     replica.interrupt()
@@ -607,7 +607,7 @@ def test_the_server_ends_the_query_of_a_poller_that_was_killed(
     program = (
         "import sys; from poller.postgres.replica import Replica; from tests.bed.definitions import a_query; "
         "from poller.postgres.transaction import TransactionLimits; "
-        "replica = Replica(lambda: sys.argv[1], connect_timeout=5, limits=TransactionLimits(1)); "
+        "replica = Replica(lambda: sys.argv[1], connect_timeout=60.0, limits=TransactionLimits(1)); "
         "replica.fetch([a_query('q', 'SELECT pg_sleep(60)', interval=300, timeout=100)])"
     )
     process = start_process([sys.executable, "-c", program, database.standby_dsn])
@@ -690,13 +690,21 @@ def test_a_connection_cut_during_a_tick_is_unavailable_and_the_next_tick_succeed
     assert ask(replica, "SELECT 1 AS n") == [[(b"1",)]]
 
 
+def before_a_hang(sql: str) -> list[QueryDefinition]:
+    """Return a query that succeeds even on a machine that stalls, and two with a short timeout."""
+    return [
+        a_query("q0"),
+        *(a_query(f"q{n}", text, timeout=0.5) for n, text in enumerate([sql, "SELECT 2"], 1)),
+    ]
+
+
 def test_a_server_that_hangs_is_abandoned_after_the_patience_and_the_connection_closed(
     database: Database, make_replica: Make, make_proxy: Callable[[int], Proxy]
 ) -> None:
     proxy = make_proxy(port(database.standby_dsn))
     limits = TransactionLimits(1.0, patience=0.5)
     replica = make_replica(proxy.dsn(database.standby_dsn), limits=limits)
-    definitions = queries("SELECT 1 AS n", "SELECT pg_sleep(0.3)", "SELECT 2 AS n", timeout=0.5)
+    definitions = before_a_hang("SELECT pg_sleep(0.3)")
     first, *others = replica.fetch(definitions, lambda name: proxy.hang() if name == "q0" else None)
     assert outcome(first) == [(b"1",)]
     late = [answer.error for answer in others]
@@ -723,7 +731,7 @@ def test_a_frozen_backend_is_abandoned_after_the_patience_and_the_next_tick_succ
             assert eventually(lambda: stat.read_text().rpartition(")")[2].split()[0] in "Tt")
 
     try:
-        definitions = queries("SELECT 1 AS n", "SELECT pg_sleep(0.4)", "SELECT 2 AS n", timeout=0.5)
+        definitions = before_a_hang("SELECT pg_sleep(0.4)")
         answers = [outcome(answer) for answer in replica.fetch(definitions, freeze)]
         assert answers == [[(b"1",)], "unavailable", "unavailable"]
         assert not replica.connection.is_open

@@ -39,8 +39,9 @@ def peak():
         return int(status.read().partition("VmHWM:")[2].split()[0]) * 1024
 
 dsn, sql, snapshot, limits, data_limit = json.loads(sys.argv[1])
-replica = Replica(lambda: dsn, connect_timeout=5, limits=TransactionLimits(1, **limits))
-queries = [a_query("first"), a_query("large", sql, snapshot=snapshot), a_query("last", snapshot=snapshot)]
+replica = Replica(lambda: dsn, connect_timeout=60.0, limits=TransactionLimits(1, **limits))
+large = a_query("large", sql, snapshot=snapshot, timeout=150)  # a busy server needs a while for some 500 MB
+queries = [a_query("first"), large, a_query("last", snapshot=snapshot)]
 replica.fetch([a_query()])
 if data_limit:
     resource.setrlimit(resource.RLIMIT_DATA, (data_limit, data_limit))
@@ -118,7 +119,7 @@ def test_a_value_just_below_the_default_limit_arrives_completely(
 ) -> None:
     dsn = make_conninfo(tls_server.dsn(), sslmode=sslmode)
     size = MAX_RESULT_BYTES - 256 * 1024
-    with closing(Replica(lambda: dsn, connect_timeout=5, limits=TransactionLimits(1))) as replica:
+    with closing(Replica(lambda: dsn, connect_timeout=60.0, limits=TransactionLimits(1))) as replica:
         before, large, after = replica.fetch(
             [a_query("before"), a_query("large", f"SELECT repeat('x', {size}) AS n"), a_query("after")]
         )
@@ -156,7 +157,7 @@ def test_a_value_that_is_too_large_fails_its_query_in_a_row_and_in_an_error(
     database: Database, large: str
 ) -> None:
     with closing(
-        Replica(lambda: database.primary_dsn, connect_timeout=5, limits=TransactionLimits(1, MIB // 8))
+        Replica(lambda: database.primary_dsn, connect_timeout=60.0, limits=TransactionLimits(1, MIB // 8))
     ) as replica:
         answers = replica.fetch([a_query("large", large), a_query("last")])
     assert [answer.error and answer.error.kind for answer in answers] == ["too_large", None]
@@ -169,7 +170,7 @@ def test_a_result_below_the_limit_is_complete_and_later_results_are_not_counted(
     sql = "SELECT repeat('x', 600 * 1024) AS n"
     queries = [a_query(f"q{number}", sql) for number in range(20)]
     with closing(
-        Replica(lambda: database.primary_dsn, connect_timeout=5, limits=TransactionLimits(1, MIB))
+        Replica(lambda: database.primary_dsn, connect_timeout=60.0, limits=TransactionLimits(1, MIB))
     ) as replica:
         answers = replica.fetch(queries)
     assert [answer.rows and len(answer.rows.values[0][0] or b"") for answer in answers] == [600 * 1024] * 20

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.every_version
 
 def refused(dsn: str) -> tuple[str | None, str | None, str]:
     """Return SQLSTATE, hint and kind of the refusal."""
-    with closing(Replica(lambda: dsn, connect_timeout=5, limits=TransactionLimits(1))) as replica:
+    with closing(Replica(lambda: dsn, connect_timeout=60.0, limits=TransactionLimits(1))) as replica:
         (answer,) = replica.fetch([a_query()])
     assert answer.error is not None, answer
     return answer.error.sqlstate, answer.error.hint, answer.error.kind
