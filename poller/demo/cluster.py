@@ -81,7 +81,7 @@ class Cluster:
             self._create_primary({**_SETTINGS, **(primary or {})})
             if with_standby:
                 self._create_standby({"max_standby_streaming_delay": standby_delay, **(standby or {})})
-                self.wait_replayed(30.0)
+                self.wait_replayed()
         except BaseException:
             self.close()
             raise
@@ -94,7 +94,7 @@ class Cluster:
     ) -> None:
         self.close()
 
-    def wait_replayed(self, timeout: float = 10.0) -> None:
+    def wait_replayed(self, timeout: float = 60.0) -> None:
         """Wait until the standby has replayed everything that the primary has committed so far.
 
         Raises TimeoutError with both positions after `timeout` seconds.

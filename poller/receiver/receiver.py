@@ -215,14 +215,14 @@ class Receiver:
             for attempts in self._attempts.values():
                 attempts.clear()
 
-    def wait_for(self, predicate: Callable[[list[Point]], Result], timeout: float = 30.0) -> Result:
+    def wait_for(self, predicate: Callable[[list[Point]], Result], timeout: float = 60.0) -> Result:
         """Return the first truthy result of `predicate`, which is called now and after every request.
 
         Raises TimeoutError, with a summary of the received requests, after `timeout` seconds.
         """
         return self.wait_until(lambda: predicate(self.points()), timeout)
 
-    def wait_until(self, answer: Callable[[], Result], timeout: float = 30.0) -> Result:
+    def wait_until(self, answer: Callable[[], Result], timeout: float = 60.0) -> Result:
         """Return the first truthy result of `answer`, which is called now and after every request.
 
         Raises TimeoutError, with a summary of the received requests, after `timeout` seconds.
@@ -240,7 +240,7 @@ class Receiver:
                 )
             return result
 
-    def wait_for_attempts(self, count: int, timeout: float = 30.0, *, signal: Signal = "metrics") -> None:
+    def wait_for_attempts(self, count: int, timeout: float = 60.0, *, signal: Signal = "metrics") -> None:
         """Wait until `count` requests of a signal are stored, whatever their answers.
 
         Raises TimeoutError after `timeout` seconds.

@@ -32,12 +32,12 @@ class ConflictDatabase(Database):
     def make(cls, cluster: Cluster, name: str) -> ConflictDatabase:
         site = Site(cluster.primary.dsn(), cluster.standby.dsn())
         cluster.primary.execute(f"CREATE DATABASE {name}")
-        cluster.wait_replayed(30.0)
+        cluster.wait_replayed()
         conflict_database = cls(name, site, cluster, cluster.standby.log_path.stat().st_size)
         conflict_database.execute(SETUP)
         conflict_database.execute(AFTER_SETUP)
         conflict_database._flush()
-        conflict_database.replayed(30.0)
+        conflict_database.replayed()
         return conflict_database
 
     def end(self) -> None:

@@ -106,7 +106,8 @@ class Polled:
 
     def napping(self) -> int:
         """Wait until the nap has just begun; return the process id of its backend."""
-        for _ in range(8000):
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
             for backend in self.watch.now():
                 young = backend.transaction_age is not None and backend.transaction_age < 0.15
                 if young and backend.query.startswith(NAP) and backend.state == "active":

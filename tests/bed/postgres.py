@@ -72,7 +72,7 @@ class Database:
         """Run statements on the standby in autocommit; return the rows of the last."""
         return _execute(self.standby_dsn, sql)
 
-    def replayed(self, timeout: float = 30.0) -> None:
+    def replayed(self, timeout: float = 60.0) -> None:
         """Wait until the standby shows every transaction that the primary has committed so far."""
         ((target,),) = self.execute("SELECT pg_current_wal_lsn()::text")
         wait_replayed(self.standby_dsn, target, timeout)
@@ -151,7 +151,7 @@ class _Unchanged:
                 site.primary, f"SELECT pg_current_wal_lsn()::text, {_NEXT_XID}"
             )
             if site.standby is not None:
-                wait_replayed(site.standby, target, 30.0)
+                wait_replayed(site.standby, target, 60.0)
         return made
 
     def give_back(self, made: Database) -> None:

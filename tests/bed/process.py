@@ -106,7 +106,7 @@ class Process:
         except subprocess.TimeoutExpired:
             raise AssertionError(f"the process still runs after {timeout:g} s\n{self}") from None
         for reader in self._readers:
-            reader.join(5)
+            reader.join(30)
         return code
 
     def close(self) -> None:

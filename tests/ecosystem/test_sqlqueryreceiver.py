@@ -450,4 +450,4 @@ def prepare(cluster: Cluster, script: str) -> None:
         "GRANT SELECT ON mytable TO otel",
         "otel",
     )
-    cluster.wait_replayed(30.0)
+    cluster.wait_replayed()

@@ -186,6 +186,6 @@ def test_a_terminal_gets_colour_unless_it_is_disabled(no_color: str) -> None:
         if not read:
             break
     os.close(main)
-    assert process.wait(30) == 0
+    assert process.wait() == 0
     assert b"lock_timeout" in output
     assert (b"\x1b[36m" in output) is (no_color == "")

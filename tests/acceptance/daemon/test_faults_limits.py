@@ -32,7 +32,7 @@ def limited(cluster: Cluster) -> Iterator[Cluster]:
     cluster.primary.execute("CREATE ROLE limited LOGIN")
     cluster.primary.execute("CREATE DATABASE limited")
     cluster.primary.execute(f"{THINGS}; GRANT SELECT ON things TO limited", "limited")
-    cluster.wait_replayed(30)
+    cluster.wait_replayed()
     yield cluster
     cluster.primary.execute("DROP DATABASE limited WITH (FORCE)")
     cluster.primary.execute("DROP ROLE limited")

@@ -20,7 +20,7 @@ def proxy(cluster: Cluster) -> Iterator[Proxy]:
     """A proxy between the poller and a standby with the polled tables."""
     cluster.primary.execute("CREATE DATABASE networked")
     cluster.primary.execute(THINGS, "networked")
-    cluster.wait_replayed(30)
+    cluster.wait_replayed()
     with Proxy(int(conninfo_to_dict(cluster.standby.dsn())["port"] or 0)) as proxy:
         yield proxy
     cluster.primary.execute("DROP DATABASE networked WITH (FORCE)")

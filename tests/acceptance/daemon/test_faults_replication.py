@@ -100,7 +100,7 @@ def test_the_link_to_the_primary_is_cut(bed: Bed, polled: Polled) -> None:
     assert eventually(lambda: polled.value("poller.replica.lag") > first)
     bed.lengthen()
     bed.link.resume()
-    bed.cluster.wait_replayed(30)
+    bed.cluster.wait_replayed()
     spell.healed()
     spell.recovered(TOO_FAR, ends=[CLOSER], things=(count, count + 1))
     assert eventually(lambda: polled.value("poller.replica.lag") == 0)

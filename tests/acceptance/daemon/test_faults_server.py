@@ -43,7 +43,7 @@ class Bed:
     def make_database(self) -> None:
         self.primary.execute("CREATE DATABASE polled")
         self.primary.execute(f"{THINGS}; GRANT SELECT ON things TO poller", "polled")
-        self.cluster.wait_replayed(30)
+        self.cluster.wait_replayed()
 
     def require_authentication(self, method: str) -> None:
         """Require this authentication method from the poller's role at the next connect."""
@@ -235,7 +235,7 @@ def test_a_database_is_dropped_and_created_again(bed: Bed, polled: Polled, spell
     polled.after_tick()
     try:
         bed.primary.execute("DROP DATABASE polled WITH (FORCE)")
-        bed.cluster.wait_replayed(30)
+        bed.cluster.wait_replayed()
         record = spell.said(GONE)
         # PostgreSQL first marks the database as invalid, then removes its files, which takes time.
         expected = 'database "polled" does not exist|cannot connect to invalid database "polled"'

@@ -199,7 +199,7 @@ def on_terminal(**environ: str) -> str:
             break
         output += read
     os.close(main)
-    assert process.wait(30) == 1
+    assert process.wait() == 1
     return output.decode()
 
 

@@ -384,7 +384,7 @@ def test_without_an_answer_the_error_says_how_the_child_ended(
     finally:
         done.set()
         reaper.join()
-    assert descriptors() == before
+    assert descriptors() <= before
 
 
 def test_the_child_answers_with_a_catalogue_or_with_every_problem(tmp_path: Path) -> None:
@@ -426,7 +426,7 @@ def test_without_an_interpreter_no_descriptor_stays_open(monkeypatch: pytest.Mon
     before = descriptors()
     with pytest.raises(LoaderError, match=r"cannot start /nowhere/python .*: No such file or directory"):
         LoaderProcess.run("load", settings("shipped"))
-    assert descriptors() == before
+    assert descriptors() <= before
 
 
 def test_the_child_of_a_reload_ends_with_its_process(in_child: InChild) -> None:

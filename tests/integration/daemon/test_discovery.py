@@ -83,7 +83,7 @@ class Server:
             with psycopg.connect(self.site.primary, autocommit=True) as connection:
                 row = connection.execute("SELECT pg_current_wal_lsn()::text").fetchone()
             assert row is not None
-            wait_replayed(self.site.standby, row[0], 30.0)
+            wait_replayed(self.site.standby, row[0], 60.0)
 
     def create(self, *names: str) -> None:
         for name in names:

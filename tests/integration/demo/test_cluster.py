@@ -43,10 +43,10 @@ def test_the_standby_replays_commits_of_the_primary(database: Database) -> None:
 def test_the_standby_is_in_recovery_and_streams(cluster: Cluster) -> None:
     assert cluster.primary.execute("SELECT pg_is_in_recovery()") == [(False,)]
     assert cluster.standby.execute("SELECT pg_is_in_recovery()") == [(True,)]
-    assert cluster.standby.execute("SELECT status FROM pg_stat_wal_receiver") == [("streaming",)]
-    assert cluster.primary.execute("SELECT application_name, state FROM pg_stat_replication") == [
-        ("standby", "streaming")
-    ]
+    status = "SELECT status FROM pg_stat_wal_receiver"
+    assert eventually(lambda: cluster.standby.execute(status) == [("streaming",)])
+    senders = "SELECT application_name, state FROM pg_stat_replication"
+    assert eventually(lambda: cluster.primary.execute(senders) == [("standby", "streaming")])
 
 
 def test_the_standby_refuses_writes(database: Database) -> None:
@@ -104,7 +104,7 @@ def test_servers_come_back_on_their_ports_after_stop_restart_and_kill(own_cluste
         _ = standby.pid
     primary.execute("INSERT INTO t VALUES (2)")
     standby.start()
-    own_cluster.wait_replayed(30)
+    own_cluster.wait_replayed()
     assert standby.execute("SELECT n FROM t ORDER BY n") == [(1,), (2,)]
 
     with closing(psycopg.connect(primary.dsn(), autocommit=True)) as busy:
@@ -121,7 +121,7 @@ def test_servers_come_back_on_their_ports_after_stop_restart_and_kill(own_cluste
     assert not connects(primary.port)
     primary.start()
     primary.execute("INSERT INTO t VALUES (3)")
-    own_cluster.wait_replayed(30)
+    own_cluster.wait_replayed()
     assert standby.execute("SELECT n FROM t ORDER BY n") == [(1,), (2,), (3,)]
     assert (primary.port, standby.port) == ports
 

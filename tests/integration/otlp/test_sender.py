@@ -68,7 +68,7 @@ def serve() -> Iterator[Serve]:
         listener.shutdown(socket.SHUT_RDWR)
         listener.close()
     for thread in threads:
-        thread.join(30)
+        thread.join(60)
         assert not thread.is_alive(), "a connection was left open"
 
 

@@ -444,9 +444,8 @@ def test_the_daemon_counts_and_logs_the_conflicts_kind_and_recovers(
                     "db.response.status_code": "40001",
                     "poller.conflict": "lock",
                 }
-            ],
-            30.0,
+            ]
         )
         process.wait_for_line(r'"query slow failed: .*relation lock.*max_standby_streaming_delay')
     conflict_database.open_gate()
-    receiver.wait_for(lambda points: [point for point in points if point.metric == "slow_count"], 30.0)
+    receiver.wait_for(lambda points: [point for point in points if point.metric == "slow_count"])

@@ -188,12 +188,22 @@ def test_the_lag_of_a_standby_that_starts_without_its_primary_is_unknown_until_p
 def test_a_brief_reading_differs_only_by_its_omissions(site: Site, role: str, user: str) -> None:
     site.synced()
     server = site.cluster.primary if role == "primary" else site.cluster.standby
-    with psycopg.connect(server.dsn(user=user), autocommit=True) as connection:
-        readings = [connection.execute(lag_query(brief=brief).encode()).fetchone() for brief in (False, True)]
-    whole, brief = (row[0] for row in readings if row is not None)
-    for answer in (whole, brief):
-        answer["receiver"] = answer["receiver"] and {**answer["receiver"], "age": None}
-        answer["replay_age"] = None
+    whole: dict[str, Any] = {}
+    brief: dict[str, Any] = {}
+
+    def unchanged() -> bool:
+        """Read the lag in full, briefly and in full; return whether the server wrote no WAL meanwhile."""
+        with psycopg.connect(server.dsn(user=user), autocommit=True) as connection:
+            rows = [connection.execute(lag_query(brief=b).encode()).fetchone() for b in (False, True, False)]
+        answers = [row[0] for row in rows if row is not None]
+        for answer in answers:
+            answer["receiver"] = answer["receiver"] and {**answer["receiver"], "age": None}
+            answer["replay_age"] = None
+        whole.update(answers[0])
+        brief.update(answers[1])
+        return bool(answers[0] == answers[2])
+
+    assert eventually(unchanged)
     omitted = {"system"} | ({"timeline"} if role == "standby" else set())
     assert all(brief[name] is None and whole[name] is not None for name in omitted)
     assert {**brief, **{name: whole[name] for name in omitted}} == whole

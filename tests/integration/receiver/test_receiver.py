@@ -87,7 +87,7 @@ def send() -> Iterator[Send]:
     exporters: list[MetricExporter] = []
 
     def send(receiver: Receiver, protocol: str, data: MetricsData, **options: Any) -> MetricExportResult:
-        exporter = EXPORTERS[protocol](receiver, **{"timeout": 5, **options})
+        exporter = EXPORTERS[protocol](receiver, **{"timeout": 60, **options})
         exporters.append(exporter)
         return exporter.export(data)
 
@@ -288,7 +288,8 @@ def test_a_timeout_of_waiting_lists_the_received_data(
 def test_a_stopped_receiver_refuses_and_the_same_exporter_reconnects(
     receiver: Receiver, metrics: MetricsData, protocol: str
 ) -> None:
-    exporter = EXPORTERS[protocol](receiver, timeout=1)
+    exporter = EXPORTERS[protocol](receiver, timeout=60)
+    hasty = EXPORTERS[protocol](receiver, timeout=1)
     assert exporter.export(metrics) is MetricExportResult.SUCCESS
     ports = receiver.grpc_port, receiver.http_port
 
@@ -296,14 +297,13 @@ def test_a_stopped_receiver_refuses_and_the_same_exporter_reconnects(
     for port in ports:
         with socket.socket() as probe:
             assert probe.connect_ex(("127.0.0.1", port)) != 0
-    assert exporter.export(metrics) is MetricExportResult.FAILURE
+    assert hasty.export(metrics) is MetricExportResult.FAILURE
+    hasty.shutdown()
 
     receiver.start()
     assert (receiver.grpc_port, receiver.http_port) == ports
-    patient = EXPORTERS[protocol](receiver, timeout=10)
-    assert patient.export(metrics) is MetricExportResult.SUCCESS
+    assert exporter.export(metrics) is MetricExportResult.SUCCESS
     assert len(receiver.requests()) == 2
-    patient.shutdown()
     exporter.shutdown()
 
 
@@ -346,7 +346,7 @@ def test_an_exporter_retries_a_receiver_that_was_unavailable(
 
     thread = threading.Thread(target=recover)
     thread.start()
-    assert send(receiver, protocol, metrics, timeout=10) is MetricExportResult.SUCCESS
+    assert send(receiver, protocol, metrics) is MetricExportResult.SUCCESS
     thread.join()
     answers = [received.answer for received in receiver.attempts()]
     assert answers[0] == UNAVAILABLE
@@ -358,7 +358,7 @@ def test_throttling_by_grpc_carries_retry_info_in_both_ways(receiver: Receiver) 
     receiver.answer = throttle(1.5)
     address = f"127.0.0.1:{receiver.grpc_port}"
     with grpc.insecure_channel(address) as channel, pytest.raises(grpc.RpcError) as raised:
-        export(channel)(ExportMetricsServiceRequest(), timeout=5)
+        export(channel)(ExportMetricsServiceRequest(), timeout=60)
     assert raised.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
     trailing = dict(raised.value.trailing_metadata())
     status = Status.FromString(trailing["grpc-status-details-bin"])
@@ -381,7 +381,7 @@ def test_a_partial_success_reports_the_number_of_rejected_points(receiver: Recei
     receiver.answer = partial(3, "too old")
     if protocol == "grpc":
         with grpc.insecure_channel(f"127.0.0.1:{receiver.grpc_port}") as channel:
-            response = export(channel)(ExportMetricsServiceRequest(), timeout=5)
+            response = export(channel)(ExportMetricsServiceRequest(), timeout=60)
     else:
         code, _, body = post(receiver, b"")
         assert code == 200
@@ -396,8 +396,8 @@ def test_an_exporter_times_out_on_a_hanging_receiver_which_then_serves_again(
     receiver: Receiver, metrics: MetricsData, send: Send, protocol: str
 ) -> None:
     receiver.answer = HANG
-    assert send(receiver, protocol, metrics, timeout=0.5) is MetricExportResult.FAILURE
-    assert receiver.attempts()
+    while not receiver.attempts():  # a machine that stalls may not even begin to send in this time
+        assert send(receiver, protocol, metrics, timeout=0.5) is MetricExportResult.FAILURE
     assert receiver.points() == []
     receiver.answer = ACCEPT
     assert send(receiver, protocol, metrics) is MetricExportResult.SUCCESS
@@ -413,7 +413,7 @@ def test_stopping_ends_a_hanging_request(
     thread.start()
     receiver.wait_for_attempts(1)
     receiver.stop()
-    thread.join(10)
+    thread.join(60)
     assert not thread.is_alive()
     assert receiver.requests() == []
 
@@ -434,7 +434,7 @@ def post(
 ) -> tuple[int, Mapping[str, str], bytes]:
     request = urllib.request.Request(receiver.http_endpoint + path, body, dict(headers))
     try:
-        with urllib.request.urlopen(request, timeout=5) as response:
+        with urllib.request.urlopen(request, timeout=60) as response:
             return response.status, dict(response.headers), response.read()
     except urllib.error.HTTPError as error:
         with error:
@@ -793,7 +793,7 @@ def test_as_a_process_it_ends_with_its_standard_input_if_configured() -> None:
         assert process.stdout is not None
         assert json.loads(process.stdout.readline())["grpc"].startswith("http://127.0.0.1:")
         process.stdin.close()
-        assert process.wait(20) == 0
+        assert process.wait() == 0
 
 
 def test_the_callback_for_each_request_gets_the_stored_request(metrics: MetricsData, send: Send) -> None:

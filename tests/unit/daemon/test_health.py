@@ -171,21 +171,24 @@ def test_a_reader_finds_a_complete_heartbeat_at_any_moment(tmp_path: Path) -> No
     file = tmp_path / "h"
     heartbeat = Heartbeat([file])
     heartbeat.write({})
-    over = threading.Event()
+    looks, over = 0, threading.Event()
 
     def write() -> None:
-        for number in range(150):
-            heartbeat.write({"queries": {f"q{n}": "ok" for n in range(number % 200)}})
+        written = 0
+        while written < 150 or looks < 150:
+            heartbeat.write({"queries": {f"q{n}": "ok" for n in range(written % 200)}})
+            written += 1
         over.set()
 
     writer = threading.Thread(target=write)
     writer.start()
-    looks = 0
-    while not over.is_set():
-        assert isinstance(read([file]), dict)
-        looks += 1
-    writer.join()
-    assert looks > 0
+    try:
+        while not over.is_set():
+            assert isinstance(read([file]), dict)
+            looks += 1
+    finally:
+        looks = 150
+        writer.join()
 
 
 @pytest.mark.parametrize(

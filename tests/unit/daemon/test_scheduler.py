@@ -201,7 +201,8 @@ def test_missed_runs_are_replaced_by_a_single_run(bed: Bed) -> None:
     missed, before = len(bed.overruns), time.time()
     released.set()
     assert bed.ran(4)
-    caught_up = [run for run in bed.runs if run.start <= before + 0.5]
+    next_due = math.floor(before) + 1
+    caught_up = [run for run in bed.runs if run.start < next_due]
     assert missed >= 4
     assert len(caught_up) <= 4, "the first runs and at most one more run of each"
 
@@ -213,8 +214,7 @@ def test_a_tick_without_a_server_is_retried_with_exponential_backoff(bed: Bed) -
     bed.start(tick())
     assert bed.ran(4)
     gaps = [second.start - first.end for first, second in pairwise(bed.runs)]
-    assert [gap >= least for gap, least in zip(gaps, (0.19, 0.39, 0.79), strict=False)] == [True] * 3
-    assert len(bed.runs) == 4
+    assert all(gap >= least for gap, least in zip(gaps, (0.19, 0.39, 0.79, 1.59, 3.19), strict=False)), gaps
 
 
 def test_a_success_ends_the_retries_and_resets_the_backoff(bed: Bed) -> None:
