@@ -732,7 +732,7 @@ def test_libraries_that_log_everything_log_no_secret(bed: Bed, start_process: St
         [sys.executable, "-c", script, *endpoints],
         env={"OTEL_EXPORTER_OTLP_HEADERS": _HEADERS, "HOME": str(bed.home)},
     )
-    assert process.wait(60) == 0, process
+    assert process.wait(120) == 0, process
     assert process.stdout.count("PollError(") == len(strings)
     assert process.stdout.count("False ") == len(endpoints)
     bed.assert_no_secret(process, message="DEBUG:urllib3")
@@ -740,18 +740,22 @@ def test_libraries_that_log_everything_log_no_secret(bed: Bed, start_process: St
 
 _DEFECTS = {
     "in a tick": """
+from threading import Event
 from types import SimpleNamespace
 from poller.daemon.scheduler import PollScheduler
 from poller.daemon.server_queues import QueueConfig
 from poller.model.tick import Tick
+begun = Event()
 class Target(SimpleNamespace):
-    def run(self, queries, on_server): raise RuntimeError("no good: " + url)
+    def run(self, queries, on_server):
+        begun.set()
+        raise RuntimeError("no good: " + url)
 daemon = PollScheduler(QueueConfig())
 target = Target(name="", connections=1, server=lambda: "s", rest=lambda seconds: None)
 daemon.replace(target, [Tick("one", (SimpleNamespace(name="q"),), 60.0, 0.0)], {"q"})
 daemon.start()
-import time; time.sleep(0.5)
-daemon.stop(lambda: None, 1)
+begun.wait(60)
+assert daemon.stop(lambda: None, 60)
 """,
     "in a thread": """
 import threading

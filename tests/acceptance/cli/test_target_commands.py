@@ -36,7 +36,7 @@ def targets(database: Database, tmp_path: Path) -> Iterator[dict[str, str]]:
         other.execute(f"CREATE TABLE users AS SELECT generate_series(1, {number + 3}) AS id")
     (closed,) = free_ports(1)
     document = {
-        "defaults": {"require_standby": False, "connect_timeout": "2s"},
+        "defaults": {"require_standby": False, "connect_timeout": "60s"},
         "targets": [
             {"name": "eu-1", "url_file": "eu-1", "tags": ["eu"], "attributes": {"region": "eu"}},
             {"name": "us-1", "url_file": "us-1"},

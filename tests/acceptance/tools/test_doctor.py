@@ -547,7 +547,8 @@ def test_every_query_runs_once_and_its_result_is_reported(
     assert by_name["absent"]["detail"] == "skipped: relation absent does not exist"
     assert "timeout (57014)" in by_name["endless"]["detail"]
     assert by_name["endless"]["facts"]["cost"] > 0
-    assert "more than 10% of its interval, so it runs every 3s" in by_name["slow"]["detail"]
+    # Ten times its duration, which is longer on a busy server.
+    assert re.search(r"more than 10% of its interval, so it runs every [3-9]s", by_name["slow"]["detail"])
     assert "rows dropped: 1 " in by_name["null"]["detail"]
     assert by_name["nan"]["advice"] == "check the rows: poller poll --query nan -v"
     assert by_name["text"]["facts"]["error"] == "mismatch"
@@ -623,7 +624,7 @@ def test_a_signal_ends_doctor_and_cancels_the_query(
 # --- The collector --------------------------------------------------------------------------------------
 
 
-def collector(url: str, protocol: Protocol, timeout: float = 1.0) -> Diagnostic:
+def collector(url: str, protocol: Protocol, timeout: float = 20.0) -> Diagnostic:
     diagnostic = collector_diagnosis.examine(resolve(url, "POLLER_OTLP_ENDPOINT", protocol), timeout)
     assert diagnostic.rule == "collector"
     return diagnostic
@@ -653,7 +654,8 @@ def test_the_collectors_answer_is_reported_with_advice(
 ) -> None:
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", "authorization=Bearer%20sekret-token")
     receiver.answer = answer
-    diagnostic = collector(endpoint(receiver, protocol), protocol, timeout=0.5)
+    timeout = 2.0 if answer.hang else 20.0
+    diagnostic = collector(endpoint(receiver, protocol), protocol, timeout)
     assert diagnostic.severity == "error"
     assert advice in (diagnostic.advice or "")
     assert receiver.attempts()
@@ -665,24 +667,24 @@ def test_a_closed_port_or_another_service_is_reported(
     receiver: Receiver, protocol: Protocol, certificates: Certificates
 ) -> None:
     (closed,) = free_ports(1)
-    diagnostic = collector(f"http://{LOOPBACK}:{closed}", protocol, timeout=0.5)
+    diagnostic = collector(f"http://{LOOPBACK}:{closed}", protocol)
     assert "connection refused" in diagnostic.message
 
-    diagnostic = collector("http://nowhere.invalid:4317", protocol, timeout=0.5)
+    diagnostic = collector("http://nowhere.invalid:4317", protocol)
     assert "the host name nowhere.invalid cannot be resolved" in diagnostic.message
 
     other: Protocol = "http/protobuf" if protocol == "grpc" else "grpc"
-    diagnostic = collector(endpoint(receiver, other), protocol, timeout=0.5)
+    diagnostic = collector(endpoint(receiver, other), protocol)
     message = "the port uses HTTP/1.1" if protocol == "grpc" else "the port uses gRPC"
     assert message in diagnostic.message
     assert f"set POLLER_OTLP_PROTOCOL={other}" in (diagnostic.advice or "")
 
-    diagnostic = collector(endpoint(receiver, protocol).replace("http:", "https:"), protocol, timeout=0.5)
+    diagnostic = collector(endpoint(receiver, protocol).replace("http:", "https:"), protocol)
     assert "the port does not use TLS" in diagnostic.message
     assert "http://" in (diagnostic.advice or "")
 
     with Receiver(tls=certificates.tls) as secure:
-        diagnostic = collector(endpoint(secure, protocol).replace("https:", "http:"), protocol, timeout=0.5)
+        diagnostic = collector(endpoint(secure, protocol).replace("https:", "http:"), protocol)
     assert "the port uses TLS, but the endpoint is plain text" in diagnostic.message
     assert "https://" in (diagnostic.advice or "")
 
@@ -693,12 +695,12 @@ def test_certificate_problems_are_distinguished(
 ) -> None:
     with Receiver(tls=certificates.mtls) as receiver:
         url = endpoint(receiver, protocol)
-        diagnostic = collector(url, protocol, timeout=0.5)
+        diagnostic = collector(url, protocol)
         assert "the collector's certificate is not accepted" in diagnostic.message
         assert "OTEL_EXPORTER_OTLP_CERTIFICATE" in (diagnostic.advice or "")
 
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_CERTIFICATE", str(certificates.ca))
-        diagnostic = collector(url, protocol, timeout=0.5)
+        diagnostic = collector(url, protocol)
         assert "OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE" in (diagnostic.advice or ""), diagnostic
 
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE", str(certificates.client))
