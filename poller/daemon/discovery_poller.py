@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from poller.daemon.target_poller import TargetPoller
 from poller.model.tick import Tick, ticks
 from poller.polling.poll import to_result
-from poller.postgres.database_list import list_query, read_list
+from poller.postgres.database_list import DatabaseList, list_query, read_list
 from poller.telemetry.discovery_metrics import DiscoveryMetrics
 from poller.telemetry.logging import about
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from poller.model.errors import PollError
     from poller.model.query import QueryDefinition
     from poller.model.result import PollResult
-    from poller.model.rows import Row
+    from poller.model.rows import Rows
     from poller.model.target import Databases, Target
 
 logger = logging.getLogger(__name__)
@@ -46,8 +46,8 @@ class DiscoveryPoller(TargetPoller):
         """Prepare; `discoveries` counts the reads, and `observers` get the result of each."""
         super().__init__(target, queries, cycle, instance)
         self.metrics = DiscoveryMetrics()
-        self.on_list: Callable[[Mapping[str, int]], int] = lambda _: 0
-        """Function that polls only the databases with these names and OIDs; it returns the number missing."""
+        self.on_list: Callable[[DatabaseList], int] = lambda _: 0
+        """Function that polls only the databases of this list; it returns the number of missing ones."""
         self._list = list_query(databases.refresh)
         self._databases = databases
         self._discoveries = discoveries
@@ -80,33 +80,27 @@ class DiscoveryPoller(TargetPoller):
         (answer,) = self.cycle.source.fetch(queries, lambda _: None)
         result = to_result(answer)
         if answer.rows is not None:
-            self._read(answer.rows.values, answer.rows.beyond)
+            self._read(answer.rows)
         elif answer.error is None or answer.error.kind != "cancelled":
             self._fail(str(answer.error or answer.skipped))
         for observer in self._observers:
             observer.observe([result])
         return [result]
 
-    def _read(self, rows: Sequence[Row], beyond: int) -> None:
-        """Poll the databases of the list `rows`, of which `beyond` were too many to be read."""
-        listed = read_list(rows)
-        selected = self._databases.select(listed.oids)
-        if not selected.names and not self._none_logged:
+    def _read(self, rows: Rows) -> None:
+        """Poll the databases of the list `rows`."""
+        listed = read_list(rows, self._databases)
+        counts = listed.counts
+        if not listed.polled and not self._none_logged:
             logger.warning(
                 "no database of the server is polled: check include and exclude of `databases`",
-                extra={"excluded": selected.excluded, "no_privilege": listed.no_privilege},
+                extra={"excluded": counts["excluded"], "no_privilege": counts["no_privilege"]},
             )
-        self._none_logged = not selected.names
-        missing = self.on_list({name: listed.oids[name] for name in selected.names})
-        self._log_over_limit(selected.over_limit + beyond)
+        self._none_logged = not listed.polled
+        missing = self.on_list(listed)
+        self._log_over_limit(counts["over_limit"])
         self.metrics.last_success = time.time()
-        self.metrics.counts = {
-            "polled": len(selected.names),
-            "excluded": selected.excluded + listed.unnamed,
-            "over_limit": selected.over_limit + beyond,
-            "no_privilege": listed.no_privilege,
-            "missing": missing,
-        }
+        self.metrics.counts = {**counts, "missing": missing}
         self._discoveries.add(1, {"poller.outcome": "ok"})
         if self._failed:
             self._failed = False

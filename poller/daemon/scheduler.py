@@ -159,7 +159,8 @@ class PollScheduler:
                 if names := {query.name for query in tick.queries}.intersection(fresh):
                     schedule.fresh.setdefault(tick.name, set()).update(names)
                     schedule.due[tick.name] = None
-                    self._first_polls.expect(entry, at_start=not self._started)
+                    # Until the poller is ready, it also awaits the databases that the first lists contain.
+                    self._first_polls.expect(entry, at_start=not (self._started and self.ready))
                 if tick.name not in before:
                     self._timer.enter(entry, tick, time.time())
         self._offer(target.name)

@@ -6,7 +6,7 @@ import functools
 import logging
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -19,6 +19,7 @@ from poller.model.configuration import Configuration
 from poller.model.query import QueryDefinition
 from poller.model.result import GoodResult
 from poller.model.target import Target
+from poller.postgres.database_list import DatabaseList
 
 logger = logging.getLogger(__name__)
 
@@ -188,13 +189,15 @@ class TargetPollers:
         self._factory.close(poller)
         self._factory.forget(poller.name)
 
-    def _apply_list(self, poller: DiscoveryPoller, listed: Mapping[str, int]) -> int:
-        """Poll only the databases `listed`, by name and OID; return the number of missing ones.
+    def _apply_list(self, poller: DiscoveryPoller, databases: DatabaseList) -> int:
+        """Poll only the selected databases of a list; return the number of missing ones.
 
         A database that is not in the list is missing: it is not polled, and its data is deleted some time
-        later unless it returns. The data of a database with another OID is deleted, because it is another
+        later unless it returns. The same applies to one to which the role may not connect any more, which
+        does not count as missing. The data of a database with another OID is deleted, because it is another
         database.
         """
+        listed = databases.polled
         with self._lock:
             target = poller.target
             if self._pollers.get(target.name) is not poller or target.databases is None:
@@ -233,21 +236,24 @@ class TargetPollers:
                 ):
                     del server.missing[name]
                     self._delete(missing.poller)
+            no_privilege = set(databases.no_privilege)
             if gone or new:
-                _log_changes(len(listed), new, gone)
-            return len(server.missing)
+                refused = [name for name in gone if name in no_privilege]
+                _log_changes(len(listed), new, [name for name in gone if name not in no_privilege], refused)
+            return len(server.missing.keys() - no_privilege)
 
 
 def _is_same_server(old: Target, new: Target) -> bool:
     return (old.url, old.url_file) == (new.url, new.url_file)
 
 
-def _log_changes(polled: int, new: Sequence[str], gone: Sequence[str]) -> None:
-    """Log the databases that are polled from now on, and those that are missing."""
+def _log_changes(polled: int, new: Sequence[str], gone: Sequence[str], refused: Sequence[str]) -> None:
+    """Log the databases that are polled from now on, those that are missing, and those that are refused."""
     extra = {
         key: ", ".join(names[:_MOST_NAMES]) + (", ..." if len(names) > _MOST_NAMES else "")
-        for key, names in (("new", new), ("missing", gone))
+        for key, names in (("new", new), ("missing", gone), ("no_privilege", refused))
         if names
     }
-    message = "the list of databases has changed: %d polled, %d new, %d missing"
-    logger.info(message, polled, len(new), len(gone), extra=extra)
+    message = "the list of databases has changed: %d polled, %d new, %d missing%s"
+    more = f", {len(refused)} to which the role may no longer connect" if refused else ""
+    logger.info(message, polled, len(new), len(gone), more, extra=extra)

@@ -35,13 +35,27 @@ DigitalOcean's manual lists the first.
 _VARIABLE = re.compile(r"POLLER_([A-Z_]*[A-Z])(?:=(\w+))?")
 
 
+_ELEMENT = re.compile(r"\[!?\]?[^\]]*\]|.", re.DOTALL)
+"""Part of a pattern that stands for one character, or `*`."""
+
+
+def can_match(pattern: str, prefix: str) -> bool:
+    """Return whether `pattern` (`*`, `?` and `[...]`) matches any longer text that begins with `prefix`."""
+    elements = _ELEMENT.findall(pattern)
+    for element, character in zip(elements, prefix, strict=False):
+        if element == "*":
+            return True
+        if not fnmatchcase(character, element):
+            return False
+    return len(elements) > len(prefix)
+
+
 class Selected(NamedTuple):
-    """The databases of a server that are polled, and the number of the others."""
+    """The databases of a server that are polled, and the others; each sorted by name."""
 
     names: tuple[str, ...]
-    """Sorted."""
-    excluded: int
-    over_limit: int
+    excluded: tuple[str, ...]
+    over_limit: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,12 +75,15 @@ class Databases:
 
     def select(self, names: Iterable[str]) -> Selected:
         """Select the databases to poll among all `names` of a server."""
-        names = list(names)
-        matching = sorted(filter(self._matches, names))
-        chosen = tuple(matching[: self.limit])
-        return Selected(chosen, len(names) - len(matching), len(matching) - len(chosen))
+        matching: list[str] = []
+        excluded: list[str] = []
+        for name in sorted(names):
+            (matching if self.matches(name) else excluded).append(name)
+        return Selected(tuple(matching[: self.limit]), tuple(excluded), tuple(matching[self.limit :]))
 
-    def _matches(self, name: str) -> bool:
+    def matches(self, name: str) -> bool:
+        """Return whether the patterns select the database `name`."""
+
         def in_(patterns: Iterable[str]) -> bool:
             return any(fnmatchcase(name, pattern) for pattern in patterns)
 

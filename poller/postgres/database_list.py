@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from poller.model.query import QueryDefinition
-from poller.model.rows import Row
+from poller.model.rows import Rows
+from poller.model.target import Databases
 
 NAME = "list of databases"
 """Name of the query and of its group; the name of no query in a file contains a space."""
@@ -28,15 +28,41 @@ WHERE datallowconn AND NOT datistemplate AND datconnlimit OPERATOR(pg_catalog.<>
 ORDER BY datname"""
 
 
-class DatabaseList(NamedTuple):
-    """The databases of a server that allow connections and are no templates."""
+DatabaseState = Literal["polled", "excluded", "over_limit", "no_privilege", "missing"]
+"""State of a database of a server, as in `poller.state`.
 
-    oids: dict[str, int]
-    """By name, in the order of the names; those to which the role may connect."""
-    no_privilege: int
-    """Number of databases to which the role may not connect."""
-    unnamed: int
+polled        it is a target
+excluded      the patterns, or the default for system databases, exclude it
+over_limit    it is after the first `limit` names
+no_privilege  the patterns include it, but the role may not connect to it
+missing       it was polled before and is not in the list now, and its data is not deleted yet
+"""
+
+
+class DatabaseList(NamedTuple):
+    """The databases of a server that allow connections and are no templates; names are sorted."""
+
+    polled: dict[str, int]
+    """OIDs of the databases that become targets, by name."""
+    excluded: tuple[str, ...]
+    """Databases that the patterns, or the default for system databases, exclude."""
+    over_limit: tuple[str, ...]
+    no_privilege: tuple[str, ...]
+    """Databases that the patterns select, and to which the role may not connect."""
+    unnamed: int = 0
     """Number of databases whose name is not valid UTF-8, so that it cannot be exported."""
+    unread: int = 0
+    """Number of databases that were too many to be read."""
+
+    @property
+    def counts(self) -> dict[DatabaseState, int]:
+        """The number of databases in each state."""
+        return {
+            "polled": len(self.polled),
+            "excluded": len(self.excluded) + self.unnamed,
+            "over_limit": len(self.over_limit) + self.unread,
+            "no_privilege": len(self.no_privilege),
+        }
 
 
 def list_query(interval: float) -> QueryDefinition:
@@ -53,11 +79,12 @@ def list_query(interval: float) -> QueryDefinition:
     )
 
 
-def read_list(rows: Sequence[Row]) -> DatabaseList:
-    """Read the rows of `list_query`."""
+def read_list(rows: Rows, databases: Databases) -> DatabaseList:
+    """Select the databases to poll among the rows of `list_query`."""
     oids: dict[str, int] = {}
-    no_privilege = unnamed = 0
-    for raw_name, oid, may_connect in rows:
+    refused: list[str] = []
+    unnamed = 0
+    for raw_name, oid, may_connect in rows.values:
         try:
             name = bytes.fromhex((raw_name or b"").decode()).decode()
         except UnicodeDecodeError:
@@ -66,5 +93,15 @@ def read_list(rows: Sequence[Row]) -> DatabaseList:
         if may_connect == b"t":
             oids[name] = int(oid or 0)
         else:  # NULL: it was dropped just now
-            no_privilege += 1
-    return DatabaseList(oids, no_privilege, unnamed)
+            refused.append(name)
+    selected = databases.select(oids)
+    no_privilege = tuple(sorted(filter(databases.matches, refused)))
+    excluded = sorted({*selected.excluded, *refused}.difference(no_privilege))
+    return DatabaseList(
+        {name: oids[name] for name in selected.names},
+        tuple(excluded),
+        selected.over_limit,
+        no_privilege,
+        unnamed,
+        rows.beyond,
+    )

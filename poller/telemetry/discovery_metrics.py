@@ -3,22 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar
 
 from poller.telemetry.poll_metrics import STATE
 
 if TYPE_CHECKING:
     from poller.model.result import Freshness
-
-DatabaseState = Literal["polled", "excluded", "over_limit", "no_privilege", "missing"]
-"""State of a database of a server, as in `poller.state`.
-
-polled        it is a target
-excluded      the patterns, or the default for system databases, exclude it
-over_limit    it is after the first `limit` names
-no_privilege  the role may not connect to it
-missing       it was polled before, and its data is not deleted yet
-"""
+    from poller.postgres.database_list import DatabaseState
 
 
 class DiscoveryMetrics:

@@ -33,6 +33,7 @@ from poller.model.configuration import Configuration
 from poller.model.query import QueryDefinition
 from poller.model.retry import RetryConfig
 from poller.model.target import Databases, Target
+from poller.postgres.database_list import DatabaseList
 from poller.receiver.decode import Point
 from poller.receiver.receiver import Receiver
 from tests.bed.definitions import a_query
@@ -372,18 +373,47 @@ def _refused(server: Server, name: str, role: str) -> Iterator[None]:
 def test_a_database_without_the_privilege_to_connect_is_not_polled_and_concerns_no_other(
     server: Server, make_bed: Callable[..., Bed], caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level(logging.INFO)
     role = server.role()
-    server.create("a", "b")
+    server.create("a", "b", "c_test")
+    server.do("REVOKE CONNECT ON DATABASE {} FROM PUBLIC", "c_test")
     p = server.prefix
-    bed = make_bed(server.target(make_conninfo(server.site.primary, user=role)))
+    bed = make_bed(server.target(make_conninfo(server.site.primary, user=role), exclude=("*_test",)))
     assert eventually(lambda: bed.values().keys() == {f"{p}a", f"{p}b"})
+    assert eventually(lambda: bed.counts().get("no_privilege") == 0), "c_test is excluded"
     with _refused(server, "b", role):
         assert bed.polls(f"{p}a")
-        assert eventually(lambda: bed.counts().get("no_privilege", 0) >= 1)
+        assert eventually(lambda: bed.counts().get("no_privilege") == 1)
+        assert bed.counts()["missing"] == 0, "it still exists"
+        (record,) = [record for record in caplog.records if "no longer connect" in record.getMessage()]
+        assert record.getMessage().endswith(
+            "1 polled, 0 new, 0 missing, 1 to which the role may no longer connect"
+        )
+        assert record.__dict__["no_privilege"] == f"{p}b"
         oid = bed.points("oid")[f"s/{p}a"].time_unix_nano
         assert eventually(lambda: bed.points("oid")[f"s/{p}a"].time_unix_nano > oid)
     assert bed.polls(f"{p}a", f"{p}b")
     assert not any("cannot be read" in record.getMessage() for record in caplog.records)
+
+
+def test_the_daemon_is_ready_after_the_first_polls_of_the_databases_in_the_first_list(
+    server: Server, make_bed: Callable[..., Bed]
+) -> None:
+    server.create("a", "b")
+    nap = a_query("nap", "SELECT 1 AS n FROM pg_sleep(1)", interval=600.0, timeout=30.0)
+    bed = make_bed(server.target(), queries=(nap,))
+    assert eventually(lambda: bed.scheduler.ready)
+    ended = {entry.target: ended for entry, (_, ended) in bed.scheduler.last_runs().items()}
+    assert ended.keys() == {"s", f"s/{server.prefix}a", f"s/{server.prefix}b"}
+    assert None not in ended.values()
+
+
+def test_the_daemon_is_ready_if_the_list_of_databases_cannot_be_read(
+    server: Server, make_bed: Callable[..., Bed]
+) -> None:
+    bed = make_bed(server.target(make_conninfo(server.site.primary, dbname=f"{server.prefix}none")))
+    assert eventually(lambda: bed.scheduler.ready)
+    assert bed.names() == {"s"}
 
 
 def test_a_standby_cancels_polls_of_a_dropped_database_and_of_no_other(
@@ -484,7 +514,7 @@ def test_databases_that_come_and_go_leave_nothing(server: Server, make_bed: Call
     oids = {f"{p}a": 1}
     for number in range(200):
         oids = {f"{p}a": 1, f"{p}new{number}": number}
-        discovery.on_list(oids)  # type: ignore[attr-defined]
+        discovery.on_list(DatabaseList(oids, (), (), ()))  # type: ignore[attr-defined]
     assert bed.names() == {"s", f"s/{p}a", f"s/{p}new199"}
     servers = bed.pollers._servers["s"]  # noqa: SLF001 - the objects are counted
     assert len(servers.missing) == 0
