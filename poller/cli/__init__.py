@@ -30,8 +30,10 @@ poll             Command `poll`: one poll of every query, with the values on std
 receive          Command `receive`: an OTLP receiver that prints what it accepts.
 run              Command `run`: the part in the child process that loads the daemon's configuration.
 schema           Command `schema`: the JSON Schema of query files, or of targets files.
+selection        Targets that a command selects: declared ones, and the databases that servers list.
 settings         Command `settings`: every effective setting with its source and its meaning.
-targets          Targets of one command: selection by `--target`, and work on many servers at the same time.
+targets          Targets of one command: the target of `--target NAME`, and work on many servers at the same
+                 time.
 test             Command `test`: test cases that run queries on the user's own rows.
 try_             Command `try`: one run of a statement as in a poll, and a query file for it.
 try_statement    Trial run of one statement for `try`, and the query file for it.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Annotated, Literal, NamedTuple
 
@@ -19,6 +19,7 @@ from poller.config.settings import Settings
 from poller.config.targets.conflicts import unused_targets
 from poller.config.targets.load import LocatedTarget
 from poller.model.catalog import Catalog
+from poller.model.configuration import list_names
 from poller.model.diagnostics import Diagnostic, failed, invalid
 from poller.model.errors import ConfigError, PollError
 from poller.model.target import Target
@@ -89,9 +90,8 @@ def check(
     if not database:
         _write_valid(format, catalog, len(located), warnings)
         return
-    selected = _selected(settings, target, located)
     results = _check_on_servers(
-        settings, selected, catalog, opened_files, max_cost=max_cost, large_table=large_table
+        settings, target, located, catalog, opened_files, max_cost=max_cost, large_table=large_table
     )
     checked = [query for result in results for query in result.queries]
     others = [*warnings, *(diagnostic for result in results for diagnostic in result.others)]
@@ -100,7 +100,7 @@ def check(
         from poller.terminal.console import open_console
         from poller.terminal.diagnostics import count_problems, print_lines
 
-        print_lines(open_console(), [*warnings, *(line for result in results for line in result.lines())])
+        print_lines(open_console(), [*warnings, *_lines(results)])
         number = counted(len(checked), "query")
         if settings.targets is not None:
             number = f"{number} on {counted(len(results), 'target')}"
@@ -132,26 +132,37 @@ class _OnServer(NamedTuple):
         return problems if problems and not accepted else [summary, *problems]
 
 
-def _selected(
-    settings: Settings, patterns: Sequence[str] | None, located: Sequence[LocatedTarget]
-) -> list[Target]:
-    from poller.cli.targets import select_targets
-
-    targets = [item.target for item in located] if settings.targets is not None else [settings.only_target()]
-    return select_targets(patterns, targets)
+def _lines(results: Sequence[_OnServer]) -> Iterator[Diagnostic]:
+    """Return the lines of all targets; databases of a server with equal lines have them once."""
+    groups: dict[tuple[object, ...], list[_OnServer]] = {}
+    for result in results:
+        name = result.target.name
+        server, slash, _ = name.partition("/")
+        lines = (
+            (line.severity, line.message, str(line.place), line.subject if line.subject != name else "")
+            for line in result.lines()
+        )
+        groups.setdefault((f"{server}{slash}", *lines), []).append(result)
+    for first, *others in groups.values():
+        yield from first.lines()
+        if others:
+            names = list_names([result.target.name for result in others])
+            yield Diagnostic("ok", "equal", f"the same on {names}", subject=first.target.name)
 
 
 def _check_on_servers(
     settings: Settings,
-    targets: Sequence[Target],
+    patterns: Sequence[str] | None,
+    located: Sequence[LocatedTarget],
     catalog: Catalog,
     files: Sequence[QueryFile],
     *,
     max_cost: float | None,
     large_table: int,
 ) -> list[_OnServer]:
-    """Check on each target the queries that run on it, on one connection after the other."""
+    """Check on each selected target the queries that run on it, on one connection after the other."""
     from poller.cli.database import database_session
+    from poller.cli.selection import Discovery, discover, select_targets
     from poller.cli.targets import for_each
     from poller.config.queries.query_file import Origin
     from poller.postgres.inspect import inspect
@@ -160,10 +171,20 @@ def _check_on_servers(
     origins = {str(data["name"]): Origin(file, at) for file in files for at, data in file.queries()}
     limits = CostLimits(math.inf if max_cost is None else max_cost, large_table)
 
+    def read(target: Target) -> Discovery:
+        with database_session(settings, target) as session:
+            return discover(target, session.replica)
+
     def check_on(target: Target) -> _OnServer:
         queries = [query for query in catalog.queries if target.runs(query)]
+        failed = selection.failed(target.name)
         with database_session(settings, target) as session:
             try:
+                if failed is not None:
+                    if failed.unreachable is not None:
+                        raise failed.unreachable
+                    problem = Diagnostic("error", "database", failed.reason, subject=target.name)
+                    return _OnServer(target, [problem])
                 checked = inspect(
                     session.replica.opener,
                     lambda inspection: check_queries(queries, origins, inspection, limits),
@@ -182,7 +203,17 @@ def _check_on_servers(
     def unavailable(result: _OnServer) -> PollError | None:
         return result.error if result.error is not None and result.error.server_wide else None
 
-    return for_each(targets, 1, check_on, skip, unavailable)
+    targets = [item.target for item in located] if settings.targets is not None else [settings.only_target()]
+    selection = select_targets(settings, patterns, targets, read, 1)
+    due = [
+        target
+        for target in selection.targets
+        # A server whose list was read has been reached.
+        if target.name not in selection.discoveries
+        or selection.failed(target.name)
+        or any(map(target.runs, catalog.queries))
+    ]
+    return for_each(due, 1, check_on, skip, unavailable) if due else []
 
 
 def _on(query: CheckedQuery, target: Target) -> CheckedQuery:

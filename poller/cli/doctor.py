@@ -53,9 +53,10 @@ def doctor(
     """
     # Imported here because shell completion waits for the imports of the module.
     from poller.cli.database import admission_of
-    from poller.cli.doctor_database import Examined, examine_database
+    from poller.cli.doctor_database import Examined, examine_database, unreached, with_list
     from poller.cli.doctor_election import examine_election
-    from poller.cli.targets import for_each, require_targets, select_targets
+    from poller.cli.selection import reader, select_targets
+    from poller.cli.targets import for_each, require_targets
     from poller.config.load import open_configuration
     from poller.daemon.build import open_replica
     from poller.postgres.cancellation import CancelToken
@@ -67,13 +68,16 @@ def doctor(
         logging.getLogger("poller").setLevel(logging.CRITICAL)
     require_targets(settings, target)
     configuration = open_configuration(settings)
-    targets = select_targets(target, configuration.targets)
+    declared = configuration.targets
     if strict is not None:
-        targets = [replace(item, strict=strict) for item in targets]
+        declared = tuple(replace(item, strict=strict) for item in declared)
     general = [Diagnostic("warning", "settings", warning) for warning in settings.warnings]
     queries = configuration.catalog.queries
     cancel_token = CancelToken()
     stop = StopSignal(cancel_token.cancel)
+    read = reader(settings, cancel_token)
+    selection = select_targets(settings, target, declared, read, settings.max_connections)
+    targets = selection.targets
     alone = settings.targets is None
     with Progress(
         [query.name for query in queries] if alone else [item.name for item in targets]
@@ -85,10 +89,14 @@ def doctor(
                 settings, target, admission_of(target), [server_infos.append], cancel_token
             )
             due = [query for query in queries if target.runs(query)]
+            discovery = selection.discoveries.get(target.name)
             try:
-                return examine_database(
+                if discovery is not None and (error := discovery.unreachable):
+                    return unreached(settings, target, error)
+                examined = examine_database(
                     target, replica, server_infos, due, settings, progress if alone else None
                 )
+                return examined if discovery is None else with_list(examined, discovery)
             finally:
                 replica.close()
                 progress.done(target.name)

@@ -16,9 +16,11 @@ from poller.model.target import Target
 from poller.model.tick import ticks
 from poller.postgres.replica import Replica
 from poller.terminal.progress import Progress
+from poller.tools.doctor import discovery as discovery_of_server
 from poller.tools.doctor import queries, server, standby
 
 if TYPE_CHECKING:
+    from poller.cli.selection import Discovery
     from poller.postgres.server_tracker import ServerInfo
 
 
@@ -31,6 +33,22 @@ class Examined(NamedTuple):
     """Share of the time, 0 to 1 or more, that its polls need a connection."""
     error: PollError | None = None
     """Set if the database cannot be reached."""
+
+
+def unreached(settings: Settings, target: Target, error: PollError) -> Examined:
+    """Return the finding about a database that cannot be reached."""
+    place = place_of(settings, target)
+    return Examined(target, [server.unreachable(error, place)], error=error)
+
+
+def with_list(examined: Examined, discovery: Discovery) -> Examined:
+    """Add the finding about the list of databases of the target's server."""
+    listed, declared = discovery.databases, discovery.target.databases
+    if listed is None or declared is None:
+        diagnostic = Diagnostic("error", "databases", discovery.reason)
+    else:
+        diagnostic = discovery_of_server.examine(listed, declared)
+    return examined._replace(diagnostics=[*examined.diagnostics, diagnostic])
 
 
 def examine_database(
@@ -57,7 +75,7 @@ def examine_database(
             connections=target.connections,
         )
     except PollError as error:
-        return Examined(target, [server.unreachable(error, place)], error=error)
+        return unreached(settings, target, error)
     connecting = time.monotonic() - since
     answers: dict[str, Answer] = {}
     busy = 0.0

@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Annotated, Literal, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
 
 import typer
 
@@ -24,6 +24,9 @@ from poller.model.target import Target
 from poller.model.tick import ticks
 from poller.telemetry.logging import about, configure
 from poller.terminal.progress import Progress
+
+if TYPE_CHECKING:
+    from poller.cli.selection import Selection
 
 logger = logging.getLogger(__name__)
 
@@ -69,10 +72,13 @@ def poll(
     invalid.
     """
     # Imported here because shell completion waits for the imports of the module.
-    from poller.cli.targets import for_each, require_targets, select_targets
+    from poller.cli.selection import reader, select_targets
+    from poller.cli.targets import for_each, require_targets
     from poller.config.load import open_configuration
     from poller.daemon.build import TargetFactory
     from poller.polling.report import refusals
+    from poller.postgres.cancellation import CancelToken
+    from poller.telemetry.poll_log import PollLog
 
     configure(settings.log_format, settings.log_level)
     for warning in settings.warnings:
@@ -81,11 +87,16 @@ def poll(
     configuration = open_configuration(settings)
     catalog = configuration.catalog
     chosen = catalog.select(query) if query else catalog.queries
-    due = _due(chosen, select_targets(target, configuration.targets))
     if push and settings.endpoint is None:
         raise ConfigError([invalid("--push", "needs an endpoint; set POLLER_OTLP_ENDPOINT")])
-    factory = TargetFactory(settings, push=push)
-    stop = StopSignal(factory.interrupt)
+    cancel_token = CancelToken()
+    stop = StopSignal(cancel_token.cancel)
+    read = reader(settings, cancel_token)
+    selection = select_targets(settings, target, configuration.targets, read, settings.max_connections)
+    if stop.number is not None:
+        raise typer.Exit(128 + stop.number)
+    due = _due(chosen, selection)
+    factory = TargetFactory(settings, push=push, cancel_token=cancel_token)
     pollers = {
         target.name: factory.open(target, [query for query in catalog.queries if target.runs(query)])
         for target, _ in due
@@ -98,8 +109,15 @@ def poll(
         def act(target: Target, error: PollError | None = None) -> Polled:
             """Poll a target; with `error`, its queries fail without a try."""
             poller, queries = pollers[target.name], due_queries[target.name]
+            failed = selection.failed(target.name)
+            if failed is not None:
+                error = error or failed.unreachable
             with about(target.name):
-                if error is not None:
+                if failed is not None and (error is None or not queries):
+                    PollLog(repeats=False).observe([failed.result])
+                if not queries:
+                    polled = []
+                elif error is not None:
                     polled = poller.cycle.fail(queries, error)
                 else:
                     # As in the daemon: one tick, one snapshot, one budget for queries with equal group and
@@ -109,7 +127,8 @@ def poll(
             poller.retire()
             progress.done(target.name)
             by_name = {result.query.name: result for result in polled}
-            return Polled(target, [by_name[query.name] for query in queries])
+            results = [by_name[query.name] for query in queries]
+            return Polled(target, [failed.result, *results] if failed else results)
 
         polled = for_each([target for target, _ in due], settings.max_connections, act, act, _unavailable)
     results = [result for of_target in polled for result in of_target.results]
@@ -138,23 +157,32 @@ def poll(
 
 
 def _due(
-    queries: Sequence[QueryDefinition], targets: Sequence[Target]
+    queries: Sequence[QueryDefinition], selection: Selection
 ) -> list[tuple[Target, list[QueryDefinition]]]:
     """Return the targets with the queries that run on them; reports targets without any on stderr.
 
-    Raises ConfigError if no query runs on any of the targets.
+    A server whose list cannot be read is among them. Raises ConfigError if no query runs on any of the
+    targets.
     """
-    due = [(target, [query for query in queries if target.runs(query)]) for target in targets]
-    for target, chosen in due:
-        if target.databases is not None:
-            message = "its databases are polled by `poller run` only; once_per_server queries are polled here"
-            typer.echo(f"{target.name}: {message}", err=True)
-        elif not chosen:
-            typer.echo(f"{target.name}: none of the queries runs on it", err=True)
-    if not any(chosen for _, chosen in due):
+    from poller.model.configuration import list_names
+
+    due = [(target, [query for query in queries if target.runs(query)]) for target in selection.targets]
+    for name, discovery in selection.discoveries.items():
+        if discovery.databases is not None and not discovery.databases.polled:
+            message = "no database of the server is polled; check include and exclude of `databases`"
+            typer.echo(f"{name}: {message}", err=True)
+    idle = [target for target, chosen in due if not chosen]
+    if names := [target.name for target in idle if target.databases is None]:
+        them = "it" if len(names) == 1 else "them"
+        typer.echo(one_line(f"{list_names(names)}: none of the queries runs on {them}"), err=True)
+    due = [(target, chosen) for target, chosen in due if chosen or selection.failed(target.name)]
+    if not due:
         message = "none of the queries runs on the selected targets; see the key `targets` of the queries"
+        servers = [item.name for item in idle if item.databases and item.name not in selection.discoveries]
+        if servers:
+            message += f", and write --target '{servers[0]}/*' for the databases of {servers[0]}"
         raise ConfigError([invalid("--target", message)])
-    return [(target, chosen) for target, chosen in due if chosen]
+    return due
 
 
 def _unavailable(polled: Polled) -> PollError | None:
@@ -214,6 +242,8 @@ def _to_otlp_json(polled: Sequence[Polled], settings: Settings) -> str:
         instance, more = identity_of(settings, target, name_of_database(target))
         described = resource(settings.service_name, instance, version(), more)
         metrics = [metric for result in results for metric in result.query.metrics]
+        if not metrics:
+            continue  # a server whose list of databases could not be read
         instruments = CatalogInstruments(version(), starts=False, snapshot_times=True)
         groups.append((described, instruments.collect(Frame(metrics, results))))
     return MessageToJson(message(groups, version()), indent=None)

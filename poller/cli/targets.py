@@ -1,15 +1,14 @@
-"""Targets of one command: selection by `--target`, and work on many servers at the same time."""
+"""Targets of one command: the target of `--target NAME`, and work on many servers at the same time."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from typing import TypeVar
 
 from poller.config.settings import Settings
 from poller.config.targets.load import load_targets
-from poller.model.configuration import list_names, select_names
+from poller.model.configuration import list_names
 from poller.model.diagnostics import invalid
 from poller.model.errors import ConfigError, PollError
 from poller.model.secrets import mask_conninfo
@@ -30,25 +29,10 @@ def require_targets(settings: Settings, target: Sequence[str] | str | None) -> N
         raise ConfigError([invalid("--target", message)])
 
 
-def select_targets(patterns: Sequence[str] | None, targets: Sequence[Target]) -> list[Target]:
-    """Return the targets that match any of `patterns`, in their order; all without patterns.
-
-    `server/database` selects a database of a target that has `databases`. Raises ConfigError for a pattern
-    that matches no target.
-    """
-    if not patterns:
-        return list(targets)
-    by_name = {target.name: target for target in targets}
-    databases = {pattern: target for pattern in patterns if (target := _database(by_name, pattern))}
-    names = [pattern for pattern in patterns if pattern not in databases]
-    selected = select_names(names, by_name) if names else set[str]()
-    return [*(target for target in targets if target.name in selected), *databases.values()]
-
-
 def the_target(settings: Settings, name: str | None) -> Target:
     """Return the target named `name`, or the only one; raises ConfigError if it is unclear or invalid.
 
-    `server/database` is a database of a target that has `databases`.
+    `server/database` is a database that `databases` of a target includes, whether or not it exists.
     """
     require_targets(settings, name)
     if settings.targets is None:
@@ -59,19 +43,26 @@ def the_target(settings: Settings, name: str | None) -> Target:
             return next(iter(by_name.values()))
         message = f"is missing, and POLLER_TARGETS has {len(by_name):,} targets; write one of their names: "
         raise ConfigError([invalid("--target", f"{message}{list_names(by_name)}")])
-    if target := by_name.get(name) or _database(by_name, name):
+    if target := by_name.get(name):
         return target
-    hint = did_you_mean(name, by_name) or f"; there are: {list_names(by_name)}"
+    server, _, database = name.partition("/")
+    target = by_name.get(server)
+    if not database or target is None:
+        hint = did_you_mean(name, by_name) or f"; there are: {list_names(by_name)}"
+    elif target.databases is None:
+        hint = f", because {server} has no key `databases`; write --target {server}"
+    elif "*" in database:
+        hint = f" but a pattern; write one database, such as {server}/postgres"
+    elif not target.databases.matches(database):
+        hint = f": it {exclusion(target)}"
+    else:
+        return target.of_database(database)
     raise ConfigError([invalid("--target", f"{quote(name)} is not a target{hint}")])
 
 
-def _database(by_name: Mapping[str, Target], name: str) -> Target | None:
-    """Return the target of one database of a server, whether or not it exists or its patterns match."""
-    server, _, database = name.partition("/")
-    target = by_name.get(server)
-    if not database or set(database) & set("*?[") or target is None or target.databases is None:
-        return None
-    return replace(target, name=name, database=database, databases=None)
+def exclusion(target: Target) -> str:
+    """Return the predicate of a database that the target of its server excludes."""
+    return f"is excluded; change include or exclude of `databases` of the target {target.name}"
 
 
 def place_of(settings: Settings, target: Target) -> str:

@@ -26,6 +26,7 @@ from poller.tools.test.discovery import collect, select_cases
 from poller.tools.test.report import print_case_result, summary, to_junit
 
 if TYPE_CHECKING:
+    from poller.model.target import Databases
     from poller.tools.test.runner import CaseRunner
 
 
@@ -124,22 +125,30 @@ def _refuse(database: str, settings: Settings) -> None:
 
     if not is_conninfo(database):
         raise ConfigError([invalid("--database", "; ".join(misunderstood(database)))])
-    for conninfo, where in _polled(settings):
-        if is_conninfo(conninfo) and database_of(conninfo) == database_of(database):
+    scratch = database_of(database)
+    for conninfo, databases, where in _polled(settings):
+        if not is_conninfo(conninfo):
+            continue
+        polled = database_of(conninfo)
+        name = str(scratch["dbname"] or "")
+        if polled == scratch or (
+            databases is not None and {**polled, "dbname": name} == scratch and databases.matches(name)
+        ):
             problem = f"is {where}, which must only be read; write an empty scratch database"
             raise ConfigError([invalid("--database", problem)])
 
 
-def _polled(settings: Settings) -> Iterator[tuple[str, str]]:
-    """Yield the connection string of each polled database that can be read, and its setting."""
+def _polled(settings: Settings) -> Iterator[tuple[str, Databases | None, str]]:
+    """Yield the connection string of each polled database or server that can be read, and its setting."""
     if settings.database_url:
-        yield settings.database_url.reveal(), "POLLER_DATABASE_URL"
+        yield settings.database_url.reveal(), None, "POLLER_DATABASE_URL"
     if settings.targets is not None:
         from poller.config.targets.load import load_targets
 
         for target in load_targets(settings.targets, settings):
             with suppress(OSError, ValueError):
-                yield target.conninfo(), f"the database of the target {target.name}"
+                database = "the database" if target.databases is None else "a database"
+                yield target.conninfo(), target.databases, f"{database} of the target {target.name}"
 
 
 def _try_all(runner: CaseRunner, loaded_cases: Sequence[LoadedCase], stop: StopSignal) -> list[CaseResult]:

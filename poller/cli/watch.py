@@ -95,13 +95,15 @@ def _selected(read_status: ReadStatus, patterns: Sequence[str]) -> ReadStatus:
 @contextmanager
 def _polling(settings: Settings, patterns: Sequence[str]) -> Iterator[ReadStatus]:
     """Poll in this process without pushing."""
-    from poller.cli.targets import require_targets, select_targets
+    from poller.cli.selection import reader, select_targets
+    from poller.cli.targets import require_targets
     from poller.config.load import open_configuration
     from poller.daemon.build import TargetFactory
     from poller.daemon.heartbeat_details import summarize
     from poller.daemon.scheduler import PollScheduler
     from poller.daemon.server_queues import QueueConfig
     from poller.daemon.target_pollers import TargetPollers
+    from poller.postgres.cancellation import CancelToken
     from poller.telemetry.logging import configure
 
     news = _News()
@@ -110,7 +112,17 @@ def _polling(settings: Settings, patterns: Sequence[str]) -> Iterator[ReadStatus
         logger.warning(warning)
     require_targets(settings, patterns)
     configuration = open_configuration(settings)
-    targets = tuple(select_targets(patterns, configuration.targets))
+    targets = configuration.targets
+    if patterns:
+        read = reader(settings, CancelToken())
+        selected = select_targets(settings, patterns, targets, read, settings.max_connections).targets
+        servers = {target.name for target in selected if target.databases is not None}
+        # A selected server lists its databases itself.
+        targets = tuple(
+            target
+            for target in selected
+            if target.name in servers or target.name.partition("/")[0] not in servers
+        )
     factory = TargetFactory(settings, push=False)
     scheduler = PollScheduler(QueueConfig(settings.max_connections))
     pollers = TargetPollers(factory, scheduler)

@@ -186,19 +186,20 @@ class TargetFactory:
         daemon: bool = False,
         push: bool = True,
         leads: Callable[[], bool] | None = None,
+        cancel_token: CancelToken | None = None,
     ) -> None:
         """Open the exporter and the state folder; raises ConfigError.
 
         A `daemon` pushes and stores values periodically, logs which server it polls, and logs all values if
         nothing is exported. Without `push` nothing is exported. With an election, the metrics of targets are
         exported only while `leads` returns true, and no values are stored, because those of the previous
-        leader are newer.
+        leader are newer. `cancel_token` is that of other connections of the process.
         """
         self._settings = settings
         self._daemon = daemon
         self._own = settings.own_metrics if push else "off"
         # One for all targets, because each has two file descriptors.
-        self._cancel_token = CancelToken()
+        self._cancel_token = cancel_token or CancelToken()
         self._primaries: set[str] = set()
         self._state: StateFile | None = None
         if daemon and settings.state_dir is not None:

@@ -39,12 +39,16 @@ def select_names(patterns: Sequence[str], names: Iterable[str]) -> set[str]:
         if matching := {name for name in names if name == pattern or fnmatchcase(name, pattern)}:
             selected |= matching
         else:
-            hint = did_you_mean(pattern, names[:_MOST_COMPARED])
-            message = f"{quote(pattern)} matches no target{hint or f'; there are: {list_names(names)}'}"
-            problems.append(invalid("--target", message))
+            problems.append(invalid("--target", unmatched(pattern, names)))
     if problems:
         raise ConfigError(problems)
     return selected
+
+
+def unmatched(pattern: str, names: Sequence[str]) -> str:
+    """Return the problem of a pattern that matches none of `names`, with a similar name or some of them."""
+    hint = did_you_mean(pattern, names[:_MOST_COMPARED]) or f"; there are: {list_names(names)}"
+    return f"{quote(pattern)} matches no target{hint}"
 
 
 def list_names(names: Iterable[str]) -> str:

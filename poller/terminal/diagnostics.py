@@ -9,9 +9,10 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import quote
 
+from poller.model.configuration import list_names
 from poller.model.diagnostics import Diagnostic, Severity, failed
 from poller.model.printable import lines, one_line
 from poller.model.redaction import redact, redact_all
@@ -30,6 +31,8 @@ _STATES: dict[Severity, str] = {
 """Severities of checks, which also pass."""
 _NAME_WIDTH = 28
 """Width of the name column on a terminal; the name of a query may have 63 characters."""
+_MOST_RESULTS = 20
+"""Maximum number of different results of the databases of a server."""
 
 
 def print_lines(console: Console, diagnostics: Iterable[Diagnostic]) -> None:
@@ -74,26 +77,31 @@ def print_target_checks(
     """Print a line for each target, the problems of those that have some, the other checks, and a summary.
 
     Each target has at least one check, and each of its checks has its name. A problem that several targets
-    have is printed in full for the first.
+    have is printed in full for the first. Databases of a server with equal results are printed once, and at
+    most _MOST_RESULTS that differ.
     """
-    targets: Counter[Severity] = Counter()
-    width = max((len(checks[0].target) for checks in by_target), default=0)
-    printed: dict[tuple[str, str], str] = {}
+    names: dict[_Result, list[str]] = {}
     for checks in by_target:
-        problems = [check for check in checks if check.severity in ("error", "warning")]
-        worst: Severity = "ok"
-        if problems:
-            worst = "error" if failed(problems) else "warning"
-        targets[worst] += 1
-        first, counts = checks[0], count_checks(checks)
-        text = f"{_plain(first.message)}; {counts}" if first.severity == "ok" else counts
-        _print_check(console, worst, f"{_plain(first.target):{width}}", text)
-        for check in problems:
-            name, text = _name_of(check), _with_advice(check)
-            before = printed.setdefault((name, text), first.target)
-            _print_check(
-                console, check.severity, f"  {name}:", text if before == first.target else f"as on {before}"
-            )
+        names.setdefault(_result_of(checks), []).append(_plain(checks[0].target))
+    width = min(_NAME_WIDTH, max((len(members[0]) for members in names.values()), default=0))
+    targets: Counter[Severity] = Counter()
+    differing: Counter[str] = Counter()
+    omitted: Counter[str] = Counter()
+    printed: dict[tuple[str, str], str] = {}
+    for result, (name, *others) in names.items():
+        targets[result.worst] += 1 + len(others)
+        differing[result.owner] += 1
+        if differing[result.owner] > _MOST_RESULTS:
+            omitted[result.owner] += 1 + len(others)
+            continue
+        _print_check(console, result.worst, f"{name:{width}}", result.text)
+        for severity, rule, text in result.problems:
+            before = printed.setdefault((rule, text), name)
+            _print_check(console, severity, f"  {rule}:", text if before == name else f"as on {before}")
+        if others:
+            _print_check(console, result.worst, "  equal:", list_names(others))
+    for owner, number in omitted.items():
+        _print_check(console, "note", f"{owner}*", f"{number} more with other results; --format json has all")
     if general:
         console.print()
     for check in general:
@@ -102,6 +110,30 @@ def print_target_checks(
         f"{counted(len(by_target), 'target')}: {targets['error']} failed, "
         f"{targets['warning']} with warnings, {targets['ok']} ok; other checks: {count_checks(general)}",
         soft_wrap=True,
+    )
+
+
+class _Result(NamedTuple):
+    """The text of the checks of a target, without its name."""
+
+    owner: str
+    """The target, or the beginning of the name of a database of a server: the server's target and a slash."""
+    worst: Severity
+    text: str
+    problems: tuple[tuple[Severity, str, str], ...]
+
+
+def _result_of(checks: Sequence[Diagnostic]) -> _Result:
+    problems = [check for check in checks if check.severity in ("error", "warning", "note")]
+    severities = {check.severity for check in problems}
+    worst: Severity = "error" if "error" in severities else "warning" if "warning" in severities else "ok"
+    first, counts = checks[0], count_checks(checks)
+    server, slash, _ = first.target.partition("/")
+    return _Result(
+        f"{server}{slash}",
+        worst,
+        f"{_plain(first.message)}; {counts}" if first.severity == "ok" else counts,
+        tuple((check.severity, _name_of(check), _with_advice(check)) for check in problems),
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from fnmatch import fnmatchcase
 from typing import Any
@@ -13,7 +12,7 @@ from poller.model.catalog import Catalog
 from poller.model.diagnostics import Diagnostic
 from poller.model.path import Key
 from poller.model.query import QueryDefinition
-from poller.model.target import Target
+from poller.model.target import Target, can_match
 from poller.model.text import did_you_mean, quote
 
 _MOST_NAMES = 1000
@@ -29,19 +28,22 @@ def find_target_conflicts(
 
     Invalid queries are included as far as their keys are valid, so that no mistake hides a conflict.
     """
-    selected: dict[tuple[str, ...], list[LocatedTarget]] = {}
+    selected: dict[tuple[tuple[str, ...], bool], list[LocatedTarget]] = {}
     for file in files:
         for at, data in file.queries():
             selectors = _texts(data.get("targets"))
+            once = data.get("once_per_server") is True
             unmatched = False
             for index, selector in selectors:
-                if not any(_matches(located.target, selector.removeprefix("!")) for located in targets):
+                positive = selector.removeprefix("!")
+                if not any(_matches(located.target, positive, once=once) for located in targets):
                     unmatched = True
-                    message = f"{quote(selector)} matches no target{_hint(selector, targets)}"
+                    hint = _server_hint(selector, targets, once=once) or _hint(selector, targets)
+                    message = f"{quote(selector)} matches no target{hint}"
                     yield file.problem((*at, "targets", index), message)
-            key = tuple(text for _, text in selectors)
+            key = tuple(text for _, text in selectors), once
             if key not in selected:  # 10,000 targets, and many queries with equal selectors
-                selected[key] = _selected(key, targets)
+                selected[key] = _selected(*key, targets)
             if not selected[key] and not unmatched:
                 message = "selects no target, because its selectors exclude each other; remove one"
                 yield file.problem((*at, "targets"), message)
@@ -52,8 +54,8 @@ def unused_targets(catalog: Catalog, targets: Sequence[LocatedTarget]) -> Iterat
     """Return a warning for each target that no query selects."""
     used = {
         located.target.name
-        for selectors in {query.targets for query in catalog.queries}
-        for located in _selected(selectors, targets)
+        for selectors, once in {(query.targets, query.once_per_server) for query in catalog.queries}
+        for located in _selected(selectors, once, targets)
     }
     for located in targets:
         name = located.target.name
@@ -86,34 +88,73 @@ def _label(name: str) -> str:
 
 
 def _texts(value: object) -> list[tuple[int, str]]:
+    """Return the selectors with their positions; the schema accepts a number as the tag of its digits."""
     items = value if isinstance(value, list) else []
-    return [(index, item) for index, item in enumerate(items) if isinstance(item, str)]
+    texts = (
+        item if isinstance(item, bool) or not isinstance(item, int | float) else str(item) for item in items
+    )
+    return [(index, text) for index, text in enumerate(texts) if isinstance(text, str)]
 
 
-def _selected(selectors: tuple[str, ...], targets: Sequence[LocatedTarget]) -> list[LocatedTarget]:
-    query = QueryDefinition(name="", sql="", metrics=(), targets=selectors)
-    return [item for item in targets if item.target.selects(query) or _may_select(item.target, selectors)]
+def _selected(
+    selectors: tuple[str, ...], once: bool, targets: Sequence[LocatedTarget]
+) -> list[LocatedTarget]:
+    """Return the targets on which, or on whose databases, a query may run."""
+    query = QueryDefinition(name="", sql="", metrics=(), targets=selectors, once_per_server=once)
+    return [item for item in targets if item.target.runs(query) or _may_select(item.target, selectors, once)]
 
 
-def _may_select(target: Target, selectors: Sequence[str]) -> bool:
+def _may_select(target: Target, selectors: Sequence[str], once: bool) -> bool:
     """Return whether the selectors may select a database of the target's server."""
-    if target.databases is None:
+    if target.databases is None or once:
         return False
     wanted = [selector for selector in selectors if not selector.startswith("!")]
-    # The names of the databases are unknown: only a tag excludes all of them.
-    excluded = any(selector[1:] in target.tags for selector in selectors if selector.startswith("!"))
-    return not excluded and (not wanted or any(_matches(target, selector) for selector in wanted))
+    # The names of the databases are unknown: only a tag, or `/*`, excludes all of them.
+    every = (*target.tags, f"name:{target.name}/*")
+    excluded = any(selector[1:] in every for selector in selectors if selector.startswith("!"))
+    return not excluded and (not wanted or any(_matches(target, selector, once=False) for selector in wanted))
 
 
-def _matches(target: Target, selector: str) -> bool:
-    """Return whether a selector without `!` matches the target, or may match a database of its server."""
+def _matches(target: Target, selector: str, *, once: bool) -> bool:
+    """Return whether a selector without `!` may match a target on which a query runs.
+
+    Of a server with `databases`, that is the target itself for a query that runs `once` per server, and its
+    databases for other queries.
+    """
     if not selector.startswith("name:"):
         return selector in target.tags
     pattern = selector.removeprefix("name:")
-    if target.databases is None or fnmatchcase(target.name, pattern):
+    if target.databases is None or once:
         return fnmatchcase(target.name, pattern)
-    beginning, prefix = re.split(r"[*?\[]", pattern, maxsplit=1)[0], f"{target.name}/"
-    return beginning.startswith(prefix) or (beginning != pattern and prefix.startswith(beginning))
+    return can_match(pattern, f"{target.name}/") and _excluded(target, pattern) is None
+
+
+def _excluded(target: Target, pattern: str) -> str | None:
+    """Return the database of the target's server that the pattern names, if the target excludes it."""
+    server, _, name = pattern.partition("/")
+    named = server == target.name and name and not set(name) & set("*?[")
+    return name if named and target.databases is not None and not target.databases.matches(name) else None
+
+
+def _server_hint(selector: str, targets: Sequence[LocatedTarget], *, once: bool) -> str | None:
+    """Return the hint for a selector that matches only what a query does not run on; None for others."""
+    sign = "!" if selector.startswith("!") else ""
+    pattern = selector.removeprefix("!").removeprefix("name:")
+    if pattern == selector.removeprefix("!"):
+        return None
+    for name, target in ((item.target.name, item.target) for item in targets):
+        if target.databases is None:
+            continue
+        if once and can_match(pattern, f"{name}/"):
+            return f" that runs queries with once_per_server; write {sign}name:{name}"
+        if not once and fnmatchcase(name, pattern):
+            return (
+                f" that runs it, because {name} itself only runs queries with once_per_server; write "
+                f"{sign}name:{name}/* for its databases"
+            )
+        if not once and (excluded := _excluded(target, pattern)):
+            return f", because `databases` of {name} exclude {quote(excluded)}; remove the selector"
+    return None
 
 
 def _hint(selector: str, targets: Sequence[LocatedTarget]) -> str:
