@@ -20,7 +20,7 @@ from poller.config.targets.conflicts import unused_targets
 from poller.config.targets.load import LocatedTarget
 from poller.model.catalog import Catalog
 from poller.model.configuration import list_names
-from poller.model.diagnostics import Diagnostic, failed, invalid
+from poller.model.diagnostics import Diagnostic, Severity, failed, invalid
 from poller.model.errors import ConfigError, PollError
 from poller.model.target import Target
 from poller.model.text import counted
@@ -147,7 +147,8 @@ def _lines(results: Sequence[_OnServer]) -> Iterator[Diagnostic]:
         yield from first.lines()
         if others:
             names = list_names([result.target.name for result in others])
-            yield Diagnostic("ok", "equal", f"the same on {names}", subject=first.target.name)
+            severity: Severity = "error" if failed(first.lines()) else "ok"
+            yield Diagnostic(severity, "equal", f"the same on {names}", subject=first.target.name)
 
 
 def _check_on_servers(

@@ -55,7 +55,7 @@ def doctor(
     from poller.cli.database import admission_of
     from poller.cli.doctor_database import Examined, examine_database, unreached, with_list
     from poller.cli.doctor_election import examine_election
-    from poller.cli.selection import reader, select_targets
+    from poller.cli.selection import discover, reader, select_targets
     from poller.cli.targets import for_each, require_targets
     from poller.config.load import open_configuration
     from poller.daemon.build import open_replica
@@ -96,7 +96,9 @@ def doctor(
                 examined = examine_database(
                     target, replica, server_infos, due, settings, progress if alone else None
                 )
-                return examined if discovery is None else with_list(examined, discovery)
+                if target.databases is None or examined.error is not None:
+                    return examined
+                return with_list(examined, discovery or discover(target, replica))
             finally:
                 replica.close()
                 progress.done(target.name)

@@ -113,7 +113,8 @@ def poll(
             if failed is not None:
                 error = error or failed.unreachable
             with about(target.name):
-                if failed is not None and (error is None or not queries):
+                if failed is not None and not (queries and (error or failed.result.skipped)):
+                    # Otherwise the record about the queries has the same reason.
                     PollLog(repeats=False).observe([failed.result])
                 if not queries:
                     polled = []

@@ -99,7 +99,7 @@ def print_target_checks(
             before = printed.setdefault((rule, text), name)
             _print_check(console, severity, f"  {rule}:", text if before == name else f"as on {before}")
         if others:
-            _print_check(console, result.worst, "  equal:", list_names(others))
+            _print_check(console, result.worst, "  same on:", list_names(others))
     for owner, number in omitted.items():
         _print_check(console, "note", f"{owner}*", f"{number} more with other results; --format json has all")
     if general:

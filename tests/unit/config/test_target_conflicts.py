@@ -79,6 +79,55 @@ def test_a_selector_that_can_match_no_database_of_a_server_is_an_error(tmp_path:
     assert f"'{selector}' matches no target" in problem
 
 
+ITSELF = "that runs it, because tenants itself only runs queries with once_per_server; write"
+
+
+@pytest.mark.parametrize(
+    ("selector", "once", "message"),
+    [
+        ("name:tenants", False, f"{ITSELF} name:tenants/* for its databases"),
+        ("!name:tenants", False, f"{ITSELF} !name:tenants/* for its databases"),
+        ("name:tenants/*", True, "that runs queries with once_per_server; write name:tenants"),
+        ("!name:*/t_1", True, "that runs queries with once_per_server; write !name:tenants"),
+        ("name:tenants/x", False, "because `databases` of tenants exclude 'x'; remove the selector"),
+        ("name:tenants/rdsadmin", False, "because `databases` of tenants exclude 'rdsadmin'; remove"),
+    ],
+)
+def test_a_selector_that_only_matches_targets_on_which_its_query_cannot_run_is_an_error(
+    tmp_path: Path, selector: str, once: bool, message: str
+) -> None:
+    targets = SERVER.replace("{}", "{exclude: [x]}")
+    keys = f"    targets: ['{selector}']\n    once_per_server: {str(once).lower()}\n"
+    (problem,) = problems(tmp_path, query("a", keys), targets)
+    assert f"queries[0].targets[0]: '{selector}' matches no target" in problem
+    assert message in problem
+    open_configuration(settings(tmp_path, query("a", keys.replace("    targets", "    # ")), targets))
+
+
+@pytest.mark.parametrize(("selector", "once"), [("name:tenants", True), ("name:tenants/*", False)])
+def test_a_query_per_server_selects_the_server_and_any_other_its_databases(
+    tmp_path: Path, selector: str, once: bool
+) -> None:
+    keys = f"    targets: ['{selector}']\n    once_per_server: {str(once).lower()}\n"
+    chosen = settings(tmp_path, query("a", keys), SERVER)
+    catalog, targets = load_together(open_files([tmp_path / "q.yaml"]), chosen)
+    assert list(unused_targets(catalog, targets)) == []
+
+
+def test_a_number_is_the_tag_of_its_digits(tmp_path: Path) -> None:
+    targets = TARGETS.replace("[messaging, eu]", "[messaging, eu, 2024]")
+    lines = problems(tmp_path, query("a", "    targets: [2024, 2025, '!2026', 1.5]\n"), targets)
+    assert [line.removeprefix("q.yaml:4: queries[0].") for line in lines] == [
+        "targets[1]: '2025' matches no target; did you mean '2024'? tags are: 2024, eu, messaging",
+        "targets[2]: '!2026' matches no target; did you mean '!2024'?",
+        "targets[3]: '1.5' matches no target; tags are: 2024, eu, messaging",
+    ]
+    keys = "    targets: [2024]\n"
+    attribute = ", attribute_columns: [cell.region]"
+    (problem,) = problems(tmp_path, query("a", keys, attribute), targets)
+    assert "is also an attribute of the target eu-1" in problem
+
+
 @pytest.mark.parametrize("metric", [", attributes: {cell_region: x}", ", attribute_columns: [cell.region]"])
 def test_an_attribute_of_a_target_that_a_selecting_query_also_has_is_an_error(
     tmp_path: Path, metric: str

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from fnmatch import fnmatchcase
+from itertools import product
 
 import pytest
 from hypothesis import given
@@ -12,7 +14,7 @@ from hypothesis import strategies as st
 from poller.config.settings import SETTINGS
 from poller.config.targets.schema import OF_SETTINGS, DeclaredTarget
 from poller.model.diagnostics import Diagnostic
-from poller.model.target import SYSTEM_DATABASES, Databases, Target
+from poller.model.target import SYSTEM_DATABASES, Databases, Target, can_match
 from tests.bed.definitions import a_query
 
 NAMES = st.from_regex(r"[a-c][0-9]?", fullmatch=True)
@@ -96,6 +98,14 @@ def test_a_diagnostic_of_a_target_has_the_target_and_its_keys_in_message_and_adv
     assert of_target.target == "eu-1"
     assert of_target.message == "`require_standby` of target eu-1 is true"
     assert of_target.advice == "correct `url_file` of target eu-1"
+
+
+@given(prefix=st.text("ab/", max_size=3), pattern=st.text("ab/*?[]!", max_size=4))
+def test_a_pattern_can_match_a_prefix_if_and_only_if_it_matches_a_longer_text(
+    prefix: str, pattern: str
+) -> None:
+    more = ("".join(letters) for length in range(1, 5) for letters in product("ab/*?[]!", repeat=length))
+    assert can_match(pattern, prefix) == any(fnmatchcase(prefix + text, pattern) for text in more)
 
 
 DATABASES = st.sets(st.text(alphabet="ab_*?[]\n'ä", max_size=3) | st.sampled_from(sorted(SYSTEM_DATABASES)))
