@@ -96,9 +96,9 @@ def select_targets(
         }
         selected |= matching | unread
         if not matching and not unread:
-            server = pattern.partition("/")[0] if pattern.partition("/")[0] in discoveries else ""
-            similar = [name for name in names if name.startswith(f"{server}/")] if server else names
-            message = _reason(pattern, discoveries.values()) or unmatched(pattern, similar)
+            server, slash, _ = pattern.partition("/")
+            databases = [name for name in names if slash and name.startswith(f"{server}/")]
+            message = _reason(pattern, discoveries.values()) or unmatched(pattern, databases or names)
             problems.append(invalid("--target", message))
     if problems:
         raise ConfigError(problems)
