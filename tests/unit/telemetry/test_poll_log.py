@@ -150,11 +150,11 @@ def test_a_record_about_the_withheld_values_of_one_target_has_its_name() -> None
     configure("text", stream=stream)
     log_withheld({"eu-1": withheld(1)})
     log_withheld({"eu-2": withheld(3)})
-    one, many = stream.getvalue().splitlines()
-    assert " query q0: no successful poll" in one
-    assert " target=eu-1 " in one
-    assert " 3 queries: no successful poll" in many
-    assert " target=eu-2 " in many
+    single, several = stream.getvalue().splitlines()
+    assert " query q0: no successful poll" in single
+    assert " target=eu-1 " in single
+    assert " 3 queries: no successful poll" in several
+    assert " target=eu-2 " in several
 
 
 def test_another_failure_of_the_same_query_is_logged(recorded: Recorded) -> None:
