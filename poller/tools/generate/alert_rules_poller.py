@@ -19,10 +19,12 @@ _DECLARED = "|".join(DECLARED)
 _QUERY = "{{ $labels.poller_query_name }}"
 _INSTANCE = "{{ $labels.instance }}"
 """POLLER_INSTANCE, or the name of a target."""
+_ELECTION = "{{ $labels.poller_leader_election }}"
 _PLACE = "{{ $labels.server_address }}:{{ $labels.server_port }}"
 _METRICS = '{poller_signal="metrics"}'
 """No alert covers spans and log records: the poller keeps them for minutes only, and logs the same events."""
 _SAME_QUERY = "on (job, instance, poller_query_name)"
+_BY_ELECTION = "by (job, poller_leader_election)"
 _PROCESS = "poller_export_spool_requests"
 """A metric that every process exports, whatever its targets and POLLER_SELF_METRICS=query or target."""
 _UNLESS_DOWN = "unless on (job, instance) poller_target_up == 0"
@@ -70,6 +72,25 @@ def poller_rules(limits: AlertLimits, runbook: str) -> Iterator[Rule]:
         f"  > count by (job) (group by (job, instance) ({_PROCESS}))",
         "Fewer pollers of {{ $labels.job }} export than an hour ago",
         "An hour ago there were {{ $value }}. The alert ends an hour after the poller stopped.",
+    )
+    yield rule(
+        "PollerNoLeader",
+        "critical",
+        5 * MINUTE,
+        f"max {_BY_ELECTION} (poller_leader) == 0",
+        f"No poller of the election {_ELECTION} leads",
+        "All of them are followers, so none polls. The values of their targets are absent.",
+    )
+    yield rule(
+        "PollerLeaderFlapping",
+        "warning",
+        0,
+        f"sum {_BY_ELECTION} (increase(poller_leader_changes_total[1h])) > 6\n"
+        "or\n"
+        f"sum {_BY_ELECTION} (resets(poller_leader[1h])) > 3",
+        f"The leader of the election {_ELECTION} changes often",
+        "More than three times within the last hour a poller has ceased to lead, or has restarted while it "
+        "led. The values of the targets have a gap each time.",
     )
     yield rule(
         "PollerTargetDown",

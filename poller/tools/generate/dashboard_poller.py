@@ -14,6 +14,7 @@ from poller.tools.generate.grafana import (
     graph,
     listing,
     numbers,
+    states,
     to_json,
 )
 from poller.tools.generate.promql import (
@@ -52,8 +53,9 @@ def poller_dashboard() -> str:
             Section("Replica", [*_replica()]),
             Section("Delivery", [*_delivery()]),
             Section("Query files", [*_query_files()]),
-            # Collapsed, because it is empty without POLLER_TARGETS.
+            # Collapsed, because they are empty without POLLER_TARGETS and POLLER_LEADER_ELECTION.
             Section("Targets", [*_targets()], collapsed=True),
+            Section("Leader election", [*_leader()], collapsed=True),
         ],
     )
 
@@ -240,4 +242,26 @@ def _targets() -> Iterator[Panel]:
         Text("Targets: longest wait", "Time that the first of the waiting targets has waited."),
         "s",
         [Expression(delay, name)],
+    )
+
+
+def _leader() -> Iterator[Panel]:
+    by = "instance, poller_leader_election"
+    name = "{{instance}} {{poller_leader_election}}"
+    yield states(
+        Text(
+            "Leader",
+            "Each poller: it leads and polls, or follows. The last state of a poller that was killed remains "
+            "for five minutes.",
+        ),
+        Expression(f"max by ({by}) ({of('poller_leader')})", name),
+        {1: ("leader", "green"), 0: ("follower", "blue")},
+        span=16,
+        height=8,
+    )
+    yield graph(
+        Text("Changes in an hour", "Times that each poller became the leader or ceased to be it."),
+        "short",
+        [Expression(increase(of("poller_leader_changes_total"), by), name)],
+        span=8,
     )

@@ -124,6 +124,8 @@ class Fires:
 
 TARGET = {"job": "obscura-poller", "instance": "tenants/t_1"}
 """With POLLER_TARGETS, `instance` is the name of a target."""
+LEADER = {**POLLER, "poller_leader_election": "postgresql:obscura-poller"}
+ELECTION = {name: value for name, value in LEADER.items() if name != "instance"}
 PROCESS = steady("poller_export_spool_requests", METRICS, 0)
 FIRE = [
     Fires(
@@ -153,6 +155,61 @@ FIRE = [
         "300+0x200",
         labels={"job": "obscura-poller"},
         at=75,
+    ),
+    Fires(
+        # The leader ceases to lead, and another election has a leader.
+        "PollerNoLeader",
+        "critical",
+        [
+            PROCESS,
+            series("poller_leader", LEADER, "1+0x50 0+0x70"),
+            series("poller_leader", {**LEADER, "instance": "b"}, "0+0x120"),
+            steady("poller_leader", {**LEADER, "poller_leader_election": "kubernetes:other"}, 1),
+        ],
+        "No poller of the election postgresql:obscura-poller leads",
+        "1+0x200",
+        labels=ELECTION,
+        at=60,
+    ),
+    Fires(
+        # The leader was killed, and the follower cannot reach the server of the election.
+        "PollerNoLeader",
+        "critical",
+        [
+            PROCESS,
+            series("poller_leader", LEADER, "1+0x50 _x70"),
+            series("poller_leader", {**LEADER, "instance": "b"}, "0+0x120"),
+        ],
+        "No poller of the election postgresql:obscura-poller leads",
+        "1+0x200",
+        labels=ELECTION,
+        at=65,
+    ),
+    Fires(
+        # Within the export interval, so that `poller_leader` is always 1.
+        "PollerLeaderFlapping",
+        "warning",
+        [
+            steady("poller_leader", LEADER, 1),
+            series("poller_leader_changes_total", LEADER, "1+0x30 1+2x8 17+0x80"),
+        ],
+        "The leader of the election postgresql:obscura-poller changes often",
+        "17+0x200",
+        labels=ELECTION,
+        at=45,
+    ),
+    Fires(
+        # Both processes are killed in turn, soon after they became the leader; the counters begin again.
+        "PollerLeaderFlapping",
+        "warning",
+        [
+            series("poller_leader", LEADER, " ".join(["1+0x5 _x3 0+0x8"] * 6)),
+            series("poller_leader", {**LEADER, "instance": "b"}, " ".join(["0+0x8 1+0x5 _x3"] * 6)),
+        ],
+        "The leader of the election postgresql:obscura-poller changes often",
+        "1+0x200",
+        labels=ELECTION,
+        at=70,
     ),
     Fires(
         # The process still exports when a target is down; the other target is available.
@@ -478,6 +535,11 @@ HEALTHY = [
     series("poller_target_up", {**TARGET, "instance": "added"}, "_x60 1+0x120"),
     series("poller_target_up", {**TARGET, "instance": "moved"}, "1+0x30 0+0x9 1+0x120"),
     series("poller_queue_delay_seconds", POLLER, "0+0x30 400 0+0x120"),
+    # An election whose leader has changed by a regular stop, and once by a lost connection.
+    series("poller_leader", LEADER, "1+0x20 _x3 0+0x30 1+0x70"),
+    series("poller_leader", {**LEADER, "instance": "b"}, "0+0x20 1+0x33 0+0x70"),
+    series("poller_leader_changes_total", LEADER, "1+0x20 _x3 0+0x30 1+0x70"),
+    series("poller_leader_changes_total", {**LEADER, "instance": "b"}, "0+0x20 1+0x33 2+0x70"),
     # Stale until its first poll.
     series("poller_query_state", {**QUERY, "poller_state": "stale"}, "1 0 _x120"),
     # Failed twice in a row, then recovered.
@@ -543,6 +605,41 @@ DOWN = [
         for more in (
             {"poller_state": "failed", "error_type": "unavailable"},
             {"poller_state": "stale"},
+        )
+    ),
+]
+
+
+FAILOVERS = [
+    # The leader is killed twice: `a`, then `b`. The other one leads at once, and each restarts as a follower.
+    *(
+        item
+        for name, values, counts in (
+            ("a", "1+0x40 _x2 0+0x20 1+0x60", "1+0x40 _x2 0+0x20 1+0x60"),
+            ("b", "0+0x40 1+0x20 _x2 0+0x60", "0+0x40 1+0x20 _x2 0+0x60"),
+        )
+        for item in (
+            series("poller_leader", {**LEADER, "instance": name}, values),
+            series("poller_leader_changes_total", {**LEADER, "instance": name}, counts),
+            *(
+                series(metric, {**labels, "instance": name}, values.replace("1+", "0+"))
+                for metric, labels in (
+                    ("poller_export_spool_requests", METRICS),
+                    ("poller_queue_delay_seconds", POLLER),
+                )
+            ),
+            series("poller_config_reload_success", {**POLLER, "instance": name}, values.replace("0+", "1+")),
+        )
+    ),
+    # The series of the target continue, with the state of a query before its first poll.
+    series("poller_target_up", TARGET, "1+0x40 _ 1+0x20 _ 1+0x60"),
+    series("users_total", TARGET, "100+0x40 _ 100+0x20 _ 100+0x60"),
+    *(
+        series("poller_query_state", {**TARGET, "poller_query_name": "users", **more}, values)
+        for more, values in (
+            ({"poller_state": "stale"}, "_x40 1 0 _x20 1 0 _x60"),
+            # The new leader does not report that the query failed in the old one.
+            ({"poller_state": "failed", "error_type": "timeout"}, "_x35 1+0x4 _x80"),
         )
     ),
 ]
@@ -638,6 +735,15 @@ def test_no_alert_fires_without_a_problem(rules: Path, tmp_path: Path) -> None:
         for minute in (20, 30, 45, 70, 90, 115)
     ]
     examine(tmp_path, rules, HEALTHY, rule_tests)
+
+
+def test_a_failover_of_the_leader_fires_no_alert(rules: Path, tmp_path: Path) -> None:
+    rule_tests: list[dict[str, object]] = [
+        {"eval_time": f"{minute}m", "alertname": rule["alert"], "exp_alerts": []}
+        for rule in rules_in(rules)
+        for minute in (*range(40, 75), 80, 90, 100, 115)
+    ]
+    examine(tmp_path, rules, FAILOVERS, rule_tests)
 
 
 def test_a_target_that_is_down_fires_one_alert_instead_of_one_for_each_query(

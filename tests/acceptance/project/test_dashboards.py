@@ -119,6 +119,8 @@ MAY_BE_EMPTY = {
 NO_CAUSE = {
     "PollerGone",
     "PollerFewer",
+    "PollerNoLeader",
+    "PollerLeaderFlapping",
     "PollerTargetDown",
     "PollerTargetsMissing",
     "PollerServerQueueFull",
@@ -133,6 +135,9 @@ UNSEEN = {
     # Only with POLLER_TARGETS.
     "poller_target_up",
     "poller_queue_delay_seconds",
+    # Only with POLLER_LEADER_ELECTION.
+    "poller_leader",
+    metric_name("poller.leader.changes", "{change}", "counter"),
     # An event that has not happened has no series.
     metric_name("poller.export.dropped", "{request}", "counter"),
     metric_name("poller.tick.overruns", "{tick}", "counter"),

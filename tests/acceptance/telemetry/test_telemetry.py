@@ -18,6 +18,7 @@ from psycopg.conninfo import make_conninfo
 from poller.receiver.answers import CannedAnswer
 from poller.receiver.decode import Point, Span
 from poller.receiver.receiver import HANG, Receiver
+from tests.acceptance.daemon.test_leader_election import url
 from tests.bed.documentation import table_below
 from tests.bed.messaging import MessagingServer
 from tests.bed.postgres import Database
@@ -133,6 +134,39 @@ def test_the_reference_lists_the_metrics_of_targets_with_kind_and_unit(
     assert spans_of(receiver, TICK)[0].attributes["poller.target.name"] == "eu-1"
     line = json.loads(process.wait_for_line(".*query divided failed.*", PATIENCE).group())
     assert line["target"] == "eu-1"
+
+
+@pytest.mark.postgres
+def test_the_reference_lists_the_metrics_of_a_leader_election_with_kind_and_unit(
+    database: Database, receiver: Receiver, poller_process: Start, tmp_path: Path
+) -> None:
+    """The leader and the follower export them, as metrics of their own processes."""
+    (tmp_path / "url").write_text(database.standby_dsn, encoding="utf-8")
+    targets = tmp_path / "targets.yaml"
+    targets.write_text("targets: [{name: eu-1, url_file: url}]", encoding="utf-8")
+    election = {
+        "POLLER_TARGETS": str(targets),
+        "POLLER_QUERIES": write_queries(tmp_path, ("good", "SELECT 1 AS n")),
+        "POLLER_LEADER_ELECTION": url(database.standby_dsn),
+    }
+    for instance in ("a", "b"):
+        variables = environment("", receiver, POLLER_INSTANCE=instance, **election)
+        del variables["POLLER_DATABASE_URL"]
+        poller_process("run", env=variables).wait_for_line("leads", PATIENCE)
+
+    def latest(metric: str) -> dict[str, float]:
+        return {str(p.resource["service.instance.id"]): p.value for p in receiver.points(metric)}
+
+    receiver.wait_until(lambda: latest("poller.leader") == {"a": 1, "b": 0}, PATIENCE)
+    assert latest("poller.leader.changes") == {"a": 1, "b": 0}
+    listed = documented("leader election")
+    points = [point for point in receiver.points() if point.metric in listed]
+    assert kinds(points) == listed
+    assert {str(point.attributes) for point in points} == {
+        str({"poller.leader.election": "postgresql:obscura-poller"})
+    }
+    others = documented("poller", "targets", "exports", "server")
+    assert kinds(receiver.points()).items() <= (listed | others).items()
 
 
 # --- spans --------------------------------------------------------------------------------------------
