@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import signal
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -12,6 +14,8 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from poller.demo.cluster import Cluster
 from poller.demo.postgres import PostgresServer
+from tests.acceptance.daemon.test_leader_election import url as election_url
+from tests.bed.documentation import only
 from tests.bed.process import Process
 from tests.ecosystem.backends import RULES, Backend, Prometheus, VictoriaMetrics
 from tests.ecosystem.test_generated_files import BOARDS, evaluated
@@ -179,6 +183,80 @@ def test_a_failover_renames_no_series(
     assert len(backend.samples("target_info", 600)) == (3 if isinstance(backend, Prometheus) else 0)
     (down,) = [rule for rule in rules() if rule["alert"] == "PollerTargetDown"]
     assert labels_of(backend, down["expr"]) == [SHOP]
+
+
+@pytest.mark.postgres
+def test_the_series_of_the_targets_continue_when_the_leader_is_killed(
+    databases: Cluster, poller_process: Start, tmp_path: Path, backend: Backend
+) -> None:
+    """No series is new, no graph has a gap, and one process leads, as the documented queries report."""
+    urls = {"eu-chat": url("chat", databases.standby), "eu-shop": url("shop", databases.standby)}
+    variables = {
+        **environment(tmp_path, backend, urls),
+        "POLLER_LEADER_ELECTION": election_url(databases.standby.dsn()),
+        "POLLER_LEADER_TTL": "3s",
+    }
+
+    def start(instance: str) -> Process:
+        own = {"POLLER_INSTANCE": instance, "POLLER_STATE_DIR": str(tmp_path / instance)}
+        process = poller_process("run", env={**variables, **own})
+        process.wait_for_line("leads")
+        return process
+
+    def leaders(window: str) -> dict[str, float]:
+        expr = f"last_over_time(poller_leader[{window}])"
+        return {labels["instance"]: value for labels, value in backend.series(expr)}
+
+    first = start("poller-0")
+    second = start("poller-1")
+    assert backend.wait_for(lambda: leaders("1h") == {"poller-0": 1, "poller-1": 0})
+    assert backend.wait_for(lambda: len(backend.series("items")) == 2)
+    assert backend.wait_for(lambda: len(backend.series('poller_target_queries{poller_state="ok"} == 1')) == 2)
+    before = of_targets(backend)
+    begin = time.time()
+
+    first.send(signal.SIGKILL)
+    databases.primary.execute("INSERT INTO items VALUES (4)", "chat")
+    second.wait_for_line("this process leads now")
+    assert labels_of(backend, "items == 4") == [{**CHAT, "region": "eu"}]
+
+    assert of_targets(backend) == before
+    times = [at for at, _ in graph(backend, 'items{instance="eu-chat"}', begin)]
+    assert len(times) == round(times[-1] - times[0]) + 1
+    number, *others, without_leader = queries()
+    assert backend.wait_for(lambda: leaders("5s") == {"poller-1": 1})
+    assert [value for _, value in backend.series(number.replace("2m", "5s"))] == [1]
+    with_data, firing = evaluated(backend)
+    assert with_data >= PANELS | {"Leader", "Changes in an hour"}
+    assert firing <= {"PollerTicksLeftOut"}, "a failover fires no alert"
+
+    start("poller-0")
+    assert backend.wait_for(lambda: leaders("5s") == {"poller-0": 0, "poller-1": 1})
+    assert of_targets(backend) == before
+    assert [value for _, value in backend.series(number)] == [1]
+    for expr in others:
+        assert backend.series(expr), expr
+    assert not backend.series(without_leader)
+
+
+def of_targets(backend: Backend) -> set[str]:
+    """Return all series of the targets since the start, except those of queries that are not ok."""
+    found = backend.api("series", **{"match[]": '{instance=~"eu-.*",__name__!="poller_query_state"}'})
+    return {json.dumps(labels, sort_keys=True) for labels in found if labels.get("poller_state") != "stale"}
+
+
+def graph(backend: Backend, expr: str, begin: float) -> list[tuple[float, str]]:
+    """Return the points of the only series of a graph from `begin` until now, with a second between two."""
+    end = f"{time.time():.0f}"
+    (series,) = backend.api("query_range", query=expr, start=f"{begin:.0f}", end=end, step="1s")["result"]
+    points: list[tuple[float, str]] = series["values"]
+    return points
+
+
+def queries() -> list[str]:
+    """Return the documented queries about the leader."""
+    _, text = only("leader_queries")
+    return text.strip().splitlines()
 
 
 def choices() -> str:
