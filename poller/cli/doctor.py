@@ -15,7 +15,9 @@ from poller.config.settings import SETTINGS, Settings
 from poller.daemon.signals import StopSignal
 from poller.model.diagnostics import Diagnostic, failed
 from poller.model.errors import PollError
+from poller.model.shards import Shard
 from poller.model.target import Target
+from poller.model.text import counted
 from poller.telemetry.logging import configure
 from poller.terminal.diagnostics import checks_to_json, print_checks, print_target_checks
 from poller.terminal.progress import Progress
@@ -109,6 +111,8 @@ def doctor(
             return Examined(target, [Diagnostic("error", "database", message)])
 
         examined = for_each(targets, settings.max_connections, examine, skip, _unavailable)
+    if settings.own_shard:
+        general.append(_examine_shard(settings.own_shard, configuration.targets))
     if stop.number is None and not alone:
         general += _examine_schedule(examined, settings)
     if stop.number is None:
@@ -136,6 +140,24 @@ def doctor(
 
 def _unavailable(examined: Examined) -> PollError | None:
     return examined.error if examined.error is not None and examined.error.server_wide else None
+
+
+def _examine_shard(shard: Shard, targets: Sequence[Target]) -> Diagnostic:
+    """Return the share of the targets, and of their servers, that the shard polls."""
+    from poller.cli.targets import by_server
+    from poller.daemon.own_targets import OwnTargets
+
+    own = OwnTargets(shard).select(targets)
+    servers, all_servers = len(by_server(own)), len(by_server(targets))
+    detail = (
+        f"{shard} polls {len(own)} of {counted(len(targets), 'target')}, on {servers} of "
+        f"{counted(all_servers, 'server')}"
+    )
+    facts = {
+        "index": shard.index, "count": shard.count, "targets": len(own), "all_targets": len(targets),
+        "servers": servers, "all_servers": all_servers,
+    }  # fmt: skip
+    return Diagnostic("ok", "shard", detail, facts=facts)
 
 
 def _examine_schedule(examined: Sequence[Examined], settings: Settings) -> list[Diagnostic]:

@@ -95,6 +95,9 @@ def poll(
     selection = select_targets(settings, target, configuration.targets, read, settings.max_connections)
     if stop.number is not None:
         raise typer.Exit(128 + stop.number)
+    if not selection.targets:
+        typer.echo(f"shard {settings.own_shard} has no targets", err=True)
+        raise typer.Exit
     due = _due(chosen, selection)
     factory = TargetFactory(settings, push=push, cancel_token=cancel_token)
     pollers = {

@@ -11,6 +11,7 @@ from poller.cli.database import admission_of
 from poller.cli.targets import exclusion, for_each, require_targets
 from poller.config.settings import Settings
 from poller.daemon.build import open_replica
+from poller.daemon.own_targets import OwnTargets
 from poller.model.configuration import unmatched
 from poller.model.diagnostics import invalid
 from poller.model.errors import ConfigError, PollError
@@ -65,7 +66,9 @@ def select_targets(
     read: Callable[[Target], Discovery],
     workers: int,
 ) -> Selection:
-    """Return the targets, also those of discovered databases, that match any of `patterns`; by default all.
+    """Return the targets, also those of discovered databases, that match any of `patterns`.
+
+    Without patterns, return those of the shard of POLLER_SHARD, or all.
 
     `read` connects to a server and reads its list, on at most `workers` servers at the same time. It is
     called only for servers of which `patterns` can match a database. A server whose list cannot be read is
@@ -73,6 +76,8 @@ def select_targets(
     target, and for any pattern without POLLER_TARGETS.
     """
     require_targets(settings, patterns)
+    if not patterns:
+        targets = OwnTargets(settings.own_shard).select(targets)
     servers = [
         target
         for target in targets

@@ -80,7 +80,7 @@ def by_server(targets: Sequence[Target]) -> dict[str, list[Target]]:
     """Return the targets by server, both in the order of the targets."""
     servers: dict[str, list[Target]] = {}
     for target in targets:
-        servers.setdefault(server_of_target(target), []).append(target)
+        servers.setdefault(server_of_target(target) or f"target {target.name}", []).append(target)
     return servers
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import socket
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Annotated, Any
 
@@ -26,6 +27,7 @@ from poller.model.diagnostics import Diagnostic, invalid
 from poller.model.errors import ConfigError
 from poller.model.otlp_endpoint import Endpoint, Protocol, Signal, resolve
 from poller.model.secrets import Secret
+from poller.model.shards import MAX_SHARDS, SHARD, Shard
 from poller.model.text import did_you_mean
 
 _LEASE = re.compile(r"(?=.{1,253}\Z)[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
@@ -171,6 +173,7 @@ def load(environ: Mapping[str, str], overrides: Mapping[str, Any] | None = None)
     problems = [*environment.problems, *environment.sdk_problems()]
     if values.get("targets"):
         problems += _single_database_problems(values, sources, environment)
+    problems += _shard_problems(values, sources)
     read: dict[str, Any] | None = None
     try:
         read = _VARIABLES(**values).model_dump(exclude_unset=True)
@@ -208,6 +211,16 @@ def load(environ: Mapping[str, str], overrides: Mapping[str, Any] | None = None)
         name: environment.file_of(name) if name in sources and sources[name].name.endswith("_FILE") else None
         for name in ("database_url", "leader_election")
     }
+    if read.get("shard"):
+        shard = Shard.read(read["shard"], read.get("shards"))
+        # Shards on one host, or with the same variables, must not report their own metrics as one process.
+        read["instance"] = f"{read.get('instance') or socket.gethostname()}-{shard.index}"
+        if shard.count != (read.get("shards") or shard.count):
+            text = (
+                f"{sources['shard'].name}: {shard.index} is not below {sources['shards'].name}, which is "
+                f"{read['shards']}; this process polls what shard {shard} would poll, as another shard does"
+            )
+            warnings += (text,)
     return Settings(
         **read,
         sources=sources,
@@ -254,6 +267,36 @@ def _election_problems(election: str, where: str, has_targets: bool) -> Iterator
             "they stay the same when another poller leads; write the database to a targets file"
         )
         yield invalid(where, message)
+
+
+def _shard_problems(values: Mapping[str, Any], sources: Mapping[str, SettingSource]) -> Iterator[Diagnostic]:
+    """Return the contradictions of the settings about shards."""
+    text, count = (str(values.get(name) or "").strip() for name in ("shard", "shards"))
+    if not text and not count:
+        return
+    where = sources["shard" if text else "shards"].name
+    if not values.get("targets"):
+        message = "needs POLLER_TARGETS, because a single database cannot be shared; set it, or unset this"
+        yield invalid(where, message)
+    if not text:
+        message = "is set without POLLER_SHARD; write the index of this shard, like POLLER_SHARD=2"
+        yield invalid(where, message)
+        return
+    if re.fullmatch(SHARD, text) is None:
+        return  # it is reported like every other invalid value
+    index, of = (int(number) if number else None for number in text.partition("/")[::2])
+    if of is not None and count:
+        message = f"cannot be combined with {text!r}, which has the number of shards; unset one of them"
+        yield invalid(sources["shards"].name, message)
+    if of is None and not count:
+        message = f"{text!r} has no number of shards; write one like {text}/{max(5, (index or 0) + 1)}, or "
+        message += "set POLLER_SHARDS"
+        yield invalid(where, message)
+    if max((index or 0) + 1, of or 0) > MAX_SHARDS:
+        yield invalid(where, f"{text!r} is too large; write at most {MAX_SHARDS - 1}/{MAX_SHARDS}")
+    elif of is not None and (index or 0) >= of:
+        last = f"; the last of {of} is {of - 1}/{of}" if of else ""
+        yield invalid(where, f"{text!r} is not a shard, because they are counted from 0{last}")
 
 
 def _signals(values: Mapping[str, Any]) -> list[Signal]:

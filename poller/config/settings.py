@@ -14,6 +14,7 @@ from poller.model.errors import ConfigError
 from poller.model.otlp_endpoint import Endpoint, Protocol, Signal
 from poller.model.query import DEFAULT_INTERVAL, DEFAULT_MAX_SERIES, DEFAULT_TIMEOUT
 from poller.model.secrets import MASK, Secret, mask_conninfo, mask_url
+from poller.model.shards import MAX_SHARDS, SHARD, Shard
 from poller.model.target import RequireStandby, Target
 
 LogFormat = Literal["text", "json"]
@@ -48,6 +49,16 @@ class Settings:
     targets: Path | None = setting(
         "Targets file, or a folder of them, to poll many databases; excludes POLLER_DATABASE_URL.",
         example="/etc/poller/targets.yaml",
+    )
+    shard: str | None = setting(
+        "Part of the targets' servers to poll, counted from 0: 2/5, or 2 with POLLER_SHARDS; unset: all.",
+        example="2/5",
+        pattern=f"^{SHARD}$",
+    )
+    shards: int | None = setting(
+        "Number of shards, if POLLER_SHARD is only the index of this one, such as a pod's.",
+        example="5",
+        bounds=(1, MAX_SHARDS),
     )
     max_connections: int = setting(
         "Maximum number of databases that are polled at the same time.", 8, example="8", bounds=(1, 64)
@@ -140,7 +151,8 @@ class Settings:
         pattern=r"^([a-z][a-z0-9_.]{0,62})?$",
     )
     instance: str = setting(
-        "Stable name of this poller, exported as service.instance.id; unset: the host name.",
+        "Stable name of this poller, exported as service.instance.id; unset: the host name. "
+        "With POLLER_SHARD, the index of the shard is appended.",
         socket.gethostname,
         example="poller-0",
         min_length=1,
@@ -298,6 +310,11 @@ class Settings:
         """Name of the Kubernetes Lease of the leader election; None if there is none."""
         value = self.leader_election.reveal().strip() if self.leader_election else ""
         return value.removeprefix(KUBERNETES) if value.startswith(KUBERNETES) else None
+
+    @property
+    def own_shard(self) -> Shard | None:
+        """The shard of this process; None if it polls all targets."""
+        return Shard.read(self.shard, self.shards) if self.shard else None
 
     def only_target(self) -> Target:
         """Return the database of a poller without POLLER_TARGETS; raises ConfigError if there is none."""

@@ -12,6 +12,7 @@ heartbeat_content  Content of the heartbeat: the state of a running daemon and o
 heartbeat_details  Details of the heartbeat with POLLER_TARGETS: the status of every target, encoded only
                    after a change.
 leader_election    Leader election: whether this process polls, by a lock with a lease and its own clock.
+own_targets        Selection of the targets that a shard polls, by their servers.
 poll_cycle         Poll cycle of one tick: fetch, map, store and observe the results.
 reload             Reload of the query files and targets, all or nothing: invalid files change nothing.
 run                Daemon process: start-up, schedule, export, reload and ordered shutdown.

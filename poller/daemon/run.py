@@ -26,6 +26,7 @@ from poller.daemon.health import places
 from poller.daemon.heartbeat import Heartbeat
 from poller.daemon.heartbeat_content import HeartbeatContent
 from poller.daemon.leader_election import ElectionConfig, LeaderElection
+from poller.daemon.own_targets import OwnTargets
 from poller.daemon.reload import Reload
 from poller.daemon.scheduler import PollScheduler
 from poller.daemon.sd_notify import SystemdNotifier
@@ -42,6 +43,7 @@ from poller.telemetry.leader_metrics import register_leader_metrics
 from poller.telemetry.logging import configure
 from poller.telemetry.poll_log import log_withheld
 from poller.telemetry.queue_metrics import register_queue_gauges
+from poller.telemetry.shard_metrics import register_shard_gauges
 from poller.terminal.exit import run_to_end
 
 logger = logging.getLogger(__name__)
@@ -122,7 +124,12 @@ class Daemon:
         )
         if not only:
             register_queue_gauges(self._factory.meter, self._scheduler.waiting)
-        self._pollers = TargetPollers(self._factory, self._scheduler)
+        self._pollers = TargetPollers(self._factory, self._scheduler, OwnTargets(settings.own_shard))
+        self._server_watcher: Watcher | None = None
+        if shard := settings.own_shard:
+            register_shard_gauges(self._factory.meter, shard, self._pollers.configured)
+            # Connection strings are read at each connect, also without POLLER_WATCH.
+            self._server_watcher = Watcher(self._pollers.url_files, self._move_targets)
         self._elected: ElectedPollers | None = None
         if election is None:
             self._pollers.apply(configuration)
@@ -169,6 +176,8 @@ class Daemon:
         gc.enable()
         self._scheduler.start()
         self.watcher.start()
+        if self._server_watcher is not None:
+            self._server_watcher.start()
         self._watchdog.start()
         self._notifier.ready(self._status())
 
@@ -227,6 +236,11 @@ class Daemon:
         finally:
             self._notifier.ready(self._status())
 
+    def _move_targets(self, _: bool) -> bool:
+        """Poll the targets whose connection strings name a server of this shard now."""
+        self._pollers.apply_servers()
+        return True
+
     def _beat(self, stuck: str | None) -> None:
         self._heartbeat.write(self._content.read(stuck), self._content.queries())
         self._heartbeat.write_details(self._content.details)
@@ -248,6 +262,13 @@ class Daemon:
         targets = len(self._pollers) or len(self._reloading.configuration.targets)
         return f" on {counted(targets, 'target')}"
 
+    def _share(self) -> dict[str, str]:
+        """Return the shard of this process and its share of the targets, for the log."""
+        if (shard := self._settings.own_shard) is None:
+            return {}
+        targets = self._reloading.configuration.targets
+        return {"shard": f"{shard}, {self._pollers.configured()} of {counted(len(targets), 'target')}"}
+
     def _log_start(self) -> None:
         """Log the number of queries, the ticks, the databases and the endpoints."""
         settings = self._settings
@@ -264,6 +285,7 @@ class Daemon:
             extra={
                 "version": version(),
                 "database" if settings.targets is None else "targets": database,
+                **self._share(),
                 "push": str(settings.endpoint) if settings.endpoint else "none (logs only)",
                 "traces": str(settings.traces_to or "none"),
                 "ticks": ", ".join(

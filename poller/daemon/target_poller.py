@@ -70,7 +70,7 @@ class TargetPoller:
 
     def server(self) -> str:
         """Return the hosts and ports of the target; its own name if they are unknown."""
-        return server_of_target(self.target)
+        return server_of_target(self.target) or f"target {self.name}"
 
     def run(self, queries: Sequence[QueryDefinition], on_server: Callable[[], None]) -> Sequence[PollResult]:
         """Poll the queries of one tick; call `on_server` when the server has answered."""

@@ -11,8 +11,10 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from poller.config.queries.diff import Difference, compare
+from poller.config.queries.file_watcher import Fingerprint, fingerprint
 from poller.daemon.build import TargetFactory
 from poller.daemon.discovery_poller import DiscoveryPoller
+from poller.daemon.own_targets import OwnTargets
 from poller.daemon.scheduler import PollScheduler
 from poller.daemon.target_poller import TargetPoller
 from poller.model.configuration import Configuration
@@ -57,15 +59,25 @@ class _ServerDatabases:
 class TargetPollers:
     """The pollers of all targets, by name; iteration yields those that poll."""
 
-    def __init__(self, factory: TargetFactory, scheduler: PollScheduler) -> None:
+    def __init__(
+        self, factory: TargetFactory, scheduler: PollScheduler, own: OwnTargets | None = None
+    ) -> None:
+        """Poll nothing before `apply`; `own` selects the targets of this process, by default all."""
         self._factory = factory
         self._scheduler = scheduler
+        self._own = own or OwnTargets(None)
         self._lock = threading.Lock()
         """Held while pollers change: by a reload or by a new list of databases."""
+        self._selecting = threading.Lock()
+        """Held while the connection strings are read and decide which targets are polled."""
         self._pollers: dict[str, TargetPoller] = {}
         self._servers: dict[str, _ServerDatabases] = {}
         """By target; without those whose list has not been read yet."""
         self._queries: Sequence[QueryDefinition] = ()
+        self._configured: Sequence[Target] = ()
+        """The targets of all shards, without the databases of servers."""
+        self._targets: Sequence[Target] = ()
+        """Those of this process."""
 
     def __iter__(self) -> Iterator[TargetPoller]:
         return iter(list(self._pollers.values()))
@@ -85,18 +97,39 @@ class TargetPollers:
         target. Raises ConfigError if the only database of a poller without POLLER_TARGETS has an invalid
         name.
         """
-        with self._lock:
-            self._queries = configuration.catalog.queries
-            if difference is None:
-                difference = compare([], self._queries)
-            return self._apply(configuration, difference)
+        with self._selecting:
+            targets = self._own.select(configuration.targets)
+            with self._lock:
+                self._queries = configuration.catalog.queries
+                self._configured = configuration.targets
+                if difference is None:
+                    difference = compare([], self._queries)
+                return self._apply(targets, difference)
 
-    def _apply(self, configuration: Configuration, difference: Difference) -> TargetChanges:
+    def apply_servers(self) -> None:
+        """Poll the targets whose servers belong to this shard now, because a `url_file` has changed."""
+        with self._selecting:
+            targets = self._own.select(self._configured)
+            with self._lock:
+                if targets != self._targets:
+                    changes = self._apply(targets, compare(self._queries, self._queries))
+                    _log_moves(changes.added, changes.removed)
+
+    def url_files(self) -> Fingerprint:
+        """Return the status of all files with connection strings, also of the targets of other shards."""
+        return fingerprint([target.url_file for target in self._configured if target.url_file is not None])
+
+    def configured(self) -> int:
+        """Return the number of targets of this process, without the databases of servers."""
+        return len(self._targets)
+
+    def _apply(self, targets: Sequence[Target], difference: Difference) -> TargetChanges:
         before = self._pollers.copy()
         after: dict[str, TargetPoller] = {}
         changes = TargetChanges([], [], [])
-        self._follow(configuration.targets, difference)
-        for target in self._with_databases(configuration.targets):
+        self._targets = targets
+        self._follow(targets, difference)
+        for target in self._with_databases(targets):
             queries = self._queries_of(target)
             old = before.pop(target.name, None)
             if old is None:
@@ -109,7 +142,7 @@ class TargetPollers:
                 after[target.name] = self._replace(old, target)
                 changes.changed.append(target.name)
         if not self._pollers:  # at the start, delete the values of targets that were removed before
-            servers = {target.name for target in configuration.targets if target.databases is not None}
+            servers = {target.name for target in targets if target.databases is not None}
             self._factory.retain(lambda name: name in after or name.partition("/")[0] in servers)
         self._pollers = after  # a new object, because other threads iterate over the old one
         for name, poller in before.items():
@@ -249,11 +282,22 @@ def _is_same_server(old: Target, new: Target) -> bool:
 
 def _log_changes(polled: int, new: Sequence[str], gone: Sequence[str], refused: Sequence[str]) -> None:
     """Log the databases that are polled from now on, those that are missing, and those that are refused."""
-    extra = {
-        key: ", ".join(names[:_MOST_NAMES]) + (", ..." if len(names) > _MOST_NAMES else "")
-        for key, names in (("new", new), ("missing", gone), ("no_privilege", refused))
-        if names
-    }
     message = "the list of databases has changed: %d polled, %d new, %d missing%s"
     more = f", {len(refused)} to which the role may no longer connect" if refused else ""
+    extra = _names(new=new, missing=gone, no_privilege=refused)
     logger.info(message, polled, len(new), len(gone), more, extra=extra)
+
+
+def _log_moves(added: Sequence[str], removed: Sequence[str]) -> None:
+    """Log the targets that have moved to this shard, or to another one, because their server changed."""
+    message = "connection strings name other servers: %d targets added to this shard, %d removed"
+    logger.info(message, len(added), len(removed), extra=_names(added=added, removed=removed))
+
+
+def _names(**fields: Sequence[str]) -> dict[str, str]:
+    """Return the first names of each field that is not empty, as text."""
+    return {
+        key: ", ".join(names[:_MOST_NAMES]) + (", ..." if len(names) > _MOST_NAMES else "")
+        for key, names in fields.items()
+        if names
+    }

@@ -26,6 +26,8 @@ retry           Retry pauses that double, for polls, recovery conflicts and OTLP
 rows            Rows of a result up to a limit, in a stated order, with the sum or count of the rest.
 secrets         Masking of URLs and connection strings, and secrets that no message shows.
 series          Identity of a series: its attributes as Prometheus compares them; start times of its points.
+shards          Shards: several pollers with the same targets, each of which polls a fixed part of the
+                servers.
 target          Target: one database that is polled, or one server whose databases are.
 text            Text helpers for messages: quoted values, kinds, counts and suggestions for misspelt words.
 tick            Ticks: groups of queries with one interval and a fixed offset in it.

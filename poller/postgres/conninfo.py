@@ -25,30 +25,32 @@ def is_conninfo(text: str) -> bool:
 def server_of(conninfo: str) -> str:
     """Return the hosts and ports of a connection string, as text without secrets; empty if it is invalid.
 
-    The text is `host:port`, with commas between several. The address of a host (`hostaddr`) follows in
-    parentheses, because it decides which server is reached.
+    libpq's environment has those that it omits. The text is `host:port`, with commas between several. The
+    address of a host (`hostaddr`) follows in parentheses, because it decides which server is reached. Neither
+    the user nor the password is in the text, so it stays when they are changed.
     """
     if not is_conninfo(conninfo):
         return ""
     given = {name: str(value) for name, value in conninfo_to_dict(conninfo).items() if value}
-    service, host, address = (given.get(name, "") for name in ("service", "host", "hostaddr"))
-    if given.keys().isdisjoint(("host", "hostaddr", "port")) and service:
+    names = ("service", "host", "hostaddr", "port")
+    service, host, address, port = (given.get(name) or os.environ.get(f"PG{name.upper()}") for name in names)
+    if given.keys().isdisjoint(names[1:]) and service:
         return f"service {service}"
-    hosts = (host or address or os.environ.get("PGHOST") or "local").split(",")
-    ports = (given.get("port") or os.environ.get("PGPORT") or "5432").split(",")
+    hosts = (host or address or "local").split(",")
+    ports = (port or "5432").split(",")
     ports = ports * len(hosts) if len(ports) == 1 else ports
     pairs = zip(hosts, ports, strict=False)  # libpq rejects other numbers of ports
     named = ",".join(host_port(name or "local", number or "5432") for name, number in pairs)
-    more = [address if host else "", f"service {service}" if service else ""]
+    more = [address or "" if host else "", f"service {service}" if service else ""]
     return f"{named} ({', '.join(filter(None, more))})" if any(more) else named
 
 
 def server_of_target(target: Target) -> str:
-    """Return the hosts and ports of a target, which identify its server; its own name if they are unknown."""
+    """Return the hosts and ports of a target; empty if its connection string cannot be read."""
     try:
-        return server_of(target.conninfo()) or f"target {target.name}"
+        return server_of(target.conninfo())
     except (OSError, ValueError):
-        return f"target {target.name}"
+        return ""
 
 
 def database_name(conninfo: str) -> str:

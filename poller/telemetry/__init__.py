@@ -11,6 +11,7 @@ poll_metrics       Metrics of the poller itself: polls, their durations and what
 query_metrics      Gauges `poller.query.*`: the status of every query.
 queue_metrics      Gauges `poller.queue.*`: targets that wait for a connection to their server.
 replica_metrics    Gauges of the polled server: role, timeline, replay lag and age of its data.
+shard_metrics      Gauges `poller.shard.*`: the share of the targets that this process polls.
 span_exporter      OTLP export of the poller's own spans.
 target_metrics     Gauges `poller.target.*`: the status of one target.
 traces             Spans of each tick, with a child span for each of its queries.

@@ -20,6 +20,8 @@ VERSION: str = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8
 NAMESPACE = "observability"
 RELEASE = "obscura-poller"
 """This release's objects have the names of those that kustomize builds."""
+POD_INDEX = "metadata.labels['apps.kubernetes.io/pod-index']"
+"""Kubernetes 1.28 or later sets this label of the pods of a StatefulSet (KEP-4017)."""
 IMAGE = "registry.example/obscura-poller"
 REQUIRED = {"image": {"repository": IMAGE}, "database": {"existingSecret": "poller-database"}}
 """The required values of the chart."""
@@ -31,7 +33,10 @@ namespace: {NAMESPACE}
 images: [{{name: obscura-poller, newName: {IMAGE}, newTag: {VERSION}}}]
 """
 
-BUILT = "standalone", "standalone with keep-state", "sidecar-example", "chart", "chart with keep-state"
+BUILT = (
+    "standalone", "standalone with keep-state", "sidecar-example", "shards-example", "chart",
+    "chart with keep-state",
+)  # fmt: skip
 """What `build` builds."""
 
 Manifest = dict[str, Any]
@@ -95,10 +100,15 @@ def queries() -> Values:
     return {"queries": {"files": {file.name: file.read_text(encoding="utf-8") for file in files}}}
 
 
+def workload(manifests: list[Manifest]) -> Manifest:
+    """Return the only Deployment or StatefulSet."""
+    (manifest,) = (m for m in manifests if m["kind"] in ("Deployment", "StatefulSet"))
+    return manifest
+
+
 def pod(manifests: list[Manifest]) -> Manifest:
-    """Return the specification of the only Deployment's pod."""
-    (deployment,) = (manifest for manifest in manifests if manifest["kind"] == "Deployment")
-    spec: Manifest = deployment["spec"]["template"]["spec"]
+    """Return the specification of the only workload's pod."""
+    spec: Manifest = workload(manifests)["spec"]["template"]["spec"]
     return spec
 
 
@@ -115,7 +125,7 @@ def poller(spec: Manifest) -> Manifest:
 
 
 def environment(manifests: list[Manifest]) -> dict[str, str]:
-    """Return the variables of the poller's container, as Kubernetes sets them in the test's namespace."""
+    """Return the variables of the poller's container, as Kubernetes sets them in the first pod."""
     container = poller(pod(manifests))
     variables: dict[str, str] = {}
     for reference in container.get("envFrom", []):
@@ -123,8 +133,8 @@ def environment(manifests: list[Manifest]) -> dict[str, str]:
     for variable in container["env"]:
         value = variable.get("value")
         if value is None:
-            assert variable["valueFrom"] == {"fieldRef": {"fieldPath": "metadata.namespace"}}
-            value = NAMESPACE
+            (field,) = variable["valueFrom"]["fieldRef"].values()
+            value = {"metadata.namespace": NAMESPACE, POD_INDEX: "0"}[field]
         for name, earlier in variables.items():
             value = value.replace(f"$({name})", earlier)
         variables[variable["name"]] = value

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -13,6 +14,8 @@ import yaml
 
 from poller.config.load_settings import load
 from poller.config.queries.files import files_of
+from poller.config.targets.load import load_targets
+from poller.model.shards import Shard
 from tests.bed.documentation import pages
 from tests.bed.process import ROOT
 from tests.ecosystem.manifests import (
@@ -24,8 +27,11 @@ from tests.ecosystem.manifests import (
     containers,
     environment,
     kustomize,
+    named,
     pod,
     poller,
+    run_kustomize,
+    workload,
 )
 
 API_VERSION = "1.37"
@@ -51,7 +57,7 @@ def manifests(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
 
 
 def test_every_manifest_is_valid_by_the_schemas_of_the_api(manifests: list[Manifest]) -> None:
-    assert "Deployment" in [manifest["kind"] for manifest in manifests]
+    assert workload(manifests)
     for manifest in manifests:
         kubernetes_validate.validate(manifest, API_VERSION, strict=True)
 
@@ -82,6 +88,8 @@ def test_the_poller_runs_as_the_user_of_the_image_and_writes_only_to_its_state(
     assert f"USER {own['runAsUser']}:{own['runAsGroup']}\n" in DOCKERFILE
     assert own["readOnlyRootFilesystem"] is True
     kinds = {volume["name"]: set(volume) - {"name"} for volume in spec["volumes"]}
+    claims = workload(manifests)["spec"].get("volumeClaimTemplates", [])
+    kinds |= {claim["metadata"]["name"]: {"persistentVolumeClaim"} for claim in claims}
     for mount in container["volumeMounts"]:
         if mount.get("readOnly"):
             assert kinds[mount["name"]] <= {"configMap", "secret"}
@@ -96,26 +104,30 @@ def test_the_poller_runs_as_the_user_of_the_image_and_writes_only_to_its_state(
 def test_every_object_that_the_poller_refers_to_exists(manifests: list[Manifest], tmp_path: Path) -> None:
     """The variables are settings, and every referenced object except the secret is in the manifests."""
     container = poller(pod(manifests))
-    named = {(manifest["kind"], manifest["metadata"]["name"]): manifest for manifest in manifests}
+    objects = {(manifest["kind"], manifest["metadata"]["name"]): manifest for manifest in manifests}
     variables = environment(manifests)
     secret = tmp_path / "database_url"
     secret.write_text("postgresql://poller@replica/app")
     mounts = {mount["mountPath"]: mount["name"] for mount in container["volumeMounts"]}
-    place = variables["POLLER_DATABASE_URL_FILE"].rpartition("/")[0]
+    place = "/run/secrets/poller"
     volumes = {volume["name"]: volume for volume in pod(manifests)["volumes"]}
     assert volumes[mounts[place]]["secret"]["secretName"] == "poller-database"
-    settings = load({**variables, "POLLER_DATABASE_URL_FILE": str(secret)})
+    if "POLLER_TARGETS" not in variables:
+        assert variables["POLLER_DATABASE_URL_FILE"].rpartition("/")[0] == place
+        variables["POLLER_DATABASE_URL_FILE"] = str(secret)
+    settings = load(variables)
     assert settings.warnings == ()
     assert settings.endpoint is not None
-    assert settings.instance == variables["POLLER_INSTANCE"]
-    queries = named["ConfigMap", volumes[mounts["/etc/poller/queries"]]["configMap"]["name"]]
+    name = variables["POLLER_INSTANCE"]
+    assert settings.instance == (name if settings.own_shard is None else f"{name}-0"), "the name of the pod"
+    queries = objects["ConfigMap", volumes[mounts["/etc/poller/queries"]]["configMap"]["name"]]
     assert queries["data"]
     assert {name: without_schema_line(text) for name, text in queries["data"].items()} == {
         f.name: without_schema_line(f.read_text(encoding="utf-8")) for f in files_of(ROOT / "queries")
     }
     for volume in volumes.values():
         if claim := volume.get("persistentVolumeClaim"):
-            assert ("PersistentVolumeClaim", claim["claimName"]) in named
+            assert ("PersistentVolumeClaim", claim["claimName"]) in objects
 
 
 def without_schema_line(text: str) -> str:
@@ -139,7 +151,7 @@ def test_probes_ask_poller_health_and_a_sidecar_is_never_unready(manifests: list
 
 
 def test_policies_and_selectors_match_the_pod(manifests: list[Manifest]) -> None:
-    (deployment,) = (manifest for manifest in manifests if manifest["kind"] == "Deployment")
+    deployment = workload(manifests)
     labels = deployment["spec"]["template"]["metadata"]["labels"]
     selectors = [deployment["spec"]["selector"]["matchLabels"]]
     policies = [manifest for manifest in manifests if manifest["kind"] == "NetworkPolicy"]
@@ -160,6 +172,40 @@ def test_the_documented_overlay_sets_image_and_collector(tmp_path: Path) -> None
     variables = environment(objects)
     assert variables["POLLER_OTLP_ENDPOINT"] == "http://collector.example:4317"
     assert "POLLER_MAX_REPLAY_LAG" in variables, "the other settings remain"
+
+
+def test_the_number_of_shards_is_written_once(tmp_path: Path) -> None:
+    folder = tmp_path / "kubernetes"
+    shutil.copytree(KUSTOMIZE, folder)
+    file = folder / "shards-example" / "kustomization.yaml"
+    text = file.read_text(encoding="utf-8")
+    assert text.count("count: 3") == 1
+    file.write_text(text.replace("count: 3", "count: 7"), encoding="utf-8")
+    objects = run_kustomize(file.parent)
+    assert workload(objects)["spec"]["replicas"] == 7
+    variables = environment(objects)
+    shard = load(variables).own_shard
+    assert shard == Shard(0, 7)
+    assert "POLLER_DATABASE_URL_FILE" not in variables
+
+
+def test_each_shard_has_a_volume_of_its_own_and_all_have_the_same_targets(tmp_path: Path) -> None:
+    objects = build("shards-example", tmp_path)
+    spec = workload(objects)["spec"]
+    (claim,) = spec["volumeClaimTemplates"]
+    mounts = {mount["mountPath"]: mount["name"] for mount in poller(pod(objects))["volumeMounts"]}
+    assert mounts["/var/lib/poller"] == claim["metadata"]["name"]
+    assert claim["metadata"]["name"] not in [volume["name"] for volume in pod(objects)["volumes"]]
+    (volume,) = (v for v in pod(objects)["volumes"] if v["name"] == mounts["/etc/poller/targets"])
+    files = named(objects, "ConfigMap", volume["configMap"]["name"])["data"]
+    assert environment(objects)["POLLER_TARGETS"] == "/etc/poller/targets"
+    for name, content in files.items():
+        (tmp_path / name).write_text(content, encoding="utf-8")
+        settings = load({"POLLER_TARGETS": str(tmp_path / name)})
+        targets = load_targets(tmp_path / name, settings)
+        assert {str(target.url_file.parent) for target in targets if target.url_file} == {
+            "/run/secrets/poller"
+        }
 
 
 def test_the_network_policy_allows_every_port_that_the_documentation_recommends() -> None:

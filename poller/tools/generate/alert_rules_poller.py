@@ -93,6 +93,15 @@ def poller_rules(limits: AlertLimits, runbook: str) -> Iterator[Rule]:
         "led. The values of the targets have a gap each time.",
     )
     yield rule(
+        "PollerShardMissing",
+        "critical",
+        10 * MINUTE,
+        "count by (job) (group by (job, poller_shard_index) (poller_shard_count))\n"
+        "  < max by (job) (poller_shard_count)",
+        "Only {{ $value }} shards of {{ $labels.job }} report",
+        "There are fewer processes than shards, so the servers of the missing shards are not polled.",
+    )
+    yield rule(
         "PollerTargetDown",
         "critical",
         15 * MINUTE,

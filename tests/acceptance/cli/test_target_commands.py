@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from psycopg.conninfo import make_conninfo
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from poller.daemon.health import details_path
+from poller.model.shards import owner_of
 from poller.receiver.ports import LOOPBACK, free_ports
 from tests.bed.postgres import Database
 from tests.bed.process import Process, eventually
@@ -105,6 +106,49 @@ def test_every_format_has_the_name_of_the_target(targets: dict[str, str], poller
     ]
     assert [item["service.instance.id"] for item in attributes] == ["eu-1", "us-1"]
     assert all(item["db.system.name"] == "postgresql" for item in attributes)
+
+
+def test_a_shard_uses_its_own_targets_and_any_other_by_name(
+    targets: dict[str, str], poller_process: Start
+) -> None:
+    """Each of two shards has the same share in poll, doctor and check --database."""
+    polled, checked = [], []
+    for index in range(2):
+        env = {**targets, "POLLER_SHARD": str(index), "POLLER_SHARDS": "2"}
+        process = poller_process("poll", "--format", "json", env=env)
+        assert process.wait() in (0, 1), process
+        queries = json.loads(process.stdout)["queries"] if process.stdout else []
+        polled.append({query["target"] for query in queries})
+        process = poller_process("doctor", "--format", "json", env=env)
+        assert process.wait() in (0, 1), process
+        checks = json.loads(process.stdout)["checks"]
+        assert {check["target"] for check in checks if check.get("target")} == polled[-1]
+        (shard,) = (check for check in checks if check["check"] == "shard")
+        servers = len({name.partition("-")[0] == "dead" for name in polled[-1]})
+        share = f"{index}/2 polls {len(polled[-1])} of 4 targets, on {servers} of 2 servers"
+        assert shard["detail"] == share
+        process = poller_process("check", "--database", env=env)
+        assert process.wait() in (0, 1), process
+        checked.append(set(re.findall(r"(?:eu|us|dead)-[0-9](?=:)", process.stdout)))
+    assert sorted([*polled[0], *polled[1]]) == ["dead-1", "dead-2", "eu-1", "us-1"]
+    assert checked == polled
+    assert {"eu-1", "us-1"} in [names - {"dead-1", "dead-2"} for names in polled], "they are on one server"
+    for index in range(2):
+        command = ("poll", "--target", "eu-1", "--query", "users", "--format", "prometheus")
+        process = poller_process(*command, env={**targets, "POLLER_SHARD": f"{index}/2"})
+        assert finished(process, 0).endswith("3\n")
+
+
+def test_a_shard_without_a_server_polls_nothing(
+    database: Database, targets: dict[str, str], poller_process: Start
+) -> None:
+    (closed,) = re.findall(r"port=([0-9]+) dbname=a", Path(targets["POLLER_TARGETS"]).read_text())
+    ports = (conninfo_to_dict(database.primary_dsn)["port"], closed)
+    used = {owner_of(f"{LOOPBACK} {port}", 5) for port in ports}
+    index = min(set(range(5)) - used)
+    process = poller_process("poll", env={**targets, "POLLER_SHARD": f"{index}/5"})
+    assert finished(process, 0) == ""
+    assert process.stderr == f"shard {index}/5 has no targets\n"
 
 
 @pytest.mark.parametrize(

@@ -238,6 +238,25 @@ FIRE = [
         at=75,
     ),
     Fires(
+        "PollerShardMissing",
+        "critical",
+        [
+            PROCESS,
+            *(
+                series(
+                    "poller_shard_count",
+                    {**POLLER, "instance": f"a-{index}", "poller_shard_index": index},
+                    "3+0x50 _x70" if index == "1" else "3+0x120",
+                )
+                for index in "012"
+            ),
+        ],
+        "Only 2 shards of obscura-poller report",
+        "3+0x200",
+        labels={"job": "obscura-poller"},
+        at=75,
+    ),
+    Fires(
         "PollerServerQueueFull",
         "warning",
         [series("poller_queue_delay_seconds", POLLER, "0+0x9 200 0 0 210 0 205 0 200 0+0x3 205 0+0x40")],
@@ -540,6 +559,13 @@ HEALTHY = [
     series("poller_leader", {**LEADER, "instance": "b"}, "0+0x20 1+0x33 0+0x70"),
     series("poller_leader_changes_total", LEADER, "1+0x20 _x3 0+0x30 1+0x70"),
     series("poller_leader_changes_total", {**LEADER, "instance": "b"}, "0+0x20 1+0x33 2+0x70"),
+    # Shards: a third one is added before the others have the new number, each restarted once.
+    *(
+        series(
+            "poller_shard_count", {**POLLER, "instance": f"a-{index}", "poller_shard_index": index}, values
+        )
+        for index, values in (("0", "2+0x34 3+0x90"), ("1", "2+0x32 _ 3+0x90"), ("2", "_x30 3+0x95"))
+    ),
     # Stale until its first poll.
     series("poller_query_state", {**QUERY, "poller_state": "stale"}, "1 0 _x120"),
     # Failed twice in a row, then recovered.

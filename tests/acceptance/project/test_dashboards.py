@@ -124,6 +124,7 @@ NO_CAUSE = {
     "PollerTargetDown",
     "PollerTargetsMissing",
     "PollerServerQueueFull",
+    "PollerShardMissing",
     "PollerReplicaLag",
     "PollerReplicaLagUnknown",
     "PollerSpoolFilling",
@@ -138,6 +139,7 @@ UNSEEN = {
     # Only with POLLER_LEADER_ELECTION.
     "poller_leader",
     metric_name("poller.leader.changes", "{change}", "counter"),
+    "poller_shard_count",
     # An event that has not happened has no series.
     metric_name("poller.export.dropped", "{request}", "counter"),
     metric_name("poller.tick.overruns", "{tick}", "counter"),

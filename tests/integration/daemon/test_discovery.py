@@ -23,6 +23,7 @@ from psycopg.conninfo import make_conninfo
 from poller.config.load_settings import load
 from poller.config.targets.schema import DeclaredTarget
 from poller.daemon.build import TargetFactory
+from poller.daemon.own_targets import OwnTargets
 from poller.daemon.scheduler import PollScheduler
 from poller.daemon.server_queues import QueueConfig
 from poller.daemon.target_poller import TargetPoller
@@ -32,7 +33,9 @@ from poller.model.catalog import Catalog
 from poller.model.configuration import Configuration
 from poller.model.query import QueryDefinition
 from poller.model.retry import RetryConfig
+from poller.model.shards import Shard, owner_of
 from poller.model.target import Databases, Target
+from poller.postgres.conninfo import server_of
 from poller.postgres.database_list import DatabaseList
 from poller.receiver.decode import Point
 from poller.receiver.receiver import Receiver
@@ -110,7 +113,14 @@ class Server:
 class Bed:
     """The daemon's objects and what the collector receives from them."""
 
-    def __init__(self, receiver: Receiver, folder: Path, state: Path | None = None, **settings: str) -> None:
+    def __init__(
+        self,
+        receiver: Receiver,
+        folder: Path,
+        state: Path | None = None,
+        shard: Shard | None = None,
+        **settings: str,
+    ) -> None:
         self.receiver = receiver
         self._closed = False
         targets = folder / "targets.yaml"
@@ -132,7 +142,7 @@ class Bed:
         self.scheduler = PollScheduler(
             QueueConfig(workers=4), refusal_retry=RetryConfig(first_pause=0.5, longest_pause=1.0)
         )
-        self.pollers = TargetPollers(self.factory, self.scheduler)
+        self.pollers = TargetPollers(self.factory, self.scheduler, OwnTargets(shard))
 
     def apply(self, *targets: Target, queries: Sequence[QueryDefinition] = (LONG, ONCE)) -> None:
         self.pollers.apply(Configuration(Catalog(tuple(queries), ()), targets))
@@ -251,6 +261,35 @@ def test_beyond_the_limit_the_first_by_name_are_polled_and_the_rest_is_counted_a
     assert "2 databases are above the limit of 2" in records[0].getMessage()
     server.do("DROP DATABASE {}", "a")
     assert bed.polls(f"{p}b", f"{p}c")
+
+
+def test_all_databases_of_a_server_move_to_another_shard_with_it(
+    server: Server, make_bed: Callable[..., Bed], tmp_path: Path
+) -> None:
+    server.create("a", "b", "gone")
+    p = server.prefix
+    file = tmp_path / "url"
+    file.write_text(server.site.primary)
+    target = replace(server.target(), url=None, url_file=file)
+    shard = Shard(owner_of(server_of(server.site.primary), 2), 2)
+    bed = make_bed(target, shard=shard)
+    assert bed.polls(f"{p}a", f"{p}b", f"{p}gone")
+    server.do("DROP DATABASE {} WITH (FORCE)", "gone")
+    assert bed.polls(f"{p}a", f"{p}b")
+    before = bed.pollers.url_files()
+
+    elsewhere = (f"host=other{number}" for number in range(99))
+    file.write_text(next(dsn for dsn in elsewhere if not shard.owns(server_of(dsn))))
+    assert bed.pollers.url_files() != before
+    bed.pollers.apply_servers()
+    assert bed.names() == set()
+    assert bed.pollers.configured() == 0
+    assert eventually(lambda: not bed.values() and not bed.values("poller.target.up"))
+
+    file.write_text(server.site.primary)
+    bed.pollers.apply_servers()
+    assert bed.polls(f"{p}a", f"{p}b")
+    assert eventually(lambda: bed.values().keys() == {f"{p}a", f"{p}b"})
 
 
 NAMES = [

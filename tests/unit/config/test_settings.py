@@ -17,6 +17,7 @@ from poller.config.load_settings import load
 from poller.config.settings import SETTINGS, Settings
 from poller.model.errors import ConfigError
 from poller.model.secrets import mask_conninfo, mask_url, read_secret
+from poller.model.shards import Shard
 
 
 def problems(environ: dict[str, str], overrides: dict[str, str] | None = None) -> list[str]:
@@ -43,13 +44,20 @@ def test_an_option_takes_precedence_over_a_variable_and_is_the_source() -> None:
     assert (settings.timeout, str(settings.source("timeout"))) == (9, "variable POLLER_TIMEOUT")
 
 
+NEEDED = {
+    "shard": {"POLLER_TARGETS": "targets.yaml"},
+    "shards": {"POLLER_TARGETS": "targets.yaml", "POLLER_SHARD": "2"},
+}
+"""Other variables without which a setting is an error."""
+
+
 @pytest.mark.parametrize("name", list(SETTINGS))
 def test_each_field_has_its_own_variable_a_meaning_and_a_valid_example(name: str) -> None:
     setting = SETTINGS[name]
     first = setting.variables[0]
     assert first == f"POLLER_{name.upper()}"
     assert setting.meaning
-    settings = load({first: setting.example})
+    settings = load({first: setting.example, **NEEDED.get(name, {})})
     assert str(settings.source(name)) == f"variable {first}"
 
 
@@ -58,7 +66,7 @@ def test_the_first_variable_of_a_field_takes_precedence(name: str) -> None:
     names = SETTINGS[name].variables
     example = "60000" if "OTEL_METRIC_EXPORT_INTERVAL" in names else SETTINGS[name].example
     for position, expected in enumerate(names):
-        settings = load(dict.fromkeys(names[position:], example))
+        settings = load({**dict.fromkeys(names[position:], example), **NEEDED.get(name, {})})
         assert settings.source(name).name == expected
 
 
@@ -607,3 +615,83 @@ def test_targets_cannot_be_combined_with_a_single_database(tmp_path: Path) -> No
     assert problems({**targets, name: str(file)}) == [f"{name}: {instead}"]
     assert load({**targets, "PGHOST": "h"}).targets == Path("targets.yaml")
     assert load({**targets, "POLLER_DATABASE_URL": "host=h"}, {"targets": ""}).targets is None
+
+
+TARGETS = {"POLLER_TARGETS": "targets.yaml"}
+ALONE = "needs POLLER_TARGETS, because a single database cannot be shared; set it, or unset this"
+
+
+def test_the_shard_is_one_variable_or_an_index_and_a_count() -> None:
+    assert load({**TARGETS, "POLLER_SHARD": "2/5"}).own_shard == Shard(2, 5)
+    assert load({**TARGETS, "POLLER_SHARD": "2", "POLLER_SHARDS": "5"}).own_shard == Shard(2, 5)
+    assert load(TARGETS).own_shard is None
+
+
+def test_each_shard_names_its_own_metrics_after_its_index() -> None:
+    """All shards may have the same variables, or be on one host."""
+    environ = {**TARGETS, "POLLER_SHARD": "2/5"}
+    assert load(environ).instance == f"{socket.gethostname()}-2"
+    assert load({**environ, "POLLER_INSTANCE": "poller"}).instance == "poller-2"
+    assert load({**TARGETS, "POLLER_INSTANCE": "poller"}).instance == "poller"
+
+
+@pytest.mark.parametrize(
+    ("environ", "expected"),
+    [
+        (
+            {"POLLER_SHARD": "2/5"},
+            [f"POLLER_SHARD: {ALONE}"],
+        ),
+        (
+            {**TARGETS, "POLLER_SHARD": "5/5"},
+            ["POLLER_SHARD: '5/5' is not a shard, because they are counted from 0; the last of 5 is 4/5"],
+        ),
+        (
+            {**TARGETS, "POLLER_SHARD": "0/0"},
+            ["POLLER_SHARD: '0/0' is not a shard, because they are counted from 0"],
+        ),
+        (
+            {**TARGETS, "POLLER_SHARD": "7"},
+            ["POLLER_SHARD: '7' has no number of shards; write one like 7/8, or set POLLER_SHARDS"],
+        ),
+        (
+            {**TARGETS, "POLLER_SHARD": "two"},
+            ["POLLER_SHARD: 'two' is not accepted; write one like 2/5"],
+        ),
+        (
+            {**TARGETS, "POLLER_SHARD": "2/1001"},
+            ["POLLER_SHARD: '2/1001' is too large; write at most 999/1000"],
+        ),
+        (
+            {**TARGETS, "POLLER_SHARD": "1000", "POLLER_SHARDS": "1000"},
+            ["POLLER_SHARD: '1000' is too large; write at most 999/1000"],
+        ),
+        (
+            {**TARGETS, "POLLER_SHARD": "2", "POLLER_SHARDS": "0"},
+            ["POLLER_SHARDS: '0' is too small; write at least 1"],
+        ),
+        (
+            {"POLLER_SHARDS": "2000"},
+            [f"POLLER_SHARDS: {ALONE}",
+             "POLLER_SHARDS: is set without POLLER_SHARD; write the index of this shard, like POLLER_SHARD=2",
+             "POLLER_SHARDS: '2000' is too large; write at most 1000"],
+        ),
+        (
+            {"POLLER_SHARD": "7/5", "POLLER_SHARDS": "many"},
+            [f"POLLER_SHARD: {ALONE}",
+             ("POLLER_SHARDS: cannot be combined with '7/5', which has the number of shards; "
+              "unset one of them"),
+             "POLLER_SHARD: '7/5' is not a shard, because they are counted from 0; the last of 5 is 4/5",
+             "POLLER_SHARDS: 'many' is not a whole number; write one like 5"],
+        ),
+    ],
+)  # fmt: skip
+def test_all_mistakes_about_the_shard_are_reported(environ: dict[str, str], expected: list[str]) -> None:
+    assert problems(environ) == expected
+
+
+def test_an_index_beyond_the_count_is_a_warning_because_the_count_may_change_first() -> None:
+    settings = load({**TARGETS, "POLLER_SHARD": "5", "POLLER_SHARDS": "5"})
+    assert settings.own_shard == Shard(5, 6)
+    (warning,) = settings.warnings
+    assert warning.startswith("POLLER_SHARD: 5 is not below POLLER_SHARDS, which is 5; this process polls")

@@ -64,6 +64,9 @@ class Link:
         self.holder = "" if acquired else self.engine.holder
         return acquired
 
+    def look(self) -> None:
+        self._through(lambda: None)
+
     def renew(self, within: float) -> None:
         del within  # a call may take longer
         self._through(lambda: self.engine.renew(self.identity))
