@@ -154,7 +154,7 @@ def test_the_reference_lists_the_metrics_of_a_leader_election_with_kind_and_unit
         del variables["POLLER_DATABASE_URL"]
         poller_process("run", env=variables).wait_for_line("leads", PATIENCE)
 
-    def latest(metric: str) -> dict[str, float]:
+    def latest(metric: str) -> dict[str, object]:
         return {str(p.resource["service.instance.id"]): p.value for p in receiver.points(metric)}
 
     receiver.wait_until(lambda: latest("poller.leader") == {"a": 1, "b": 0}, PATIENCE)
