@@ -11,6 +11,9 @@ heartbeat          Heartbeat file, rewritten every few seconds for probes, which
 heartbeat_content  Content of the heartbeat: the state of a running daemon and of its queries.
 heartbeat_details  Details of the heartbeat with POLLER_TARGETS: the status of every target, encoded only
                    after a change.
+kubernetes_api     Requests for one Lease to the API server of Kubernetes, with the configuration of its
+                   official client.
+kubernetes_lease   Leader lock on a Lease of Kubernetes, with the algorithm of client-go's leader election.
 leader_election    Leader election: whether this process polls, by a lock with a lease and its own clock.
 own_targets        Selection of the targets that a shard polls, by their servers.
 poll_cycle         Poll cycle of one tick: fetch, map, store and observe the results.

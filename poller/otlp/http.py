@@ -12,7 +12,6 @@ import zlib
 from collections.abc import Callable, Mapping
 from datetime import UTC
 from email.utils import parsedate_to_datetime
-from http.client import BadStatusLine, RemoteDisconnected
 
 import requests
 from google.protobuf.message import DecodeError
@@ -22,7 +21,7 @@ from requests.auth import HTTPBasicAuth
 from requests.exceptions import ContentDecodingError
 from requests.utils import get_auth_from_url, get_environ_proxies, select_proxy
 
-from poller.otlp.http_transport import AbortableAdapter, AbortableConnection
+from poller.otlp.http_transport import AbortableAdapter, AbortableConnection, cause_of
 from poller.otlp.response import ExportResult, judge_accepted, judge_error, judge_http, judge_unread
 from poller.otlp.signals import SignalFormat
 
@@ -164,21 +163,7 @@ class HttpSender:
         proxy = None
         if self._session.trust_env and isinstance(error, requests.ConnectionError):
             proxy = select_proxy(self._url, get_environ_proxies(self._url))
-        return judge_error(error, "later" if passing else "held", proxy, _cause(error))
-
-
-def _cause(error: BaseException) -> str:
-    """Return the innermost reason of an error of `requests`, whose own text repeats every layer above it."""
-    inner: object = error
-    while isinstance(inner, BaseException):
-        error = inner
-        nested = [inner.__cause__, getattr(inner, "reason", None), *inner.args]
-        inner = next((argument for argument in nested if isinstance(argument, BaseException)), None)
-    if isinstance(error, BadStatusLine) and not isinstance(error, RemoteDisconnected):
-        # A SETTINGS frame of HTTP/2 (RFC 9113, section 6.5).
-        grpc = str(error)[3:4] == "\x04"
-        return "the port speaks gRPC, not HTTP/1.1" if grpc else "the port does not speak HTTP/1.1"
-    return getattr(error, "strerror", None) or str(error)
+        return judge_error(error, "later" if passing else "held", proxy, cause_of(error))
 
 
 def _credentials_of_url(request: requests.PreparedRequest) -> requests.PreparedRequest:

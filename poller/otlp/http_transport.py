@@ -7,6 +7,7 @@ import math
 import socket
 import threading
 import time
+from http.client import BadStatusLine, RemoteDisconnected
 from typing import Any
 
 import requests
@@ -75,7 +76,7 @@ class AbortableAdapter(HTTPAdapter):
     """The transport of `requests`, with connections that an AbortableConnection can close."""
 
     def __init__(self, line: AbortableConnection) -> None:
-        self._pools = _pools(line)
+        self._pools = abortable_pools(line)
         super().__init__()
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
@@ -89,7 +90,9 @@ class AbortableAdapter(HTTPAdapter):
         return manager
 
 
-def _pools(line: AbortableConnection) -> dict[str, type[urllib3.HTTPConnectionPool]]:
+def abortable_pools(line: AbortableConnection) -> dict[str, type[urllib3.HTTPConnectionPool]]:
+    """Return the pools of each URL scheme for a PoolManager, with connections that `line` can close."""
+
     class Lined:
         def _new_conn(self) -> socket.socket:
             opened: socket.socket = super()._new_conn()  # type: ignore[misc]  # a connection is its next class
@@ -100,3 +103,17 @@ def _pools(line: AbortableConnection) -> dict[str, type[urllib3.HTTPConnectionPo
         return type("LinedPool", (pool,), {"ConnectionCls": type("Lined", (Lined, pool.ConnectionCls), {})})
 
     return {scheme: lined(pool) for scheme, pool in urllib3.poolmanager.pool_classes_by_scheme.items()}
+
+
+def cause_of(error: BaseException) -> str:
+    """Return the innermost reason of an error of `requests` or urllib3; its own text repeats every layer."""
+    inner: object = error
+    while isinstance(inner, BaseException):
+        error = inner
+        nested = [inner.__cause__, getattr(inner, "reason", None), *inner.args]
+        inner = next((argument for argument in nested if isinstance(argument, BaseException)), None)
+    if isinstance(error, BadStatusLine) and not isinstance(error, RemoteDisconnected):
+        # A SETTINGS frame of HTTP/2 (RFC 9113, section 6.5).
+        grpc = str(error)[3:4] == "\x04"
+        return "the port speaks gRPC, not HTTP/1.1" if grpc else "the port does not speak HTTP/1.1"
+    return getattr(error, "strerror", None) or str(error)
