@@ -112,14 +112,15 @@ def open_lock(settings: Settings) -> LeaderLock | None:
     """Prepare the lock of the leader election; None without one. Raises ConfigError."""
     if settings.leader_election is None:
         return None
-    identity = settings.instance
+    # The processes of one shard elect one of them.
+    suffix = f"-{settings.own_shard.index}" if settings.own_shard else ""
     if (lease := settings.lease_name) is not None:
         from poller.daemon.kubernetes_lease import KubernetesLease
 
-        return KubernetesLease(lease, identity, settings.leader_ttl)
+        return KubernetesLease(f"{lease}{suffix}", settings.instance, settings.leader_ttl)
     file, url = settings.election_file, settings.leader_election
     conninfo = url.reveal if file is None else functools.partial(read_secret, file)
-    return AdvisoryLock(conninfo, settings.service_name, identity, settings.leader_ttl)
+    return AdvisoryLock(conninfo, f"{settings.service_name}{suffix}", settings.instance, settings.leader_ttl)
 
 
 def open_queue(settings: Settings, *, shared: bool) -> SendingQueue:

@@ -88,6 +88,10 @@ class KubernetesLease:
         changes = {"leaseTransitions": min(lease.transitions + 1, _MOST_TRANSITIONS), "acquireTime": _now()}
         return self._take("PUT", lease.with_spec({**changes, **self._renewal()}))
 
+    def look(self) -> None:
+        answer = self._send("GET", None)
+        self._holder = "" if answer.status == 404 else self._lease(answer).holder
+
     def renew(self, within: float) -> None:
         deadline = self._clock() + within
         if self._held is None:
