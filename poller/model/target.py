@@ -36,7 +36,7 @@ _VARIABLE = re.compile(r"POLLER_([A-Z_]*[A-Z])(?:=(\w+))?")
 
 
 _ELEMENT = re.compile(r"\[!?\]?[^\]]*\]|.", re.DOTALL)
-"""Part of a pattern that stands for one character, or `*`."""
+"""Part of a pattern that matches one character, or `*`."""
 
 
 def can_match(pattern: str, prefix: str) -> bool:
