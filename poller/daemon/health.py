@@ -167,14 +167,15 @@ def _exists(pid: int) -> bool:
 
 def _summary(heartbeat: dict[str, Any], now: float) -> str:
     parts = [f"{describe(heartbeat)}, heartbeat {now - heartbeat['boottime']:.0f}s ago"]
-    if leader := _dict(heartbeat, "leader"):
-        holder = f", the leader is {leader['holder']}" if leader.get("holder") else ""
-        parts.append(f"{leader.get('state')} of {leader.get('name')}{holder}")
-    files = "query files"
-    if targets := _dict(heartbeat, "targets"):
-        files = "query files and targets"
+    leader, targets = _dict(heartbeat, "leader"), _dict(heartbeat, "targets")
+    follows = leader.get("state") == "follower"
+    if leader:
+        why = f" ({leader.get('why')})" if follows else ""
+        parts.append(f"{leader.get('state')} of {leader.get('name')}{why}")
+    files = "query files and targets" if targets else "query files"
+    if targets and not follows:  # a follower polls none
         parts.append(f"targets: {targets.get('up')} of {targets.get('all')} up")
-    if "queries" in heartbeat or targets:  # a heartbeat on a full disk omits them
+    if ("queries" in heartbeat or targets) and not follows:  # a heartbeat on a full disk omits them
         words = _dict(heartbeat, "states") or _count(_dict(heartbeat, "queries"))
         queries = ", ".join(f"{count} {word}" for word, count in sorted(words.items())) or "none polled yet"
         parts.append(f"queries: {queries}")

@@ -64,6 +64,16 @@ def test_a_single_line_reports_that_it_is_alive_and_its_state() -> None:
     assert verdict(ready=True)[1].startswith("ready: process")
 
 
+def test_the_line_has_the_state_in_the_election_and_a_follower_has_no_targets() -> None:
+    election = {"name": "postgresql:obscura-poller", "holder": "a", "why": "a holds the lock"}
+    more: dict[str, Any] = {"queries": {}, "targets": {"all": 2, "up": 2}, "states": {"ok": 4}}
+    leader = verdict(ready=True, leader={"state": "leader", **election}, **more)[1]
+    assert "; leader of postgresql:obscura-poller; targets: 2 of 2 up; queries: 4 ok; export ok;" in leader
+    follower = verdict(ready=True, leader={"state": "follower", **election}, **more)
+    assert follower[0]
+    assert "; follower of postgresql:obscura-poller (a holds the lock); export ok; query" in follower[1]
+
+
 @pytest.mark.parametrize(
     "trouble",
     [
