@@ -567,7 +567,7 @@ COLLECTORS: dict[str, tuple[dict[str, str], str]] = {
     "HTTP basic": ({"POLLER_OTLP_ENDPOINT": "http://127.0.0.1:<http 401>", "POLLER_OTLP_PROTOCOL": "http/protobuf", "OTEL_EXPORTER_OTLP_HEADERS": "authorization=Basic%20bWU6U2VzYW1l"}, "HTTP 401|Unauthorized|export failed"),
     "HTTP refused": ({"POLLER_OTLP_ENDPOINT": "http://me:Sesame@127.0.0.1:<closed>/?key=Sesame", "POLLER_OTLP_PROTOCOL": "http/protobuf"}, "export failed"),
     "HTTP unknown host": ({"POLLER_OTLP_ENDPOINT": "http://me:Sesame@no-such.invalid:4318/?key=Sesame"}, "export failed"),
-    "HTTP no TLS there": ({"POLLER_OTLP_ENDPOINT": "https://me:Sesame@127.0.0.1:<http 401>/?key=Sesame", "POLLER_OTLP_PROTOCOL": "http/protobuf"}, "export failed"),
+    "HTTP no TLS there": ({"POLLER_EXPORT_TIMEOUT": "5s", "POLLER_OTLP_ENDPOINT": "https://me:Sesame@127.0.0.1:<http 401>/?key=Sesame", "POLLER_OTLP_PROTOCOL": "http/protobuf"}, "export failed"),
     "HTTP bad header": ({"POLLER_OTLP_ENDPOINT": "http://127.0.0.1:<http 401>", "POLLER_OTLP_PROTOCOL": "http/protobuf", "OTEL_EXPORTER_OTLP_HEADERS": "authorization=Sesame%0ASesame"}, "has a control character or one that is not ASCII"),
     "HTTP not Latin": ({"POLLER_OTLP_ENDPOINT": "http://127.0.0.1:<http 401>", "POLLER_OTLP_PROTOCOL": "http/protobuf", "OTEL_EXPORTER_OTLP_HEADERS": "api-key=Sesame%E2%82%AC"}, "has a control character or one that is not ASCII"),
     "HTTP bad proxy": ({"POLLER_OTLP_ENDPOINT": "http://collector:4318", "http_proxy": "http://me:Sesame@127.0.0.1:port"}, "export failed"),
