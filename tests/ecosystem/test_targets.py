@@ -241,8 +241,8 @@ def test_the_series_of_the_targets_continue_when_the_leader_is_killed(
 
 def of_targets(backend: Backend) -> set[str]:
     """Return all series of the targets since the start, except those of queries that are not ok."""
-    found = backend.api("series", **{"match[]": '{instance=~"eu-.*",__name__!="poller_query_state"}'})
-    return {json.dumps(labels, sort_keys=True) for labels in found if labels.get("poller_state") != "stale"}
+    series = backend.api("series", **{"match[]": '{instance=~"eu-.*",__name__!="poller_query_state"}'})
+    return {json.dumps(labels, sort_keys=True) for labels in series if labels.get("poller_state") != "stale"}
 
 
 def graph(backend: Backend, expr: str, begin: float) -> list[tuple[float, str]]:
