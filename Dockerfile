@@ -7,7 +7,9 @@ ARG RUNTIME_IMAGE=gcr.io/distroless/python3-debian13:nonroot
 
 FROM ${BUILD_IMAGE} AS build
 WORKDIR /build
-COPY deploy/image/build-requirements.txt deploy/image/requirements.txt ./
+# requirements-kubernetes.txt also has the client of Kubernetes, for a leader election on a Lease.
+ARG REQUIREMENTS=requirements.txt
+COPY deploy/image/build-requirements.txt deploy/image/${REQUIREMENTS} ./
 # To use a private package index, add `--secret id=pip,src=pip.conf`. Unlike an argument, a secret leaves no trace. The
 # tools stay in this stage, so the shipped environment has no pip.
 RUN --mount=type=secret,id=pip,target=/etc/pip.conf \
@@ -16,7 +18,7 @@ RUN --mount=type=secret,id=pip,target=/etc/pip.conf \
         --no-cache-dir --no-deps --only-binary=:all: --require-hashes --requirement build-requirements.txt \
     && python3 -m venv --without-pip /opt/poller \
     && tools/bin/python3 -m pip --python /opt/poller/bin/python3 install \
-        --no-cache-dir --no-deps --only-binary=:all: --require-hashes --requirement requirements.txt
+        --no-cache-dir --no-deps --only-binary=:all: --require-hashes --requirement "${REQUIREMENTS}"
 COPY pyproject.toml README.md LICENSE ./
 COPY .ci/metadata.py .ci/
 COPY queries queries

@@ -15,6 +15,9 @@ compile() {
 compile "$@" --extra http --generate-hashes \
     --output-file deploy/image/requirements.txt pyproject.toml
 
+compile "$@" --extra http --extra kubernetes --constraint deploy/image/requirements.txt --generate-hashes \
+    --output-file deploy/image/requirements-kubernetes.txt pyproject.toml
+
 sed -n '/^\[build-system\]/,/^$/s/^requires = \["\(.*\)"\]$/\1/p' pyproject.toml |
     compile "$@" --generate-hashes --no-annotate --output-file deploy/image/build-requirements.txt -
 

@@ -15,6 +15,7 @@ from packaging.version import Version
 from tests.bed.process import ROOT
 
 REQUIREMENTS = ROOT / "deploy" / "image" / "requirements.txt"
+KUBERNETES_REQUIREMENTS = ROOT / "deploy" / "image" / "requirements-kubernetes.txt"
 BUILD_REQUIREMENTS = ROOT / "deploy" / "image" / "build-requirements.txt"
 CONSTRAINTS = ROOT / ".ci" / "constraints.txt"
 LINUX = {"sys_platform": "linux", "platform_system": "Linux", "os_name": "posix", "extra": ""}

@@ -34,8 +34,8 @@ images: [{{name: obscura-poller, newName: {IMAGE}, newTag: {VERSION}}}]
 """
 
 BUILT = (
-    "standalone", "standalone with keep-state", "sidecar-example", "shards-example", "chart",
-    "chart with keep-state",
+    "standalone", "standalone with keep-state", "sidecar-example", "shards-example",
+    "leader-election-example", "chart", "chart with keep-state",
 )  # fmt: skip
 """What `build` builds."""
 
@@ -134,7 +134,8 @@ def environment(manifests: list[Manifest]) -> dict[str, str]:
         value = variable.get("value")
         if value is None:
             (field,) = variable["valueFrom"]["fieldRef"].values()
-            value = {"metadata.namespace": NAMESPACE, POD_INDEX: "0"}[field]
+            fields = {"metadata.name": f"{RELEASE}-0", "metadata.namespace": NAMESPACE, POD_INDEX: "0"}
+            value = fields[field]
         for name, earlier in variables.items():
             value = value.replace(f"$({name})", earlier)
         variables[variable["name"]] = value

@@ -22,6 +22,7 @@ from tests.ecosystem.manifests import (
     BUILT,
     IMAGE,
     KUSTOMIZE,
+    NAMESPACE,
     Manifest,
     build,
     containers,
@@ -206,6 +207,48 @@ def test_each_shard_has_a_volume_of_its_own_and_all_have_the_same_targets(tmp_pa
         assert {str(target.url_file.parent) for target in targets if target.url_file} == {
             "/run/secrets/poller"
         }
+
+
+def test_only_the_pods_of_an_election_have_a_token_and_it_allows_the_requests_for_one_lease(
+    manifests: list[Manifest],
+) -> None:
+    roles = [manifest for manifest in manifests if manifest["kind"] == "Role"]
+    lease = environment(manifests).get("POLLER_LEADER_ELECTION", "").removeprefix("kubernetes:")
+    assert pod(manifests)["automountServiceAccountToken"] is bool(lease)
+    assert len(roles) == bool(lease)
+    for role in roles:
+        (binding,) = (manifest for manifest in manifests if manifest["kind"] == "RoleBinding")
+        assert binding["roleRef"]["name"] == role["metadata"]["name"]
+        (subject,) = binding["subjects"]
+        account = named(manifests, "ServiceAccount", pod(manifests)["serviceAccountName"])
+        assert account["automountServiceAccountToken"] is False
+        assert subject == {
+            "kind": "ServiceAccount",
+            "name": account["metadata"]["name"],
+            "namespace": NAMESPACE,
+        }
+        assert role["rules"] == [
+            {
+                "apiGroups": ["coordination.k8s.io"],
+                "resources": ["leases"],
+                "resourceNames": [lease],
+                "verbs": ["get", "update"],
+            },
+            {"apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "verbs": ["create"]},
+        ]
+
+
+def test_an_election_has_two_pods_that_prefer_different_nodes(tmp_path: Path) -> None:
+    objects = build("leader-election-example", tmp_path)
+    spec = workload(objects)["spec"]
+    assert (spec["replicas"], spec["strategy"]["type"]) == (2, "RollingUpdate")
+    (spread,) = pod(objects)["topologySpreadConstraints"]
+    assert spread["topologyKey"] == "kubernetes.io/hostname"
+    assert spread["whenUnsatisfiable"] == "ScheduleAnyway"
+    assert spread["labelSelector"]["matchLabels"].items() <= spec["template"]["metadata"]["labels"].items()
+    (policy,) = (manifest for manifest in objects if manifest["kind"] == "NetworkPolicy")
+    ports = [port["port"] for rule in policy["spec"]["egress"] for port in rule["ports"]]
+    assert {443, 5432, 6443} <= set(ports)
 
 
 def test_the_network_policy_allows_every_port_that_the_documentation_recommends() -> None:

@@ -23,7 +23,15 @@ from tests.bed import image as bed
 from tests.bed.image import Image, built
 from tests.bed.licences import LICENCES, START, table
 from tests.bed.messaging import MessagingServer
-from tests.bed.pins import BUILD_REQUIREMENTS, CONSTRAINTS, REQUIREMENTS, pins, unmet, wanted
+from tests.bed.pins import (
+    BUILD_REQUIREMENTS,
+    CONSTRAINTS,
+    KUBERNETES_REQUIREMENTS,
+    REQUIREMENTS,
+    pins,
+    unmet,
+    wanted,
+)
 from tests.bed.process import ROOT, Process, eventually
 
 pytestmark = pytest.mark.image
@@ -49,14 +57,16 @@ def test_the_dockerfile_passes_hadolint() -> None:
 
 
 def test_the_pins_satisfy_pyproject() -> None:
-    """deploy/image/pin.sh regenerates all three files."""
+    """deploy/image/pin.sh regenerates all four files."""
     assert unmet(wanted("http"), pins(REQUIREMENTS)) == []
+    assert unmet(wanted("http", "kubernetes"), pins(KUBERNETES_REQUIREMENTS)) == []
+    assert pins(KUBERNETES_REQUIREMENTS).items() >= pins(REQUIREMENTS).items()
     assert unmet(wanted("dev"), pins(CONSTRAINTS)) == []
     assert list(pins(BUILD_REQUIREMENTS)) != []
 
 
 def test_every_pin_of_the_image_has_hashes_and_no_index() -> None:
-    for file in (REQUIREMENTS, BUILD_REQUIREMENTS):
+    for file in (REQUIREMENTS, KUBERNETES_REQUIREMENTS, BUILD_REQUIREMENTS):
         text = file.read_text(encoding="utf-8")
         assert "://" not in text
         assert "--index" not in text
