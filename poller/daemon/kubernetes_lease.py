@@ -50,6 +50,7 @@ class KubernetesLease:
         self._identity = f"{instance[:_LONGEST_NAME]}_{uuid.uuid4().hex}"
         self._duration = math.ceil(ttl)
         self._timeout = min(2.0, ttl / 6)
+        self._slack = ttl / 12
         self._clock = clock
         self._api = KubernetesApi(lease_name) if api is None else api
         self._held: _Lease | None = None
@@ -151,12 +152,16 @@ class KubernetesLease:
         raise LockError(reason, lost=True)
 
     def _has_expired(self, lease: _Lease) -> bool:
-        """Return whether the Lease is unchanged for its duration, or for this process's own if longer."""
+        """Return whether the Lease is unchanged for its duration, or for this process's own if longer.
+
+        A follower looks three times within that time. Without the slack, the third look would often be a
+        moment too early, and the next one a third too late. A leader ends after 0.8 of its duration.
+        """
         now = self._clock()
         seen = lease.holder, lease.renewed, lease.version
         if seen != self._seen:
             self._seen, self._seen_at = seen, now
-        return now - self._seen_at >= max(lease.duration, self._duration)
+        return now - self._seen_at >= max(lease.duration, self._duration) - self._slack
 
     def _renewal(self) -> Mapping[str, Any]:
         return {
