@@ -91,7 +91,7 @@ class LeaderElection:
         self._holder: str | None = None
         self.changes = 0
         """Number of times that this process became the leader or ceased to be it."""
-        self._call: _Call | None = None
+        self._call: _LockCall | None = None
         """A call that may not have ended yet."""
         self._stopping = threading.Event()
         self._ended = threading.Event()
@@ -125,7 +125,7 @@ class LeaderElection:
         self._ended.set()
         self._thread.join(within)
         if self._call is None or not self._call.is_alive():
-            call = _Call(self._lock.release)
+            call = _LockCall(self._lock.release)
             call.start()
             call.join(within)
 
@@ -226,7 +226,7 @@ class LeaderElection:
     def _extra(self) -> dict[str, object]:
         return {"election": self._lock.name, **({"leader": self._holder} if self._holder else {})}
 
-    def _try(self, act: Callable[[], object], within: float) -> _Call | None:
+    def _try(self, act: Callable[[], object], within: float) -> _LockCall | None:
         """Run `act` in a thread; return it when it has ended, None after `within` seconds or at the stop.
 
         A call that does not end in time keeps its thread, and no other call begins before it ends.
@@ -234,11 +234,11 @@ class LeaderElection:
         deadline = clock() + within
         if self._call is not None and not self._wait_for(self._call, deadline):
             return None
-        self._call = call = _Call(act)
+        self._call = call = _LockCall(act)
         call.start()
         return call if self._wait_for(call, deadline) else None
 
-    def _wait_for(self, call: _Call, deadline: float) -> bool:
+    def _wait_for(self, call: _LockCall, deadline: float) -> bool:
         while call.is_alive():
             left = deadline - clock()
             if left <= 0 or self._ended.is_set():
@@ -247,7 +247,7 @@ class LeaderElection:
         return True
 
 
-class _Call(threading.Thread):
+class _LockCall(threading.Thread):
     """One call of a lock's method, whose outcome is taken with `result`."""
 
     def __init__(self, act: Callable[[], object]) -> None:

@@ -137,7 +137,7 @@ class Daemon:
             register_leader_metrics(
                 self._factory.meter,
                 election.status.name,
-                lambda: (election.status.state != "follower", election.changes),
+                lambda: (election.leads, election.changes),
             )
             self._elected = ElectedPollers(self._factory, self._scheduler, self._pollers, configuration)
         self._reloading = Reload(

@@ -144,7 +144,7 @@ def test_a_shard_without_a_server_polls_nothing(
 ) -> None:
     (closed,) = re.findall(r"port=([0-9]+) dbname=a", Path(targets["POLLER_TARGETS"]).read_text())
     ports = (conninfo_to_dict(database.primary_dsn)["port"], closed)
-    used = {owner_of(f"{LOOPBACK} {port}", 5) for port in ports}
+    used = {owner_of(f"{LOOPBACK}:{port}", 5) for port in ports}
     index = min(set(range(5)) - used)
     process = poller_process("poll", env={**targets, "POLLER_SHARD": f"{index}/5"})
     assert finished(process, 0) == ""

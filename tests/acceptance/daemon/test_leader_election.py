@@ -104,7 +104,7 @@ def url(dsn: str) -> str:
     return "postgresql:///?" + "&".join(f"{name}={value}" for name, value in conninfo_to_dict(dsn).items())
 
 
-def test_one_process_polls_and_another_takes_over_when_it_is_killed(
+def test_one_process_polls_and_another_continues_when_it_is_killed(
     contend: Contend, database: Database
 ) -> None:
     first = contend("first", url(database.standby_dsn))
@@ -178,7 +178,7 @@ def test_a_leader_without_a_link_to_the_lock_stops_before_another_one_begins(
     assert first.process.running
 
 
-def test_nobody_polls_while_the_election_server_is_away(
+def test_no_process_polls_while_the_election_server_is_away(
     contend: Contend, database: Database, make_proxy: Callable[[int], Proxy]
 ) -> None:
     proxy = make_proxy(int(str(conninfo_to_dict(database.standby_dsn)["port"])))

@@ -214,4 +214,4 @@ def make_servers(make_cluster: Callable[..., Cluster], count: int) -> list[list[
 def server_name(url: str) -> str:
     """Return the server's hosts and port as the poller compares them."""
     parts = conninfo_to_dict(url)
-    return f"{parts['host']} {parts['port']}"
+    return f"{parts['host']}:{parts['port']}"

@@ -44,7 +44,7 @@ def owners(*targets: Target) -> dict[str, list[int]]:
 
 def host_of(shard: int) -> str:
     """Return a host whose server belongs to a shard."""
-    return next(name for number in range(99) if owner_of(f"{(name := f'host{number}')} 5432", COUNT) == shard)
+    return next(name for number in range(99) if owner_of(f"{(name := f'host{number}')}:5432", COUNT) == shard)
 
 
 def test_all_targets_of_a_server_belong_to_one_shard_whatever_their_user_password_and_database() -> None:
@@ -54,7 +54,7 @@ def test_all_targets_of_a_server_belong_to_one_shard_whatever_their_user_passwor
         "host=replica-1 port=5432 user=x password=y dbname=z sslmode=require",
     ]
     shards = owners(*(target(str(number), url) for number, url in enumerate(urls)))
-    assert list(shards.values()) == [[owner_of("replica-1 5432", COUNT)]] * 3
+    assert list(shards.values()) == [[owner_of("replica-1:5432", COUNT)]] * 3
 
 
 def test_each_target_belongs_to_one_shard_in_any_order() -> None:
@@ -76,8 +76,8 @@ def test_the_server_of_libpq_decides_if_the_connection_string_has_none(
 ) -> None:
     monkeypatch.setenv("PGHOST", "replica-7")
     monkeypatch.setenv("PGPORT", "6000")
-    assert server_of("dbname=app") == "replica-7 6000"
-    assert server_of("postgresql://replica-1/app") == "replica-1 6000"
+    assert server_of("dbname=app") == "replica-7:6000"
+    assert server_of("postgresql://replica-1/app") == "replica-1:6000"
     assert owners(target("a", "dbname=app")) == owners(target("a", "postgresql://replica-7:6000/app"))
 
 
