@@ -45,6 +45,7 @@ def test_an_option_takes_precedence_over_a_variable_and_is_the_source() -> None:
 
 
 NEEDED = {
+    "leader_election": {"POLLER_TARGETS": "targets.yaml"},
     "shard": {"POLLER_TARGETS": "targets.yaml"},
     "shards": {"POLLER_TARGETS": "targets.yaml", "POLLER_SHARD": "2"},
 }
