@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import logging
 from typing import Any
 
@@ -13,7 +14,7 @@ from poller.model.log_format import JsonFormatter
 from poller.model.result import Freshness, PollResult, Sample, Skip, SkipReason
 from poller.polling.store import ResultStore
 from poller.postgres.sqlstate import server_error
-from poller.telemetry.logging import READER, configure
+from poller.telemetry.logging import READER
 from poller.telemetry.poll_log import PollLog, log_withheld
 from tests.bed.definitions import a_query, a_result
 
@@ -147,14 +148,22 @@ def test_withheld_values_of_many_targets_are_a_single_line(caplog: pytest.LogCap
 
 def test_a_record_about_the_withheld_values_of_one_target_has_its_name() -> None:
     stream = io.StringIO()
-    configure("text", stream=stream)
-    log_withheld({"eu-1": withheld(1)})
-    log_withheld({"eu-2": withheld(3)})
-    single, several = stream.getvalue().splitlines()
-    assert " query q0: no successful poll" in single
-    assert " target=eu-1 " in single
-    assert " 3 queries: no successful poll" in several
-    assert " target=eu-2 " in several
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(JsonFormatter(READER))
+    logger = logging.getLogger("poller.telemetry.poll_log")
+    logger.addHandler(handler)
+    try:
+        log_withheld({"eu-1": withheld(1)})
+        log_withheld({"eu-2": withheld(3)})
+        log_withheld({"eu-1": withheld(3), "eu-2": withheld(3)})
+    finally:
+        logger.removeHandler(handler)
+    records = [json.loads(line) for line in stream.getvalue().splitlines()]
+    assert [(record["message"].partition(":")[0], record.get("target")) for record in records] == [
+        ("query q0", "eu-1"),
+        ("3 queries", "eu-2"),
+        ("6 queries on 2 targets", None),
+    ]
 
 
 def test_another_failure_of_the_same_query_is_logged(recorded: Recorded) -> None:
