@@ -75,7 +75,7 @@ def poll(
     from poller.cli.selection import reader, select_targets
     from poller.cli.targets import for_each, require_targets
     from poller.config.load import open_configuration
-    from poller.daemon.build import TargetFactory
+    from poller.daemon.target_factory import TargetFactory
     from poller.polling.report import refusals
     from poller.postgres.cancellation import CancelToken
     from poller.telemetry.poll_log import PollLog
@@ -234,7 +234,8 @@ def _to_otlp_json(polled: Sequence[Polled], settings: Settings) -> str:
     """
     from google.protobuf.json_format import MessageToJson
 
-    from poller.daemon.build import identity_of, name_of_database, version
+    from poller.daemon.build import version
+    from poller.daemon.target_factory import identity_of, name_of_database
     from poller.otlp.exporter import resource
     from poller.otlp.request import message
     from poller.polling.instruments import CatalogInstruments, Frame

@@ -98,10 +98,10 @@ def _polling(settings: Settings, patterns: Sequence[str]) -> Iterator[ReadStatus
     from poller.cli.selection import reader, select_targets
     from poller.cli.targets import require_targets
     from poller.config.load import open_configuration
-    from poller.daemon.build import TargetFactory
     from poller.daemon.heartbeat_details import summarize
     from poller.daemon.scheduler import PollScheduler
     from poller.daemon.server_queues import QueueConfig
+    from poller.daemon.target_factory import TargetFactory
     from poller.daemon.target_pollers import TargetPollers
     from poller.postgres.cancellation import CancelToken
     from poller.telemetry.logging import configure

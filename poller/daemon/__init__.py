@@ -1,7 +1,6 @@
 """The running service: build, schedule, poll cycle, reload, health, shutdown.
 
-build              Factories for the pollers of targets, the exporter, the queue and the telemetry of one
-                   process.
+build              Factories of connections, the exporter, the queue, the lock and the telemetry of a process.
 discovery_poller   Poller of a server that also reads which databases the server has.
 elected_pollers    Pollers of a process that polls only while it leads; a follower has no targets.
 first_polls        First polls of queries: which ticks still owe them, and when their values are worth an
@@ -25,6 +24,7 @@ server_queues      Queues of targets with due ticks, one per server: first in, f
                    quarantine.
 signals            Signal handlers: SIGHUP requests a reload, SIGTERM and SIGINT stop, a second one exits at
                    once.
+target_factory     Factory of the pollers of all targets of one process, and of the parts that they share.
 target_poller      Poller of one target: its poll cycle, its ticks and its instruments.
 target_pollers     Pollers of all targets, replaced one by one when the configuration or a list of databases
                    changes.

@@ -6,8 +6,8 @@ import logging
 import threading
 
 from poller.config.queries.diff import Difference
-from poller.daemon.build import TargetFactory
 from poller.daemon.scheduler import PollScheduler
+from poller.daemon.target_factory import TargetFactory
 from poller.daemon.target_pollers import TargetChanges, TargetPollers
 from poller.model.catalog import Catalog
 from poller.model.configuration import Configuration

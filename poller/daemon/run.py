@@ -20,7 +20,7 @@ from poller.config.loader_process import LoaderProcess
 from poller.config.orphans import ORPHANS
 from poller.config.queries.file_watcher import Fingerprint, Watcher, fingerprint
 from poller.config.settings import Settings
-from poller.daemon.build import TargetFactory, open_lock, version
+from poller.daemon.build import open_lock, version
 from poller.daemon.elected_pollers import ElectedPollers
 from poller.daemon.health import places
 from poller.daemon.heartbeat import Heartbeat
@@ -32,6 +32,7 @@ from poller.daemon.scheduler import PollScheduler
 from poller.daemon.sd_notify import SystemdNotifier
 from poller.daemon.server_queues import QueueConfig
 from poller.daemon.signals import StopSignal, on_hangup
+from poller.daemon.target_factory import TargetFactory
 from poller.daemon.target_pollers import TargetPollers
 from poller.daemon.watchdog import BEAT_SECONDS, NEWS_SECONDS, Watchdog
 from poller.model.configuration import Configuration

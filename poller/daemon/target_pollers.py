@@ -12,10 +12,10 @@ from typing import NamedTuple
 
 from poller.config.queries.diff import Difference, compare
 from poller.config.queries.file_watcher import Fingerprint, fingerprint
-from poller.daemon.build import TargetFactory
 from poller.daemon.discovery_poller import DiscoveryPoller
 from poller.daemon.own_targets import OwnTargets
 from poller.daemon.scheduler import PollScheduler
+from poller.daemon.target_factory import TargetFactory
 from poller.daemon.target_poller import TargetPoller
 from poller.model.configuration import Configuration
 from poller.model.query import QueryDefinition

@@ -18,7 +18,7 @@ import psycopg
 from poller.config.load_settings import load
 from poller.config.queries.diff import compare
 from poller.config.queries.load import open_catalog
-from poller.daemon.build import TargetFactory
+from poller.daemon.target_factory import TargetFactory
 from poller.telemetry.logging import configure
 
 SETS = 20

@@ -25,7 +25,7 @@ from types import FrameType
 from poller.config.load_settings import load
 from poller.config.queries.load import open_catalog
 from poller.config.queries.schema.query import DeclaredQuery
-from poller.daemon.build import TargetFactory
+from poller.daemon.target_factory import TargetFactory
 from poller.model.query import QueryDefinition
 from poller.model.result import PollResult
 from poller.model.rows import Column, Rows

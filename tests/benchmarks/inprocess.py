@@ -18,7 +18,7 @@ from pathlib import Path
 
 from poller.config.load_settings import load
 from poller.config.queries.load import open_catalog
-from poller.daemon.build import TargetFactory
+from poller.daemon.target_factory import TargetFactory
 from poller.telemetry.logging import configure
 from tests.benchmarks.contestants import HOURLY, environment
 from tests.benchmarks.figures import memory

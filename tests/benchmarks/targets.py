@@ -25,9 +25,9 @@ import psycopg
 from psycopg.conninfo import make_conninfo
 
 from poller.config.load_settings import load
-from poller.daemon.build import TargetFactory
 from poller.daemon.scheduler import PollScheduler
 from poller.daemon.server_queues import QueueConfig
+from poller.daemon.target_factory import TargetFactory
 from poller.daemon.target_pollers import TargetPollers
 from poller.demo.cluster import Cluster
 from poller.model.catalog import Catalog

@@ -150,7 +150,7 @@ def test_patches_of_constants_are_detected() -> None:
     assert names_in_module("poller.events._privacy.patterns.scrub") == ["scrub"]
 
 
-COMPOSITION_ROOTS = ("cli/", "config/", "daemon/build.py", "daemon/run.py")
+COMPOSITION_ROOTS = ("cli/", "config/", "daemon/build.py", "daemon/run.py", "daemon/target_factory.py")
 
 
 @pytest.mark.slow

@@ -22,10 +22,10 @@ from psycopg.conninfo import make_conninfo
 
 from poller.config.load_settings import load
 from poller.config.targets.schema import DeclaredTarget
-from poller.daemon.build import TargetFactory
 from poller.daemon.own_targets import OwnTargets
 from poller.daemon.scheduler import PollScheduler
 from poller.daemon.server_queues import QueueConfig
+from poller.daemon.target_factory import TargetFactory
 from poller.daemon.target_poller import TargetPoller
 from poller.daemon.target_pollers import TargetPollers
 from poller.demo.cluster import wait_replayed

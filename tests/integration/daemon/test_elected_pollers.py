@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from poller.config.load_settings import load
-from poller.daemon.build import TargetFactory
 from poller.daemon.elected_pollers import ElectedPollers
 from poller.daemon.scheduler import PollScheduler
 from poller.daemon.server_queues import QueueConfig
+from poller.daemon.target_factory import TargetFactory
 from poller.daemon.target_pollers import TargetPollers
 from poller.model.catalog import Catalog
 from poller.model.configuration import Configuration

@@ -24,10 +24,10 @@ from poller.config.load import open_configuration
 from poller.config.load_settings import load
 from poller.config.queries.diff import Difference
 from poller.config.queries.file_watcher import contents
-from poller.daemon.build import TargetFactory
 from poller.daemon.reload import Reload
 from poller.daemon.scheduler import PollScheduler
 from poller.daemon.server_queues import QueueConfig
+from poller.daemon.target_factory import TargetFactory
 from poller.daemon.target_pollers import TargetChanges
 from poller.model.configuration import Configuration
 from poller.model.query import QueryDefinition

@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 import pytest
 
 from poller.config.load_settings import load
-from poller.daemon.build import TargetFactory
 from poller.daemon.poll_cycle import PollCycle
+from poller.daemon.target_factory import TargetFactory
 from poller.model.query import QueryDefinition
 from tests.bed.definitions import a_metric, a_query
 from tests.bed.postgres import Database

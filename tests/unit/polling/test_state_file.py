@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 from psycopg.conninfo import conninfo_to_dict
 
 from poller.config.load_settings import load
-from poller.daemon.build import TargetFactory
+from poller.daemon.target_factory import TargetFactory
 from poller.model.errors import ConfigError, PollError
 from poller.model.result import GoodResult, PollResult, Sample
 from poller.polling.state_file import MAX_BYTES, Row, StateFile, checksum_of
