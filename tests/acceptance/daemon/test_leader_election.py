@@ -15,6 +15,7 @@ from psycopg.conninfo import conninfo_to_dict
 from poller.demo.cluster import Cluster
 from poller.receiver.decode import Point
 from poller.receiver.receiver import Receiver
+from tests.bed.kubernetes_api import Fault, KubernetesApiServer, kubernetes_api
 from tests.bed.pgbouncer import PgBouncer
 from tests.bed.postgres import Database
 from tests.bed.process import Process, eventually
@@ -241,3 +242,70 @@ def test_leadership_survives_the_promotion_of_the_election_server(
     assert first.polls()
     assert LOST not in first.process.stderr
     assert second.points() == []
+
+
+@pytest.fixture
+def api() -> Iterator[KubernetesApiServer]:
+    with kubernetes_api() as server:
+        yield server
+
+
+LEASE = "kubernetes:obscura-poller"
+
+
+def test_daemons_elect_their_leader_with_a_lease_and_a_killed_one_has_a_successor(
+    contend: Contend, api: KubernetesApiServer, tmp_path: Path
+) -> None:
+    kubeconfig = str(api.kubeconfig(tmp_path / "kubeconfig"))
+    first = contend("first", LEASE, KUBECONFIG=kubeconfig)
+    first.line(LEADS)
+    assert first.polls()
+    second = contend("second", LEASE, KUBECONFIG=kubeconfig)
+    second.line(f"{FOLLOWS}.*leader=.?first")
+    first.process.send(signal.SIGKILL)
+    second.line(LEADS)
+    assert second.polls()
+    assert precedes(first, second)
+    second.process.send(signal.SIGTERM)
+    assert second.process.wait() == 0
+    assert api.leases.spec("obscura-poller")["holderIdentity"] == ""
+
+
+@pytest.mark.parametrize("fault", ["hang", "unavailable", "conflict"])
+def test_a_leader_stops_if_the_api_server_does_not_confirm_the_lease_and_leads_again_afterwards(
+    contend: Contend, api: KubernetesApiServer, tmp_path: Path, fault: Fault
+) -> None:
+    first = contend("first", LEASE, KUBECONFIG=str(api.kubeconfig(tmp_path / "kubeconfig")))
+    first.line(LEADS)
+    assert first.polls()
+    api.always = fault
+    first.line(LOST)
+    assert first.exports_leader(0)
+    stopped = len(first.points())
+    lines = first.process.line_count()
+    exports = len(first.receiver.points("poller.leader"))
+    assert eventually(lambda: len(first.receiver.points("poller.leader")) >= exports + 5)
+    assert len(first.points()) == stopped
+    api.always = None
+    first.line(LEADS, after=lines)
+    assert first.polls()
+    assert first.process.running
+
+
+def test_a_frozen_leader_of_a_lease_exports_nothing_after_it_continues(
+    contend: Contend, api: KubernetesApiServer, tmp_path: Path
+) -> None:
+    kubeconfig = str(api.kubeconfig(tmp_path / "kubeconfig"))
+    first = contend("first", LEASE, KUBECONFIG=kubeconfig)
+    first.line(LEADS)
+    assert first.polls()
+    second = contend("second", LEASE, KUBECONFIG=kubeconfig)
+    second.line(FOLLOWS)
+    first.process.send(signal.SIGSTOP)
+    second.line(LEADS)
+    assert second.polls()
+    first.process.send(signal.SIGCONT)
+    first.line(LOST)
+    first.line(FOLLOWS)
+    assert second.polls()
+    assert precedes(first, second)
