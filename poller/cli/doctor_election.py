@@ -26,10 +26,14 @@ def examine_election(settings: Settings) -> list[Diagnostic]:
             with contextlib.suppress(LockError):
                 lock.release()
     except LockError as error:
-        hint = error.hint or "while it does not answer, no process polls"
+        hint = error.hint or "check the server and the login of POLLER_LEADER_ELECTION"
         return [Diagnostic("error", _RULE, f"the lock does not answer: {error}", hint)]
     except ConfigError as error:
         return [Diagnostic("error", _RULE, "; ".join(map(str, error.problems)))]
     holder = f"{lock.holder} leads" if lock.holder else "the lock is free"
     after = format_duration(settings.leader_ttl)
-    return [Diagnostic("ok", _RULE, f"{lock.name}: {holder}; it is free after {after} without its holder")]
+    return [
+        Diagnostic(
+            "ok", _RULE, f"{lock.name}: {holder}; a lock that is not confirmed becomes free after {after}"
+        )
+    ]

@@ -204,7 +204,10 @@ class _Lease:
         spec = document.get("spec") or {}
         holder = (spec.get("holderIdentity") or "") if isinstance(spec, dict) else None
         if not (isinstance(version, str) and version and isinstance(holder, str)):
-            raise LockError("the API server of Kubernetes sends no valid Lease", hint="delete the Lease")
+            raise LockError(
+                "the API server of Kubernetes sends no valid Lease",
+                hint="stop all pollers of the election, then delete the Lease",
+            )
         return cls(
             document,
             version,

@@ -167,13 +167,13 @@ class LeaderElection:
         if self._lock.holder != self._holder:
             self._holder = self._lock.holder
             self._why = f"{self._holder or 'another process'} holds the lock"
-            logger.info("another process leads; this one stands by", extra=self._extra())
+            logger.info("another process leads; this one follows", extra=self._extra())
 
     def _not_answered(self, error: LockError) -> None:
         if not self._trouble:
             more = {"hint": error.hint} if error.hint else {}
             logger.warning(
-                "the leader lock does not answer: %s; no process polls unless it leads already",
+                "the leader lock does not answer: %s; this process cannot become the leader",
                 error,
                 extra=self._extra() | more,
             )
@@ -191,11 +191,11 @@ class LeaderElection:
                 self._trouble = ""
         except LockError as error:
             if error.lost:
-                self._lose(str(error))
+                self._lose(f"{error}; {error.hint}" if error.hint else str(error))
                 return
             if not self._trouble:
                 logger.warning(
-                    "leadership not confirmed: %s; this process leads for %s more",
+                    "leadership not confirmed, it will be retried: %s; this process leads for %s more",
                     error,
                     format_duration(round(left, 1)),
                     extra=self._extra(),

@@ -252,10 +252,9 @@ class Daemon:
         """Return the status text for the service manager."""
         refused = ", changed files rejected" if self._reloading.problems else ""
         catalog = self._reloading.configuration.catalog
-        return f"{self._role()}polling {counted(len(catalog.queries), 'query')}{self._on_targets()}{refused}"
-
-    def _role(self) -> str:
-        return f"{self._election.status.state}, " if self._election is not None else ""
+        state = self._election.status.state if self._election is not None else "leader"
+        verb = "following, not polling" if state == "follower" else "polling"
+        return f"{verb} {counted(len(catalog.queries), 'query')}{self._on_targets()}{refused}"
 
     def _on_targets(self) -> str:
         if self._settings.targets is None:
@@ -268,7 +267,8 @@ class Daemon:
         if (shard := self._settings.own_shard) is None:
             return {}
         targets = self._reloading.configuration.targets
-        return {"shard": f"{shard}, {self._pollers.configured()} of {counted(len(targets), 'target')}"}
+        own = len(OwnTargets(shard).select(targets))
+        return {"shard": f"{shard}, {own} of {counted(len(targets), 'target')}"}
 
     def _log_start(self) -> None:
         """Log the number of queries, the ticks, the databases and the endpoints."""
@@ -287,6 +287,7 @@ class Daemon:
                 "version": version(),
                 "database" if settings.targets is None else "targets": database,
                 **self._share(),
+                **({"election": self._election.status.name} if self._election is not None else {}),
                 "push": str(settings.endpoint) if settings.endpoint else "none (logs only)",
                 "traces": str(settings.traces_to or "none"),
                 "ticks": ", ".join(

@@ -221,7 +221,10 @@ def test_doctor_checks_the_lock_without_taking_it_and_names_the_leader(
         process.wait()
         return next(line for line in process.stdout.splitlines() if "election" in line)
 
-    assert re.search(r"postgresql:obscura-poller: the lock is free; it is free after 30s", examined())
+    assert re.search(
+        r"postgresql:obscura-poller: the lock is free; a lock that is not confirmed becomes free after 30s",
+        examined(),
+    )
     contend("first", election).line(LEADS)
     assert "first leads" in examined()
     settings["POLLER_LEADER_ELECTION"] = "postgresql://127.0.0.1:1/postgres"

@@ -184,7 +184,7 @@ def test_each_change_is_one_record_with_its_reason(
     assert eventually(lambda: election.status.state == "follower")
     records = [f"{record.levelname} {record.getMessage()}" for record in caplog.records]
     assert records[:3] == [
-        "WARNING the leader lock does not answer: refused; no process polls unless it leads already",
+        "WARNING the leader lock does not answer: refused; this process cannot become the leader",
         "INFO the leader lock answers again",
         "INFO this process leads now: it polls the targets",
     ]
