@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING
 
 from poller.config.settings import Settings
 from poller.daemon.telemetry_export import TelemetryExport
-from poller.model.errors import StateInUseError
+from poller.model.diagnostics import invalid
+from poller.model.errors import ConfigError, StateInUseError
 from poller.model.secrets import read_secret
 from poller.model.text import counted
 from poller.postgres.admission import Admission
 from poller.postgres.advisory_lock import AdvisoryLock
 from poller.postgres.cancellation import CancelToken
+from poller.postgres.conninfo import is_conninfo, misunderstood
 from poller.postgres.password import password_from, password_in
 from poller.postgres.replica import Replica
 from poller.postgres.server_tracker import ServerInfo
@@ -95,7 +97,13 @@ def open_lock(settings: Settings) -> LeaderLock | None:
 
         return KubernetesLease(f"{lease}{suffix}", settings.instance, settings.leader_ttl)
     file, url = settings.election_file, settings.leader_election
-    conninfo = url.reveal if file is None else functools.partial(read_secret, file)
+    text = url.reveal().strip()
+    if not is_conninfo(text):
+        raise ConfigError([invalid(settings.source("leader_election").name, "; ".join(misunderstood(text)))])
+
+    def conninfo() -> str:
+        return text if file is None else read_secret(file).strip()
+
     return AdvisoryLock(conninfo, f"{settings.service_name}{suffix}", settings.instance, settings.leader_ttl)
 
 

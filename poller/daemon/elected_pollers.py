@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 
 from poller.config.queries.diff import Difference
 from poller.daemon.scheduler import PollScheduler
@@ -15,7 +16,7 @@ from poller.model.configuration import Configuration
 logger = logging.getLogger(__name__)
 
 _INTERRUPT_SECONDS = 5.0
-"""Time that interrupted ticks have to end."""
+"""Time that interrupted ticks have to end, and until a failed change is tried again."""
 _NOTHING = Configuration(Catalog((), ()), ())
 
 
@@ -48,15 +49,18 @@ class ElectedPollers:
         self._leads = leads
         if not leads:
             self._interrupted = True
-            self._factory.interrupt()
-        self._changed.set()
+        try:
+            if not leads:
+                self._factory.interrupt()
+        finally:
+            self._changed.set()
 
     def apply(self, configuration: Configuration, difference: Difference | None = None) -> TargetChanges:
         """Use a new configuration, now if this process polls, otherwise as soon as it leads."""
         with self._lock:
-            self._configuration = configuration
+            before, self._configuration = self._configuration, configuration
             if not self._polls:
-                return TargetChanges([], [], [])
+                return _changes(before, configuration)
             return self._pollers.apply(configuration, difference)
 
     def _run(self) -> None:
@@ -66,8 +70,12 @@ class ElectedPollers:
             try:
                 with self._lock:
                     self._follow()
-            except Exception:  # the next change tries again
+            except Exception:  # for example out of threads or descriptors
                 logger.exception("the targets could not be changed because of a defect of the poller")
+                self._polls = self._interrupted = True  # close what was opened, then try again
+                self._factory.interrupt()
+                time.sleep(_INTERRUPT_SECONDS)
+                self._changed.set()
 
     def _follow(self) -> None:
         if self._polls and (self._interrupted or not self._leads):
@@ -80,3 +88,10 @@ class ElectedPollers:
                 self._factory.resume(idle=self._scheduler.wait_until_idle(_INTERRUPT_SECONDS))
             self._pollers.apply(self._configuration)
             self._polls = True
+
+
+def _changes(before: Configuration, after: Configuration) -> TargetChanges:
+    """Return the names of the targets that a follower will poll differently."""
+    old, new = ({target.name: target for target in of.targets} for of in (before, after))
+    changed = [name for name in new if name in old and old[name] != new[name]]
+    return TargetChanges([*(new.keys() - old.keys())], [*(old.keys() - new.keys())], changed)

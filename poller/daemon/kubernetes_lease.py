@@ -78,6 +78,9 @@ class KubernetesLease:
         self._held = None
         answer = self._send("GET", None)
         if answer.status == 404:
+            # A deleted Lease says nothing about its holder, which may still lead.
+            if self._seen and not self._has_expired(_DELETED):
+                return False
             spec = {"leaseTransitions": 0, "acquireTime": _now(), **self._renewal()}
             return self._take("POST", {**_KIND, "metadata": {"name": self._name}, "spec": spec})
         lease = self._lease(answer)
@@ -107,6 +110,10 @@ class KubernetesLease:
         if answer.status == 404:
             self._lose("", "the Lease was deleted")
         self._held = self._own(self._lease(answer))
+
+    def has_news(self) -> bool:
+        """A Lease sends nothing unasked."""
+        return False
 
     def release(self) -> None:
         self._held = None
@@ -220,6 +227,9 @@ class _Lease:
     def with_spec(self, changes: Mapping[str, Any]) -> Mapping[str, Any]:
         """Return the document with changed fields; others, such as labels, stay."""
         return {**self.document, **_KIND, "spec": {**(self.document.get("spec") or {}), **changes}}
+
+
+_DELETED = _Lease({}, "deleted", "", None, 0, 0)
 
 
 def _count(value: object) -> int:

@@ -16,8 +16,10 @@ from poller.model.leader import LeaderLock, LockError
 
 logger = logging.getLogger(__name__)
 
-_STEP_SECONDS = 0.2
-"""Longest time until a stop is noticed, and a clock that has jumped during sleep."""
+_STEP_SECONDS = 0.5
+"""Longest time until a stop, the end of a session or a sleep of the machine is noticed."""
+_FIRST_ATTEMPT_SECONDS = 5.0
+"""Longest time that the start waits for the first attempt, whose ConfigError ends the process."""
 
 LeaderState = Literal["follower", "leader", "resigning"]
 """State of this process in the election.
@@ -67,8 +69,10 @@ class LeaderElection:
     """Keeps trying to hold the lock, and says at any moment whether this process may poll.
 
     The process leads only until its deadline: the time at which the last successful confirmation was *sent*,
-    plus 0.8 leases. The lock becomes free a whole lease after it was received. So two processes never lead
-    at the same time, as long as no clock runs a quarter faster than another; the lock is not asked again.
+    plus 0.8 leases. A silent holder's lock becomes free more than 0.9 leases after it was received. So two
+    processes do not lead at the same time, as long as no clock runs a tenth faster than another. A lock that
+    is freed early, because its server restarts or somebody ends the session, is an exception: the process
+    notices it within a step, or at its deadline if the link is cut as well.
     The clock includes sleep, so a process that was stopped or suspended does not lead when it continues.
     """
 
@@ -110,7 +114,7 @@ class LeaderElection:
 
     def start(self) -> None:
         """Make the first attempt now and continue in a thread; raises ConfigError if it can never succeed."""
-        self._contend(clock(), self._config.heartbeat)
+        self._contend(clock(), min(self._config.heartbeat, _FIRST_ATTEMPT_SECONDS))
         self._thread.start()
 
     def resign(self) -> None:
@@ -121,13 +125,14 @@ class LeaderElection:
 
     def release(self, within: float) -> None:
         """Cease to lead now and free the lock within so many seconds, so that another process can lead."""
+        ends = clock() + within
         self._stopping.set()
         self._ended.set()
         self._thread.join(within)
         if self._call is None or not self._call.is_alive():
             call = _LockCall(self._lock.release)
             call.start()
-            call.join(within)
+            call.join(max(0.1, ends - clock()))
 
     def _run(self) -> None:
         while not self._ended.is_set():
@@ -144,7 +149,13 @@ class LeaderElection:
             until = sent + self._config.heartbeat
             if self._deadline > -math.inf:
                 until = min(self._deadline, sent + self._config.pause if self._trouble else until)
-            self._ended.wait(max(0.0, until - clock()))
+            self._rest(until)
+
+    def _rest(self, until: float) -> None:
+        """Wait in steps, because a wait does not count sleep; end early if the lock may be lost."""
+        while (left := until - clock()) > 0 and not self._ended.wait(min(left, _STEP_SECONDS)):
+            if self._deadline > -math.inf and (not self.leads or self._lock.has_news()):
+                return
 
     def _contend(self, sent: float, within: float = math.inf) -> None:
         """Try to become the leader; raises ConfigError."""
@@ -160,7 +171,8 @@ class LeaderElection:
             self._trouble = ""
         if acquired:
             self._holder = None
-            if clock() < sent + self._config.tenure:  # otherwise the next attempt begins a new lease
+            # An answer that is too late begins no lease; the next attempt does.
+            if not self._stopping.is_set() and clock() < sent + self._config.tenure:
                 self._deadline = sent + self._config.tenure
                 self._change("leader", "it holds the lock")
             return
@@ -187,8 +199,9 @@ class LeaderElection:
             call = self._try(lambda: self._lock.renew(left), left) if left > 0 else None
             if call is not None:
                 call.result()
-                self._deadline = max(self._deadline, sent + self._config.tenure)
-                self._trouble = ""
+                if self.leads:  # a deadline that has passed ends the leadership: ticks were omitted
+                    self._deadline = max(self._deadline, sent + self._config.tenure)
+                    self._trouble = ""
         except LockError as error:
             if error.lost:
                 self._lose(f"{error}; {error.hint}" if error.hint else str(error))

@@ -48,8 +48,9 @@ class PollCycle:
         log: PollLog,
         more: Sequence[PollObserver] = (),
         attributes: Mapping[str, AttributeValue] = MappingProxyType({}),
+        leads: Callable[[], bool] = lambda: True,
     ) -> None:
-        """Prepare; without `metrics`, nothing is counted.
+        """Prepare; without `metrics`, nothing is counted. Results are dropped if `leads` returns false then.
 
         `more` observe the results after all others. Each data point has `attributes` as well.
         """
@@ -60,6 +61,7 @@ class PollCycle:
         self._metrics = metrics
         self._log = log
         self._attributes = attributes
+        self._leads = leads
         self._statuses = QueryStatuses()
         self.changes = 0
         """Number of recorded ticks and replacements; equal numbers mean that only time has passed."""
@@ -78,6 +80,8 @@ class PollCycle:
         """Poll `queries` once and return their results; `on_answer` is called with each answered name."""
         with self._tracing.tick(queries):
             polled = poll(queries, self.source, on_answer)
+            if not self._leads():  # the process may have been stopped in between, for any time
+                return []
             if self._attributes:
                 polled = [with_attributes(result, self._attributes) for result in polled]
             with self._lock:

@@ -63,6 +63,7 @@ class TargetFactory:
         leader are newer. `cancel_token` is that of other connections of the process.
         """
         self._settings = settings
+        self._leads = leads or (lambda: True)
         self._daemon = daemon
         self._own = settings.own_metrics if push else "off"
         # One for all targets, because each has two file descriptors.
@@ -73,9 +74,7 @@ class TargetFactory:
             make_folder(settings.state_dir)
         if daemon and settings.state_dir is not None and leads is None:
             self._state = StateFile(settings.state_dir)
-        self.exporter = (
-            open_exporter(settings, periodic=daemon, leads=leads or (lambda: True)) if push else None
-        )
+        self.exporter = open_exporter(settings, periodic=daemon, leads=self._leads) if push else None
         self.telemetry = open_telemetry(settings, self.exporter) if push else TelemetryExport()
         self._instruments: CatalogInstruments | None = None
         self._metrics: PollMetrics | None = None
@@ -93,9 +92,9 @@ class TargetFactory:
 
     def resume(self, *, idle: bool) -> None:
         """After `interrupt`, let the pollers that are opened from now on run; `idle` if no tick is left."""
+        before, self._cancel_token = self._cancel_token, CancelToken()
         if idle:
-            self._cancel_token.close()
-        self._cancel_token = CancelToken()
+            before.close()
 
     def open(
         self,
@@ -153,6 +152,7 @@ class TargetFactory:
             ),
             more=target_metrics,
             attributes=target.attributes,
+            leads=self._leads,
         )
         instance = target.name or self._settings.instance
         if target.databases is None:

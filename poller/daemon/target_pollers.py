@@ -129,18 +129,22 @@ class TargetPollers:
         changes = TargetChanges([], [], [])
         self._targets = targets
         self._follow(targets, difference)
-        for target in self._with_databases(targets):
-            queries = self._queries_of(target)
-            old = before.pop(target.name, None)
-            if old is None:
-                after[target.name] = self._open(target)
-                changes.added.append(target.name)
-            elif old.target == target:
-                after[target.name] = old
-                self._swap(old, queries, difference)
-            else:
-                after[target.name] = self._replace(old, target)
-                changes.changed.append(target.name)
+        try:
+            for target in self._with_databases(targets):
+                queries = self._queries_of(target)
+                old = before.pop(target.name, None)
+                if old is None:
+                    after[target.name] = self._open(target)
+                    changes.added.append(target.name)
+                elif old.target == target:
+                    after[target.name] = old
+                    self._swap(old, queries, difference)
+                else:
+                    after[target.name] = self._replace(old, target)
+                    changes.changed.append(target.name)
+        except Exception:
+            self._pollers = {**self._pollers, **after}  # the next call closes what was opened
+            raise
         if not self._pollers:  # at the start, delete the values of targets that were removed before
             servers = {target.name for target in targets if target.databases is not None}
             self._factory.retain(lambda name: name in after or name.partition("/")[0] in servers)
@@ -185,7 +189,12 @@ class TargetPollers:
         poller = self._factory.open(target, self._queries_of(target), restored)
         if isinstance(poller, DiscoveryPoller):
             poller.on_list = functools.partial(self._apply_list, poller)
-        self._scheduler.replace(poller, poller.ticks, poller.fresh)
+        try:
+            self._scheduler.replace(poller, poller.ticks, poller.fresh)
+        except Exception:  # for example out of threads
+            self._scheduler.remove(target.name)
+            self._factory.close(poller)
+            raise
         return poller
 
     def _swap(

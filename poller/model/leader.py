@@ -49,5 +49,8 @@ class LeaderLock(Protocol):
         the lock or the lock has ended; otherwise the caller tries again until its deadline.
         """
 
+    def has_news(self) -> bool:
+        """Return, without waiting, whether the holder should confirm now because the lock may be lost."""
+
     def release(self) -> None:
         """Free the lock if this process holds it, and close the connection; raises LockError."""

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Callable
 from typing import Any
 
 from poller.model.diagnostics import invalid
 from poller.model.errors import ConfigError, PollError
 from poller.model.leader import LockError
+from poller.model.printable import one_line
 from poller.postgres.cancellation import CancelToken
 from poller.postgres.connection import Connection
+from poller.postgres.conninfo import server_of
 from poller.postgres.pipeline import Pipeline, Statement
 
 _NAME_BYTES = 63
@@ -48,11 +51,16 @@ class AdvisoryLock:
         application_name = (_PREFIX + identity).encode()[:_NAME_BYTES].decode(errors="ignore")
         self._token = CancelToken()
         self._connection = Connection(
-            conninfo,
+            lambda: _of_one_server(conninfo()),
             self._token,
             connect_timeout=_LONGEST_ATTEMPT,
             application_name=application_name,
-            session={"idle_session_timeout": str(self._lease)},
+            # The server must not give up the connection before the lease ends.
+            session={
+                "idle_session_timeout": str(self._lease),
+                "tcp_keepalives_idle": str(math.ceil(lease) + 1),
+                "tcp_user_timeout": str(self._lease + 1000),
+            },
         )
         key = int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), signed=True)
         self._attempt = _ATTEMPT.format(take=f"pg_catalog.pg_try_advisory_lock({key})", lock=_lock(key))
@@ -82,6 +90,10 @@ class AdvisoryLock:
             self._connection.close()
             raise LockError("the session has lost the lock", lost=True, hint=_POOLER)
 
+    def has_news(self) -> bool:
+        """Return whether the session may have ended: the server has sent something, or closed it."""
+        return self._connection.has_news()
+
     def release(self) -> None:
         """End the session, which frees the lock."""
         self._connection.close()
@@ -90,7 +102,8 @@ class AdvisoryLock:
         if not self._connection.is_open:
             self._check(self._ask(_SESSION, self._patience))
         answer = self._ask(attempt, self._patience)
-        self.holder = str(answer["holder"] or "").removeprefix(_PREFIX)
+        # A genuine server sends at most 63 printable bytes.
+        self.holder = one_line(str(answer["holder"] or "")[:_NAME_BYTES]).removeprefix(_PREFIX)
         return bool(answer["locked"])
 
     def _ask(self, sql: str, patience: float) -> dict[str, Any]:
@@ -103,7 +116,11 @@ class AdvisoryLock:
             self._connection.close()
             if "idle_session_timeout" in error.message:
                 raise ConfigError([invalid(_SETTING, _OLD)]) from None
-            raise LockError(error.message, lost=True, hint=error.hint) from None
+            raise LockError(error.message, lost=True, hint=_own_hint(error.hint)) from None
+        except ValueError:
+            self._connection.close()
+            hint = "check which server it is"
+            raise LockError("the server sends no valid answer", lost=True, hint=hint) from None
         return answer
 
     def _check(self, session: dict[str, Any]) -> None:
@@ -116,6 +133,26 @@ class AdvisoryLock:
     def _backend(self) -> int:
         """Return the process id that the server reported when the connection was opened."""
         return self._connection.connection().info.backend_pid
+
+
+def _of_one_server(conninfo: str) -> str:
+    """Return `conninfo`; raises ConfigError if it names several servers, each of which has its own locks."""
+    if "," in server_of(conninfo).partition(" (")[0]:
+        raise ConfigError(
+            [invalid(_SETTING, "names several servers, each with its own locks; name one host")]
+        )
+    return conninfo
+
+
+def _own_hint(hint: str | None) -> str | None:
+    """Return a hint about a connection with the names that apply to this one."""
+    for name, own in (
+        (" or POLLER_PASSWORD_COMMAND", ""),
+        ("POLLER_DATABASE_URL", _SETTING),
+        ("POLLER_CONNECT_TIMEOUT", f"connect_timeout in {_SETTING}"),
+    ):
+        hint = hint and hint.replace(name, own)
+    return hint
 
 
 def _lock(key: int) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import re
+import select
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -118,6 +119,14 @@ class Connection:
             return standby
         return not standby if self._session_attrs in ("primary", "read-write") else True
 
+    def has_news(self) -> bool:
+        """Return, without waiting, whether the server has sent something unasked or closed the connection."""
+        if self._connection is None or self._connection.closed:
+            return True
+        ready = select.poll()
+        ready.register(self._connection.fileno(), select.POLLIN)
+        return bool(ready.poll(0))
+
     def connection(self) -> psycopg.Connection:
         """Return the open connection, or a new one.
 
@@ -134,11 +143,16 @@ class Connection:
             self.close()
         if self._connection is None or self._connection.closed:
             self._connection = self._connect()
+            if self._cancel_token.wait(0):  # cancelled during the connect
+                self.close()
+                raise PollError("cancelled", "stop requested")
         return self._connection
 
     def close(self) -> None:
         """Close the connection; the next use opens a new one."""
         connection, self._connection = self._connection, None
+        if self._session:  # the next connect may reach the server itself instead of a pooler
+            self._through_pooler = False
         if connection is not None:
             connection.close()
 

@@ -206,6 +206,35 @@ def test_a_connection_pooler_is_refused(
         assert "POLLER_LEADER_ELECTION: a connection pooler is in between" in contender.process.stderr
 
 
+@pytest.mark.parametrize(
+    ("election", "message"),
+    [
+        ("postgresql://poller@127.0.0.1,127.0.0.2/postgres", "names several servers"),
+        ("postgresql://poller:p@ss@127.0.0.1/postgres", "its password has an @"),
+    ],
+)
+def test_an_election_that_can_never_be_safe_or_work_ends_the_start(
+    contend: Contend, election: str, message: str
+) -> None:
+    contender = contend("first", election)
+    assert contender.process.wait() == 2
+    assert f"POLLER_LEADER_ELECTION: {'' if 'names' in message else 'libpq'}" in contender.process.stderr
+    assert message in contender.process.stderr
+
+
+def test_a_leader_whose_session_is_ended_by_the_server_notices_it_at_once(
+    contend: Contend, database: Database
+) -> None:
+    first = contend("first", url(database.primary_dsn), POLLER_LEADER_TTL="600s")
+    first.line(LEADS)
+    database.execute(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+        " WHERE application_name = 'obscura-poller leader first'"
+    )
+    first.line(f"{LOST}.*terminating connection")  # the next confirmation would be 200 s later
+    assert first.process.running
+
+
 def test_doctor_checks_the_lock_without_taking_it_and_names_the_leader(
     contend: Contend, database: Database, tmp_path: Path, poller_process: Start
 ) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,6 +16,7 @@ from poller.daemon.elected_pollers import ElectedPollers
 from poller.daemon.scheduler import PollScheduler
 from poller.daemon.server_queues import QueueConfig
 from poller.daemon.target_factory import TargetFactory
+from poller.daemon.target_poller import TargetPoller
 from poller.daemon.target_pollers import TargetPollers
 from poller.model.catalog import Catalog
 from poller.model.configuration import Configuration
@@ -25,10 +28,24 @@ from tests.bed.postgres import Database
 from tests.bed.process import eventually
 
 
+class Exhausted(TargetFactory):
+    """A factory that fails the first time, as without descriptors or threads."""
+
+    failed = False
+
+    def open(self, *arguments: Any, **more: Any) -> TargetPoller:
+        if not self.failed:
+            self.failed = True
+            raise OSError(errno.EMFILE, "Too many open files")
+        return super().open(*arguments, **more)
+
+
 class Elected:
     """The parts of a daemon that open and close the pollers of one target."""
 
-    def __init__(self, database: Database, receiver: Receiver, sql: str) -> None:
+    def __init__(
+        self, database: Database, receiver: Receiver, sql: str, make: type[TargetFactory] = TargetFactory
+    ) -> None:
         settings = load(
             {
                 "POLLER_TARGETS": "unused.yaml",
@@ -38,7 +55,7 @@ class Elected:
             }
         )
         self.leads = False
-        self.factory = TargetFactory(settings, daemon=True, leads=lambda: self.leads)
+        self.factory = make(settings, daemon=True, leads=lambda: self.leads)
         self.scheduler = PollScheduler(QueueConfig(4), may_poll=lambda: self.leads)
         self.pollers = TargetPollers(self.factory, self.scheduler)
         query = a_query("q", sql, metrics=(a_metric("n"),), interval=3600.0, timeout=300.0)
@@ -103,6 +120,30 @@ def test_a_tick_under_way_when_the_leadership_ends_is_cancelled_on_the_server_an
     elected.change(leads=False)  # for example because the leadership was too short to begin
     elected.change(leads=True)  # the next tick is not interrupted
     assert eventually(lambda: active(database) == 1)
+
+
+def test_the_results_of_a_tick_that_ends_after_the_deadline_are_dropped(
+    database: Database, receiver: Receiver, opened: list[Elected]
+) -> None:
+    elected = Elected(database, receiver, "SELECT 1 AS n FROM (SELECT pg_sleep(2), 'pg_sleep(123') AS slow")
+    opened.append(elected)
+    elected.change(leads=True)
+    assert eventually(lambda: active(database) == 1)
+    elected.leads = False  # and no thread has noticed yet
+    assert eventually(lambda: active(database) == 0)
+    assert elected.scheduler.wait_until_idle(60)
+    assert not elected.has_values()
+
+
+def test_targets_that_cannot_be_opened_are_tried_again(
+    database: Database, receiver: Receiver, opened: list[Elected]
+) -> None:
+    elected = Elected(database, receiver, "SELECT 1 AS n", Exhausted)
+    opened.append(elected)
+    elected.change(leads=True)
+    assert eventually(elected.has_values)
+    elected.push()
+    assert len(receiver.points("n")) == 1
 
 
 def test_values_are_exported_only_while_this_process_leads(

@@ -56,6 +56,8 @@ class Link:
         self.identity = identity
         self.fault = fault
         self.holder = ""
+        self.ended = False
+        """Whether the engine has ended the session."""
         self.hangs = threading.Event()
         """Set to end a call that hangs."""
 
@@ -70,6 +72,9 @@ class Link:
     def renew(self, within: float) -> None:
         del within  # a call may take longer
         self._through(lambda: self.engine.renew(self.identity))
+
+    def has_news(self) -> bool:
+        return self.ended
 
     def release(self) -> None:
         self.engine.release(self.identity)
@@ -100,9 +105,11 @@ def contend() -> Iterator[Contend]:
     elections: list[LeaderElection] = []
     links: list[Link] = []
 
-    def start(link: Link, on_change: Callable[[bool], None] = lambda _: None) -> LeaderElection:
+    def start(
+        link: Link, on_change: Callable[[bool], None] = lambda _: None, config: ElectionConfig = CONFIG
+    ) -> LeaderElection:
         links.append(link)
-        elections.append(LeaderElection(link, CONFIG, on_change))
+        elections.append(LeaderElection(link, config, on_change))
         elections[-1].start()
         return elections[-1]
 
@@ -159,6 +166,31 @@ def test_a_lost_lock_ends_the_leadership_at_once(contend: Contend) -> None:
     engine.holder, engine.free_at = "other", clock() + 3600
     assert eventually(lambda: changes == [True, False])
     assert eventually(lambda: election.status.holder == "other")
+
+
+def test_an_ended_session_is_noticed_between_two_confirmations(contend: Contend) -> None:
+    """The server frees the lock of an ended session at once, so another process may lead already."""
+    engine, changes = Engine(), list[bool]()
+    link = Link(engine, "p", lambda: "")
+    contend(link, changes.append, ElectionConfig(3600.0))  # the next confirmation is 20 minutes away
+    engine.holder, engine.free_at = "other", clock() + 3600
+    link.ended = True
+    assert eventually(lambda: changes == [True, False])
+
+
+def test_a_deadline_that_has_passed_ends_the_leadership_even_if_the_lock_is_confirmed_later(
+    contend: Contend,
+) -> None:
+    """Ticks were omitted in between, so the next leadership has to poll at once."""
+    engine, changes = Engine(), list[bool]()
+    fault = [""]
+    link = Link(engine, "p", lambda: fault[0])
+    contend(link, changes.append)
+    fault[0] = "hang"
+    assert eventually(lambda: changes == [True, False])
+    fault[0] = ""
+    link.hangs.set()
+    assert eventually(lambda: changes == [True, False, True])
 
 
 def test_release_frees_the_lock_for_the_next_process_at_once(contend: Contend) -> None:
