@@ -16,8 +16,6 @@ from poller.model.leader import LeaderLock, LockError
 
 logger = logging.getLogger(__name__)
 
-_STEP_SECONDS = 0.5
-"""Longest time until a stop, the end of a session or a sleep of the machine is noticed."""
 _FIRST_ATTEMPT_SECONDS = 5.0
 """Longest time that the start waits for the first attempt, whose ConfigError ends the process."""
 
@@ -51,6 +49,19 @@ class ElectionConfig(NamedTuple):
         """Time between two attempts to confirm, when the lock does not answer."""
         return min(1.0, self.lease / 12)
 
+    @property
+    def step(self) -> float:
+        """Longest time until a stop, the end of a session or a sleep of the machine is noticed."""
+        return min(0.5, self.lease / 12)
+
+    @property
+    def settling(self) -> float:
+        """Time between the acquisition of the lock and the first poll.
+
+        It is enough for the previous leader to notice that its server has ended its session.
+        """
+        return 2 * self.step
+
 
 class LeaderStatus(NamedTuple):
     """State of the election as people see it."""
@@ -72,7 +83,7 @@ class LeaderElection:
     plus 0.8 leases. A silent holder's lock becomes free more than 0.9 leases after it was received. So two
     processes do not lead at the same time, as long as no clock runs a tenth faster than another. A lock that
     is freed early, because its server restarts or somebody ends the session, is an exception: the process
-    notices it within a step, or at its deadline if the link is cut as well.
+    notices it within a step, and a new leader waits for two; or at its deadline if the link is cut as well.
     The clock includes sleep, so a process that was stopped or suspended does not lead when it continues.
     """
 
@@ -153,7 +164,7 @@ class LeaderElection:
 
     def _rest(self, until: float) -> None:
         """Wait in steps, because a wait does not count sleep; end early if the lock may be lost."""
-        while (left := until - clock()) > 0 and not self._ended.wait(min(left, _STEP_SECONDS)):
+        while (left := until - clock()) > 0 and not self._ended.wait(min(left, self._config.step)):
             if self._deadline > -math.inf and (not self.leads or self._lock.has_news()):
                 return
 
@@ -171,6 +182,7 @@ class LeaderElection:
             self._trouble = ""
         if acquired:
             self._holder = None
+            self._ended.wait(self._config.settling)
             # An answer that is too late begins no lease; the next attempt does.
             if not self._stopping.is_set() and clock() < sent + self._config.tenure:
                 self._deadline = sent + self._config.tenure
@@ -256,7 +268,7 @@ class LeaderElection:
             left = deadline - clock()
             if left <= 0 or self._ended.is_set():
                 return False
-            call.join(min(left, _STEP_SECONDS))
+            call.join(min(left, self._config.step))
         return True
 
 

@@ -22,7 +22,8 @@ from tests.bed.process import Process, eventually
 from tests.bed.proxy import Proxy
 
 Start = Callable[..., Process]
-TTL = 3.0
+TTL = 9.0
+"""Long enough for a busy machine to confirm the lock in time."""
 LEADS = "this process leads now"
 FOLLOWS = "another process leads"
 LOST = "leadership lost"
