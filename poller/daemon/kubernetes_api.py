@@ -37,7 +37,7 @@ _ACCESS = "set automountServiceAccountToken: true in the pod, or KUBECONFIG outs
 Method = Literal["GET", "POST", "PUT"]
 
 
-class Answer(NamedTuple):
+class ApiAnswer(NamedTuple):
     """A status of HTTP, and the object in the answer; empty if an error contains none."""
 
     status: int
@@ -49,7 +49,7 @@ class LeaseApi(Protocol):
 
     namespace: str
 
-    def send(self, method: Method, lease: Mapping[str, Any] | None, timeout: float) -> Answer:
+    def send(self, method: Method, lease: Mapping[str, Any] | None, timeout: float) -> ApiAnswer:
         """Send a request and return the answer, whatever its status, within `timeout` seconds.
 
         Raises LockError if there is no answer within that time, or none of a server of Kubernetes.
@@ -82,7 +82,7 @@ class KubernetesApi:
         self._lease = f"{self._leases}/{quote(lease_name, safe='')}"
         self._exchange: threading.Thread | None = None
 
-    def send(self, method: Method, lease: Mapping[str, Any] | None, timeout: float) -> Answer:
+    def send(self, method: Method, lease: Mapping[str, Any] | None, timeout: float) -> ApiAnswer:
         """Send a request; see LeaseApi.
 
         The exchange runs on its own thread, because a hanging name resolution cannot be cancelled.
@@ -94,7 +94,7 @@ class KubernetesApi:
             if self._exchange.is_alive():
                 raise late
         self._line.begin(deadline)
-        ended: list[Answer | Exception] = []
+        ended: list[ApiAnswer | Exception] = []
 
         def exchange() -> None:
             try:
@@ -113,7 +113,7 @@ class KubernetesApi:
             self._line.cut()
             raise late
         answer = ended[0]
-        if isinstance(answer, Answer):
+        if isinstance(answer, ApiAnswer):
             return answer
         if isinstance(answer, LockError):
             raise answer
@@ -129,7 +129,7 @@ class KubernetesApi:
         if self._client is not None:
             self._client.close()
 
-    def _send(self, method: Method, lease: Mapping[str, Any] | None, timeout: float) -> Answer:
+    def _send(self, method: Method, lease: Mapping[str, Any] | None, timeout: float) -> ApiAnswer:
         client = self._client = self._client or _Client(self._line, self._service_account)
         answer = client.send(method, self._leases if method == "POST" else self._lease, lease, timeout)
         if answer.status == 401:
@@ -165,7 +165,7 @@ class _Client:
         self._manager = RESTClientObject(configuration).pool_manager
         self._manager.pool_classes_by_scheme = abortable_pools(line)
 
-    def send(self, method: str, path: str, lease: Mapping[str, Any] | None, timeout: float) -> Answer:
+    def send(self, method: str, path: str, lease: Mapping[str, Any] | None, timeout: float) -> ApiAnswer:
         from urllib3 import Timeout
 
         headers = {"Accept": "application/json", "User-Agent": "obscura-poller"}
@@ -199,23 +199,23 @@ class _Client:
         self._manager.clear()
 
 
-def _answer(status: int, content: bytes) -> Answer:
+def _answer(status: int, content: bytes) -> ApiAnswer:
     """Return an answer; raises LockError if it is a success without an object."""
     try:
         document = parse_json(content)
     except ValueError:
         document = None
     if isinstance(document, dict):
-        return Answer(status, document)
+        return ApiAnswer(status, document)
     if 200 <= status < 300:
         raise LockError(
             "the answer is not one of the API server of Kubernetes, because it contains no JSON object",
             hint="connect to the API server itself, not to a proxy or a web page",
         )
-    return Answer(status, {})
+    return ApiAnswer(status, {})
 
 
-def refusal(answer: Answer, namespace: str) -> LockError:
+def refusal(answer: ApiAnswer, namespace: str) -> LockError:
     """Return the error for an answer with a status that is no success."""
     hints: Mapping[int, str] = {
         401: "check the pod's service account and its token",

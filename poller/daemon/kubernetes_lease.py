@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from typing import Any, NoReturn
 
 from poller.daemon import health
-from poller.daemon.kubernetes_api import Answer, KubernetesApi, LeaseApi, Method, refusal
+from poller.daemon.kubernetes_api import ApiAnswer, KubernetesApi, LeaseApi, Method, refusal
 from poller.model.leader import LockError
 from poller.model.printable import one_line
 
@@ -177,11 +177,11 @@ class KubernetesLease:
             "renewTime": _now(),
         }
 
-    def _send(self, method: Method, lease: Mapping[str, Any] | None, deadline: float = math.inf) -> Answer:
+    def _send(self, method: Method, lease: Mapping[str, Any] | None, deadline: float = math.inf) -> ApiAnswer:
         timeout = min(self._timeout, deadline - self._clock())
         return self._api.send(method, lease, max(timeout, _SHORTEST_TIMEOUT))
 
-    def _lease(self, answer: Answer) -> _Lease:
+    def _lease(self, answer: ApiAnswer) -> _Lease:
         """Return the Lease in an answer; raises LockError if it contains none."""
         if not 200 <= answer.status < 300:
             raise refusal(answer, self._api.namespace)

@@ -82,7 +82,7 @@ class LeaderElection:
     The process leads only until its deadline: the time at which the last successful confirmation was *sent*,
     plus 0.8 leases. A silent holder's lock becomes free more than 0.9 leases after it was received. So two
     processes do not lead at the same time, as long as no clock runs a tenth faster than another. A lock that
-    is freed early, because its server restarts or somebody ends the session, is an exception: the process
+    is freed early, because its server restarts or an operator ends the session, is an exception: the process
     notices it within a step, and a new leader waits for two; or at its deadline if the link is cut as well.
     The clock includes sleep, so a process that was stopped or suspended does not lead when it continues.
     """

@@ -51,7 +51,7 @@ class AdvisoryLock:
         application_name = (_PREFIX + identity).encode()[:_NAME_BYTES].decode(errors="ignore")
         self._token = CancelToken()
         self._connection = Connection(
-            lambda: _of_one_server(conninfo()),
+            lambda: _with_single_server(conninfo()),
             self._token,
             connect_timeout=_LONGEST_ATTEMPT,
             application_name=application_name,
@@ -135,7 +135,7 @@ class AdvisoryLock:
         return self._connection.connection().info.backend_pid
 
 
-def _of_one_server(conninfo: str) -> str:
+def _with_single_server(conninfo: str) -> str:
     """Return `conninfo`; raises ConfigError if it names several servers, each of which has its own locks."""
     if "," in server_of(conninfo).partition(" (")[0]:
         raise ConfigError(

@@ -115,7 +115,7 @@ def test_the_reference_lists_the_metrics_of_targets_with_kind_and_unit(
     targets = tmp_path / "targets.yaml"
     targets.write_text("targets: [{name: eu-1, url_file: url}]", encoding="utf-8")
     queries = write_queries(tmp_path, ("good", "SELECT 1 AS n"), ("divided", "SELECT 1/0 AS n"))
-    more = {"POLLER_TARGETS": str(targets), "POLLER_QUERIES": queries}
+    more = {"POLLER_TARGETS": str(targets), "POLLER_QUERIES": queries, "POLLER_SHARD": "0/1"}
     variables = environment("", receiver, **more)
     del variables["POLLER_DATABASE_URL"]
     process = poller_process("run", env=variables)
@@ -130,7 +130,10 @@ def test_the_reference_lists_the_metrics_of_targets_with_kind_and_unit(
         for point in receiver.points()
         if point.metric in of_targets
     }
-    assert instances == {name: "test" if ".queue." in name else "eu-1" for name in of_targets}
+    of_process = (".queue.", ".shard.")
+    assert instances == {
+        name: "test-0" if any(part in name for part in of_process) else "eu-1" for name in of_targets
+    }
     assert spans_of(receiver, TICK)[0].attributes["poller.target.name"] == "eu-1"
     line = json.loads(process.wait_for_line(".*query divided failed.*", PATIENCE).group())
     assert line["target"] == "eu-1"

@@ -81,14 +81,14 @@ def test_the_server_does_not_give_up_the_connection_before_the_lease_ends(
             "SELECT client_addr IS NOT NULL FROM pg_stat_activity WHERE application_name LIKE '%leader first'"
         )
         assert connection.execute(query).fetchone() == (True,)
-    shown = lock._ask(  # noqa: SLF001 - only this session can show its own parameters
+    parameters = lock._ask(  # noqa: SLF001 - only this session can show its own parameters
         "SELECT json_object_agg(name, setting) FROM pg_settings WHERE name IN"
         " ('idle_session_timeout', 'tcp_keepalives_idle', 'tcp_user_timeout')",
         10,
     )
-    assert shown["idle_session_timeout"] == "600000"
-    assert int(shown["tcp_keepalives_idle"]) > 600
-    assert int(shown["tcp_user_timeout"]) > 600_000
+    assert parameters["idle_session_timeout"] == "600000"
+    assert int(parameters["tcp_keepalives_idle"]) > 600
+    assert int(parameters["tcp_user_timeout"]) > 600_000
 
 
 def test_several_hosts_are_refused_because_each_server_has_its_own_locks(

@@ -56,13 +56,15 @@ def test_a_name_that_kubernetes_rejects_is_an_error(lease: str) -> None:
 
 
 def test_every_problem_is_reported_at_once() -> None:
-    found = problems(POLLER_LEADER_ELECTION="x", POLLER_LEADER_TTL="1s", POLLER_DATABASE_URL="postgresql:///")
-    assert [problem.partition(":")[0] for problem in found] == [
+    reported = problems(
+        POLLER_LEADER_ELECTION="x", POLLER_LEADER_TTL="1s", POLLER_DATABASE_URL="postgresql:///"
+    )
+    assert [problem.partition(":")[0] for problem in reported] == [
         "POLLER_LEADER_TTL",
         "POLLER_LEADER_ELECTION",
         "POLLER_LEADER_ELECTION",
     ]
-    assert "needs POLLER_TARGETS" in found[2]
+    assert "needs POLLER_TARGETS" in reported[2]
 
 
 def test_a_file_may_contain_it(tmp_path: Path) -> None:

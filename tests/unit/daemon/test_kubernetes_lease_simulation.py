@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from poller.daemon.kubernetes_api import Answer, Method
+from poller.daemon.kubernetes_api import ApiAnswer, Method
 from poller.daemon.kubernetes_lease import KubernetesLease
 from poller.model.leader import LockError
 from tests.bed.kubernetes_api import Leases
@@ -54,7 +54,7 @@ class SlowApi:
     def __init__(self, world: World) -> None:
         self._world = world
 
-    def send(self, method: Method, lease: Mapping[str, Any] | None, timeout: float) -> Answer:
+    def send(self, method: Method, lease: Mapping[str, Any] | None, timeout: float) -> ApiAnswer:
         world, chance = self._world, self._world.random
         document = None if lease is None else dict(lease)
         self._pass(timeout / 2)
@@ -69,8 +69,8 @@ class SlowApi:
         if fault < 0.3:
             raise LockError("the answer was lost")
         if fault < 0.35:
-            return Answer(500, {})
-        return Answer(status, answer)
+            return ApiAnswer(500, {})
+        return ApiAnswer(status, answer)
 
     def close(self) -> None:
         pass
