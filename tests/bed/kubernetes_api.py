@@ -188,7 +188,8 @@ class KubernetesApiServer:
                 reply(request, *status(409, "the object has been modified"))
             case "forbidden":
                 reply(request, *status(403, "leases.coordination.k8s.io is forbidden"))
-        request.close_connection = True
+        # After a complete answer the client sends its next request on the same connection.
+        request.close_connection = fault not in ("page", "unavailable", "conflict", "forbidden")
         return True
 
     def kubeconfig(self, file: Path) -> Path:
