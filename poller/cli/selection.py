@@ -8,7 +8,7 @@ from fnmatch import fnmatchcase
 from typing import NamedTuple
 
 from poller.cli.database import admission_of
-from poller.cli.targets import exclusion, for_each, require_targets
+from poller.cli.targets import exclusion, for_each
 from poller.config.settings import Settings
 from poller.daemon.build import open_replica
 from poller.daemon.own_targets import OwnTargets
@@ -73,9 +73,8 @@ def select_targets(
     `read` connects to a server and reads its list, on at most `workers` servers at the same time. It is
     called only for servers of which `patterns` can match a database. A server whose list cannot be read is
     among the targets, so that the caller reports its failure. Raises ConfigError for patterns that match no
-    target, and for any pattern without POLLER_TARGETS.
+    target.
     """
-    require_targets(settings, patterns)
     if not patterns:
         targets = OwnTargets(settings.own_shard).select(targets)
     servers = [

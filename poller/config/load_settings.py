@@ -218,7 +218,8 @@ def load(environ: Mapping[str, str], overrides: Mapping[str, Any] | None = None)
         if shard.count != (read.get("shards") or shard.count):
             text = (
                 f"{sources['shard'].name}: {shard.index} is not below {sources['shards'].name}, which is "
-                f"{read['shards']}; this process polls what shard {shard} would poll, as another shard does"
+                f"{read['shards']}; this process polls as shard {shard} until it is stopped, and other "
+                "shards poll its servers as well"
             )
             warnings += (text,)
     return Settings(

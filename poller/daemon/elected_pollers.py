@@ -47,10 +47,9 @@ class ElectedPollers:
     def change(self, leads: bool) -> None:
         """Begin to poll, or interrupt all ticks and cease to poll; returns at once."""
         self._leads = leads
-        if not leads:
-            self._interrupted = True
         try:
             if not leads:
+                self._interrupted = True
                 self._factory.interrupt()
         finally:
             self._changed.set()

@@ -107,9 +107,8 @@ class PollScheduler:
         `on_tick` is called after each tick. `on_first_polls` is called after queries were polled for the
         first time since the start or a replacement: after the first of them, after the last, and in between
         at most every `spacing` seconds, so that many ticks cause few exports. A tick whose turn comes while
-        `may_poll` returns false is omitted. A tick that runs for `patience`
-        seconds more than its interval counts as hung. `refusal_retry` has the pauses between two tries of a
-        target that its server refuses.
+        `may_poll` returns false is omitted. A tick that runs for `patience` seconds more than its interval
+        counts as hung. `refusal_retry` has the pauses between two tries of a target that its server refuses.
         """
         self._queues = ServerQueues(queues)
         self._on_tick = on_tick

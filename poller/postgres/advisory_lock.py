@@ -72,11 +72,11 @@ class AdvisoryLock:
 
         Raises LockError without an answer, ConfigError if a pooler or an old server makes the lock unsafe.
         """
-        return self._asked_for_lock(self._attempt)
+        return self._attempt_with(self._attempt)
 
     def look(self) -> None:
         """Check that the lock can work, and read its holder; raises what `acquire` raises."""
-        self._asked_for_lock(self._look)
+        self._attempt_with(self._look)
 
     def renew(self, within: float) -> None:
         """Send a statement, which begins the lease again; wait `within` seconds for the answer.
@@ -98,7 +98,8 @@ class AdvisoryLock:
         """End the session, which frees the lock."""
         self._connection.close()
 
-    def _asked_for_lock(self, attempt: str) -> bool:
+    def _attempt_with(self, attempt: str) -> bool:
+        """Check a new session, run one of the two statements, return whether this session has the lock."""
         if not self._connection.is_open:
             self._check(self._ask(_SESSION, self._patience))
         answer = self._ask(attempt, self._patience)

@@ -13,8 +13,7 @@ import pytest
 from psycopg.conninfo import conninfo_to_dict
 
 from poller.demo.cluster import Cluster
-from poller.receiver.decode import Point
-from poller.receiver.receiver import Receiver
+from tests.bed.contender import Contender, election_url, write_target
 from tests.bed.kubernetes_api import Fault, KubernetesApiServer, kubernetes_api
 from tests.bed.pgbouncer import PgBouncer
 from tests.bed.postgres import Database
@@ -29,46 +28,15 @@ FOLLOWS = "another process leads"
 LOST = "leadership lost"
 
 
-class Contender:
-    """A daemon with a receiver of its own, so that its exports can be distinguished."""
+def exports_leader(contender: Contender, value: int) -> bool:
+    """Wait until the newest exported value of `poller.leader` is `value`."""
+    points = contender.receiver.points
+    return eventually(lambda: [point.value for point in points("poller.leader")][-1:] == [value])
 
-    def __init__(self, name: str, folder: Path, start: Start, election: str, **settings: str) -> None:
-        self.receiver = Receiver()
-        self.receiver.start()
-        self.process = start(
-            "run",
-            env={
-                "POLLER_INSTANCE": name,
-                "POLLER_TARGETS": str(folder / "targets.yaml"),
-                "POLLER_QUERIES": str(folder / "queries.yaml"),
-                "POLLER_OTLP_ENDPOINT": self.receiver.grpc_endpoint,
-                "POLLER_EXPORT_INTERVAL": "200ms",
-                "POLLER_LEADER_ELECTION": election,
-                "POLLER_LEADER_TTL": f"{TTL:g}s",
-                "POLLER_STATE_DIR": str(folder / name),
-                "POLLER_GRACE_PERIOD": "10s",
-                **settings,
-            },
-        )
 
-    def line(self, pattern: str, after: int = 0) -> None:
-        self.process.wait_for_line(pattern, after=after)
-
-    def points(self, metric: str = "n", instance: str = "only") -> list[Point]:
-        return [p for p in self.receiver.points(metric) if p.resource.get("service.instance.id") == instance]
-
-    def polls(self) -> bool:
-        """Wait until this process exports a value that it has not exported before."""
-        before = len(self.points())
-        return eventually(lambda: len(self.points()) > before)
-
-    def exports_leader(self, value: int) -> bool:
-        """Wait until the newest exported value of `poller.leader` is `value`."""
-        return eventually(lambda: [p.value for p in self.receiver.points("poller.leader")][-1:] == [value])
-
-    def health(self) -> str:
-        heartbeat = json.loads(self.process.health_file.read_text())
-        return str(heartbeat["leader"]["state"])
+def health(contender: Contender) -> str:
+    heartbeat = json.loads(contender.process.health_file.read_text())
+    return str(heartbeat["leader"]["state"])
 
 
 def precedes(first: Contender, second: Contender) -> bool:
@@ -82,42 +50,31 @@ Contend = Callable[..., Contender]
 @pytest.fixture
 def contend(tmp_path: Path, database: Database, poller_process: Start) -> Iterator[Contend]:
     """Start daemons that poll the same target and take part in one election."""
-    metric = {"name": "n", "unit": "{row}", "description": "Rows.", "value_column": "n"}
-    query = {"name": "q", "sql": "SELECT 1 AS n", "interval": "1s", "timeout": "900ms", "metrics": [metric]}
-    (tmp_path / "queries.yaml").write_text(json.dumps({"queries": [query]}))
-    (tmp_path / "only.url").write_text(database.standby_dsn)
-    (tmp_path / "targets.yaml").write_text(
-        json.dumps({"targets": [{"name": "only", "url_file": "only.url", "require_standby": "false"}]})
-    )
+    write_target(tmp_path, database.standby_dsn)
     contenders: list[Contender] = []
 
     def start(name: str, election: str, **settings: str) -> Contender:
+        settings = {"POLLER_LEADER_TTL": f"{TTL:g}s", **settings}
         contenders.append(Contender(name, tmp_path, poller_process, election, **settings))
         return contenders[-1]
 
     yield start
     for contender in contenders:
-        contender.process.close()
-        contender.receiver.stop()
-
-
-def url(dsn: str) -> str:
-    """Return a connection string as a URL, which POLLER_LEADER_ELECTION requires."""
-    return "postgresql:///?" + "&".join(f"{name}={value}" for name, value in conninfo_to_dict(dsn).items())
+        contender.close()
 
 
 def test_one_process_polls_and_another_continues_when_it_is_killed(
     contend: Contend, database: Database
 ) -> None:
-    first = contend("first", url(database.standby_dsn))
+    first = contend("first", election_url(database.standby_dsn))
     first.line(LEADS)
     assert first.polls()
-    second = contend("second", url(database.standby_dsn))
+    second = contend("second", election_url(database.standby_dsn))
     second.line(f"{FOLLOWS}.*leader=first")
-    assert second.exports_leader(0)
-    assert first.exports_leader(1)
+    assert exports_leader(second, 0)
+    assert exports_leader(first, 1)
     assert second.points() == []
-    assert second.health() == "follower"
+    assert health(second) == "follower"
     first.process.send(signal.SIGKILL)
     second.line(LEADS)
     assert second.polls()
@@ -127,9 +84,9 @@ def test_one_process_polls_and_another_continues_when_it_is_killed(
 def test_a_process_that_stops_frees_the_lock_after_its_last_export(
     contend: Contend, database: Database
 ) -> None:
-    first = contend("first", url(database.primary_dsn))
+    first = contend("first", election_url(database.primary_dsn))
     first.line(LEADS)
-    second = contend("second", url(database.primary_dsn))
+    second = contend("second", election_url(database.primary_dsn))
     second.line(FOLLOWS)
     assert first.polls()
     first.process.send(signal.SIGTERM)
@@ -140,34 +97,15 @@ def test_a_process_that_stops_frees_the_lock_after_its_last_export(
     assert LOST not in first.process.stderr
 
 
-def test_a_frozen_leader_exports_nothing_after_it_continues(contend: Contend, database: Database) -> None:
-    first = contend("first", url(database.standby_dsn))
-    first.line(LEADS)
-    assert first.polls()
-    second = contend("second", url(database.standby_dsn))
-    second.line(FOLLOWS)
-    first.process.send(signal.SIGSTOP)
-    second.line(LEADS)  # the server has ended the idle session
-    assert second.polls()
-    first.process.send(signal.SIGCONT)
-    first.line(LOST)
-    first.line(FOLLOWS)
-    assert second.polls()
-    assert precedes(first, second)
-    assert first.exports_leader(0)
-    assert first.health() == "follower"
-    assert second.process.running
-
-
 @pytest.mark.parametrize("fault", [Proxy.hang, Proxy.refuse])
 def test_a_leader_without_a_link_to_the_lock_stops_before_another_one_begins(
     contend: Contend, database: Database, fault: Callable[[Proxy], None], make_proxy: Callable[[int], Proxy]
 ) -> None:
     proxy = make_proxy(int(str(conninfo_to_dict(database.standby_dsn)["port"])))
-    first = contend("first", url(proxy.dsn(database.standby_dsn)))
+    first = contend("first", election_url(proxy.dsn(database.standby_dsn)))
     first.line(LEADS)
     assert first.polls()
-    second = contend("second", url(database.standby_dsn))
+    second = contend("second", election_url(database.standby_dsn))
     second.line(FOLLOWS)
     fault(proxy)
     first.line(LOST)
@@ -185,16 +123,16 @@ def test_no_process_polls_while_the_election_server_is_away(
 ) -> None:
     proxy = make_proxy(int(str(conninfo_to_dict(database.standby_dsn)["port"])))
     proxy.refuse()
-    first = contend("first", url(proxy.dsn(database.standby_dsn)))
+    first = contend("first", election_url(proxy.dsn(database.standby_dsn)))
     first.line("the leader lock does not answer")
-    assert first.exports_leader(0)
+    assert exports_leader(first, 0)
     assert first.points() == []
     assert first.process.stderr.count("does not answer") == 1
     proxy.resume()
     first.line("the leader lock answers again")
     first.line(LEADS)
     assert first.polls()
-    assert eventually(lambda: first.health() == "leader")
+    assert eventually(lambda: health(first) == "leader")
 
 
 def test_a_connection_pooler_is_refused(
@@ -202,7 +140,7 @@ def test_a_connection_pooler_is_refused(
 ) -> None:
     for options in ({}, {"ignore_startup_parameters": "options"}, {"pool_mode": "session"}):
         pooler = make_pgbouncer(database.primary_dsn, **options)
-        contender = contend("first", url(pooler.dsn(database.primary_dsn)))
+        contender = contend("first", election_url(pooler.dsn(database.primary_dsn)))
         assert contender.process.wait() == 2
         assert "POLLER_LEADER_ELECTION: a connection pooler is in between" in contender.process.stderr
 
@@ -226,7 +164,7 @@ def test_an_election_that_can_never_be_safe_or_work_ends_the_start(
 def test_a_leader_whose_session_is_ended_by_the_server_notices_it_at_once(
     contend: Contend, database: Database
 ) -> None:
-    first = contend("first", url(database.primary_dsn), POLLER_LEADER_TTL="600s")
+    first = contend("first", election_url(database.primary_dsn), POLLER_LEADER_TTL="600s")
     first.line(LEADS)
     database.execute(
         "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
@@ -239,7 +177,7 @@ def test_a_leader_whose_session_is_ended_by_the_server_notices_it_at_once(
 def test_doctor_checks_the_lock_without_taking_it_and_names_the_leader(
     contend: Contend, database: Database, tmp_path: Path, poller_process: Start
 ) -> None:
-    election = url(database.primary_dsn)
+    election = election_url(database.primary_dsn)
     settings = {
         "POLLER_TARGETS": str(tmp_path / "targets.yaml"),
         "POLLER_QUERIES": str(tmp_path / "queries.yaml"),
@@ -264,7 +202,7 @@ def test_doctor_checks_the_lock_without_taking_it_and_names_the_leader(
 def test_leadership_survives_the_promotion_of_the_election_server(
     contend: Contend, own_cluster: Cluster
 ) -> None:
-    election = url(own_cluster.standby.dsn())
+    election = election_url(own_cluster.standby.dsn())
     first = contend("first", election)
     first.line(LEADS)
     second = contend("second", election)
@@ -313,7 +251,7 @@ def test_a_leader_stops_if_the_api_server_does_not_confirm_the_lease_and_leads_a
     assert first.polls()
     api.always = fault
     first.line(LOST)
-    assert first.exports_leader(0)
+    assert exports_leader(first, 0)
     stopped = len(first.points())
     lines = first.process.line_count()
     exports = len(first.receiver.points("poller.leader"))
@@ -325,20 +263,25 @@ def test_a_leader_stops_if_the_api_server_does_not_confirm_the_lease_and_leads_a
     assert first.process.running
 
 
-def test_a_frozen_leader_of_a_lease_exports_nothing_after_it_continues(
-    contend: Contend, api: KubernetesApiServer, tmp_path: Path
+@pytest.mark.parametrize("kind", ["postgresql", "kubernetes"])
+def test_a_frozen_leader_exports_nothing_after_it_continues(
+    contend: Contend, database: Database, api: KubernetesApiServer, tmp_path: Path, kind: str
 ) -> None:
-    kubeconfig = str(api.kubeconfig(tmp_path / "kubeconfig"))
-    first = contend("first", LEASE, KUBECONFIG=kubeconfig)
+    election = election_url(database.standby_dsn) if kind == "postgresql" else LEASE
+    settings = {"KUBECONFIG": str(api.kubeconfig(tmp_path / "kubeconfig"))} if kind == "kubernetes" else {}
+    first = contend("first", election, **settings)
     first.line(LEADS)
     assert first.polls()
-    second = contend("second", LEASE, KUBECONFIG=kubeconfig)
+    second = contend("second", election, **settings)
     second.line(FOLLOWS)
     first.process.send(signal.SIGSTOP)
-    second.line(LEADS)
+    second.line(LEADS)  # the lock is free after the lease
     assert second.polls()
     first.process.send(signal.SIGCONT)
     first.line(LOST)
     first.line(FOLLOWS)
     assert second.polls()
     assert precedes(first, second)
+    assert exports_leader(first, 0)
+    assert health(first) == "follower"
+    assert second.process.running

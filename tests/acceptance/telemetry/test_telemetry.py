@@ -18,7 +18,7 @@ from psycopg.conninfo import make_conninfo
 from poller.receiver.answers import CannedAnswer
 from poller.receiver.decode import Point, Span
 from poller.receiver.receiver import HANG, Receiver
-from tests.acceptance.daemon.test_leader_election import url
+from tests.bed.contender import election_url
 from tests.bed.documentation import table_below
 from tests.bed.messaging import MessagingServer
 from tests.bed.postgres import Database
@@ -150,7 +150,7 @@ def test_the_reference_lists_the_metrics_of_a_leader_election_with_kind_and_unit
     election = {
         "POLLER_TARGETS": str(targets),
         "POLLER_QUERIES": write_queries(tmp_path, ("good", "SELECT 1 AS n")),
-        "POLLER_LEADER_ELECTION": url(database.standby_dsn),
+        "POLLER_LEADER_ELECTION": election_url(database.standby_dsn),
     }
     for instance in ("a", "b"):
         variables = environment("", receiver, POLLER_INSTANCE=instance, **election)
