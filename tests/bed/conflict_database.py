@@ -113,9 +113,11 @@ class ConflictDatabase(Database):
         self.execute("UPDATE flushed SET n = n + 1")
 
     def running(self, sql: str) -> tuple[int, Any] | None:
-        """Return the poller's backend and the start of its query, once `sql` waits there."""
+        """Return the poller's backend and the start of its transaction, once `sql` waits there."""
+        # Not the start of the query: the server reads that before what the backend waits for, and it
+        # changes from Parse to Execute. So one run could be seen twice.
         rows = self.cluster.standby.execute(
-            "SELECT pid, query_start FROM pg_stat_activity "
+            "SELECT pid, xact_start FROM pg_stat_activity "
             f"WHERE application_name = '{NAME}' AND datname = '{self.name}' AND state = 'active' "
             "AND (wait_event = 'PgSleep' OR wait_event_type = 'Lock') "
             # The server shows the first 1023 bytes of the query, followed by the comment if it fits.

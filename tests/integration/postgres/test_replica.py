@@ -575,13 +575,17 @@ def test_an_interrupted_run_is_cancelled_completely_and_leaves_no_backend(
     # Only the cancel request can end the query.
     replica = make_replica(database.standby_dsn, limits=TransactionLimits(1.0, connection_check=100.0))
     sleeps = [f"SELECT pg_sleep({n})" for n in (30, 31, 32)]
-    answers: list[object] = []
-    asking = threading.Thread(target=lambda: answers.extend(ask(replica, "SELECT 1 AS n", *sleeps)))
+    answers: list[Answer] = []
+    answered: list[str] = []
+    asking = threading.Thread(
+        target=lambda: answers.extend(replica.fetch(queries("SELECT 1 AS n", *sleeps), answered.append))
+    )
     asking.start()
     assert eventually(lambda: ("active", "SELECT pg_sleep(30)") in backends(database, database.standby_dsn))
+    assert eventually(lambda: answered == ["q0"])
     replica.interrupt()
     asking.join()
-    assert answers == [[(b"1",)], "cancelled", "cancelled", "cancelled"]
+    assert [outcome(answer) for answer in answers] == [[(b"1",)], "cancelled", "cancelled", "cancelled"]
     assert eventually(lambda: backends(database, database.standby_dsn) == [])
     assert ask(replica, "SELECT 1 AS n") == ["cancelled"], "no query is started"
     assert backends(database, database.standby_dsn) == []
