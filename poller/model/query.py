@@ -36,6 +36,8 @@ class Alert:
     severity: Severity = "warning"
     summary: str | None = None
     runbook: str | None = None
+    labels: Mapping[str, str] = field(default_factory=dict)
+    annotations: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def side(self) -> Side:
@@ -139,6 +141,8 @@ class QueryDefinition:
     """Selectors of targets (see `Target.selects`); empty: all."""
     once_per_server: bool = False
     """Whether, of all databases of a server, only the one that lists the others is polled."""
+    owner: str = ""
+    """Who is responsible for it; empty: not declared."""
     metrics: tuple[MetricDefinition, ...]
 
     def declared(self) -> dict[str, Any]:

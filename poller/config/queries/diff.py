@@ -12,7 +12,7 @@ from poller.model.query import MetricDefinition, QueryDefinition
 MOST_NAMES = 20
 """Maximum names, or lines of one kind, in a report; more are only counted."""
 _DURATIONS = ("interval", "timeout", "max_age")
-_DESCRIPTIONS = {"description", "alert"}
+_DESCRIPTIONS = {"description", "alert", "owner"}
 # Schedule, targets, conditions and descriptions of a query do not change its numbers. All other keys, also
 # future ones, may change them.
 _NOT_NUMBERS = {*_DURATIONS, "group", "snapshot", "requires", "targets", "once_per_server"}
@@ -127,8 +127,8 @@ def _by_name(queries: Iterable[QueryDefinition]) -> dict[str, MetricDefinition]:
 
 
 def _keys(query: QueryDefinition, without: Collection[str] = ()) -> dict[str, str]:
-    """Return every key as JSON, without the metrics' keys in `without`."""
-    keys = query.declared()
+    """Return every key as JSON, without the keys of the query and its metrics in `without`."""
+    keys = {key: value for key, value in query.declared().items() if key not in without}
     keys["metrics"] = [
         {key: value for key, value in metric.items() if key not in without} for metric in keys["metrics"]
     ]

@@ -94,3 +94,5 @@ class Metric:
     attributes: tuple[Attribute, ...]
     boundaries: tuple[float, ...]
     tunes: str
+    owner: str = ""
+    """Who is responsible for the queries that feed it; empty: not declared."""

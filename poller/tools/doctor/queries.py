@@ -65,9 +65,12 @@ def examine(answer: Answer, cost: float | None, max_duty_cycle: float) -> Diagno
         "estimated": answer.estimated,
         "reason": answer.skipped.reason if answer.skipped else None,
         "error": result.error_type,
+        "owner": query.owner or None,
     }
 
     def diagnostic(severity: Severity, detail: str, advice: str | None = None) -> Diagnostic:
+        if query.owner and severity in ("error", "warning"):
+            detail = f"{detail}; owner: {query.owner}"
         return Diagnostic(severity, "query", detail, advice, query.name, facts=facts)
 
     if answer.skipped is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import yaml
@@ -29,6 +29,8 @@ class Rule:
     """Address of the instructions for this alert."""
     labels: Mapping[str, str]
     """Labels in addition to the severity and the labels of the series."""
+    annotations: Mapping[str, str] = field(default_factory=dict)
+    """Further annotations; `description` replaces the one above."""
 
 
 _ENDLESS = 10_000
@@ -74,6 +76,7 @@ def _entry(rule: Rule) -> dict[str, Any]:
             "summary": rule.summary,
             "description": rule.description,
             "runbook_url": rule.runbook,
+            **rule.annotations,
         },
     }
 
@@ -111,7 +114,12 @@ def _rule(query: QueryDefinition, metric: MetricDefinition, alert: Alert, runboo
         summary=alert.summary or f"{series_name} {_condition(metric.unit, alert)}",
         description=f"{_literal(metric.description)}{series} Polled by the query {query.name}.",
         runbook=alert.runbook or f"{runbook}#{SECTION}",
-        labels={"poller_query_name": query.name},
+        labels={
+            "poller_query_name": query.name,
+            **({"owner": query.owner} if query.owner else {}),
+            **alert.labels,
+        },
+        annotations=alert.annotations,
     )
 
 

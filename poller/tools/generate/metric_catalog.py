@@ -34,6 +34,7 @@ def _metric(metric: Metric) -> dict[str, Any]:
         "status": metric.status,
         "since": metric.since or None,
         "tunes": metric.tunes or None,
+        "owner": metric.owner or None,
     }
 
 
@@ -80,6 +81,7 @@ def _polled(name: str, catalog: Catalog) -> Metric:
         attributes=_attributes([definition for _, definition in feeding]),
         boundaries=(),
         tunes="",
+        owner=", ".join(dict.fromkeys(query.owner for query, _ in feeding if query.owner)),
     )
 
 
@@ -133,6 +135,8 @@ def _meaning(metric: Metric) -> str:
     sentences = [metric.description]
     if metric.tunes:
         sentences.append(f"Tunes {metric.tunes}.")
+    if metric.owner:
+        sentences.append(f"Owner: {metric.owner}.")
     translated = metric_name(metric.name, metric.unit, metric.instrument)
     if translated != metric.name:
         sentences.append(f"In Prometheus `{translated}`.")

@@ -107,6 +107,23 @@ def test_gauges_of_several_definitions_are_one_metric_with_all_their_attributes(
     assert "max_series" in kind.open
 
 
+def test_a_metric_has_the_owners_of_its_queries(tmp_path: Path) -> None:
+    file = a_folder(tmp_path, a_metric("things")) / "mine.yaml"
+    second = "\n  - name: yours\n    owner: b\n    sql: SELECT 1 AS n\n    metrics:\n"
+    file.write_text(
+        file.read_text().replace("name: mine", "name: mine\n    owner: a")
+        + second
+        + a_metric("things", "attributes: {left: many}")
+        + a_metric("others")
+    )
+    report = poller("--queries", str(file), "--format", "json")
+    owners = {metric["name"]: metric["owner"] for metric in json.loads(report.stdout)["metrics"]}
+    assert (owners["things"], owners["others"], owners["messages_sent_total"]) == ("a, b", "b", None)
+    assert "Mine \\| yours. Owner: a, b. | query" in poller("--queries", str(file)).stdout.replace(
+        "queries", "query"
+    )
+
+
 @pytest.mark.parametrize("name", ["messages_sent_total", "messages.sent.total"])
 def test_a_gauge_may_not_have_an_events_name(tmp_path: Path, name: str) -> None:
     folder = a_folder(tmp_path, a_metric(name) + a_metric("http_requests_total"))

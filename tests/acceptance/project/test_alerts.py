@@ -65,9 +65,20 @@ CATALOG = {
                     "value_column": "n",
                     "attribute_columns": ["kind"],
                     "attributes": {"disk.name": "one"},
-                    "alert": [{"above": 2**30, "for": "5m"}],
+                    "alert": [
+                        {
+                            "above": 2**30,
+                            "for": "5m",
+                            "labels": {"team": "storage", "disk": "{{ $labels.disk_name }}"},
+                            "annotations": {
+                                "dashboard": "https://grafana.example/d/store?var-kind={{ $labels.kind }}",
+                                "description": "It holds {{ $value | humanize1024 }}B.",
+                            },
+                        }
+                    ],
                 }
             ],
+            "owner": "storage-team",
         },
         {
             "name": "sent",
@@ -114,6 +125,8 @@ class Fires:
     recovery: str
     """The values that follow in each stored series when the problem is over."""
     labels: Mapping[str, str] = field(default_factory=lambda: QUERY)
+    annotations: Mapping[str, str] = field(default_factory=dict)
+    """Those that the query file adds or replaces."""
     at: int = 70
     step: int = 1
     """Minutes between two samples."""
@@ -517,7 +530,19 @@ FIRE = [
         ],
         "store_size_bytes is 1.5GiB: above 1,073,741,824 By",
         "5+0x200",
-        labels={**POLLER, "kind": "image", "disk_name": "one", "poller_query_name": "store"},
+        labels={
+            **POLLER,
+            "kind": "image",
+            "disk_name": "one",
+            "poller_query_name": "store",
+            "owner": "storage-team",
+            "team": "storage",
+            "disk": "one",
+        },
+        annotations={
+            "dashboard": "https://grafana.example/d/store?var-kind=image",
+            "description": "It holds 1.5GiB.",
+        },
     ),
     Fires(
         # The counter of a statistics table that was reset; the decrease does not count.
@@ -732,6 +757,7 @@ def firing_and_resolving(case: Fires, rules: Path) -> tuple[list[object], list[o
             "summary": case.summary,
             "description": description(rule, case),
             "runbook_url": case.runbook or rule["annotations"]["runbook_url"],
+            **case.annotations,
         },
     }
     expected = {case.at: [fired], case.resolved: []}

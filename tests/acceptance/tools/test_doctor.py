@@ -501,8 +501,8 @@ def test_every_query_runs_once_and_its_result_is_reported(
 
     expensive = "SELECT count(*) AS n FROM generate_series(1, 100000)"
     queries = [
-        query("good", "SELECT count(id) AS n FROM users"),
-        query("bad", "SELECT nothing AS n FROM users"),
+        query("good", "SELECT count(id) AS n FROM users", owner="user-team"),
+        query("bad", "SELECT nothing AS n FROM users", owner="user-team"),
         query("hidden", "SELECT count(*) AS n FROM locked_up", requires={"columns": {"locked_up": ["id"]}}),
         query("absent", "SELECT count(*) AS n FROM absent", requires={"columns": {"absent": []}}),
         query("endless", "SELECT count(*) AS n FROM pg_sleep(60)", timeout="200ms"),
@@ -541,8 +541,11 @@ def test_every_query_runs_once_and_its_result_is_reported(
     assert good["duration"] > 0
     assert good["series"] == 1
     assert 'rejected (42703): column "nothing" does not exist' in by_name["bad"]["detail"]
+    assert by_name["bad"]["detail"].endswith("; owner: user-team")
+    assert "user-team" not in by_name["good"]["detail"]
     assert "requires.columns" in by_name["bad"]["advice"]
     assert by_name["bad"]["facts"]["cost"] is None
+    assert (by_name["bad"]["facts"]["owner"], by_name["null"]["facts"]["owner"]) == ("user-team", None)
     assert "may not be read" in by_name["hidden"]["detail"]
     assert by_name["absent"]["detail"] == "skipped: relation absent does not exist"
     assert "timeout (57014)" in by_name["endless"]["detail"]

@@ -102,6 +102,13 @@ def test_another_alert_keeps_the_values_and_polls_nothing() -> None:
     assert difference, "it is a change nevertheless"
 
 
+def test_another_owner_keeps_the_values_and_polls_nothing() -> None:
+    change = changed(owner="messaging-team")
+    difference = compare([change.before], [change.after])
+    assert (set(difference.dropped), set(difference.fresh)) == (set(), set())
+    assert "changed: a (owner); its values remain" in difference.lines()
+
+
 def test_an_attribute_of_1_differs_from_an_attribute_of_true() -> None:
     number = changed(metrics=metric(attributes={"x": 1})).after
     boolean = changed(metrics=metric(attributes={"x": True})).after

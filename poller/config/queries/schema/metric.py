@@ -45,6 +45,34 @@ def _parse_limit(value: object, info: ValidationInfo) -> object:
 Limit = Annotated[float, BeforeValidator(_parse_limit), AlsoText(whole(_PERCENT))]
 
 
+_LABEL = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
+_MOST_LABELS = 32
+_SET_LABELS = {
+    "severity": "write severity next to labels",
+    "owner": "write owner next to the name of the query",
+    "alertname": "omit it, because Prometheus sets it",
+    "poller_query_name": "omit it, because the poller sets it",
+}
+_SET_ANNOTATIONS = {
+    "summary": "write summary next to annotations",
+    "runbook_url": "write runbook next to annotations",
+}
+AlertText = Annotated[str, Field(min_length=1, max_length=4096)]
+"""Value of a label or annotation; it may be a template of Prometheus."""
+
+
+def check_labels(labels: Mapping[str, str], taken: Mapping[str, str], kind: str) -> None:
+    """Raise ValueError for a label or annotation that a rule cannot have; `taken` says what to write."""
+    for name in labels:
+        if not _LABEL.fullmatch(name) or (kind == "label" and name.startswith("__")):
+            raise ValueError(
+                f"{quote(name)} is not a name of a Prometheus {kind}; write letters, digits and _, "
+                "starting with a letter, at most 128"
+            )
+        if name in taken:
+            raise ValueError(f"has the {kind} {name}; {taken[name]}")
+
+
 class DeclaredAlert(Part):
     """One Prometheus alerting rule for one metric: a limit, and how long it must be violated."""
 
@@ -97,6 +125,33 @@ class DeclaredAlert(Part):
         examples=["https://wiki.example/queues"],
         min_length=1,
     )
+    labels: Mapping[str, AlertText] = Field(
+        default_factory=dict,
+        description="Labels in addition to severity, owner and those of the series.",
+        examples=[{"team": "messaging"}],
+        max_length=_MOST_LABELS,
+        json_schema_extra={"propertyNames": {"pattern": whole(_LABEL, unless="__")}},
+    )
+    annotations: Mapping[str, AlertText] = Field(
+        default_factory=dict,
+        description="Annotations in addition to summary and runbook_url; `description` replaces the "
+        "generated one.",
+        examples=[{"impact": "Messages arrive late."}],
+        max_length=_MOST_LABELS,
+        json_schema_extra={"propertyNames": {"pattern": whole(_LABEL)}},
+    )
+
+    @field_validator("labels")
+    @classmethod
+    def _labels(cls, labels: Mapping[str, str]) -> Mapping[str, str]:
+        check_labels(labels, _SET_LABELS, "label")
+        return labels
+
+    @field_validator("annotations")
+    @classmethod
+    def _annotations(cls, annotations: Mapping[str, str]) -> Mapping[str, str]:
+        check_labels(annotations, _SET_ANNOTATIONS, "annotation")
+        return annotations
 
     @model_validator(mode="after")
     def _single_limit(self) -> Self:
@@ -305,10 +360,14 @@ class DeclaredMetric(Part):
                 "write of: daily_growth or of: weekly_change"
             )
         for name, count in Counter(
-            f"{alert.of}, {alert.definition().side}, {alert.severity}" for alert in alerts
+            ", ".join(
+                [alert.of, alert.definition().side, alert.severity]
+                + [f"{label}: {value}" for label, value in sorted(alert.labels.items())]
+            )
+            for alert in alerts
         ).items():
             if count > 1:
-                raise ValueError(f"has two equal alerts ({name}); change the severity of one")
+                raise ValueError(f"has two equal alerts ({name}); change the severity or a label of one")
         return alerts
 
     def definition(self) -> MetricDefinition:

@@ -66,6 +66,7 @@ class DeclaredRequirements(Part):
         return Requirements(**self.parts())
 
 
+_OWNER = re.compile(r"\S|\S[^\r\n]{0,126}\S")
 _QUERY_NAME = re.compile(r"[a-z][a-z0-9_.-]{0,62}")
 
 
@@ -228,6 +229,12 @@ class DeclaredQuery(Part):
         description="Whether, of all databases of a server, only the one that lists the others is polled.",
         examples=[True],
     )
+    owner: str = Field(
+        default="",
+        description="Responsible person or team: label `owner` of its alerts; in `catalog` and `doctor`.",
+        examples=["messaging-team"],
+        json_schema_extra={"pattern": whole(_OWNER)},
+    )
     metrics: tuple[DeclaredMetric, ...] = Field(
         description="Metrics that the rows feed.",
         min_length=1,
@@ -252,6 +259,15 @@ class DeclaredQuery(Part):
                 "starting with a letter, at most 63"
             )
         return name
+
+    @field_validator("owner")
+    @classmethod
+    def _owner(cls, owner: str) -> str:
+        if not _OWNER.fullmatch(owner) or not owner.isprintable():
+            raise ValueError(
+                f"{quote(owner)} is not a name in one line; write at most 128 printable characters"
+            )
+        return owner
 
     @field_validator("sql")
     @classmethod
