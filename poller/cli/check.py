@@ -72,6 +72,10 @@ def check(
         require_targets(settings, target)
         if settings.targets is None:
             settings.conninfo()
+    if settings.leader_election is not None and settings.lease_name is None:
+        from poller.daemon.build import open_lock
+
+        open_lock(settings)  # it raises what the daemon would refuse at its start; nothing connects
     try:
         sources = [named(file) for file in files] if files else resolve(settings.queries)
         opened_files = open_files(sources)

@@ -30,7 +30,7 @@ def examine_election(settings: Settings) -> list[Diagnostic]:
         return [Diagnostic("error", _RULE, f"the lock does not answer: {error}", hint)]
     except ConfigError as error:
         return [Diagnostic("error", _RULE, "; ".join(map(str, error.problems)))]
-    holder = f"{lock.holder} leads" if lock.holder else "the lock is free"
+    holder = f"{lock.holder} holds the lock" if lock.holder else "the lock is free"
     after = format_duration(settings.leader_ttl)
     return [
         Diagnostic(

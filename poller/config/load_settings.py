@@ -295,9 +295,13 @@ def _shard_problems(values: Mapping[str, Any], sources: Mapping[str, SettingSour
         yield invalid(where, message)
     if max((index or 0) + 1, of or 0) > MAX_SHARDS:
         yield invalid(where, f"{text!r} is too large; write at most {MAX_SHARDS - 1}/{MAX_SHARDS}")
+    elif of == 0:
+        yield invalid(where, f"{text!r} has 0 as the number of shards; write one like 0/5")
     elif of is not None and (index or 0) >= of:
-        last = f"; the last of {of} is {of - 1}/{of}" if of else ""
-        yield invalid(where, f"{text!r} is not a shard, because they are counted from 0{last}")
+        message = (
+            f"{text!r} is not a shard, because they are counted from 0; the last of {of} is {of - 1}/{of}"
+        )
+        yield invalid(where, message)
 
 
 def _signals(values: Mapping[str, Any]) -> list[Signal]:

@@ -16,7 +16,7 @@ from poller.model.errors import ConfigError, StateInUseError
 from poller.model.secrets import read_secret
 from poller.model.text import counted
 from poller.postgres.admission import Admission
-from poller.postgres.advisory_lock import AdvisoryLock
+from poller.postgres.advisory_lock import AdvisoryLock, with_single_server
 from poller.postgres.cancellation import CancelToken
 from poller.postgres.conninfo import is_conninfo, misunderstood
 from poller.postgres.password import password_from, password_in
@@ -100,6 +100,7 @@ def open_lock(settings: Settings) -> LeaderLock | None:
     text = url.reveal().strip()
     if not is_conninfo(text):
         raise ConfigError([invalid(settings.source("leader_election").name, "; ".join(misunderstood(text)))])
+    with_single_server(text)
 
     def conninfo() -> str:
         return text if file is None else read_secret(file).strip()

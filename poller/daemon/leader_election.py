@@ -92,11 +92,17 @@ class LeaderElection:
         lock: LeaderLock,
         config: ElectionConfig,
         on_change: Callable[[bool], None],
+        *,
+        on_news: Callable[[], None] = lambda: None,
     ) -> None:
-        """Prepare; `on_change` is called with whether this process leads, soon after each change."""
+        """Prepare; `on_change` is called with whether this process leads, soon after each change.
+
+        `on_news` is called after the reason why this process does not lead has changed.
+        """
         self._lock = lock
         self._config = config
         self._on_change = on_change
+        self._on_news = on_news
         self._deadline = -math.inf
         self._state: LeaderState = "follower"
         self._since = time.time()
@@ -116,6 +122,11 @@ class LeaderElection:
     def leads(self) -> bool:
         """Whether this process may poll and export values at this moment."""
         return clock() < self._deadline and not self._ended.is_set()
+
+    @property
+    def polls(self) -> bool:
+        """Whether this process leads and does not resign: before its end it exports, but does not poll."""
+        return self.leads and self._state == "leader"
 
     @property
     def status(self) -> LeaderStatus:
@@ -188,12 +199,24 @@ class LeaderElection:
                 self._deadline = sent + self._config.tenure
                 self._change("leader", "it holds the lock")
             return
-        if self._lock.holder != self._holder:
-            self._holder = self._lock.holder
-            self._why = f"{self._holder or 'another process'} holds the lock"
-            logger.info("another process leads; this one follows", extra=self._extra())
+        if self._lock.holder == self._holder:
+            return
+        self._holder = self._lock.holder
+        self._why = f"{self._holder or 'another process'} holds the lock"
+        if self._holder == self._lock.identity:
+            self._why = f"an earlier session of this process, or another {self._holder}, holds the lock"
+            logger.warning(
+                "the lock is held in the name of this process: by its earlier session, which the server ends "
+                "within %s, or by another process with the same POLLER_INSTANCE; this one follows",
+                format_duration(self._config.lease),
+                extra=self._extra() | {"hint": "give each process a POLLER_INSTANCE of its own"},
+            )
+        else:
+            logger.info("another process holds the lock; this one follows", extra=self._extra())
+        self._on_news()
 
     def _not_answered(self, error: LockError) -> None:
+        self._holder = None
         if not self._trouble:
             more = {"hint": error.hint} if error.hint else {}
             logger.warning(
@@ -201,8 +224,8 @@ class LeaderElection:
                 error,
                 extra=self._extra() | more,
             )
+            self._on_news()
         self._trouble = self._why = str(error)
-        self._holder = None
 
     def _confirm(self, sent: float) -> None:
         """Confirm the lock before the deadline; otherwise cease to lead."""

@@ -9,7 +9,7 @@ from typing import Literal, Protocol
 
 from opentelemetry.metrics import CallbackOptions, Counter, Meter, Observation
 
-from poller.config.queries.diff import Difference, compare
+from poller.config.queries.diff import Difference, compare, listed
 from poller.daemon.target_pollers import TargetChanges
 from poller.model.configuration import Configuration
 from poller.model.diagnostics import Diagnostic
@@ -96,6 +96,11 @@ class Reload:
                 f"targets: {len(targets.added)} added, {len(targets.removed)} removed, "
                 f"{len(targets.changed)} changed"
             )
+            lines += [
+                f"targets {change}: {listed(names)}"
+                for change, names in zip(targets._fields, targets, strict=True)
+                if names
+            ]
         if not lines:
             logger.info("%s read again: nothing changed", self._files)
             return "unchanged"

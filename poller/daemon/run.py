@@ -110,7 +110,9 @@ class Daemon:
         lock = open_lock(settings)
         self._election: LeaderElection | None = None
         if lock is not None:
-            self._election = LeaderElection(lock, ElectionConfig(settings.leader_ttl), self._change_leader)
+            self._election = LeaderElection(
+                lock, ElectionConfig(settings.leader_ttl), self._change_leader, on_news=self._report_election
+            )
         leads = (lambda: election.leads) if (election := self._election) else None
         self._factory = TargetFactory(settings, daemon=True, leads=leads)
         self._scheduler = PollScheduler(
@@ -138,7 +140,7 @@ class Daemon:
             register_leader_metrics(
                 self._factory.meter,
                 election.status.name,
-                lambda: (election.leads, election.changes),
+                lambda: (election.polls, election.changes),
             )
             self._elected = ElectedPollers(self._factory, self._scheduler, self._pollers, configuration)
         self._reloading = Reload(
@@ -216,8 +218,12 @@ class Daemon:
         """Begin or cease to poll, and report it."""
         assert self._elected is not None  # noqa: S101 - it is created together with the election
         self._elected.change(leads)
-        self._watchdog.soon()
+        self._report_election()
         self._notifier.ready(self._status())
+
+    def _report_election(self) -> None:
+        """Report the state of the election now."""
+        self._watchdog.soon()
 
     def _report_tick(self) -> None:
         """Report the state soon after a tick."""
@@ -259,7 +265,9 @@ class Daemon:
     def _on_targets(self) -> str:
         if self._settings.targets is None:
             return ""
-        targets = len(self._pollers) or len(self._reloading.configuration.targets)
+        targets = len(self._pollers)
+        if self._election is not None and not self._election.polls:  # it will poll them when it leads
+            targets = len(OwnTargets(self._settings.own_shard).select(self._reloading.configuration.targets))
         return f" on {counted(targets, 'target')}"
 
     def _share(self) -> dict[str, str]:

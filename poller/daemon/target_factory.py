@@ -20,7 +20,7 @@ from poller.daemon.telemetry_export import TelemetryExport
 from poller.model.diagnostics import invalid
 from poller.model.errors import ConfigError
 from poller.model.secrets import mask_conninfo
-from poller.otlp.queue_lock import make_folder
+from poller.otlp.queue_lock import LOCK, FolderLock, make_folder
 from poller.polling.state_file import StateFile
 from poller.polling.store import ResultStore
 from poller.postgres.admission import Admission
@@ -72,6 +72,9 @@ class TargetFactory:
         self._state: StateFile | None = None
         if daemon and settings.state_dir is not None:
             make_folder(settings.state_dir)
+            if settings.endpoint is None:  # otherwise the queue holds the lock
+                with contextlib.suppress(OSError):  # a full disk
+                    self._folder_lock = FolderLock(settings.state_dir, LOCK)
         if daemon and settings.state_dir is not None and leads is None:
             self._state = StateFile(settings.state_dir)
         self.exporter = open_exporter(settings, periodic=daemon, leads=self._leads) if push else None

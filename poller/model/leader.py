@@ -29,6 +29,10 @@ class LeaderLock(Protocol):
         """Name of the election, without secrets, such as `kubernetes:obscura-poller`."""
 
     @property
+    def identity(self) -> str:
+        """This process as other processes see it as the holder."""
+
+    @property
     def holder(self) -> str:
         """The process that held the lock at the last attempt to acquire it; empty if none or unknown."""
 

@@ -141,8 +141,8 @@ class QueryDefinition:
     """Selectors of targets (see `Target.selects`); empty: all."""
     once_per_server: bool = False
     """Whether, of all databases of a server, only the one that lists the others is polled."""
-    owner: str = ""
-    """Who is responsible for it; empty: not declared."""
+    owner: str | None = None
+    """Who is responsible for it; None: not declared."""
     metrics: tuple[MetricDefinition, ...]
 
     def declared(self) -> dict[str, Any]:

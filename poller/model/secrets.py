@@ -114,7 +114,7 @@ def show_path(text: str) -> str:
         is_path = path.is_absolute() and len(path.parts) > 2 and Path(*path.parts[:2]).is_dir()
     except (OSError, ValueError):
         is_path = False
-    return repr(text) if is_path and text.isprintable() else "the file (shown if its path is absolute)"
+    return repr(text) if is_path and text.isprintable() else "the file (a relative path is not repeated)"
 
 
 def userinfo(url: str) -> str:

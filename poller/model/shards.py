@@ -7,7 +7,7 @@ from functools import lru_cache
 from hashlib import blake2b
 
 MAX_SHARDS = 1000
-SHARD = r"[0-9]{1,4}(/[0-9]{1,4})?"
+SHARD = r"[0-9]{1,9}(/[0-9]{1,9})?"
 """Pattern of POLLER_SHARD."""
 _MOST_SERVERS = 20_000
 """Maximum number of servers whose shard is remembered."""

@@ -11,6 +11,8 @@ from pathlib import Path
 from poller.model.diagnostics import invalid
 from poller.model.errors import ConfigError, StateInUseError
 
+LOCK = "spool.lock"
+"""Name of the locked file in the state folder."""
 _WHERE = "POLLER_STATE_DIR"
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 

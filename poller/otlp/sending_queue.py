@@ -16,7 +16,7 @@ from poller.model.duration import format_duration
 from poller.model.errors import ConfigError
 from poller.model.text import counted
 from poller.otlp.queue_database import STORAGE_ERRORS, DamagedRowError, StoredRequest
-from poller.otlp.queue_lock import FolderLock
+from poller.otlp.queue_lock import LOCK, FolderLock
 from poller.otlp.queue_recovery import salvage
 from poller.otlp.queue_storage import QueueStorage
 from poller.otlp.request import Request
@@ -31,7 +31,6 @@ SETTINGS: Mapping[Reason, str] = {"age": "POLLER_SPOOL_MAX_AGE", "size": "POLLER
 """Settings that limit the queue."""
 
 _FILE = "spool.db"
-_LOCK = "spool.lock"
 _IN_MEMORY = "stored in memory, not on disk"
 _SET_ASIDE = ("spool.damaged.db", *(f"spool.damaged.{number}.db" for number in range(2, 10)))
 """Names for damaged files; when all are in use, the last is overwritten."""
@@ -84,7 +83,7 @@ class SendingQueue:
         self._lock: FolderLock | None = None
         if folder is not None:
             try:
-                self._lock = FolderLock(folder, _LOCK)
+                self._lock = FolderLock(folder, LOCK)
             except OSError as error:  # a full disk
                 self._warn_no_disk(error)
         self._disk = self._opened()
@@ -279,7 +278,7 @@ class SendingQueue:
         if self.folder is None or self._closed:
             return None
         try:
-            self._lock = self._lock or FolderLock(self.folder, _LOCK)
+            self._lock = self._lock or FolderLock(self.folder, LOCK)
             storage = QueueStorage(self.folder / _FILE)
         except (ConfigError, *STORAGE_ERRORS) as error:
             if new or not is_damage(error):

@@ -49,9 +49,10 @@ class AdvisoryLock:
         self._patience = min(_LONGEST_ATTEMPT, lease / 6)
         # The server shows at most 63 bytes of an application's name.
         application_name = (_PREFIX + identity).encode()[:_NAME_BYTES].decode(errors="ignore")
+        self.identity = one_line(application_name).removeprefix(_PREFIX)
         self._token = CancelToken()
         self._connection = Connection(
-            lambda: _with_single_server(conninfo()),
+            lambda: with_single_server(conninfo()),
             self._token,
             connect_timeout=_LONGEST_ATTEMPT,
             application_name=application_name,
@@ -100,6 +101,9 @@ class AdvisoryLock:
 
     def _attempt_with(self, attempt: str) -> bool:
         """Check a new session, run one of the two statements, return whether this session has the lock."""
+        if self._connection.is_open and self._connection.has_news():
+            # The server has ended the session, for example because this process was suspended.
+            self._connection.close()
         if not self._connection.is_open:
             self._check(self._ask(_SESSION, self._patience))
         answer = self._ask(attempt, self._patience)
@@ -136,7 +140,7 @@ class AdvisoryLock:
         return self._connection.connection().info.backend_pid
 
 
-def _with_single_server(conninfo: str) -> str:
+def with_single_server(conninfo: str) -> str:
     """Return `conninfo`; raises ConfigError if it names several servers, each of which has its own locks."""
     if "," in server_of(conninfo).partition(" (")[0]:
         raise ConfigError(

@@ -28,7 +28,7 @@ def register_leader_metrics(meter: Meter, name: str, read: Callable[[], tuple[bo
         "poller.leader",
         [observe_leader],
         unit="{leader}",
-        description="1 while this process is the leader and polls, 0 while it is a follower.",
+        description="1 while this process is the leader and polls, 0 while it is a follower or ends.",
     )
     meter.create_observable_counter(
         "poller.leader.changes",

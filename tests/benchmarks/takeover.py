@@ -38,7 +38,7 @@ def takeover(folder: Path, dsn: str, end: str) -> float:
         first = Contender("first", folder, start, election_url(proxy.dsn(dsn)))
         assert first.polls()
         second = Contender("second", folder, start, election_url(dsn))
-        second.line("another process leads")
+        second.line("another process holds the lock")
         time.sleep(5)
         ended = time.time()
         if end == "cut":

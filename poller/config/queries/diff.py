@@ -84,7 +84,7 @@ class Difference:
         )
         for kind, queries in (("added", self.added), ("removed", self.removed)):
             if queries:
-                yield f"{kind}: {_listed(query.name for query in queries)}"
+                yield f"{kind}: {listed(query.name for query in queries)}"
         for change in self.changed[:MOST_NAMES]:
             effect = "its old values are dropped" if change.changes_numbers else "its values remain"
             yield f"changed: {change.after.name} ({change}); {effect}"
@@ -110,16 +110,16 @@ def compare(before: Sequence[QueryDefinition], after: Sequence[QueryDefinition])
 
 def _metrics(old: dict[str, MetricDefinition], new: dict[str, MetricDefinition]) -> Iterator[str]:
     if appear := [name for name in new if name not in old]:
-        yield f"new metrics: {_listed(appear)}"
+        yield f"new metrics: {listed(appear)}"
     if vanish := [name for name in old if name not in new]:
-        yield f"removed metrics: {_listed(vanish)}"
+        yield f"removed metrics: {listed(vanish)}"
     both = [(old[name], metric) for name, metric in new.items() if name in old]
     if types := [f"{a.name} {a.type} -> {b.type}" for a, b in both if a.type != b.type]:
-        yield f"metrics with a new type: {_listed(types)}"
+        yield f"metrics with a new type: {listed(types)}"
     if units := [f"{a.name} {a.unit} -> {b.unit}" for a, b in both if a.unit != b.unit]:
-        yield f"metrics with a new unit: {_listed(units)}"
+        yield f"metrics with a new unit: {listed(units)}"
     if described := [a.name for a, b in both if a.description != b.description]:
-        yield f"metrics with a new description: {_listed(described)}"
+        yield f"metrics with a new description: {listed(described)}"
 
 
 def _by_name(queries: Iterable[QueryDefinition]) -> dict[str, MetricDefinition]:
@@ -145,7 +145,8 @@ def _numbers(query: QueryDefinition) -> dict[str, str]:
     return {key: value for key, value in _without_descriptions(query).items() if key not in _NOT_NUMBERS}
 
 
-def _listed(names: Iterable[str]) -> str:
+def listed(names: Iterable[str]) -> str:
+    """Return the first names, and the number of the others."""
     names = list(names)
     more = len(names) - MOST_NAMES
     return ", ".join(names[:MOST_NAMES]) + (f" and {more} more" if more > 0 else "")

@@ -256,6 +256,9 @@ class DeclaredTarget(DeclaredDefaults, DeclaredIdentity):  # whose fields come f
         return Target(**parts)
 
 
+_HOST_AND_PORT = re.compile(r"(?:[^:\[\]]*|\[[^\]]*\])(?::[0-9]*)?")
+
+
 def _url_problem(url: str) -> str | None:
     """Return why a connection string cannot be in the file, without repeating any part of it."""
     if not URL.match(url) and "=" not in url:
@@ -264,6 +267,9 @@ def _url_problem(url: str) -> str | None:
         return "is the address of another system; begin it with postgresql://"
     if names := foreign_parameters(url):
         return f"has parameters that libpq does not know: {', '.join(names)}; remove them"
+    hosts = re.split(r"[/?#]", url.partition("://")[2])[0].rpartition("@")[2].split(",")
+    if URL.match(url) and not all(map(_HOST_AND_PORT.fullmatch, hosts)):
+        return "has a port that is not a number; write postgresql://user@host:5432/database"
     if mask_conninfo(url) != url:
         return (
             "contains a password, options, or a part that libpq does not know and that may be a password; "

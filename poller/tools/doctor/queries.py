@@ -65,7 +65,7 @@ def examine(answer: Answer, cost: float | None, max_duty_cycle: float) -> Diagno
         "estimated": answer.estimated,
         "reason": answer.skipped.reason if answer.skipped else None,
         "error": result.error_type,
-        "owner": query.owner or None,
+        "owner": query.owner,
     }
 
     def diagnostic(severity: Severity, detail: str, advice: str | None = None) -> Diagnostic:

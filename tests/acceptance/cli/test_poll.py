@@ -331,7 +331,15 @@ def test_a_push_next_to_a_daemon_warns_that_it_stores_nothing_and_delivers(
     assert "requests that the collector does not accept now are lost" in process.stderr
     assert "by hand" in {point.resource["service.instance.id"] for point in receiver.points("users_total")}
 
-    second = poller_process("run", env=env)
+    without_endpoint = {name: value for name, value in env.items() if name != "POLLER_OTLP_ENDPOINT"}
+    for variables in (env, without_endpoint):
+        second = poller_process("run", env=variables)
+        assert second.wait() == 2, second
+        assert "is in use by another poller" in second.stderr
+    daemon.send(signal.SIGTERM)
+    daemon.wait()
+    poller_process("run", env=without_endpoint).wait_for_line("polling 4 queries")
+    second = poller_process("run", env=without_endpoint)
     assert second.wait() == 2, second
     assert second.stderr.startswith("POLLER_STATE_DIR: ")
     assert "give each a folder of its own" in second.stderr

@@ -7,6 +7,7 @@ import re
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
@@ -24,7 +25,7 @@ Start = Callable[..., Process]
 TTL = 9.0
 """Long enough for a busy machine to confirm the lock in time."""
 LEADS = "this process leads now"
-FOLLOWS = "another process leads"
+FOLLOWS = "another process holds the lock"
 LOST = "leadership lost"
 
 
@@ -34,9 +35,14 @@ def exports_leader(contender: Contender, value: int) -> bool:
     return eventually(lambda: [point.value for point in points("poller.leader")][-1:] == [value])
 
 
+def heartbeat(contender: Contender) -> Any:
+    """Wait for the first heartbeat, and return the newest one."""
+    assert eventually(contender.process.health_file.exists)
+    return json.loads(contender.process.health_file.read_text())
+
+
 def health(contender: Contender) -> str:
-    heartbeat = json.loads(contender.process.health_file.read_text())
-    return str(heartbeat["leader"]["state"])
+    return str(heartbeat(contender)["leader"]["state"])
 
 
 def precedes(first: Contender, second: Contender) -> bool:
@@ -95,6 +101,15 @@ def test_a_process_that_stops_frees_the_lock_after_its_last_export(
     assert second.polls()
     assert precedes(first, second)
     assert LOST not in first.process.stderr
+    assert exports_leader(first, 0), "it does not poll during its last export"
+
+
+def test_a_second_process_with_the_same_name_is_noticed(contend: Contend, database: Database) -> None:
+    first = contend("first", election_url(database.standby_dsn), POLLER_INSTANCE="same")
+    first.line(LEADS)
+    second = contend("second", election_url(database.standby_dsn), POLLER_INSTANCE="same")
+    second.line("the lock is held in the name of this process.*hint=.give each process a POLLER_INSTANCE")
+    assert eventually(lambda: "another same, holds the lock" in heartbeat(second)["leader"]["why"])
 
 
 @pytest.mark.parametrize("fault", [Proxy.hang, Proxy.refuse])
@@ -194,7 +209,7 @@ def test_doctor_checks_the_lock_without_taking_it_and_names_the_leader(
         examined(),
     )
     contend("first", election).line(LEADS)
-    assert "first leads" in examined()
+    assert "first holds the lock" in examined()
     settings["POLLER_LEADER_ELECTION"] = "postgresql://127.0.0.1:1/postgres"
     assert "the lock does not answer" in examined()
 
@@ -280,6 +295,7 @@ def test_a_frozen_leader_exports_nothing_after_it_continues(
     first.process.send(signal.SIGCONT)
     first.line(LOST)
     first.line(FOLLOWS)
+    assert "does not answer" not in first.process.stderr, "it connects anew to a server that is there"
     assert second.polls()
     assert precedes(first, second)
     assert exports_leader(first, 0)

@@ -112,6 +112,15 @@ def shards(tmp_path: Path, poller_process: Start) -> Iterator[list[Shard]]:
         receiver.stop()
 
 
+def test_a_shard_without_targets_reports_none(shards: list[Shard], write: Callable[..., None]) -> None:
+    url = "host=127.0.0.1 port=1"
+    write({"only": url})
+    other = shards[1 - owner_of(server_name(url), 2)]
+    other.start(2)
+    assert other.process is not None
+    other.process.wait_for_line('polling 1 query on 0 targets.*0 of 1 target"')
+
+
 @pytest.mark.postgres
 @pytest.mark.timeout(600)
 def test_every_server_is_polled_by_one_shard_while_shards_are_added_removed_and_killed(

@@ -42,6 +42,23 @@ def check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Check:
     return run
 
 
+@pytest.mark.parametrize(
+    ("election", "problem"),
+    [
+        ("postgresql://u@a,b:5432/d", "names several servers, each with its own locks; name one host"),
+        ("postgresql://u@a:5432x/d", "libpq does not understand the connection string"),
+        ("postgresql://u@a/d?sslmod=disable", "libpq does not know the parameter sslmod"),
+    ],
+)
+def test_an_election_that_cannot_work_is_an_error(
+    check: Check, monkeypatch: pytest.MonkeyPatch, election: str, problem: str
+) -> None:
+    monkeypatch.setenv("POLLER_LEADER_ELECTION", election)
+    done = check(TARGETS)
+    assert isinstance(done.exception, ConfigError)
+    assert f"POLLER_LEADER_ELECTION: {problem}" in str(done.exception)
+
+
 def test_targets_are_counted_and_one_without_a_query_is_a_warning(check: Check) -> None:
     done = check(TARGETS)
     warning = "t.yaml:3: targets[1]: no query selects it; add one of its tags to the queries"

@@ -649,7 +649,7 @@ def test_each_shard_names_its_own_metrics_after_its_index() -> None:
         ),
         (
             {**TARGETS, "POLLER_SHARD": "0/0"},
-            ["POLLER_SHARD: '0/0' is not a shard, because they are counted from 0"],
+            ["POLLER_SHARD: '0/0' has 0 as the number of shards; write one like 0/5"],
         ),
         (
             {**TARGETS, "POLLER_SHARD": "7"},

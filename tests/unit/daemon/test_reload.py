@@ -174,4 +174,9 @@ def test_a_missing_folder_changes_nothing(bed: Bed, caplog: pytest.LogCaptureFix
 def test_changed_targets_are_counted_in_the_log(bed: Bed, caplog: pytest.LogCaptureFixture) -> None:
     bed.targets = TargetChanges(["new"], ["gone", "lost"], ["moved"])
     assert bed.reload.run(requested=True) == "changed"
-    assert messages(caplog) == ["INFO query files read again: targets: 1 added, 2 removed, 1 changed"]
+    assert messages(caplog) == [
+        "INFO query files read again: targets: 1 added, 2 removed, 1 changed",
+        "INFO targets added: new",
+        "INFO targets removed: gone, lost",
+        "INFO targets changed: moved",
+    ]

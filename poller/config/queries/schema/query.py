@@ -229,11 +229,11 @@ class DeclaredQuery(Part):
         description="Whether, of all databases of a server, only the one that lists the others is polled.",
         examples=[True],
     )
-    owner: str = Field(
-        default="",
+    owner: str | None = Field(
+        default=None,
         description="Responsible person or team: label `owner` of its alerts; in `catalog` and `doctor`.",
         examples=["messaging-team"],
-        json_schema_extra={"pattern": whole(_OWNER)},
+        json_schema_extra={"type": ["string", "null"], "pattern": whole(_OWNER)},
     )
     metrics: tuple[DeclaredMetric, ...] = Field(
         description="Metrics that the rows feed.",
@@ -262,8 +262,8 @@ class DeclaredQuery(Part):
 
     @field_validator("owner")
     @classmethod
-    def _owner(cls, owner: str) -> str:
-        if not _OWNER.fullmatch(owner) or not owner.isprintable():
+    def _owner(cls, owner: str | None) -> str | None:
+        if owner is not None and not (_OWNER.fullmatch(owner) and owner.isprintable()):
             raise ValueError(
                 f"{quote(owner)} is not a name in one line; write at most 128 printable characters"
             )
