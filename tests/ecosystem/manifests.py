@@ -26,6 +26,18 @@ IMAGE = "registry.example/obscura-poller"
 REQUIRED = {"image": {"repository": IMAGE}, "database": {"existingSecret": "poller-database"}}
 """The required values of the chart."""
 PERSISTENCE = {"state": {"persistence": {"enabled": True}}}
+TARGETS: dict[str, Any] = {
+    "targets": {
+        "files": {"targets.yaml": (KUSTOMIZE / "shards-example/targets.yaml").read_text(encoding="utf-8")}
+    }
+}
+SHARDS: dict[str, Any] = {**TARGETS, **PERSISTENCE, "shards": 3}
+ELECTION: dict[str, Any] = {**TARGETS, "leaderElection": {"enabled": True}}
+_COMPONENTS: dict[str, dict[str, Any]] = {
+    "": {}, "keep-state": PERSISTENCE, "shards": SHARDS, "leader-election": ELECTION,
+    "shards and leader-election": {**SHARDS, **ELECTION},
+}  # fmt: skip
+"""Values of the chart with the effect of a component of kustomize."""
 _KUSTOMIZATION = f"""
 apiVersion: kustomize.config.k8s.io/v1beta1
 kind: Kustomization
@@ -35,7 +47,9 @@ images: [{{name: obscura-poller, newName: {IMAGE}, newTag: {VERSION}}}]
 
 BUILT = (
     "standalone", "standalone with keep-state", "sidecar-example", "shards-example",
-    "leader-election-example", "chart", "chart with keep-state",
+    "leader-election-example", "chart", "chart with keep-state", "chart with shards",
+    "chart with leader-election",
+    "shards-leader-election-example", "chart with shards and leader-election",
 )  # fmt: skip
 """What `build` builds."""
 
@@ -89,7 +103,7 @@ def build(name: str, folder: Path) -> list[Manifest]:
     """Return the manifests of one of `BUILT`, with the same queries and names from both tools."""
     base, _, component = name.partition(" with ")
     if base == "chart":
-        return helm(REQUIRED, queries(), *([PERSISTENCE] if component else []), folder=folder)
+        return helm(REQUIRED, queries(), _COMPONENTS[component], folder=folder)
     components = f"components: [../{component}]\n" if component else ""
     return kustomize(folder, f"{_KUSTOMIZATION}resources: [../{base}]\n{components}")
 
@@ -101,13 +115,16 @@ def queries() -> Values:
 
 
 def workload(manifests: list[Manifest]) -> Manifest:
-    """Return the only Deployment or StatefulSet."""
-    (manifest,) = (m for m in manifests if m["kind"] in ("Deployment", "StatefulSet"))
-    return manifest
+    """Return the Deployment or StatefulSet, of two the first."""
+    return workloads(manifests)[0]
+
+
+def workloads(manifests: list[Manifest]) -> list[Manifest]:
+    return [manifest for manifest in manifests if manifest["kind"] in ("Deployment", "StatefulSet")]
 
 
 def pod(manifests: list[Manifest]) -> Manifest:
-    """Return the specification of the only workload's pod."""
+    """Return the specification of the workload's pod."""
     spec: Manifest = workload(manifests)["spec"]["template"]["spec"]
     return spec
 

@@ -21,10 +21,13 @@ from tests.bed.messaging import MessagingServer
 from tests.bed.process import ROOT, Process
 from tests.ecosystem.manifests import (
     CHART,
+    ELECTION,
     IMAGE,
     NAMESPACE,
     PERSISTENCE,
     REQUIRED,
+    SHARDS,
+    TARGETS,
     VERSION,
     Manifest,
     build,
@@ -35,6 +38,7 @@ from tests.ecosystem.manifests import (
     poller,
     queries,
     run_helm,
+    workloads,
 )
 from tests.ecosystem.test_kubernetes import API_VERSION
 
@@ -63,9 +67,16 @@ def flatten(value: object, path: str) -> Iterator[tuple[str, object]]:
 
 
 def flat(manifests: list[Manifest]) -> dict[str, object]:
-    """Return the leaves of all manifests; each path begins with the kind, and no kind occurs twice."""
-    assert len({manifest["kind"] for manifest in manifests}) == len(manifests)
-    return dict(leaf for manifest in manifests for leaf in flatten(manifest, manifest["kind"]))
+    """Return the leaves of all manifests.
+
+    Each path begins with the kind; that of a ConfigMap or a second StatefulSet also with the end of its name.
+    """
+    ends = [(m["kind"], m["metadata"]["name"].rpartition("-")[2]) for m in manifests]
+    names = [f"{kind}-{end}" if end in ("queries", "targets", "b") else kind for kind, end in ends]
+    assert len(set(names)) == len(names)
+    return dict(
+        leaf for name, manifest in zip(names, manifests, strict=True) for leaf in flatten(manifest, name)
+    )
 
 
 # --- The chart itself ---
@@ -85,7 +96,7 @@ def test_lint_finds_no_fault(values: dict[str, Any], tmp_path: Path) -> None:
 
 
 def test_the_schema_has_every_value_and_every_setting() -> None:
-    """A misspelled setting is refused; the chart itself sets those that are missing here."""
+    """A misspelled setting is refused."""
 
     def keys(schema: dict[str, Any], path: str = "") -> Iterator[str]:
         schema = SCHEMA["definitions"][schema["$ref"].rpartition("/")[2]] if "$ref" in schema else schema
@@ -103,14 +114,19 @@ def test_the_schema_has_every_value_and_every_setting() -> None:
     }  # fmt: skip
     variables = {setting.variables[0] for setting in SETTINGS.values()}
     secrets = {f"{setting.variables[0]}_FILE" for setting in SETTINGS.values() if setting.secret}
-    assert settings == (variables | secrets) - {
-        "POLLER_DATABASE_URL", "POLLER_DATABASE_URL_FILE", "POLLER_STATE_DIR",
-    }  # fmt: skip
+    assert settings == variables | secrets
 
 
 def values_of_the_chart() -> set[str]:
     """Return the paths in values.yaml, where a map that is free in the schema is one value."""
-    free = ".queries.files", ".settings", ".resources", ".podSecurityContext", ".securityContext"
+    free = (
+        ".queries.files",
+        ".targets.files",
+        ".settings",
+        ".resources",
+        ".podSecurityContext",
+        ".securityContext",
+    )
     paths = {path for path, _ in flatten(DEFAULTS, "") if not path.startswith(free)}
     return {re.sub(r"\.\d+$", "", path) for path in paths} | set(free) - {".settings"}
 
@@ -130,17 +146,28 @@ class Difference(NamedTuple):
 _OF_A_RELEASE = "the release names its objects, so that two releases can be in one namespace"
 DIFFERENCES = (
     Difference(
-        r"\w+\.metadata\.labels\.helm\.sh/chart",
+        r"[\w-]+\.metadata\.labels\.helm\.sh/chart",
         None,
         f"obscura-poller-{VERSION}",
         "label of Helm's guidelines",
     ),
-    Difference(r"\w+\.metadata\.labels\.app\.kubernetes\.io/managed-by", None, "Helm", "the same guidelines"),
-    Difference(r"\w+\.metadata\.labels\.app\.kubernetes\.io/version", None, VERSION, "the same guidelines"),
-    Difference(r".*[Ll]abels\.app\.kubernetes\.io/instance", None, "obscura-poller", _OF_A_RELEASE),
-    Difference(r"ConfigMap\.metadata\.name", "poller-queries", "obscura-poller-queries", _OF_A_RELEASE),
     Difference(
-        rf"{VOLUMES}\.queries\.configMap\.name", "poller-queries", "obscura-poller-queries", _OF_A_RELEASE
+        r"[\w-]+\.metadata\.labels\.app\.kubernetes\.io/managed-by", None, "Helm", "the same guidelines"
+    ),
+    Difference(
+        r"[\w-]+\.metadata\.labels\.app\.kubernetes\.io/version", None, VERSION, "the same guidelines"
+    ),
+    Difference(r".*[Ll]abels\.app\.kubernetes\.io/instance", None, "obscura-poller", _OF_A_RELEASE),
+    *(
+        Difference(path, f"poller-{name}", f"obscura-poller-{name}", _OF_A_RELEASE)
+        for name in ("queries", "targets")
+        for path in (rf"ConfigMap-{name}\.metadata\.name", rf".*\.volumes\.{name}\.configMap\.name")
+    ),
+    Difference(
+        r"ConfigMap-targets\.metadata\.labels\.app\.kubernetes\.io/name",
+        None,
+        "obscura-poller",
+        "the ConfigMap belongs to the kustomization of the user",
     ),
     Difference(rf"{CLAIM}\.metadata\.name", "poller-state", "obscura-poller-state", _OF_A_RELEASE),
     Difference(
@@ -157,10 +184,11 @@ def without_settings(manifests: list[Manifest]) -> list[Manifest]:
 
     The chart writes the variables into the pod, because Helm adds no digest to the name of a ConfigMap.
     """
-    container = poller(pod(manifests))
-    container["env"] = environment(manifests)
-    container["env"].pop("NAMESPACE", None)
-    container.pop("envFrom", None)
+    for manifest in workloads(manifests):
+        container = poller(pod([manifest]))
+        container["env"] = environment([manifest, *manifests])
+        container["env"].pop("NAMESPACE", None)
+        container.pop("envFrom", None)
     return [
         manifest for manifest in manifests if not manifest["metadata"]["name"].startswith("poller-settings")
     ]
@@ -168,19 +196,25 @@ def without_settings(manifests: list[Manifest]) -> list[Manifest]:
 
 def test_the_chart_renders_what_kustomize_builds(tmp_path: Path) -> None:
     needed = set()
-    for component in "", " with keep-state":
+    for pair in (
+        ("standalone", "chart"),
+        ("standalone with keep-state", "chart with keep-state"),
+        ("shards-example", "chart with shards"),
+        ("leader-election-example", "chart with leader-election"),
+        ("shards-leader-election-example", "chart with shards and leader-election"),
+    ):
         sides = []
-        for name in "standalone", "chart":
-            folder = tmp_path / f"{name}{component}"
+        for name in pair:
+            folder = tmp_path / name
             folder.mkdir()
-            sides.append(flat(without_settings(build(f"{name}{component}", folder))))
+            sides.append(flat(without_settings(build(name, folder))))
         ours, theirs = sides
         assert len(ours) > 90
         for path in sorted(ours.keys() | theirs.keys()):
             if ours.get(path) != theirs.get(path):
-                pair = ours.get(path), theirs.get(path)
-                allowed = [row for row in DIFFERENCES if re.fullmatch(row.path, path) and row[1:3] == pair]
-                assert allowed, f"{path}: kustomize {pair[0]!r}, chart {pair[1]!r}"
+                values = ours.get(path), theirs.get(path)
+                allowed = [row for row in DIFFERENCES if re.fullmatch(row.path, path) and row[1:3] == values]
+                assert allowed, f"{path}: kustomize {values[0]!r}, chart {values[1]!r}"
                 needed |= set(allowed)
     assert needed == set(DIFFERENCES), "every row is needed"
 
@@ -237,8 +271,62 @@ OPTIONS: list[tuple[str, str, dict[str, object]]] = [
         ".queries.files",
         '{a.yaml: "queries: []\\n"}',
         {
-            "ConfigMap.data.a.yaml": "queries: []\n",
+            "ConfigMap-queries.data.a.yaml": "queries: []\n",
             f"{VOLUMES}.queries.configMap.name": "obscura-poller-queries",
+        },
+    ),
+    (
+        ".targets.existingConfigMap",
+        "mine",
+        {
+            f"{VOLUMES}.targets.configMap.name": "mine",
+            f"{CONTAINER}.volumeMounts.targets.mountPath": "/etc/poller/targets",
+            f"{ENV}.POLLER_TARGETS.value": "/etc/poller/targets",
+            f"{ENV}.POLLER_DATABASE_URL_FILE.value": None,
+        },
+    ),
+    (
+        ".targets.existingSecret",
+        "mine",
+        {
+            f"{VOLUMES}.targets.secret.secretName": "mine",
+            f"{VOLUMES}.targets.secret.defaultMode": 0o440,
+            f"{ENV}.POLLER_TARGETS.value": "/etc/poller/targets",
+        },
+    ),
+    (
+        ".targets.files",
+        '{a.yaml: "targets: []\\n"}',
+        {
+            "ConfigMap-targets.data.a.yaml": "targets: []\n",
+            f"{VOLUMES}.targets.configMap.name": "obscura-poller-targets",
+        },
+    ),
+    (
+        ".shards",
+        "2",
+        {
+            "Deployment.kind": None,
+            "StatefulSet.spec.replicas": 2,
+            "StatefulSet.spec.template.spec.containers.poller.env.POLLER_SHARDS.value": "2",
+        },
+    ),
+    (
+        ".leaderElection.enabled",
+        "true",
+        {
+            "Deployment.spec.replicas": 2,
+            f"{ENV}.POLLER_LEADER_ELECTION.value": "kubernetes:obscura-poller",
+            "Role.rules.0.resourceNames.0": "obscura-poller",
+            f"{EGRESS}.3.ports.0.port": 6443,
+        },
+    ),
+    (
+        ".leaderElection.lease",
+        "mine",
+        {
+            f"{ENV}.POLLER_LEADER_ELECTION.value": "kubernetes:mine",
+            "Role.rules.0.resourceNames.0": "mine",
         },
     ),
     (".state.sizeLimit", "1Gi", {f"{VOLUMES}.state.emptyDir.sizeLimit": "1Gi"}),
@@ -281,6 +369,12 @@ OPTIONS: list[tuple[str, str, dict[str, object]]] = [
         {f"{EGRESS}.2.ports.0.port": 443, f"{EGRESS}.2.ports.1.port": None},
     ),
     (".networkPolicy.collector.to", "[{namespaceSelector: {}}]", {f"{EGRESS}.2.to.0.namespaceSelector": {}}),
+    (".networkPolicy.apiServer.ports", "[443]", {f"{EGRESS}.3.ports.0.port": 443}),
+    (
+        ".networkPolicy.apiServer.to",
+        "[{ipBlock: {cidr: 10.0.0.1/32}}]",
+        {f"{EGRESS}.3.to.0.ipBlock.cidr": "10.0.0.1/32"},
+    ),
     (".networkPolicy.extraEgress", "[{ports: [{port: 8443}]}]", {f"{EGRESS}.3.ports.0.port": 8443}),
     (
         ".serviceAccount.create",
@@ -311,6 +405,11 @@ NEEDED = {
     ".state.persistence.storageClassName": PERSISTENCE,
     ".state.persistence.accessMode": PERSISTENCE,
     ".state.persistence.size": PERSISTENCE,
+    ".shards": TARGETS,
+    ".leaderElection.enabled": TARGETS,
+    ".leaderElection.lease": ELECTION,
+    ".networkPolicy.apiServer.ports": ELECTION,
+    ".networkPolicy.apiServer.to": ELECTION,
 }
 """Values without which another one has no effect."""
 
@@ -356,6 +455,18 @@ def test_without_query_files_the_poller_uses_those_of_the_image(tmp_path: Path) 
     assert "/etc/poller/queries" not in str(pod(manifests))
 
 
+def test_targets_need_no_secret(tmp_path: Path) -> None:
+    manifests = helm({"image": REQUIRED["image"]}, TARGETS, folder=tmp_path)
+    assert [volume["name"] for volume in pod(manifests)["volumes"]] == ["targets", "state"]
+    assert [mount["name"] for mount in poller(pod(manifests))["volumeMounts"]] == ["targets", "state"]
+
+
+def test_the_second_pod_of_a_shard_has_a_name_that_leaves_space_for_a_digest(tmp_path: Path) -> None:
+    manifests = helm(REQUIRED, SHARDS, ELECTION, folder=tmp_path, release="r" * 53)
+    names = [manifest["metadata"]["name"] for manifest in manifests if manifest["kind"] == "StatefulSet"]
+    assert names == ["r" * 52, f"{'r' * 50}-b"]
+
+
 @pytest.mark.parametrize(
     ("release", "name"),
     [("poller", "poller-obscura-poller"), ("my-obscura-poller", "my-obscura-poller"), ("r" * 53, "r" * 52)],
@@ -381,12 +492,15 @@ def test_another_chart_can_depend_on_the_chart(tmp_path: Path) -> None:
     assert poller(pod(manifests))["image"] == f"{IMAGE}:{VERSION}"
 
 
-def test_the_notes_name_the_pod(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("values", "name"), [({}, "deploy/db-obscura-poller"), (SHARDS, "db-obscura-poller-0")]
+)
+def test_the_notes_name_the_pod(values: dict[str, Any], name: str, tmp_path: Path) -> None:
     arguments = "install", "db", f"--namespace={NAMESPACE}", "--dry-run=client"
-    done = run_helm(*arguments, values=[REQUIRED], folder=tmp_path)
+    done = run_helm(*arguments, values=[REQUIRED, values], folder=tmp_path)
     assert done.returncode == 0, done.stderr
     notes = done.stdout.partition("NOTES:\n")[2]
-    assert f"kubectl -n {NAMESPACE} exec deploy/db-obscura-poller -- poller doctor" in notes
+    assert f"kubectl -n {NAMESPACE} exec {name} -- poller doctor" in notes
 
 
 # --- Mistakes ---
@@ -408,11 +522,14 @@ MISTAKES = [
         "1m",
         "at '/settings': additional properties 'POLLER_INTERVALL' not allowed",
     ),
-    (".settings.POLLER_DATABASE_URL", "a", "at '/settings': additional properties 'POLLER_DATABASE_URL' not"),
+    (".settings.POLLER_DATABASE_URL", "a", "settings sets POLLER_DATABASE_URL; use `database`"),
+    (".settings.POLLER_STATE_DIR", "/x", "settings sets POLLER_STATE_DIR; use `state`"),
+    (".settings.POLLER_TARGETS", "/x", "settings sets POLLER_TARGETS; use `targets`"),
+    (".settings.POLLER_SHARD", "0/2", "settings sets POLLER_SHARD; use `shards`"),
     (
-        ".settings.POLLER_STATE_DIR",
-        "/x",
-        "at '/settings': additional properties 'POLLER_STATE_DIR' not allowed",
+        ".settings.POLLER_LEADER_ELECTION",
+        "kubernetes:a",
+        "settings sets POLLER_LEADER_ELECTION; use `leaderElection`",
     ),
     (".settings.POLLER_SELF_METRICS", "off", "at '/settings/POLLER_SELF_METRICS': got boolean, want"),
     (".settings.POLLER_INTERVAL", "[1m]", "at '/settings/POLLER_INTERVAL': got array, want"),
@@ -420,12 +537,25 @@ MISTAKES = [
     (
         ".extraEnv",
         "[{name: POLLER_STATE_DIR, value: /x}]",
-        "extraEnv sets POLLER_STATE_DIR; use",
+        "extraEnv sets POLLER_STATE_DIR; use `state`",
     ),
     (".extraEnv", "[{value: b}]", "at '/extraEnv/0': missing property 'name'"),
     (".queries", "{existingConfigMap: a, files: {a.yaml: b}}", "queries.files cannot be combined with"),
     (".queries.files", "{a.sql: b}", "at '/queries/files': additional properties 'a.sql' not allowed"),
     (".queries.files", "{a.yaml: {queries: []}}", "at '/queries/files/a.yaml': got object, want string"),
+    (".targets", "{existingSecret: a, files: {a.yaml: b}}", "targets.files cannot be combined with"),
+    (".targets.files", "{a.json: b}", "at '/targets/files': additional properties 'a.json' not allowed"),
+    (".shards", "2", "shards needs targets; set targets.files, targets.existingConfigMap or"),
+    (".shards", "'2'", "at '/shards': got string, want integer"),
+    (".shards", "1001", "at '/shards': maximum: got 1,001, want 1,000"),
+    (".leaderElection.enabled", "true", "leaderElection.enabled needs targets; set targets.files, "),
+    (".leaderElection.lease", "My_Lease", "at '/leaderElection/lease': 'My_Lease' does not match pattern"),
+    (
+        ".settings",
+        "{POLLER_SHARDS: 2, POLLER_TARGETS: a}",
+        "settings sets POLLER_SHARDS; use `shards`\nsettings sets POLLER_TARGETS; use `targets`",
+    ),
+    (".leaderElection.replicas", "3", "at '/leaderElection': additional properties 'replicas' not allowed"),
     (".state.sizeLimit", "512", "at '/state/sizeLimit': got number, want string"),
     (".state.sizeLimit", "512MB", "at '/state/sizeLimit': '512MB' does not match pattern"),
     (".state.persistence.enabled", "'yes'", "at '/state/persistence/enabled': got string, want boolean"),
@@ -469,6 +599,30 @@ def test_a_mistake_is_refused_with_the_name_of_the_value(
     assert done.returncode == 1
     assert message in done.stderr
     assert done.stdout == ""
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (
+            [TARGETS, {"database": {"existingSecret": "", "url": "postgresql://a"}}],
+            "database.url cannot be combined with targets; write it to a secret",
+        ),
+        ([ELECTION, PERSISTENCE], "state.persistence cannot be combined with leaderElection"),
+        (
+            [SHARDS, {"state": {"persistence": {"existingClaim": "a"}}}],
+            "state.persistence.existingClaim cannot be combined with shards",
+        ),
+        ([ELECTION, value(".settings.POLLER_INSTANCE", "a")], "settings sets POLLER_INSTANCE; remove it"),
+        ([ELECTION, value(".extraEnv", "[{name: POLLER_INSTANCE}]")], "extraEnv sets POLLER_INSTANCE"),
+    ],
+)
+def test_values_that_exclude_each_other_are_refused(
+    values: list[dict[str, Any]], message: str, tmp_path: Path
+) -> None:
+    done = run_helm("template", "a", values=[REQUIRED, *values], folder=tmp_path)
+    assert done.returncode == 1
+    assert message in done.stderr
 
 
 def test_a_setting_may_be_a_boolean_only_if_the_poller_accepts_true_and_false() -> None:
@@ -567,3 +721,31 @@ def test_the_daemon_runs_with_the_rendered_variables_and_files(
     assert users.resource["service.instance.id"] == "obscura-poller"
     assert users.resource["k8s.namespace.name"] == NAMESPACE
     assert "no such setting" not in process.stderr
+
+
+@pytest.mark.postgres
+def test_the_daemon_polls_the_rendered_targets_as_a_shard(
+    server: MessagingServer, receiver: Receiver, poller_process: Callable[..., Process], tmp_path: Path
+) -> None:
+    settings = {"POLLER_OTLP_ENDPOINT": receiver.grpc_endpoint, "POLLER_EXPORT_INTERVAL": "1s"}
+    targets = {"targets": [{"name": "eu-1", "url": server.standby_dsn}]}
+    values = {
+        "image": REQUIRED["image"], "settings": settings, "shards": 1,
+        "targets": {"files": {"targets.yaml": json.dumps(targets)}},
+    }  # fmt: skip
+    manifests = helm(values, queries(), folder=tmp_path)
+    mounted = mount(manifests, tmp_path / "pod")
+    variables = environment(manifests)
+    variables |= {
+        "POLLER_TARGETS": str(mounted[variables["POLLER_TARGETS"]]),
+        "POLLER_QUERIES": str(mounted["/etc/poller/queries"]),
+        "POLLER_STATE_DIR": str(mounted["/var/lib/poller"]),
+    }
+
+    poller_process("run", env=variables)
+    receiver.wait_for(lambda points: [p for p in points if p.metric == "users_total"], 120)
+
+    (users, *_) = receiver.points("users_total")
+    assert (users.value, users.resource["service.instance.id"]) == (37, "eu-1")
+    (shard, *_) = receiver.points("poller.shard.count")
+    assert (shard.value, shard.resource["service.instance.id"]) == (1, "obscura-poller-0")

@@ -209,7 +209,7 @@ def test_each_shard_has_a_volume_of_its_own_and_all_have_the_same_targets(tmp_pa
         }
 
 
-def test_only_the_pods_of_an_election_have_a_token_and_it_allows_the_requests_for_one_lease(
+def test_only_the_pods_of_an_election_have_a_token_and_it_allows_the_requests_for_its_leases(
     manifests: list[Manifest],
 ) -> None:
     roles = [manifest for manifest in manifests if manifest["kind"] == "Role"]
@@ -227,15 +227,36 @@ def test_only_the_pods_of_an_election_have_a_token_and_it_allows_the_requests_fo
             "name": account["metadata"]["name"],
             "namespace": NAMESPACE,
         }
+        shard = load(environment(manifests)).own_shard
+        leases = [f"{lease}-{index}" for index in range(shard.count)] if shard else [lease]
         assert role["rules"] == [
             {
                 "apiGroups": ["coordination.k8s.io"],
                 "resources": ["leases"],
-                "resourceNames": [lease],
+                "resourceNames": leases,
                 "verbs": ["get", "update"],
             },
             {"apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "verbs": ["create"]},
         ]
+
+
+@pytest.mark.parametrize("name", ["shards-leader-election-example", "chart with shards and leader-election"])
+def test_each_shard_of_an_election_has_two_pods_with_their_own_names(name: str, tmp_path: Path) -> None:
+    objects = build(name, tmp_path)
+    second = [manifest for manifest in objects if manifest is not workload(objects)]
+    assert workload(objects)["spec"]["replicas"] == workload(second)["spec"]["replicas"] == 3
+    pairs = []
+    for manifests in objects, second:
+        variables = environment(manifests)
+        settings = load(variables)
+        assert (settings.own_shard, settings.lease_name) == (Shard(0, 3), "obscura-poller")
+        pairs.append(settings.instance)
+        (instance,) = (item for item in poller(pod(manifests))["env"] if item["name"] == "POLLER_INSTANCE")
+        instance["value"] = ""
+    assert pairs == ["obscura-poller-0", "obscura-poller-b-0"], "the names of the pods"
+    assert workload(objects)["spec"] == workload(second)["spec"]
+    (spread,) = pod(objects)["topologySpreadConstraints"]
+    assert "apps.kubernetes.io/pod-index" in spread["matchLabelKeys"], "the pods of one shard"
 
 
 def test_an_election_has_two_pods_that_prefer_different_nodes(tmp_path: Path) -> None:
