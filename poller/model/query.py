@@ -11,6 +11,7 @@ from functools import cached_property
 from typing import Any, Literal
 
 from poller.model.rows import Limit
+from poller.model.schedule import Schedule
 
 Of = Literal["value", "daily_growth", "weekly_change"]
 """The value that is compared with the limit.
@@ -102,6 +103,9 @@ DEFAULT_INTERVAL = 300.0
 DEFAULT_TIMEOUT = 30.0
 DEFAULT_MAX_SERIES = 1000
 STALE_AFTER_INTERVALS = 3
+STALE_AFTER_RUNS = 2
+"""Default `max_age` of a query with a schedule, in longest times between two runs."""
+LONGEST_INTERVAL = 86400.0
 
 Overflow = Literal["drop", "other"]
 
@@ -127,6 +131,7 @@ class QueryDefinition:
     ordered: bool = field(default=False, repr=False, compare=False)
     """Whether `sql` specifies the order of its rows."""
     interval: float = DEFAULT_INTERVAL
+    """With a schedule: the shortest time between two runs, at most LONGEST_INTERVAL."""
     timeout: float = DEFAULT_TIMEOUT
     max_age: float = DEFAULT_INTERVAL * STALE_AFTER_INTERVALS
     max_series: int = DEFAULT_MAX_SERIES
@@ -139,7 +144,13 @@ class QueryDefinition:
     """Selectors of targets (see `Target.selects`); empty: all."""
     once_per_server: bool = False
     """Whether, of all databases of a server, only the one that lists the others is polled."""
+    schedule: Schedule | None = None
     metrics: tuple[MetricDefinition, ...]
+
+    @property
+    def longest_interval(self) -> float:
+        """Longest time between two runs, in seconds."""
+        return self.interval if self.schedule is None else self.schedule.distances.longest
 
     def declared(self) -> dict[str, Any]:
         """Return the declared settings as plain values."""
