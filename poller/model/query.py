@@ -132,6 +132,7 @@ class QueryDefinition:
     """Whether `sql` specifies the order of its rows."""
     interval: float = DEFAULT_INTERVAL
     """With a schedule: the shortest time between two runs, at most LONGEST_INTERVAL."""
+    schedule: Schedule | None = None
     timeout: float = DEFAULT_TIMEOUT
     max_age: float = DEFAULT_INTERVAL * STALE_AFTER_INTERVALS
     max_series: int = DEFAULT_MAX_SERIES
@@ -144,7 +145,6 @@ class QueryDefinition:
     """Selectors of targets (see `Target.selects`); empty: all."""
     once_per_server: bool = False
     """Whether, of all databases of a server, only the one that lists the others is polled."""
-    schedule: Schedule | None = None
     metrics: tuple[MetricDefinition, ...]
 
     @property

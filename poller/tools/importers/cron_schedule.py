@@ -7,7 +7,6 @@ from typing import NamedTuple
 
 from poller.model.duration import parse_duration
 from poller.model.schedule import distances, parse_schedule
-from poller.model.text import quote
 from poller.tools.importers.node import SourceNode
 
 _FROM_MONDAY = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
@@ -34,23 +33,25 @@ def read_schedule(node: SourceNode, key: str, *, from_monday: bool = False) -> C
         except ValueError as error:
             return _lose(node, key, str(error))
     expression = expression.replace("?", "*")
+    changes = []
     if from_monday and len(fields := expression.split()) == 5:
         weekday = re.sub(r"^\*/", "mon-sun/", fields[4])
         weekday = re.sub(r"(?<![/\w])[0-6](?!\w)", lambda match: _FROM_MONDAY[int(match[0])], weekday)
         if weekday != fields[4]:
-            message = f"weekday {fields[4]} counts from 0 for Monday; it is now {weekday}"
-            node.report_change(key, message)
+            changes.append(f"weekday {fields[4]} counts from 0 for Monday; it is now {weekday}")
         expression = " ".join([*fields[:4], weekday])
     try:
         expression = parse_schedule(expression)
     except ValueError as error:
         return _lose(node, key, str(error))
     if not zone and distances(expression).longest > _HOUR:
-        node.report_change(key, "was in the local time of the exporter; it is now in UTC, add `timezone`")
+        changes.append("was in the local time of the exporter; it is now in UTC, add `timezone`")
+    for change in changes:
+        node.report_change(key, change)
     return CronSchedule(expression, zone)
 
 
 def _lose(node: SourceNode, key: str, problem: str) -> CronSchedule:
     problem, _, advice = problem.partition("; ")
-    node.report_loss(key, f"{quote(node.text(key))}: {problem}", advice or "write five fields")
+    node.report_loss(key, problem, advice or "write five fields")
     return CronSchedule()
