@@ -36,7 +36,7 @@ class _Kind(NamedTuple):
     least: int
     most: int
     end: int
-    """Largest number that `*` stands for: 7 is a second number of Sunday."""
+    """Largest number of `*`: 7 is a second number of Sunday."""
     names: tuple[str, ...] = ()
 
 

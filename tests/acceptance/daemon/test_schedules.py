@@ -24,10 +24,10 @@ def make_older(state: Path, query: str, hours: float) -> None:
     """Set the time of a stored value back."""
     with closing(sqlite3.connect(state / "values.db")) as db, db:
         columns = "target, query, source, definition, checksum, body"
-        (found,) = db.execute(f"SELECT {columns} FROM value WHERE query = ?", (query,))
-        body = json.loads(found[-1])
+        (stored,) = db.execute(f"SELECT {columns} FROM value WHERE query = ?", (query,))
+        body = json.loads(stored[-1])
         body["at"] -= 3600 * hours
-        row = Row(*found)._replace(body=json.dumps(body).encode())
+        row = Row(*stored)._replace(body=json.dumps(body).encode())
         db.execute(
             "UPDATE value SET checksum = ?, body = ? WHERE query = ?", (checksum_of(row), row.body, query)
         )
