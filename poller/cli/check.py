@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Annotated, Literal, NamedTuple
@@ -29,6 +30,9 @@ from poller.tools.check.warnings import query_warnings
 from poller.tools.test.discovery import check_cases
 
 Format = Literal["text", "json", "github", "sarif"]
+
+_MOST_SCHEDULES = 20
+"""Maximum number of queries whose next runs are listed."""
 
 
 @with_settings(*FILES, *DATABASE, warn=True)
@@ -105,6 +109,7 @@ def check(
         from poller.terminal.diagnostics import count_problems, print_lines
 
         print_lines(open_console(), [*warnings, *_lines(results)])
+        _print_schedules(catalog)
         number = counted(len(checked), "query")
         if settings.targets is not None:
             number = f"{number} on {counted(len(results), 'target')}"
@@ -250,8 +255,26 @@ def _write_valid(form: Format, catalog: Catalog, targets: int, warnings: Sequenc
         from poller.terminal.diagnostics import print_lines
 
         print_lines(open_console(), warnings)
+    if form == "text":
+        _print_schedules(catalog)
     read = [(len(catalog.files), "file"), (len(catalog.queries), "query"), (len(catalog.metrics), "metric")]
     if targets:
         read.append((targets, "target"))
     result = counted(len(warnings), "warning") if warnings else "no problems"
     typer.echo(f"{', '.join(counted(number, thing) for number, thing in read)}: {result}")
+
+
+def _print_schedules(catalog: Catalog) -> None:
+    """Print the next runs of the first queries with a schedule."""
+    scheduled = [query for query in catalog.queries if query.schedule is not None]
+    if not scheduled:
+        return
+    from poller.daemon.cron_trigger import next_runs
+
+    now = time.time()
+    for query in scheduled[:_MOST_SCHEDULES]:
+        assert query.schedule is not None  # noqa: S101 # selected above
+        runs = ", ".join(f"{run:%Y-%m-%d %H:%M %Z}" for run in next_runs(query.schedule, now, 3))
+        typer.echo(f"{query.name}: next runs {runs}")
+    if (more := len(scheduled) - _MOST_SCHEDULES) > 0:
+        typer.echo(f"and {counted(more, 'more query')} with a schedule")

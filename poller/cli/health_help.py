@@ -13,7 +13,7 @@ from poller.daemon.health import MAX_AGE_SECONDS
 def health_help(
     live: Annotated[bool, typer.Option("--live", help="The process and its loops are running.")] = False,
     ready: Annotated[
-        bool, typer.Option("--ready", help="Alive, and every query was polled at least once.")
+        bool, typer.Option("--ready", help="Alive, and every query without a schedule was polled once.")
     ] = False,
     file: Annotated[str | None, typer.Option(help="Heartbeat file.")] = None,
     max_age: Annotated[

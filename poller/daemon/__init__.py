@@ -1,6 +1,7 @@
 """The running service: build, schedule, poll cycle, reload, health, shutdown.
 
 build              Factories of connections, the exporter, the queue, the lock and the telemetry of a process.
+cron_trigger       APScheduler trigger of a schedule, and the runs that it plans.
 discovery_poller   Poller of a server that also reads which databases the server has.
 elected_pollers    Pollers of a process that polls only while it leads; a follower has no targets.
 first_polls        First polls of queries: which ticks still owe them, and when their values are worth an

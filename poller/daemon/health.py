@@ -4,7 +4,8 @@
 progress. An unreachable database or collector or an invalid query file does not change this: a restart would
 fix none of them and would lose the data in memory.
 
-*Ready*: alive, and the first poll of every query has ended, with any result. This condition stays met.
+*Ready*: alive, and the first poll of every query has ended, with any result, except for queries with a
+`schedule`. This condition stays met.
 A sidecar that is not ready takes its whole pod out of service, so readiness depends only on the poller.
 
 This module imports only a small part of the standard library, because probes run it every few seconds.
@@ -148,7 +149,10 @@ def _unready(heartbeat: dict[str, Any]) -> str | None:
     if heartbeat.get("ready"):
         return None
     ticks = _dict(heartbeat, "ticks")
-    waiting = [name for name in ticks if _dict(ticks, name).get("last_run") is None]
+    states = {name: _dict(ticks, name) for name in ticks}
+    waiting = [
+        name for name, tick in states.items() if tick.get("last_run") is None and "schedule" not in tick
+    ]
     names = ", ".join(waiting[:_MOST_NAMES]) or "all"
     more = heartbeat.get("waiting", len(waiting)) - _MOST_NAMES if waiting else 0
     names += f" and {more} more" if more > 0 else ""

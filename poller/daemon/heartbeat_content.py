@@ -60,13 +60,18 @@ class HeartbeatContent:
         }
 
     def _ticks(self) -> dict[str, Any]:
-        # Ticks that have not run come first, because `poller health --ready` names them.
-        runs = sorted(self._scheduler.last_runs().items(), key=lambda run: run[1][1] is not None)
+        # Ticks for which readiness waits come first, because `poller health --ready` names them.
+        awaited = set(self._scheduler.awaited)
+        runs = sorted(self._scheduler.last_runs().items(), key=lambda run: run[0] not in awaited)
         ticks = {
-            entry.tick: {"interval": interval, "last_run": ended}
-            for entry, (interval, ended) in runs[:MAX_TICKS]
+            entry.tick: {
+                "interval": tick.interval,
+                **({"schedule": str(tick.schedule)} if tick.schedule else {}),
+                "last_run": ended,
+            }
+            for entry, (tick, ended) in runs[:MAX_TICKS]
         }
-        return {"ticks": ticks, "waiting": sum(ended is None for _, (_, ended) in runs)}
+        return {"ticks": ticks, "waiting": len(awaited)}
 
     def _awaited(self) -> dict[str, Any]:
         """Return only ticks for which readiness waits, because many targets have many ticks."""

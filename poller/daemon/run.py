@@ -300,7 +300,7 @@ class Daemon:
                 "traces": str(settings.traces_to or "none"),
                 "ticks": ", ".join(
                     f"{tick.name} ({len(tick.queries)}, offset {format_duration(round(tick.offset, 1))})"
-                    if settings.targets is None
+                    if settings.targets is None and tick.schedule is None
                     else f"{tick.name} ({len(tick.queries)})"
                     for tick in all_ticks
                 ),

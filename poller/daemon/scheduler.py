@@ -136,7 +136,7 @@ class PollScheduler:
         self._pool = ThreadPoolExecutor(queues.workers + queues.most_unanswered, "poll")
 
     def start(self) -> None:
-        """Run every tick once now, and then on its schedule."""
+        """Run every tick with fresh queries once now, and then all on their schedules."""
         with self._lock:
             self._started = True
         self._timer.start()
@@ -159,7 +159,8 @@ class PollScheduler:
                     schedule.fresh.setdefault(tick.name, set()).update(names)
                     schedule.due[tick.name] = None
                     # Until the poller is ready, it also awaits the databases that the first lists contain.
-                    self._first_polls.expect(entry, at_start=not (self._started and self.ready))
+                    at_start = tick.schedule is None and not (self._started and self.ready)
+                    self._first_polls.expect(entry, at_start=at_start)
                 if tick.name not in before:
                     self._timer.enter(entry, tick, time.time())
         self._offer(target.name)
@@ -194,7 +195,7 @@ class PollScheduler:
 
     @property
     def ready(self) -> bool:
-        """Whether every tick of the start has ended once, with any result."""
+        """Whether every tick of the start without a schedule has ended once, with any result."""
         return self._first_polls.ready
 
     @property
@@ -203,11 +204,11 @@ class PollScheduler:
         with self._lock:
             return self._first_polls.awaited
 
-    def last_runs(self) -> dict[Entry, tuple[float, float | None]]:
-        """Return each tick's interval (seconds) and the end of its last run (seconds since 1970) or None."""
+    def last_runs(self) -> dict[Entry, tuple[Tick, float | None]]:
+        """Return each tick and the end of its last run (seconds since 1970) or None."""
         with self._lock:
             return {
-                Entry(target, name): (tick.interval, schedule.ended.get(name))
+                Entry(target, name): (tick, schedule.ended.get(name))
                 for target, schedule in self._schedules.items()
                 for name, tick in schedule.ticks.items()
             }

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING
 
+from poller.daemon.cron_trigger import is_missed
 from poller.daemon.poll_cycle import PollCycle
 from poller.model.errors import PollError
 from poller.model.query import QueryDefinition
@@ -65,8 +67,14 @@ class TargetPoller:
 
     @property
     def fresh(self) -> set[str]:
-        """Names of the queries that a new poller runs at once."""
-        return {query.name for query in self.queries}
+        """Names of the queries that a new poller runs at once: those with an interval or a missed run."""
+        ends = {item.query.name: item.last_success for item in self.cycle.store.freshness(time.monotonic())}
+        now = time.time()
+        return {
+            query.name
+            for query in self.queries
+            if query.schedule is None or is_missed(query.schedule, ends.get(query.name), now)
+        }
 
     def server(self) -> str:
         """Return the hosts and ports of the target; its own name if they are unknown."""

@@ -207,7 +207,8 @@ class TargetPollers:
     ) -> None:
         before, after = ({query.name for query in of} for of in (poller.queries, queries))
         dropped = (before - after) | (difference.dropped & before)
-        fresh = (after - before) | (difference.fresh & after)
+        scheduled_queries = {query.name for query in queries if query.schedule is not None}
+        fresh = ((after - before) | (difference.fresh & after)) - scheduled_queries
         if tuple(queries) != poller.queries:
             poller.swap(queries, dropped)
             if scheduled:

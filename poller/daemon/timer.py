@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
@@ -12,10 +13,16 @@ from typing import NamedTuple
 from apscheduler.executors.pool import ThreadPoolExecutor
 from apscheduler.jobstores.base import JobLookupError
 from apscheduler.schedulers.background import BackgroundScheduler
+from apscheduler.triggers.base import BaseTrigger
+from apscheduler.triggers.interval import IntervalTrigger
 
+from poller.daemon.cron_trigger import next_runs, to_trigger
 from poller.model.tick import Tick
 
 logger = logging.getLogger(__name__)
+
+_CLOCK_MARGIN = 60.0
+"""Seconds by which the clock may be set back without an effect on schedules: no run is repeated."""
 
 
 class Entry(NamedTuple):
@@ -51,15 +58,8 @@ class Timer:
         self._scheduler.shutdown(wait=False)
 
     def enter(self, entry: Entry, tick: Tick, now: float) -> None:
-        """Call `on_due` in every interval, at the tick's offset in it; `now` is in seconds since 1970."""
-        self._scheduler.add_job(
-            self._on_due,
-            "interval",
-            seconds=tick.interval,
-            start_date=_utc(tick.first_due(now)),
-            args=[entry],
-            id=_id(entry),
-        )
+        """Call `on_due` on the tick's schedule, or in every interval at its offset; `now` is since 1970."""
+        self._scheduler.add_job(self._on_due, _trigger(tick, now), args=[entry], id=_id(entry))
 
     def leave(self, entry: Entry) -> None:
         """Remove a tick from the schedule."""
@@ -90,18 +90,16 @@ class Timer:
 
     def set_right(self, ticks: Iterable[tuple[Entry, Tick]], now: float) -> None:
         """Reschedule the `ticks` that are due too late because the clock was set back; `now` since 1970."""
+        latest: dict[str, float] = {}
+        """Latest possible time of the next run, by the name of a tick; many targets have the same ticks."""
         for entry, tick in ticks:
+            if tick.name not in latest:
+                latest[tick.name] = _latest(tick, now)
             job = self._scheduler.get_job(_id(entry))
-            # `first_due` is at most one and a half intervals ahead.
-            if job and job.next_run_time and job.next_run_time.timestamp() - now > 1.6 * tick.interval + 1.0:
+            if job and job.next_run_time and job.next_run_time.timestamp() > latest[tick.name]:
                 logger.warning("the clock was set back; tick %s is rescheduled", tick.name)
                 with suppress(JobLookupError):  # the tick may have been removed just now
-                    self._scheduler.reschedule_job(
-                        _id(entry),
-                        trigger="interval",
-                        seconds=tick.interval,
-                        start_date=_utc(tick.first_due(now)),
-                    )
+                    self._scheduler.reschedule_job(_id(entry), trigger=_trigger(tick, now))
 
     def wake(self) -> None:
         """Make the scheduler look for due jobs now.
@@ -110,6 +108,21 @@ class Timer:
         the clock was set forward or the machine was suspended.
         """
         self._scheduler.wakeup()
+
+
+def _trigger(tick: Tick, now: float) -> BaseTrigger:
+    if tick.schedule is not None:
+        return to_trigger(tick.schedule)
+    return IntervalTrigger(seconds=tick.interval, start_date=_utc(tick.first_due(now)), timezone=UTC)
+
+
+def _latest(tick: Tick, now: float) -> float:
+    """Return the latest possible time of a tick's next run, unless the clock was set back."""
+    if tick.schedule is None:
+        return now + 1.6 * tick.interval + 1.0  # `first_due` is at most one and a half intervals ahead
+    return max(
+        (run.timestamp() for run in next_runs(tick.schedule, now + _CLOCK_MARGIN, 1)), default=math.inf
+    )
 
 
 def _id(entry: Entry) -> str:

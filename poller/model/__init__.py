@@ -24,12 +24,13 @@ redaction       Redaction of every known secret in output.
 result          Result of one poll, and the state and status of a query.
 retry           Retry pauses that double, for polls, recovery conflicts and OTLP requests.
 rows            Rows of a result up to a limit, in a stated order, with the sum or count of the rest.
+schedule        Schedule by cron: the values of its five fields, and the times between two runs.
 secrets         Masking of URLs and connection strings, and secrets that no message shows.
 series          Identity of a series: its attributes as Prometheus compares them; start times of its points.
 shards          Shards: several pollers with the same targets, each of which polls a fixed part of the
                 servers.
 target          Target: one database that is polled, or one server whose databases are.
 text            Text helpers for messages: quoted values, kinds, counts and suggestions for misspelt words.
-tick            Ticks: groups of queries with one interval and a fixed offset in it.
+tick            Ticks: groups of queries with one schedule, or with one interval and a fixed offset in it.
 units           Validation of units (UCUM, case-sensitive), and suggestions for a correct one.
 """

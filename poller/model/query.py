@@ -11,6 +11,7 @@ from functools import cached_property
 from typing import Any, Literal
 
 from poller.model.rows import Limit
+from poller.model.schedule import Schedule
 
 Of = Literal["value", "daily_growth", "weekly_change"]
 """The value that is compared with the limit.
@@ -104,6 +105,9 @@ DEFAULT_INTERVAL = 300.0
 DEFAULT_TIMEOUT = 30.0
 DEFAULT_MAX_SERIES = 1000
 STALE_AFTER_INTERVALS = 3
+STALE_AFTER_RUNS = 2
+"""Default `max_age` of a query with a schedule, in longest times between two runs."""
+LONGEST_INTERVAL = 86400.0
 
 Overflow = Literal["drop", "other"]
 
@@ -129,6 +133,8 @@ class QueryDefinition:
     ordered: bool = field(default=False, repr=False, compare=False)
     """Whether `sql` specifies the order of its rows."""
     interval: float = DEFAULT_INTERVAL
+    """With a schedule: the shortest time between two runs, at most LONGEST_INTERVAL."""
+    schedule: Schedule | None = None
     timeout: float = DEFAULT_TIMEOUT
     max_age: float = DEFAULT_INTERVAL * STALE_AFTER_INTERVALS
     max_series: int = DEFAULT_MAX_SERIES
@@ -144,6 +150,11 @@ class QueryDefinition:
     owner: str | None = None
     """Who is responsible for it; None: not declared."""
     metrics: tuple[MetricDefinition, ...]
+
+    @property
+    def longest_interval(self) -> float:
+        """Longest time between two runs, in seconds."""
+        return self.interval if self.schedule is None else self.schedule.distances.longest
 
     def declared(self) -> dict[str, Any]:
         """Return the declared settings as plain values."""

@@ -13,15 +13,15 @@ from poller.model.rows import Rows
 
 SkipReason = Literal[
     "role", "version", "extension", "relation", "column", "privilege", "excess_privilege", "primary", "lag",
-    "busy", "duty_cycle", "breaker", "budget",
+    "busy", "duty_cycle", "breaker", "budget", "schedule",
 ]  # fmt: skip
 """Why a query was not sent, as in `poller.reason`."""
 REFUSALS: frozenset[SkipReason] = frozenset({"primary", "lag", "excess_privilege"})
 """The reasons that stop all queries."""
 HOLDS: frozenset[SkipReason] = frozenset({"busy", "duty_cycle", "breaker"})
 """The reasons for which the query's estimate, if it has one, runs instead."""
-DECLARED: tuple[SkipReason, ...] = ("role", "version", "extension", "relation", "column")
-"""The reasons that come from the query's own `requires`."""
+DECLARED: tuple[SkipReason, ...] = ("role", "version", "extension", "relation", "column", "schedule")
+"""The reasons that come from the query's own `requires` and `schedule`."""
 
 
 EstimateReason = Literal["cost", "timeout", "busy", "duty_cycle", "breaker"]
@@ -165,6 +165,8 @@ class State(NamedTuple):
     skipped    not sent; the reason is a `SkipReason`
     stale      no poll ended within its max_age, or ever: the state is unknown
 
+    Until its first run, a query with a schedule is skipped(schedule).
+
     The state does not decide whether values are exported (see `Freshness.stale`): the values of a failed
     query are exported until they are too old.
     """
@@ -179,6 +181,8 @@ class State(NamedTuple):
 _NOT_ITS_FAULT = {"unavailable", "cancelled"}
 OK = State("ok")
 STALE = State("stale")
+WAITING = State("skipped", "schedule")
+"""State of a query with a schedule before its first run."""
 
 
 def state_of(result: PollResult) -> State:

@@ -1,4 +1,4 @@
-"""Ticks: groups of queries with one interval and a fixed offset in it."""
+"""Ticks: groups of queries with one schedule, or with one interval and a fixed offset in it."""
 
 from __future__ import annotations
 
@@ -8,19 +8,22 @@ from dataclasses import dataclass
 
 from poller.model.duration import format_duration
 from poller.model.query import QueryDefinition
+from poller.model.schedule import Schedule
 
 
 @dataclass(frozen=True, slots=True)
 class Tick:
-    """Queries with the same group and interval, polled together."""
+    """Queries with the same group and the same interval or schedule, polled together."""
 
     name: str
-    """`group/interval`, unique in a catalogue."""
+    """`group/interval` or `group/schedule`, unique in a catalogue."""
     queries: tuple[QueryDefinition, ...]
     interval: float
     """Seconds."""
     offset: float
     """Seconds after every multiple of the interval (counted from 1970) at which the tick is due."""
+    schedule: Schedule | None = None
+    """Times at which the tick is due, instead of interval and offset."""
 
     def first_due(self, now: float) -> float:
         """Return the first regular due time after the poll at start-up; both times in seconds since 1970.
@@ -33,15 +36,15 @@ class Tick:
 
 
 def tick_name(query: QueryDefinition) -> str:
-    """Return the name of the tick that polls `query`: its group and its interval."""
-    return f"{query.group}/{format_duration(query.interval)}"
+    """Return the name of the tick that polls `query`: its group, and its schedule or interval."""
+    return f"{query.group}/{query.schedule or format_duration(query.interval)}"
 
 
 def ticks(queries: Iterable[QueryDefinition], instance: str) -> list[Tick]:
     """Group `queries` into ticks, in the order of their first query.
 
     The offset comes from a hash of instance and tick. Therefore many pollers of one replica spread over the
-    interval, and each keeps its offset after a restart.
+    interval, and each keeps its offset after a restart. A schedule has no offset.
     """
     groups: dict[str, list[QueryDefinition]] = {}
     for query in queries:
@@ -49,8 +52,9 @@ def ticks(queries: Iterable[QueryDefinition], instance: str) -> list[Tick]:
         groups.setdefault(tick_name(query), []).append(query)
     result = []
     for name, members in groups.items():
-        interval = members[0].interval
-        result.append(Tick(name, tuple(members), interval, _fraction(instance, name) * interval))
+        interval, schedule = members[0].interval, members[0].schedule
+        offset = _fraction(instance, name) * interval if schedule is None else 0.0
+        result.append(Tick(name, tuple(members), interval, offset, schedule))
     return result
 
 

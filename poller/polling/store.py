@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from poller.model.query import QueryDefinition
 from poller.model.result import (
     STALE,
+    WAITING,
     Freshness,
     GoodResult,
     PollResult,
@@ -131,7 +132,8 @@ class ResultStore:
         with self._lock:
             queries, good, states = self._queries, self._good.copy(), self._states.copy()
         for query in queries:
-            state, since, duration = states.get(query.name, (STALE, now, None))
+            first = STALE if query.schedule is None else WAITING
+            state, since, duration = states.get(query.name, (first, now, None))
             if now - since > query.max_age:
                 state = STALE
             last_good = good.get(query.name)

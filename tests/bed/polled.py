@@ -40,7 +40,10 @@ Json = dict[str, Any]
 
 
 def write(folder: Path, queries: Mapping[str, str], **fields: Mapping[str, object]) -> str:
-    """Write queries that each feed a gauge of their name from a column n; `fields` adds keys to each."""
+    """Write queries that each feed a gauge of their name from a column n.
+
+    `fields` adds keys to each, or removes those that are None.
+    """
     entries = [
         {
             "name": name,
@@ -53,6 +56,7 @@ def write(folder: Path, queries: Mapping[str, str], **fields: Mapping[str, objec
         }
         for name, sql in queries.items()
     ]
+    entries = [{key: value for key, value in entry.items() if value is not None} for entry in entries]
     file = folder / "queries.yaml"
     file.write_text(json.dumps({"queries": entries}))  # JSON is YAML
     return str(file)

@@ -15,7 +15,7 @@ _DURATIONS = ("interval", "timeout", "max_age")
 _DESCRIPTIONS = {"description", "alert", "owner"}
 # Schedule, targets, conditions and descriptions of a query do not change its numbers. All other keys, also
 # future ones, may change them.
-_NOT_NUMBERS = {*_DURATIONS, "group", "snapshot", "requires", "targets", "once_per_server"}
+_NOT_NUMBERS = {*_DURATIONS, "schedule", "group", "snapshot", "requires", "targets", "once_per_server"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +44,8 @@ class Change:
             if key in _DURATIONS:
                 old, new = (format_duration(getattr(query, key)) for query in (self.before, self.after))
                 parts.append(f"{key} {old} -> {new}")
+            elif key == "schedule":
+                parts.append(f"schedule {self.before.schedule or 'none'} -> {self.after.schedule or 'none'}")
             else:
                 parts.append(key)
         return ", ".join(parts)

@@ -20,7 +20,8 @@ from poller.model.catalog import Catalog, Defaults
 from poller.model.diagnostics import Diagnostic
 from poller.model.duration import parse_duration
 from poller.model.errors import ConfigError
-from poller.model.query import STALE_AFTER_INTERVALS, QueryDefinition
+from poller.model.query import LONGEST_INTERVAL, STALE_AFTER_INTERVALS, STALE_AFTER_RUNS, QueryDefinition
+from poller.model.schedule import Distances, distances, parse_schedule
 
 
 def open_catalog(settings: Settings) -> Catalog:
@@ -60,7 +61,10 @@ def validate(
         problems += file.flaws()
         for at, data in file.queries():
             try:
-                declared = DeclaredQuery.model_validate(_filled(data, file.defaults(), defaults))
+                # The context has the keys that the file contains, without defaults.
+                declared = DeclaredQuery.model_validate(
+                    _filled(data, file.defaults(), defaults), context=data
+                )
             except ValidationError as error:
                 problems += [
                     file.problem((*at, *path), message)
@@ -74,15 +78,29 @@ def validate(
 
 def _filled(data: dict[str, Any], of_file: dict[str, Any], defaults: Defaults) -> dict[str, Any]:
     """Return the query's keys; missing ones come from the file or the defaults."""
-    interval = _seconds(data.get("interval"), defaults.interval)
+    times = _distances(data.get("schedule"))
+    if times is None:
+        default = defaults.interval
+        interval = _seconds(data.get("interval"), default)
+        max_age = STALE_AFTER_INTERVALS * interval
+    else:
+        default = interval = min(times.shortest, LONGEST_INTERVAL)
+        max_age = STALE_AFTER_RUNS * times.longest
     return {
-        "interval": defaults.interval,
+        "interval": default,
         "timeout": min(defaults.timeout, interval),
-        "max_age": STALE_AFTER_INTERVALS * interval,
+        "max_age": max_age,
         "max_series": defaults.max_series,
         **of_file,
         **data,
     }
+
+
+def _distances(schedule: object) -> Distances | None:
+    try:
+        return distances(parse_schedule(schedule)) if isinstance(schedule, str) else None
+    except ValueError:
+        return None  # the key has its own error
 
 
 def _seconds(value: object, default: float) -> float:

@@ -128,7 +128,7 @@ def _counter(
     """Rate and daily increase of a counter; its value mostly depends on when it started."""
     series = of_targets(metric_name(metric.name, metric.unit, metric.type))
     # The window must contain several polls; otherwise the rate is 0 between two polls.
-    window = format_duration(max(RATE_OVER, *(4 * query.interval for query in queries)))
+    window = format_duration(max(RATE_OVER, *(4 * query.longest_interval for query in queries)))
     rate, unit = f"rate({series}[{window}])", unit_id(f"{'' if metric.unit == '1' else metric.unit}/s")
     yield graph(
         Text(metric.name, _description(metric, queries)),
@@ -137,7 +137,7 @@ def _counter(
         span=14,
     )
     columns = {"in the last hour": f"increase({series}[1h])", "in the last day": f"increase({series}[1d])"}
-    if max(query.interval for query in queries) > SHORT:
+    if max(query.longest_interval for query in queries) > SHORT:
         del columns["in the last hour"]
     text = Text(f"{metric.name}: counted", "Increase of the counter; resets do not count as a decrease.")
     yield _figures(text, unit_id(metric.unit), columns, labels)
@@ -195,7 +195,12 @@ def _of_queries(metric: str, queries: Sequence[QueryDefinition], *more: str) -> 
 
 
 def _description(metric: MetricDefinition, queries: Sequence[QueryDefinition]) -> str:
-    polled = ", ".join(f"`{query.name}` every {format_duration(query.interval)}" for query in queries)
+    polled = ", ".join(
+        f"`{query.name}` at `{query.schedule.expression}` {query.schedule.timezone}"
+        if query.schedule
+        else f"`{query.name}` every {format_duration(query.interval)}"
+        for query in queries
+    )
     most = f" At most {MOST_LINES} series, the greatest at each moment." if metric.attribute_columns else ""
     marks = "Dashed: an estimate. Dotted: stale, the last value; the current value is unknown."
     if metric.type == "counter":

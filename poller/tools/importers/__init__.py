@@ -1,5 +1,6 @@
 """Import other tools' query files.
 
+cron_schedule      Schedules by cron in the syntax of other tools.
 draft              Draft of a query that an importer has read from another tool's file.
 files              Readers of other tools' YAML and TOML files, with the line of every key.
 formats            Registry of the importable formats, and their detection.

@@ -61,6 +61,9 @@ class DraftQuery:
     targets: tuple[str, ...] = ()
     """Selectors of targets: tags, or `name:` and a name."""
     once_per_server: bool = False
+    schedule: str = ""
+    """Expression of cron, instead of the interval."""
+    timezone: str = ""
     where: str = ""
     """SQL condition that selects rows of `sql`."""
 
@@ -70,6 +73,8 @@ class DraftQuery:
         return {
             "name": self.name,
             "sql": self._statement(),
+            **({"schedule": self.schedule} if self.schedule else {}),
+            **({"timezone": self.timezone} if self.timezone else {}),
             **{key: format_duration(value) for key, value in durations.items() if value is not None},
             **({"requires": self.requires} if self.requires else {}),
             **({"targets": list(self.targets)} if self.targets else {}),

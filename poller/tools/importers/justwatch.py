@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 
+from poller.tools.importers.cron_schedule import CronSchedule, read_schedule
 from poller.tools.importers.draft import DraftMetric, DraftQuery
 from poller.tools.importers.naming import metric_name, other_databases, unit_of
 from poller.tools.importers.node import SourceNode
@@ -33,12 +34,11 @@ def read(root: SourceNode, targets: DraftTargets | None) -> list[DraftQuery]:
 
 def _job(job: SourceNode, named: dict[str, str], targets: DraftTargets | None) -> list[DraftQuery]:
     job.report_unknown_keys(*_JOB)
-    interval = job.seconds("interval")
-    if "cron_schedule" in job:
-        interval = None
-        job.report_loss(
-            "cron_schedule", "a query has an interval, not times of day", "write interval: 24h or less"
-        )
+    times = (
+        read_schedule(job, "cron_schedule")
+        if "cron_schedule" in job
+        else CronSchedule(interval=job.seconds("interval"))
+    )
     job.report_session_setup("startup_sql")
     if "iterator" in job:
         job.report_loss(
@@ -54,7 +54,7 @@ def _job(job: SourceNode, named: dict[str, str], targets: DraftTargets | None) -
         job.report_connection("connections")
     are_targets = targets is not None
     job.report_omitted_labels("connections", "driver", "host", "database", "user", are_targets=are_targets)
-    queries = [_query(query, job.text("name"), interval, named) for query in job.items("queries")]
+    queries = [_query(query, job.text("name"), times, named) for query in job.items("queries")]
     drafts = [draft for draft in queries if draft is not None]
     if targets is not None:
         connections = job.child("connections") if "connections" in job else job
@@ -72,7 +72,7 @@ def _job(job: SourceNode, named: dict[str, str], targets: DraftTargets | None) -
     return drafts
 
 
-def _query(node: SourceNode, job: str, interval: float | None, named: dict[str, str]) -> DraftQuery | None:
+def _query(node: SourceNode, job: str, times: CronSchedule, named: dict[str, str]) -> DraftQuery | None:
     node.report_unknown_keys(*_QUERY)
     reference = node.text("query_ref")
     if reference and reference not in named:
@@ -105,5 +105,7 @@ def _query(node: SourceNode, job: str, interval: float | None, named: dict[str, 
             for column in node.texts("values")
         ],
         comment=node.comment(),
-        interval=interval,
+        interval=times.interval,
+        schedule=times.expression,
+        timezone=times.timezone,
     )

@@ -18,6 +18,7 @@ from typing import Any
 from poller.config.queries.files import MAX_BYTES
 from poller.config.queries.yaml_reader import Tagged
 from poller.model.files import read_regular
+from poller.tools.importers.cron_schedule import read_schedule
 from poller.tools.importers.draft import DraftMetric, DraftQuery
 from poller.tools.importers.files import open_each, open_yaml
 from poller.tools.importers.losses import HISTOGRAM, SUMMARY, Losses
@@ -33,8 +34,6 @@ _DATABASE = ("dsn", "connect-sql", "labels", "connection-pool", "autocommit", "k
 _PARAMETER = re.compile(r"(?<![:\w\\]):(\w+)")
 _ESCAPED_OR_PARAMETER = re.compile(rf"\\:|{_PARAMETER.pattern}")
 _INSTEAD = {"histogram": HISTOGRAM, "summary": SUMMARY}
-_MINUTES = re.compile(r"\*/([1-9]\d?) \* \* \* \*")
-_HOURLY = re.compile(r"(\d+) \* \* \* \*")
 
 
 def read(files: Sequence[Path], losses: Losses, targets: DraftTargets | None) -> list[DraftQuery]:
@@ -139,10 +138,10 @@ def _query(
         node.text("sql"),
         [],
         comment=node.comment(),
-        interval=_interval(node),
         timeout=node.number("timeout"),
         targets=selectors,
     )
+    _set_times(draft, node)
     ages = []
     for key in node.texts("metrics"):
         if key not in metrics:
@@ -186,19 +185,15 @@ def _labels(node: SourceNode, databases: Mapping[str, SourceNode]) -> dict[str, 
     return {"database": names[0], **own}
 
 
-def _interval(node: SourceNode) -> float | None:
+def _set_times(draft: DraftQuery, node: SourceNode) -> None:
+    """Set the schedule or the interval of a query."""
     if "schedule" in node:
-        written = " ".join(node.text("schedule").split())
-        if (match := _MINUTES.fullmatch(written)) and 60 % int(match[1]) == 0:
-            return 60.0 * int(match[1])
-        if _HOURLY.fullmatch(written):
-            return 3600.0
-        message = f"a query has an interval, not times of day ({written})"
-        node.report_loss("schedule", message, "write an interval of at most 24h")
-        return None
+        # The tool passes the expression to APScheduler, which counts weekdays from Monday.
+        draft.schedule, draft.timezone, draft.interval = read_schedule(node, "schedule", from_monday=True)
+        return
     if "interval" not in node:
         node.report_change("interval", "was run at every scrape; the interval is now POLLER_INTERVAL")
-    return node.seconds("interval")
+    draft.interval = node.seconds("interval")
 
 
 def _metric(

@@ -18,6 +18,7 @@ from poller.model.duration import format_duration
 from poller.model.path import Key
 from poller.model.printable import one_line
 from poller.model.prometheus import metric_name
+from poller.model.schedule import distances
 from poller.model.text import quote
 from poller.tools.check.warnings import query_warnings
 from poller.tools.draft import yaml_writer
@@ -88,6 +89,8 @@ def _limit_durations(draft: DraftQuery, defaults: Defaults, losses: Losses) -> N
     if draft.interval is not None and draft.interval > _LONGEST:
         change("interval", _LONGEST, "is above the maximum")
     interval = defaults.interval if draft.interval is None else draft.interval
+    if draft.schedule:
+        interval = min(distances(draft.schedule).shortest, _LONGEST)
     if draft.timeout is not None and draft.timeout > interval:
         change("timeout", interval, "is longer than the interval")
     if draft.max_age is not None and draft.max_age < interval:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import re
 import shlex
 import subprocess
 import sys
@@ -84,6 +85,22 @@ def test_check_accepts_packaged_folder_names_and_paths() -> None:
     wrong = poller("check", "shipped", "nowhere")
     assert (wrong.returncode, wrong.stdout) == (2, "")
     assert wrong.stderr.startswith("nowhere: does not exist")
+
+
+def test_check_lists_the_next_three_runs_of_each_schedule(tmp_path: Path) -> None:
+    file = tmp_path / "queries.yaml"
+    metric = {"name": "n", "unit": "1", "description": "N.", "value_column": "n"}
+    queries = [
+        {"name": f"q{number}", "sql": "SELECT 1 AS n", "metrics": [{**metric, "name": f"n{number}"}]}
+        for number in range(25)
+    ]
+    nightly = {"schedule": "15 3 * * *", "timezone": "Asia/Tokyo"}
+    file.write_text(json.dumps({"queries": [queries[0], *({**query, **nightly} for query in queries[1:])]}))
+    lines = poller("check", str(file)).stdout.splitlines()
+    assert len(lines) == 22
+    assert re.fullmatch(r"q1: next runs (?:\d{4}-\d\d-\d\d 03:15 JST(?:, |$)){3}", lines[0])
+    assert lines[-2:] == ["and 4 more queries with a schedule", "1 file, 25 queries, 25 metrics: no problems"]
+    assert poller("check", str(file), "--format", "json").stdout.startswith("{")
 
 
 def test_settings_in_a_pipe_are_a_plain_table() -> None:

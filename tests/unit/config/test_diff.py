@@ -19,6 +19,20 @@ def changed(**fields: Any) -> Change:
     return Change(A, replace(A, **fields))
 
 
+def test_a_changed_schedule_is_named_with_both_values() -> None:
+    nightly, later = (a_query("a", schedule=text) for text in ("15 3 * * *", "@daily"))
+    zone = a_query("a", schedule="15 3 * * *", timezone="Europe/Berlin")
+    changes = [
+        compare([before], [after]).changed
+        for before, after in ((A, nightly), (nightly, later), (later, zone))
+    ]
+    assert [str(change) for (change,) in changes] == [
+        "schedule none -> 15 3 * * * UTC",
+        "schedule 15 3 * * * UTC -> 0 0 * * * UTC",
+        "schedule 0 0 * * * UTC -> 15 3 * * * Europe/Berlin",
+    ]
+
+
 def metric(**fields: Any) -> tuple[MetricDefinition, ...]:
     return (a_metric(**{"name": "a", **fields}),)
 
@@ -46,6 +60,7 @@ def test_an_added_query_is_polled_immediately_and_the_values_of_a_removed_query_
     "fields",
     [
         {"interval": 60.0},
+        {"schedule": "15 3 * * *"},
         {"timeout": 5.0},
         {"max_age": 4000.0},
         {"group": "other"},

@@ -43,9 +43,10 @@ OF_TWO_PLACES: set[str] = {
     "metric-unit-becomes-suffix", "metric-unit-differs", "query-twice", "timeout-over-default-interval",
 }  # fmt: skip
 OF_A_LANGUAGE: set[str] = {
-    # SQL statements, and units in UCUM.
-    "overflow-without-order", "sql-comment", "sql-explain", "sql-into", "sql-locks", "sql-parameter",
-    "sql-several", "sql-syntax", "sql-writes", "sql-writes-in-with", "unit-unknown", "unit-word",
+    # SQL statements, units in UCUM, and the values of cron.
+    "overflow-without-order", "schedule-days", "sql-comment", "sql-explain", "sql-into", "sql-locks",
+    "sql-parameter", "sql-several", "sql-syntax", "sql-writes", "sql-writes-in-with", "unit-unknown",
+    "unit-word",
 }  # fmt: skip
 OF_SIZE: set[str] = {
     # Limits of durations with units, and numbers that JSON does not support.
@@ -137,6 +138,11 @@ METRIC = {"name": "n", "description": "N.", "unit": 1, "value_column": "n"}
         ("name", ["a", "a.b-c_1"], ["A", "1a", "", 5, "a b"]),
         ("snapshot", [True, False], ["yes", 1]),
         ("group", ["x", 5], ["", None]),
+        (
+            "schedule",
+            ["15 3 * * *", "@daily", " */5 8-17  * jan mon-fri ", None],
+            ["", "5m", "1 2 3 4", 5, []],
+        ),
     ],
 )
 def test_values_are_accepted_or_rejected(

@@ -139,6 +139,7 @@ def test_before_every_tick_has_run_it_is_alive_but_not_ready() -> None:
     ticks = {
         "default/5m": {"interval": 300.0, "last_run": 1.7e9},
         "slow/1h": {"interval": 3600.0, "last_run": None},
+        "default/0 3 * * * UTC": {"interval": 86400.0, "schedule": "0 3 * * * UTC", "last_run": None},
     }
     assert verdict(ready=True, ticks=ticks)[0], "a tick added by a reload does not count"
     result = judge({**WELL, "ready": False, "ticks": ticks}, ready=True, now=NOW)

@@ -210,14 +210,14 @@ def test_it_is_ready_once_every_tick_has_run_with_any_result(bed: Bed) -> None:
     gates[0].set()
     assert bed.ran("a")
     assert eventually(lambda: not daemon.ready)
-    assert daemon.last_runs()[Entry("", "u")] == (DAY, None)
+    assert daemon.last_runs()[Entry("", "u")] == (tick("u", "b"), None)
     bed.error = GONE
     gates[1].set()
     assert eventually(lambda: daemon.ready)
     bed.replace(tick("v", "c"), fresh=set())
     assert daemon.ready, "a new tick does not make it unready"
     ended = daemon.last_runs()[Entry("", "v")]
-    assert ended == (DAY, None)
+    assert ended == (tick("v", "c"), None)
 
 
 def test_the_other_ticks_of_an_unavailable_server_count_as_run(bed: Bed) -> None:

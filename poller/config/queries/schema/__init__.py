@@ -5,4 +5,5 @@ fields       Base model of all parts of a query file: strict keys and conversion
 json_schema  JSON Schema of query files, for completion and validation in editors.
 metric       Schema of a metric in a query file, and of its alert.
 query        Schema of a query in a query file, and of its `requires`.
+schedule     Types of the keys `schedule` and `timezone` of a query.
 """

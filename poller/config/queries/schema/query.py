@@ -11,6 +11,7 @@ from pydantic import AfterValidator, ConfigDict, Field, ValidationInfo, field_va
 
 from poller.config.queries.schema.fields import Duration, MisfitError, Part, whole
 from poller.config.queries.schema.metric import DeclaredMetric
+from poller.config.queries.schema.schedule import Cron, TimeZone
 from poller.config.queries.sql_check import is_ordered, statement_problem
 from poller.model.duration import format_duration
 from poller.model.query import (
@@ -24,6 +25,7 @@ from poller.model.query import (
     RequiredRole,
     Requirements,
 )
+from poller.model.schedule import Schedule
 from poller.model.text import quote
 
 _VERSION_RANGE = re.compile(r"(?:>=|>|<=|<|==)\s*\d+(?:\.\d+)?(?:\s*,\s*(?:>=|>|<=|<|==)\s*\d+(?:\.\d+)?)*")
@@ -117,7 +119,12 @@ class DeclaredQuery(Part):
 
     model_config = ConfigDict(
         json_schema_extra={
+            "dependentRequired": {"timezone": ["schedule"]},
             "allOf": [
+                {
+                    "if": {"required": ["schedule"], "properties": {"schedule": {"type": "string"}}},
+                    "then": {"not": {"required": ["interval"]}},
+                },
                 {
                     "if": {"required": ["overflow"], "properties": {"overflow": {"const": "other"}}},
                     "then": {
@@ -146,7 +153,7 @@ class DeclaredQuery(Part):
                         "properties": {"overflow": {"const": "drop"}, "estimate": {"type": "null"}},
                     },
                 },
-            ]
+            ],
         }
     )
 
@@ -167,6 +174,15 @@ class DeclaredQuery(Part):
         ge=1,
         le=86400,
     )
+    schedule: Cron | None = Field(
+        default=None,
+        description="Times of the polls in the format of cron, instead of interval: minute, hour, day of the "
+        "month, month, weekday; or @hourly, @daily, @weekly, @monthly, @yearly.",
+        examples=["15 3 * * *", "*/10 8-17 * * mon-fri"],
+    )
+    timezone: TimeZone = Field(
+        default="UTC", description="Time zone of the schedule.", examples=["Europe/Berlin"]
+    )
     timeout: Duration = Field(
         default=DEFAULT_TIMEOUT,
         description="Maximum run time, enforced by the server (statement_timeout). "
@@ -177,7 +193,8 @@ class DeclaredQuery(Part):
     )
     max_age: Duration = Field(
         default=DEFAULT_INTERVAL * STALE_AFTER_INTERVALS,
-        description="Maximum age of an exported value. Default: three intervals.",
+        description="Maximum age of an exported value. Default: three intervals, or twice the longest time "
+        "between two runs of the schedule.",
         examples=["15m"],
         validate_default=True,
     )
@@ -195,7 +212,7 @@ class DeclaredQuery(Part):
     )
     group: str = Field(
         default="default",
-        description="Queries with equal group and interval are polled together, in one tick.",
+        description="Queries with equal group and interval or schedule are polled together, in one tick.",
         examples=["inventory"],
         min_length=1,
     )
@@ -278,11 +295,28 @@ class DeclaredQuery(Part):
 
     # `info.data` has only the valid keys, so one wrong key does not hide the problem of another.
 
+    @field_validator("schedule")
+    @classmethod
+    def _schedule(cls, expression: str | None, info: ValidationInfo) -> str | None:
+        if expression is not None and "interval" in (info.context or ()):
+            raise ValueError("cannot be combined with interval; remove one of them")
+        return expression
+
+    @field_validator("timezone")
+    @classmethod
+    def _timezone(cls, name: str, info: ValidationInfo) -> str:
+        if info.data.get("schedule", "") is None:
+            raise ValueError("is the time zone of a schedule; add `schedule`, or remove it")
+        return name
+
     @field_validator("timeout")
     @classmethod
     def _timeout(cls, timeout: float, info: ValidationInfo) -> float:
-        interval = info.data.get("interval")
+        interval = _interval(info)
         if interval is not None and interval < timeout:
+            if info.data["schedule"] is not None:
+                shortest = format_duration(interval)
+                raise ValueError(f"is longer than the time between two runs; write at most {shortest}")
             raise MisfitError(
                 f"interval {format_duration(interval)} is shorter than timeout {format_duration(timeout)}; "
                 f"write an interval of at least {format_duration(timeout)}, or a shorter timeout",
@@ -326,8 +360,11 @@ class DeclaredQuery(Part):
     @field_validator("max_age")
     @classmethod
     def _max_age(cls, max_age: float, info: ValidationInfo) -> float:
-        interval = info.data.get("interval")
+        interval = _interval(info)
         if interval is not None and max_age < interval:
+            if info.data["schedule"] is not None:
+                shortest = format_duration(interval)
+                raise ValueError(f"is shorter than the time between two runs; write at least {shortest}")
             raise MisfitError(
                 f"max_age {format_duration(max_age)} is shorter than interval {format_duration(interval)}, "
                 f"so values would expire before the next poll; write at least {format_duration(interval)}",
@@ -337,7 +374,16 @@ class DeclaredQuery(Part):
         return max_age
 
     def definition(self) -> QueryDefinition:
-        return QueryDefinition(**self.parts(), ordered=is_ordered(self.sql))
+        parts = self.parts()
+        timezone = parts.pop("timezone")
+        if self.schedule is not None:
+            parts["schedule"] = Schedule(self.schedule, timezone)
+        return QueryDefinition(**parts, ordered=is_ordered(self.sql))
+
+
+def _interval(info: ValidationInfo) -> float | None:
+    """Return the interval; None if it, or the schedule that it is derived from, is invalid."""
+    return info.data.get("interval") if "schedule" in info.data else None
 
 
 def _refuse_false_resets(counter: DeclaredMetric, info: ValidationInfo) -> None:
