@@ -9,6 +9,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, ConfigDict, Field, ValidationInfo, field_validator
 
+from poller.config.queries.histogram import with_histogram
 from poller.config.queries.schema.fields import Duration, MisfitError, Part, whole
 from poller.config.queries.schema.metric import DeclaredMetric
 from poller.config.queries.sql_check import is_ordered, statement_problem
@@ -321,6 +322,13 @@ class DeclaredQuery(Part):
                     "max_series",
                     "metrics",
                 )
+            if metric.histogram and len(metrics) > 1:
+                raise ValueError(
+                    f"has {len(metrics)} metrics, but the histogram {metric.name} aggregates the rows; "
+                    "write another query for the others"
+                )
+            if metric.histogram and info.data.get("overflow") == "other":
+                raise MisfitError("is other, which a histogram does not support; write drop", "overflow")
         return metrics
 
     @field_validator("max_age")
@@ -337,7 +345,9 @@ class DeclaredQuery(Part):
         return max_age
 
     def definition(self) -> QueryDefinition:
-        return QueryDefinition(**self.parts(), ordered=is_ordered(self.sql))
+        query = QueryDefinition(**self.parts(), ordered=is_ordered(self.sql))
+        boundaries = self.metrics[0].histogram
+        return with_histogram(query, boundaries) if boundaries else query
 
 
 def _refuse_false_resets(counter: DeclaredMetric, info: ValidationInfo) -> None:
