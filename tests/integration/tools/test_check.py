@@ -193,7 +193,10 @@ REPORTED: dict[str, tuple[str, list[str]]] = {
     "histogram-not-a-number": (
         query("SELECT now() AS n", metric=HISTOGRAM),
         [
-            "error 3:5 rejected queries[0].sql: cannot cast type timestamp with time zone to double precision (42846)"
+            (
+                "error 3:5 rejected queries[0].sql: cannot cast type timestamp with time zone to double "
+                "precision (42846)"
+            )
         ],
     ),
     "histogram-without-its-column": (
