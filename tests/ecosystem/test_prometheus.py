@@ -64,6 +64,48 @@ def test_the_metrics_have_the_documented_names_and_labels(
 
 
 @pytest.mark.postgres
+def test_histogram_quantile_reads_the_gauges_of_a_histogram(
+    server: MessagingServer,
+    poller_process: Start,
+    start_prometheus: Callable[..., Prometheus],
+    tmp_path: Path,
+) -> None:
+    """Also after the values in the table have become fewer, which a histogram of OTLP could not show."""
+    prometheus = start_prometheus()
+    server.execute("CREATE TABLE jobs AS SELECT 'a' AS kind, g AS age FROM generate_series(1, 100) g")
+    server.replayed()
+    metric = {
+        "name": "job_age_seconds",
+        "unit": "s",
+        "description": "Age.",
+        "value_column": "age",
+        "attribute_columns": ["kind"],
+        "histogram": [10, 50, 80.5, 1000],
+    }
+    query = {"name": "ages", "sql": "SELECT kind, age FROM jobs", "interval": "1s", "metrics": [metric]}
+    (tmp_path / "ages.yaml").write_text(json.dumps({"queries": [query]}), encoding="utf-8")
+    variables = {**http(server, prometheus, tmp_path), "POLLER_QUERIES": str(tmp_path / "ages.yaml")}
+    poller_process("run", env=variables)
+
+    prometheus.wait_for_series("job_age_seconds_count == 100")
+    assert {labels["le"]: value for labels, value in prometheus.series("job_age_seconds_bucket")} == {
+        "10": 10,
+        "50": 50,
+        "80.5": 80,
+        "1000": 100,
+        "+Inf": 100,
+    }
+    assert [value for _, value in prometheus.series("job_age_seconds_sum")] == [5050]
+    ((labels, median),) = prometheus.series("histogram_quantile(0.5, job_age_seconds_bucket)")
+    assert (labels, median) == ({**IDENTITY, "kind": "a"}, 50)
+
+    server.execute("DELETE FROM jobs WHERE age > 20")
+    prometheus.wait_for_series("job_age_seconds_count == 20")
+    ((_, median),) = prometheus.series("histogram_quantile(0.5, job_age_seconds_bucket)")
+    assert median == 10
+
+
+@pytest.mark.postgres
 @pytest.mark.parametrize("window", ["0s", "30m"])
 def test_an_outage_of_prometheus_leaves_no_gap(
     server: MessagingServer,

@@ -5,6 +5,8 @@ diff            Difference between two catalogues, and the queries whose state r
 error_messages  Error messages for query files, made from pydantic's validation errors.
 file_watcher    Watcher that reloads the query files after a change or on request.
 files           Resolution of `POLLER_QUERIES` to query files.
+histogram       Histogram of a column as ordinary gauges: `_bucket` with the attribute `le`, `_sum` and
+                `_count`.
 load            Loader that reads query files and folders of them into one validated Catalog.
 query_file      Query file as parsed YAML: its queries and their defaults, and locations in statements.
 schema          The schema of query files.

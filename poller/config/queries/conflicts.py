@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, cast, get_args
 
+from poller.config.queries.histogram import written_series
 from poller.config.queries.query_file import QueryFile
 from poller.model.diagnostics import Diagnostic
 from poller.model.path import Key
@@ -53,7 +54,8 @@ def _metrics_of(file: QueryFile, at: tuple[Key, ...], query: dict[str, Any]) -> 
     listed = query.get("metrics")
     for index, data in enumerate(listed if isinstance(listed, list) else []):
         if isinstance(data, dict) and isinstance(data.get("name"), str) and data["name"]:
-            yield _WrittenMetric(file, (*at, "metrics", index), data)
+            for series in written_series(data):
+                yield _WrittenMetric(file, (*at, "metrics", index), series)
 
 
 def _find_metric_conflict(

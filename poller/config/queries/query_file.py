@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import Any, ClassVar
 
 from poller.config.queries.files import MAX_BYTES
+from poller.config.queries.sql_ast import without_end
 from poller.config.queries.yaml_file import ListFile
 from poller.model.diagnostics import Diagnostic, Place
 from poller.model.files import read_regular
@@ -54,6 +55,24 @@ class Origin:
     def place(self, *path: Key) -> Place:
         """Return the location of the key at `path` in the query, or of the innermost existing key."""
         return self.file.place((*self.path, *path))
+
+    def value(self, *path: Key) -> Any:
+        """Return the value at `path` in the query, as it was written."""
+        value: Any = self.file.data
+        for key in (*self.path, *path):
+            value = value[key]
+        return value
+
+    def written_sql(self, path: tuple[Key, ...], sql: str, position: int | None) -> tuple[str, int | None]:
+        """Return the text at `path` and the character of it that is at `position` of `sql`.
+
+        `sql` is that text, or a statement around it; outside of it, the position is None.
+        """
+        written = str(self.value(*path))
+        start = sql.find(without_end(written))
+        if position is None or not start < position <= start + len(written):
+            return written, None
+        return written, position - start
 
     def in_sql(self, path: tuple[Key, ...], sql: str, position: int | None) -> Place:
         """Return the location of character `position` (from 1) of `sql`, the text at `path`.

@@ -76,6 +76,23 @@ def compared_columns(condition: str) -> list[str]:
     return columns
 
 
+def without_end(sql: str) -> str:
+    """Return `sql` without its semicolon and the text after it; empty if it contains only comments.
+
+    Text that is not a single statement is returned unchanged.
+    """
+    try:
+        statements = pgparse.parse(sql)
+    except (pgparse.PGQueryError, RecursionError, UnicodeError):
+        return sql
+    if not statements:
+        return ""
+    if len(statements) != 1 or "stmt_len" not in statements[0]:
+        return sql
+    end = statements[0].get("stmt_location", 0) + statements[0]["stmt_len"]
+    return sql.encode()[:end].decode()
+
+
 def identifier(name: str) -> str:
     """Return `name` as an SQL identifier, quoted if it is not a plain word or is a keyword."""
     plain = name.isascii() and name.isidentifier() and name.islower()

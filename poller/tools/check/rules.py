@@ -132,14 +132,16 @@ class _QueryCheck:
         if inspected.error is not None:
             error = inspected.error
             rule = "privilege" if error.sqlstate == _PRIVILEGE else "rejected"
-            place = self.origin.in_sql(path, sql, error.position)
-            yield self._diagnostic(rule, "error", refusal(error, sql), place=place)
+            written, error.position = self.origin.written_sql(path, sql, error.position)
+            place = self.origin.in_sql(path, written, error.position)
+            yield self._diagnostic(rule, "error", refusal(error, written), place=place)
             return
         for name in self.volatile[sql]:
             message = f"calls {name}, which is declared VOLATILE: it may write despite READ ONLY; {ADVICE}"
             yield self._diagnostic("volatile-function", "warning", f"{message}{_suffix(path)}", *path)
         names = [column.name for column in inspected.columns]
-        for number, metric in enumerate(self.query.metrics):
+        # All series of a histogram have the columns of the metric in the file.
+        for number, metric in enumerate(self.query.metrics[: len(self.origin.value("metrics"))]):
             at: tuple[Key, ...] = ("metrics", number)
             if problem := self._value_problem(metric, inspected):
                 hint = did_you_mean(metric.value_column, names) if metric.value_column not in names else ""

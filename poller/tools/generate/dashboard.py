@@ -33,6 +33,9 @@ RATE_OVER = 900.0
 SHORT = 900.0
 """Longest interval in seconds for which the increase in an hour is meaningful."""
 MOST_LINES = 25
+QUANTILES = (0.5, 0.9, 0.99)
+LE = "le"
+"""Label with the upper bound of a bucket."""
 
 
 def inventory(queries: Sequence[QueryDefinition]) -> str:
@@ -42,9 +45,15 @@ def inventory(queries: Sequence[QueryDefinition]) -> str:
         for metric in query.metrics:
             fed.setdefault(metric.name, []).append((query, metric))
     panels: list[Panel] = []
-    for pairs in fed.values():
+    for name, pairs in fed.items():
         feeders = {query.name: query for query, _ in pairs}
-        panels += _panels([metric for _, metric in pairs], list(feeders.values()))
+        metrics = [metric for _, metric in pairs]
+        labels = _labels(metrics)
+        if name.endswith("_bucket") and LE in labels:
+            (_, total), *_ = fed.get(f"{name.removesuffix('_bucket')}_sum", pairs)
+            panels.append(_quantiles(metrics[0], total.unit, [label for label in labels if label != LE]))
+        else:
+            panels += _panels(metrics, labels, list(feeders.values()))
     frame = DashboardProperties(
         uid=UID,
         title="Inventory",
@@ -96,10 +105,15 @@ def _head() -> Iterator[Panel]:
     )
 
 
-def _panels(fed: Sequence[MetricDefinition], queries: Sequence[QueryDefinition]) -> Iterator[Panel]:
-    metric = fed[0]
+def _labels(fed: Sequence[MetricDefinition]) -> list[str]:
     names = (name for definition in fed for name in (*definition.attribute_columns, *definition.attributes))
-    labels = list(dict.fromkeys(map(label_name, names)))
+    return list(dict.fromkeys(map(label_name, names)))
+
+
+def _panels(
+    fed: Sequence[MetricDefinition], labels: Sequence[str], queries: Sequence[QueryDefinition]
+) -> Iterator[Panel]:
+    metric = fed[0]
     if metric.type == "counter":
         yield from _counter(metric, labels, queries)
         return
@@ -120,6 +134,23 @@ def _panels(fed: Sequence[MetricDefinition], queries: Sequence[QueryDefinition])
         f"the last {PROJECTION_FROM.removesuffix('d')} days, not a forecast from causes.",
     )
     yield _figures(text, unit, columns, labels)
+
+
+def _quantiles(buckets: MetricDefinition, unit: str, labels: Sequence[str]) -> Panel:
+    """Quantiles of a histogram; its gauges describe the present, so they have no rate."""
+    series = of_targets(metric_name(buckets.name, buckets.unit))
+    name = buckets.name.removesuffix("_bucket")
+    return graph(
+        Text(f"{name}: quantiles", f"{buckets.description} Each quantile is interpolated in its bucket."),
+        unit_id(unit),
+        [
+            Expression(
+                _greatest(f"histogram_quantile({share}, {series})", labels), f"{_legend(labels)} {share:.0%}"
+            )
+            for share in QUANTILES
+        ],
+        span=WIDTH,
+    )
 
 
 def _counter(

@@ -8,7 +8,7 @@ from collections.abc import Container, Mapping, Sequence
 
 import pgparse
 
-from poller.config.queries.sql_ast import are_equal
+from poller.config.queries.sql_ast import are_equal, without_end
 
 
 def identifier(name: str) -> str:
@@ -63,18 +63,7 @@ def statement(sql: str) -> str:
 
     Text that is not a single statement is returned whole; the model reports the problem.
     """
-    sql = _normalize_spaces(sql).strip()
-    try:
-        statements = pgparse.parse(sql)
-    except (pgparse.PGQueryError, RecursionError, UnicodeError):
-        return sql
-    if not statements:
-        return ""
-    if len(statements) != 1 or "stmt_len" not in statements[0]:
-        return sql
-    raw = sql.encode()
-    end = statements[0].get("stmt_location", 0) + statements[0]["stmt_len"]
-    return raw[:end].decode().strip()
+    return without_end(_normalize_spaces(sql).strip()).strip()
 
 
 def project(sql: str, columns: Sequence[str], computed: Mapping[str, str], where: str = "") -> str:

@@ -1,4 +1,4 @@
-"""The ten queries of the cookbook return the results in their comments, on a standby with all limits."""
+"""The eleven queries of the cookbook return the results in their comments, on a standby with all limits."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def kitchen(poller_process: Callable[..., Process], tmp_path: Path) -> Kitchen:
 def test_each_query_returns_the_result_in_its_comment(shop: Database, kitchen: Kitchen) -> None:
     queries = kitchen.poll(shop.standby_dsn)
 
-    assert len(queries) == 10
+    assert len(queries) == 11
     assert {query["state"] for query in queries.values()} == {"ok"}
     assert kitchen.values("orders_by_customer") == {"c1": 6, "c2": 4, "c0": 3, "other": 9}
     assert 86_400 <= kitchen.values("oldest_unpaid_order")[""] < 2 * 86_400
@@ -89,6 +89,14 @@ def test_each_query_returns_the_result_in_its_comment(shop: Database, kitchen: K
         "the order with the state stolen"
     )
     assert kitchen.values("orders") == {"": 22}
+    assert kitchen.values("order_amounts") == {
+        "order_amount_bucket 1": 2,
+        "order_amount_bucket 10": 2,
+        "order_amount_bucket 100": 22,
+        "order_amount_bucket +Inf": 22,
+        "order_amount_sum": 206.5,
+        "order_amount_count": 22,
+    }
     assert kitchen.values("orders_by_channel") == {"web": 210, "": 7}
     assert kitchen.values("orders_by_tenant") == {
         "orders_by_tenant a": 20,

@@ -85,6 +85,11 @@ TROUBLED = {
             overflow="other",
         ),
         a_query(
+            "sizes",
+            "SELECT kind, n FROM (VALUES ('a', 1), ('a', 5), ('b', 50)) AS v (kind, n)",
+            metric={"attribute_columns": ["kind"], "histogram": [1, 10]},
+        ),
+        a_query(
             "counted",
             "SELECT g AS id, extract(epoch FROM now())::bigint AS n FROM generate_series(1, 2) g",
             metric={
@@ -109,6 +114,8 @@ METRICS = {
     "vanished": [True, False, False],
     "not_numbers": [True, False, False],
     "too_many": [True, False, False],
+    "sizes_sum": [True, False, False],
+    "sizes_count": [True, False, False],
     "counted": [True],
 }
 MAY_BE_EMPTY = {

@@ -73,6 +73,7 @@ def by(*columns: str, **values: list[str]) -> str:
 
 GROUPED = "SELECT count(*) AS n, {0} FROM things GROUP BY {0}"
 COUNT = "SELECT count(*) AS n FROM things"
+HISTOGRAM = "        histogram: [1, 10]\n"
 ESTIMATE = "    estimate: {{sql: {sql}, above_cost: {cost}}}\n"
 
 REPORTED: dict[str, tuple[str, list[str]]] = {
@@ -167,6 +168,43 @@ REPORTED: dict[str, tuple[str, list[str]]] = {
                 "timestamp with time zone, and each value creates a separate series; round it with "
                 "date_trunc, or "
                 "make it a value: extract(epoch FROM at)"
+            )
+        ],
+    ),
+    "histogram-attribute-type-time": (
+        query("SELECT 1 AS n, now() AS at", metric=HISTOGRAM + by("at")),
+        [
+            (
+                "warning 10 attribute-type queries[0].metrics[0].attribute_columns: attribute column 'at' is "
+                "timestamp with time zone, and each value creates a separate series; round it with "
+                "date_trunc, or make it a value: extract(epoch FROM at)"
+            )
+        ],
+    ),
+    "histogram-rejected": (
+        query("|\n      SELECT 1 AS n -- each\n      FROM absent;", metric=HISTOGRAM),
+        [
+            (
+                'error 5:12 rejected queries[0].sql: relation "absent" does not exist (42P01, line 2, '
+                "column 6 of sql); if that is expected here, name it under requires.columns"
+            )
+        ],
+    ),
+    "histogram-not-a-number": (
+        query("SELECT now() AS n", metric=HISTOGRAM),
+        [
+            (
+                "error 3:5 rejected queries[0].sql: cannot cast type timestamp with time zone to double "
+                "precision (42846)"
+            )
+        ],
+    ),
+    "histogram-without-its-column": (
+        query("SELECT 1 AS m", metric=HISTOGRAM),
+        [
+            (
+                'error 3:5 rejected queries[0].sql: column "n" does not exist (42703); if that is expected '
+                "here, name it under requires.columns"
             )
         ],
     ),

@@ -38,7 +38,8 @@ NOT_YAML: set[str] = {
 OF_TWO_PLACES: set[str] = {
     # A key contradicts another, or a query contradicts another.
     "alert-twice", "attribute-column-is-value", "attribute-in-both", "attribute-labels-equal",
-    "attribute-values-of-no-column", "attribute-values-too-many", "interval-under-timeout", "max-age-short",
+    "attribute-values-of-no-column", "attribute-values-too-many", "histogram-rows",
+    "interval-under-timeout", "max-age-short",
     "metric-fed-twice", "metric-names-translate-equal", "metric-type-differs",
     "metric-unit-becomes-suffix", "metric-unit-differs", "query-twice", "timeout-over-default-interval",
 }  # fmt: skip

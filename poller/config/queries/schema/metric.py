@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from itertools import pairwise
 from typing import Annotated, Self, get_args
 
 from pydantic import BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
+from poller.config.queries.histogram import (
+    LE,
+    MAX_COLUMN_BYTES,
+    SUFFIXES,
+    bucket_columns,
+)
 from poller.config.queries.schema.attributes import AS_ATTRIBUTE, check_values, labels, same_label
-from poller.config.queries.schema.fields import AlsoText, Duration, Part, whole
+from poller.config.queries.schema.fields import AlsoText, Duration, MisfitError, Part, whole
+from poller.model.prometheus import metric_name
 from poller.model.query import (
     MAX_ATTRIBUTE_LENGTH,
     Alert,
@@ -165,13 +174,24 @@ class DeclaredAlert(Part):
         return Alert(**self.parts())
 
 
-_A_ROW_PER_BUCKET = (
-    ", because an OTLP histogram must not fall; return a row per bucket, with the count of values up to the "
-    "bound `le` ('+Inf' for the last), and write attribute_columns: [le] for histogram_quantile()"
+def _parse_boundary(value: object) -> object:
+    """Parse a finite number; raises ValueError."""
+    if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < _ENDLESS:
+        return float(value)
+    if value in (math.inf, "+Inf"):
+        raise ValueError("is +Inf, which every histogram has; omit it")
+    raise ValueError(f"{quote(value)} is not a boundary; write a number like 0.5")
+
+
+_MOST_BOUNDARIES = 100
+Boundary = Annotated[float, BeforeValidator(_parse_boundary)]
+_GAUGES = (
+    ", because an OTLP histogram must not fall; write `histogram: [1, 10, 60]` with your boundaries instead, "
+    "which makes gauges for histogram_quantile()"
 )
 _INSTEAD = {
-    "histogram": _A_ROW_PER_BUCKET,
-    "exponentialhistogram": _A_ROW_PER_BUCKET,
+    "histogram": _GAUGES,
+    "exponentialhistogram": _GAUGES,
     "summary": "; return a row per quantile, and write attribute_columns: [quantile]",
     "sum": "; write counter if it only grows, else updowncounter",
 }
@@ -214,6 +234,13 @@ class DeclaredMetric(Part):
     unit: str = Field(
         description="Unit in UCUM: `By`, `s`, `%`, or the counted thing in braces, `{message}`.",
         examples=["{message}", "By", "s"],
+    )
+    histogram: tuple[Boundary, ...] | None = Field(
+        default=None,
+        description="Ascending boundaries: the buckets, sum and count of value_column replace its values.",
+        examples=[[1, 10, 60]],
+        min_length=1,
+        json_schema_extra={"maxItems": _MOST_BOUNDARIES},
     )
     type: MetricType = Field(
         default="gauge",
@@ -289,6 +316,20 @@ class DeclaredMetric(Part):
             raise ValueError(problem)
         return unit
 
+    @field_validator("histogram")
+    @classmethod
+    def _histogram(
+        cls, boundaries: tuple[float, ...] | None, info: ValidationInfo
+    ) -> tuple[float, ...] | None:
+        if boundaries and len(boundaries) > _MOST_BOUNDARIES:
+            raise ValueError(f"has {len(boundaries)} boundaries; write at most {_MOST_BOUNDARIES}")
+        for lower, upper in pairwise(boundaries or ()):
+            if lower >= upper:
+                raise ValueError(f"has {upper:g} after {lower:g}; write the boundaries in ascending order")
+        if boundaries and {"name", "unit"} <= info.data.keys():
+            _check_histogram_name(info.data["name"], info.data["unit"])
+        return boundaries
+
     @field_validator("type", mode="before")
     @classmethod
     def _type(cls, value: object) -> object:
@@ -297,6 +338,25 @@ class DeclaredMetric(Part):
             instead = _INSTEAD.get(value.lower().replace("_", "")) or did_you_mean(value, types)
             raise ValueError(f"{quote(value)} is not one of {', '.join(types)}{instead}")
         return value
+
+    @field_validator("type", "on_null", "alert")
+    @classmethod
+    def _not_of_a_histogram(cls, value: object, info: ValidationInfo) -> object:
+        if _is_histogram(info) and value not in ("gauge", "drop", ()):
+            raise ValueError(_NO_HISTOGRAM[str(info.field_name)])
+        return value
+
+    @field_validator("value_column")
+    @classmethod
+    def _value_column(cls, column: str, info: ValidationInfo) -> str:
+        boundaries = info.data.get("histogram") or ()
+        for name in bucket_columns(column, boundaries).values() if boundaries else ():
+            if len(name.encode()) > MAX_COLUMN_BYTES:
+                raise ValueError(
+                    f"makes the column {quote(name)} of a histogram, which has more than {MAX_COLUMN_BYTES} "
+                    "bytes; give the column a shorter name with AS"
+                )
+        return column
 
     @field_validator("attribute_columns")
     @classmethod
@@ -307,6 +367,7 @@ class DeclaredMetric(Part):
             raise ValueError(f"column {twice!r} is listed twice; keep one")
         if (value := info.data.get("value_column")) in columns:
             raise ValueError(f"column {value!r} is also the value_column; keep one of the two")
+        _check_le(columns, info)
         return columns
 
     @field_validator("attribute_values")
@@ -342,6 +403,7 @@ class DeclaredMetric(Part):
             if label in columns:
                 raise ValueError(same_label(columns[label], name))
         check_values(attributes)
+        _check_le(attributes, info)
         return attributes
 
     @field_validator("on_null")
@@ -371,4 +433,49 @@ class DeclaredMetric(Part):
         return alerts
 
     def definition(self) -> MetricDefinition:
-        return MetricDefinition(**self.parts())
+        """Return the definition without its histogram, which `with_histograms` adds to the query."""
+        parts = self.parts()
+        del parts["histogram"]
+        return MetricDefinition(**parts)
+
+
+_NO_HISTOGRAM = {
+    "type": "is not gauge, but the counts of a histogram may fall; omit type",
+    "on_null": "has no effect on a histogram, which ignores NULL; omit it, or write coalesce() in sql",
+    "alert": "compares one value, and a histogram has many; omit it, and write a rule with "
+    "histogram_quantile()",
+}
+
+
+def _is_histogram(info: ValidationInfo) -> bool:
+    """Return whether the metric has boundaries, even invalid ones, so that all its mistakes are reported."""
+    return info.data.get("histogram", True) is not None
+
+
+def _check_le(attributes: Collection[str], info: ValidationInfo) -> None:
+    if LE in attributes and _is_histogram(info):
+        raise ValueError(f"{LE!r} is the bound of the histogram's buckets; rename it")
+
+
+def _check_histogram_name(name: str, unit: str) -> None:
+    """Raise MisfitError if Prometheus would append the unit after `_sum`, so that the names differ."""
+    longest = max(map(len, SUFFIXES))
+    if len(name) + longest > 255:
+        raise MisfitError(
+            f"has {len(name)} characters; write at most {255 - longest} for a histogram", "name"
+        )
+    translated = metric_name(f"{name}_sum", unit)
+    if translated.endswith("_sum"):
+        return
+    word = translated.rpartition("_sum_")[2]
+    if metric_name(f"{name}_{word}_sum", unit).endswith("_sum"):
+        raise MisfitError(
+            f"lacks the unit: the sum of the histogram becomes {translated} in Prometheus; "
+            f"write {name}_{word}",
+            "name",
+        )
+    raise MisfitError(
+        f"is appended to the name of a gauge: the sum of the histogram becomes {translated} in Prometheus; "
+        f"write the unit as the name of a thing, {{{word}}}",
+        "unit",
+    )

@@ -9,6 +9,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, ConfigDict, Field, ValidationInfo, field_validator
 
+from poller.config.queries.histogram import with_histogram
 from poller.config.queries.schema.fields import Duration, MisfitError, Part, whole
 from poller.config.queries.schema.metric import DeclaredMetric
 from poller.config.queries.schema.schedule import Cron, TimeZone
@@ -355,6 +356,13 @@ class DeclaredQuery(Part):
                     "max_series",
                     "metrics",
                 )
+            if metric.histogram and len(metrics) > 1:
+                raise ValueError(
+                    f"has {len(metrics)} metrics, but the histogram {metric.name} aggregates the rows; "
+                    "write another query for the others"
+                )
+            if metric.histogram and info.data.get("overflow") == "other":
+                raise MisfitError("is other, which a histogram does not support; write drop", "overflow")
         return metrics
 
     @field_validator("max_age")
@@ -378,7 +386,9 @@ class DeclaredQuery(Part):
         timezone = parts.pop("timezone")
         if self.schedule is not None:
             parts["schedule"] = Schedule(self.schedule, timezone)
-        return QueryDefinition(**parts, ordered=is_ordered(self.sql))
+        query = QueryDefinition(**parts, ordered=is_ordered(self.sql))
+        boundaries = self.metrics[0].histogram
+        return with_histogram(query, boundaries) if boundaries else query
 
 
 def _interval(info: ValidationInfo) -> float | None:
