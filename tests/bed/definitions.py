@@ -9,6 +9,7 @@ from typing import Any
 from poller.config.queries.schema.metric import DeclaredMetric
 from poller.config.queries.schema.query import DeclaredQuery
 from poller.config.queries.sql_check import is_ordered
+from poller.config.queries.sql_parameters import to_placeholders
 from poller.model.query import MetricDefinition, QueryDefinition
 from poller.model.result import Answer, PollResult, Sample
 
@@ -34,6 +35,7 @@ def a_query(name: str = "q", sql: str = "SELECT 1 AS n", **fields: Any) -> Query
         **fields,
     }
     built = DeclaredQuery.model_validate(keys).definition()
+    sql = to_placeholders(sql, tuple(built.parameters[0]))
     return replace(built, sql=sql, ordered=is_ordered(sql))
 
 

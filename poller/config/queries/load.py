@@ -13,6 +13,7 @@ from poller.config.queries.conflicts import find_conflicts
 from poller.config.queries.error_messages import sentences
 from poller.config.queries.files import resolve
 from poller.config.queries.query_file import QueryFile
+from poller.config.queries.schema.parameters import parameter_names
 from poller.config.queries.schema.query import DeclaredQuery
 from poller.config.queries.yaml_file import in_order
 from poller.config.settings import Settings
@@ -60,7 +61,9 @@ def validate(
         problems += file.flaws()
         for at, data in file.queries():
             try:
-                declared = DeclaredQuery.model_validate(_filled(data, file.defaults(), defaults))
+                filled = _filled(data, file.defaults(), defaults)
+                names = parameter_names(data.get("parameters"))
+                declared = DeclaredQuery.model_validate(filled, context=names)
             except ValidationError as error:
                 problems += [
                     file.problem((*at, *path), message)

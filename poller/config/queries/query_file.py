@@ -55,8 +55,8 @@ class Origin:
         """Return the location of the key at `path` in the query, or of the innermost existing key."""
         return self.file.place((*self.path, *path))
 
-    def in_sql(self, path: tuple[Key, ...], sql: str, position: int | None) -> Place:
-        """Return the location of character `position` (from 1) of `sql`, the text at `path`.
+    def in_sql(self, path: tuple[Key, ...], position: int | None) -> Place:
+        """Return the location of character `position` (from 1) of the SQL at `path`.
 
         YAML may fold a text. If no line of the file contains the line of SQL unchanged, the location of the
         key is returned.
@@ -64,6 +64,10 @@ class Origin:
         key = self.place(*path)
         if position is None or key.line is None:
             return key
+        text: Any = self.file.data
+        for step in (*self.path, *path):
+            text = text[step]
+        sql = str(text)
         number, column = spot_in(sql, position)
         sql_line = sql.split("\n")[number - 1].strip()
         # A text of one line is next to its key, a block is below it.

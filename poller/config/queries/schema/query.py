@@ -5,21 +5,27 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Annotated
 
 from pydantic import AfterValidator, ConfigDict, Field, ValidationInfo, field_validator
 
+from poller.config.queries.schema.attributes import labels
 from poller.config.queries.schema.fields import Duration, MisfitError, Part, whole
 from poller.config.queries.schema.metric import DeclaredMetric
+from poller.config.queries.schema.parameters import DeclaredParameters
 from poller.config.queries.sql_check import is_ordered, statement_problem
+from poller.config.queries.sql_parameters import to_placeholders
 from poller.model.duration import format_duration
 from poller.model.query import (
     DEFAULT_INTERVAL,
     DEFAULT_MAX_SERIES,
     DEFAULT_TIMEOUT,
+    NO_PARAMETERS,
     STALE_AFTER_INTERVALS,
     Estimate,
     Overflow,
+    Parameters,
     QueryDefinition,
     RequiredRole,
     Requirements,
@@ -69,6 +75,14 @@ class DeclaredRequirements(Part):
 _QUERY_NAME = re.compile(r"[a-z][a-z0-9_.-]{0,62}")
 
 
+def _bound(sql: str, info: ValidationInfo) -> str:
+    """Return a checked statement with placeholders; the validation's context lists its parameters."""
+    parameters = info.context or ()
+    if problem := statement_problem(sql, parameters):
+        raise ValueError(problem)
+    return to_placeholders(sql, parameters)
+
+
 class DeclaredEstimate(Part):
     """Cheap replacement for a query that would cost too much."""
 
@@ -87,10 +101,8 @@ class DeclaredEstimate(Part):
 
     @field_validator("sql")
     @classmethod
-    def _sql(cls, sql: str) -> str:
-        if problem := statement_problem(sql):
-            raise ValueError(problem)
-        return sql
+    def _sql(cls, sql: str, info: ValidationInfo) -> str:
+        return _bound(sql, info)
 
     def definition(self) -> Estimate:
         return Estimate(**self.parts())
@@ -228,6 +240,11 @@ class DeclaredQuery(Part):
         description="Whether, of all databases of a server, only the one that lists the others is polled.",
         examples=[True],
     )
+    parameters: DeclaredParameters | None = Field(
+        default=None,
+        description="Values for `:name` in the sql, which runs with each combination; also attributes.",
+        examples=[{"state": ["queued", "sent"], "tier": ["gold", "free"]}],
+    )
     metrics: tuple[DeclaredMetric, ...] = Field(
         description="Metrics that the rows feed.",
         min_length=1,
@@ -255,10 +272,8 @@ class DeclaredQuery(Part):
 
     @field_validator("sql")
     @classmethod
-    def _sql(cls, sql: str) -> str:
-        if problem := statement_problem(sql):
-            raise ValueError(problem)
-        return sql
+    def _sql(cls, sql: str, info: ValidationInfo) -> str:
+        return _bound(sql, info)
 
     # `info.data` has only the valid keys, so one wrong key does not hide the problem of another.
 
@@ -283,6 +298,19 @@ class DeclaredQuery(Part):
             raise ValueError("is other, which requires an order of the rows; end sql with ORDER BY")
         return overflow
 
+    @field_validator("parameters")
+    @classmethod
+    def _parameters(cls, parameters: Parameters | None, info: ValidationInfo) -> Parameters | None:
+        count = len(parameters or ())
+        if count > (most := info.data.get("max_series", count)):
+            raise MisfitError(
+                f"parameters has {count} combinations and max_series is {most}; "
+                f"write max_series: {count}, or fewer values",
+                "max_series",
+                "parameters",
+            )
+        return parameters
+
     @field_validator("metrics")
     @classmethod
     def _metrics(
@@ -296,7 +324,11 @@ class DeclaredQuery(Part):
                 )
             if metric.type == "counter":
                 _refuse_false_resets(metric, info)
+            runs = info.data.get("parameters") or NO_PARAMETERS
+            if problem := _parameter_in_metric(metric, runs):
+                raise MisfitError(problem, "parameters", "metrics")
             sets = math.prod(len(values) for values in metric.attribute_values.values())
+            sets *= len(runs)
             most = info.data.get("max_series", sets)
             if sets > most:
                 raise MisfitError(
@@ -321,7 +353,29 @@ class DeclaredQuery(Part):
         return max_age
 
     def definition(self) -> QueryDefinition:
-        return QueryDefinition(**self.parts(), ordered=is_ordered(self.sql))
+        parts = self.parts()
+        parts["parameters"] = parts["parameters"] or NO_PARAMETERS
+        names = tuple(parts["parameters"][0])
+        parts["metrics"] = tuple(
+            replace(metric, attribute_columns=(*metric.attribute_columns, *names))
+            for metric in parts["metrics"]
+        )
+        return QueryDefinition(**parts, ordered=is_ordered(self.sql))
+
+
+def _parameter_in_metric(metric: DeclaredMetric, parameters: Parameters) -> str | None:
+    """Return the problem of a parameter that has the name of a column or attribute of `metric`."""
+    taken = dict.fromkeys(labels(metric.attribute_columns), "attribute_columns")
+    taken |= dict.fromkeys(labels(metric.attributes), "attributes")
+    for name in parameters[0]:
+        if name == metric.value_column:
+            return f"{name!r} is also the value_column of {metric.name}; rename the parameter"
+        if name in taken:
+            return (
+                f"{name!r} is also in {taken[name]} of {metric.name}; remove it there, because each "
+                "parameter is an attribute, or rename the parameter"
+            )
+    return None
 
 
 def _refuse_false_resets(counter: DeclaredMetric, info: ValidationInfo) -> None:
