@@ -6,7 +6,7 @@ import itertools
 from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 from poller.model.casts import not_a_number
 from poller.model.errors import PollError
@@ -145,18 +145,15 @@ def _map_metric(
         for name in metric.attribute_columns
         if name not in names
     ]
-    # The texts of a parameter are unique, so they identify its value.
-    parameters = [
-        (name, positions[name], {parameter_text(run[name]).encode(): run[name] for run in query.parameters})
-        for name in names
-    ]
+    # The values of the parameters are the last columns.
+    last = len(rows.columns) - len(names)
+    runs = {tuple(parameter_text(value).encode() for value in run.values()): run for run in query.parameters}
     closed = EnumeratedAttributes(metric, query.parameters) if metric.attribute_values else None
     existing: set[Key] = set()
     for row in rows.values:
         try:
             attributes = _attributes(row, columns)
-            for name, position, values in parameters:
-                attributes[name] = values[row[position] or b""]
+            attributes.update(runs[cast("tuple[bytes, ...]", row[last:])])
             if closed is not None:
                 closed.see(attributes)
                 existing.add(key_of(attributes))

@@ -173,6 +173,9 @@ class Pipeline:
                 for values in runs:
                     # Without types: the server infers them, as it does for a quoted constant.
                     pgconn.send_query_params(sql, values or None)
+                    if values:
+                        # Without it, the server sends the answer only with the next Sync.
+                        pgconn.send_flush_request()
             pgconn.pipeline_sync()
         self._unanswered = len(statements) - len(refused)
         since = time.monotonic()

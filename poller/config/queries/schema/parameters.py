@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import math
 import re
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any
 
@@ -60,9 +59,18 @@ def _combinations(value: object) -> list[dict[str, AttributeValue]]:
     if problems := list(itertools.islice(listed, _MOST_PROBLEMS)):
         raise ValueError("; ".join(dict.fromkeys(problems)))
     if isinstance(value, list):
-        names = list(value[0])
-        return [{name: values[name] for name in names} for values in value]
-    return [dict(zip(value, values, strict=True)) for values in itertools.product(*value.values())]
+        runs = [{name: values[name] for name in value[0]} for values in value]
+    else:
+        runs = [dict(zip(value, values, strict=True)) for values in itertools.product(*value.values())]
+    seen: set[tuple[object, ...]] = set()
+    for run in runs:
+        # 1 and '1' are the same to the server and to Prometheus; 0 and false are to the SDK.
+        keys = {tuple(run.values()), tuple(map(parameter_text, run.values()))}
+        if not seen.isdisjoint(keys):
+            again = ", ".join(f"{name} {quote(item)}" for name, item in run.items())
+            raise ValueError(f"has {again} twice, as text or as number; keep one")
+        seen |= keys
+    return runs
 
 
 DeclaredParameters = Annotated[
@@ -81,9 +89,6 @@ def _problems(parameters: Mapping[Any, Any]) -> Iterator[str]:
             yield f"{name!r} has no values; list at least one, or remove it"
         else:
             yield from _value_problems(name, values)
-            texts = Counter(map(parameter_text, values))
-            for twice in (text for text, count in texts.items() if count > 1):
-                yield f"value {quote(twice)} of {name!r} is listed twice; keep one"
     yield from _too_many(math.prod(len(values) for values in parameters.values() if isinstance(values, list)))
 
 
@@ -91,7 +96,6 @@ def _set_problems(sets: Sequence[Any]) -> Iterator[str]:
     """Yield the problems of a list of combinations."""
     yield from _too_many(len(sets))
     first = sets[0]
-    seen: dict[tuple[str, ...], int] = {}
     for number, values in enumerate(sets[:MAX_COMBINATIONS], 1):
         if not isinstance(values, dict) or not values:
             yield f"item {number} is {kind_of(values)}; write for example `- {{state: queued}}`"
@@ -103,11 +107,6 @@ def _set_problems(sets: Sequence[Any]) -> Iterator[str]:
             continue
         for name, value in values.items():
             yield from _value_problems(name, [value])
-        same = seen.setdefault(
-            tuple(parameter_text(values[name]) for name in sorted(values, key=str)), number
-        )
-        if same != number:
-            yield f"item {number} is the same as item {same}; keep one"
 
 
 def _name_problems(names: Mapping[Any, Any]) -> Iterator[str]:
