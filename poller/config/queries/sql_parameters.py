@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 _LETTER = r"[A-Za-z_\u0080-\U0010ffff]"
 _LINE_END = r"[ \t\f\v]*+[\r\n][ \t\f\v\r\n]*+"
@@ -20,6 +20,7 @@ _TOKEN = re.compile(
     | {_LETTER}[0-9A-Za-z_$\u0080-\U0010ffff]*+
     | [0-9][0-9A-Za-z_.]*+
     | ::
+    | \$(?P<number>[1-9])(?![0-9])
     | (?<![\w)\]"'$:]):(?P<name>[A-Za-z_]\w*+)
     """,
     re.DOTALL | re.VERBOSE,
@@ -37,18 +38,45 @@ def to_placeholders(sql: str, names: Sequence[str]) -> str:
 
     Spaces fill up each placeholder, so that every other character keeps its position.
     """
-    if not names:
-        return sql
+    return replace_parameters(
+        sql, {name: f"${number}".ljust(1 + len(name)) for number, name in enumerate(names, 1)}
+    )
+
+
+def to_names(sql: str, names: Sequence[str]) -> str:
+    """Return `sql` with `:name` instead of the placeholders that `to_placeholders` made."""
+
+    def named(token: re.Match[str]) -> tuple[str, int] | None:
+        if not token["number"]:
+            return None
+        name = names[int(token["number"]) - 1]
+        rest = sql[token.end() : token.end() + len(name) - 1]
+        return f":{name}", token.end() + len(rest) - len(rest.lstrip(" "))
+
+    return _replace(sql, named) if names else sql
+
+
+def replace_parameters(sql: str, texts: Mapping[str, str]) -> str:
+    """Return `sql` with a text instead of each parameter that `texts` contains."""
+
+    def replaced(token: re.Match[str]) -> tuple[str, int] | None:
+        name = token["name"]
+        return (texts[name], token.end()) if name in texts else None
+
+    return _replace(sql, replaced) if texts else sql
+
+
+def _replace(sql: str, replaced: Callable[[re.Match[str]], tuple[str, int] | None]) -> str:
+    """Replace the tokens for which `replaced` returns a text and the end of the replaced part."""
     parts: list[str] = []
     done = at = 0
     while token := _TOKEN.search(sql, at):
         at = token.end()
         if token["comment"]:
             at = _end_of_comment(sql, at)
-        elif token["name"] in names:
-            placeholder = f"${names.index(token['name']) + 1}"
-            parts += [sql[done : token.start()], placeholder.ljust(at - token.start())]
-            done = at
+        elif replacement := replaced(token):
+            parts += [sql[done : token.start()], replacement[0]]
+            done = at = replacement[1]
     return "".join([*parts, sql[done:]])
 
 
