@@ -32,7 +32,7 @@ def grouped_columns(sql: str) -> set[str]:
 
 
 def parameter_columns(sql: str) -> dict[str, int]:
-    """Return the columns of `sql` that are just a placeholder `$n`, with or without a cast, and its number."""
+    """Return the columns of `sql` that are only a placeholder `$n`, perhaps with a cast, and its number."""
     columns: dict[str, int] = {}
     for item in _select(sql).get("targetList", []):
         value = item["ResTarget"]["val"]

@@ -156,10 +156,8 @@ def _query(
     if not bind_parameters(draft, node):
         return
     kinds = kinds_of(statement(draft.sql))
-    booleans = {
-        metric.value_column for metric in draft.metrics if kinds.get(metric.value_column) == "boolean"
-    }
-    numbers = {column: as_number(column, "boolean") for column in sorted(booleans)}
+    columns = sorted({metric.value_column for metric in draft.metrics})
+    numbers = {name: as_number(name, "boolean") for name in columns if kinds.get(name) == "boolean"}
     draft.computed = {**numbers, **draft.computed}
     yield draft
 
