@@ -90,7 +90,7 @@ def _no_parameter(sql: str, position: int, name: str, parameters: Sequence[str])
     """Return the message for `:name` at `position`, if it is not a parameter of the statement."""
     place = _place(sql, position)
     if name in parameters:
-        return f"has {name!r} after a colon ({place}), but not as a parameter; write :{name} after a space"
+        return f"has {name!r} after a colon ({place}), but not as a parameter; write :{name} after a space, without quotes"
     remedy = did_you_mean(name, parameters) or f"; add `{name}: [...]` to parameters, or write the value"
     return f"has :{name} ({place}), which is not in parameters{remedy}"
 

@@ -16,7 +16,7 @@ _TOKEN = re.compile(
     | [eE]'{_ESCAPED}(?:{_LINE_END}'{_ESCAPED})*+
     | '[^']*+'
     | "[^"]*+"
-    | \$(?P<tag>(?:{_LETTER}[0-9A-Za-z_\u0080-\U0010ffff]*+)?)\$.*?\$(?P=tag)\$
+    | \$(?P<tag>(?:{_LETTER}[0-9A-Za-z_\u0080-\U0010ffff]*+)?)\$.*?(?:\$(?P=tag)\$|\Z)
     | {_LETTER}[0-9A-Za-z_$\u0080-\U0010ffff]*+
     | [0-9][0-9A-Za-z_.]*+
     | ::
