@@ -90,7 +90,8 @@ def _no_parameter(sql: str, position: int, name: str, parameters: Sequence[str])
     """Return the message for `:name` at `position`, if it is not a parameter of the statement."""
     place = _place(sql, position)
     if name in parameters:
-        return f"has {name!r} after a colon ({place}), but not as a parameter; write :{name} after a space, without quotes"
+        remedy = f"write :{name} after a space, without quotes"
+        return f"has {name!r} after a colon ({place}), but not as a parameter; {remedy}"
     remedy = did_you_mean(name, parameters) or f"; add `{name}: [...]` to parameters, or write the value"
     return f"has :{name} ({place}), which is not in parameters{remedy}"
 
