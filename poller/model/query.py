@@ -65,6 +65,17 @@ MAX_ATTRIBUTE_LENGTH = 1024
 """Characters; a longer value is probably data that was not intended as an attribute."""
 
 
+Parameters = tuple[Mapping[str, AttributeValue], ...]
+"""Values of a statement's parameters, `$1` first, for each of its runs."""
+NO_PARAMETERS: Parameters = ({},)
+"""One run without parameters."""
+
+
+def parameter_text(value: object) -> str:
+    """Return a parameter's value as PostgreSQL's input functions read it."""
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MetricDefinition:
     """One metric of a query: a value column, and the columns that distinguish its series."""
@@ -77,6 +88,7 @@ class MetricDefinition:
     type: MetricType = "gauge"
     value_column: str
     attribute_columns: tuple[str, ...] = ()
+    """Columns of the result; the parameters of the query are its last columns."""
     attribute_values: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """All values that an attribute column can have."""
     attributes: Mapping[str, AttributeValue] = field(default_factory=dict)
@@ -149,6 +161,7 @@ class QueryDefinition:
     """Whether, of all databases of a server, only the one that lists the others is polled."""
     owner: str | None = None
     """Who is responsible for it; None: not declared."""
+    parameters: Parameters = NO_PARAMETERS
     metrics: tuple[MetricDefinition, ...]
 
     @property
@@ -167,6 +180,8 @@ class QueryDefinition:
         """Hash of the SQL and the mapping of its rows: if it changes, earlier values do not apply."""
         declared = self.declared()
         settings = {key: declared[key] for key in ("sql", "metrics", "estimate", "max_series", "overflow")}
+        if self.parameters != NO_PARAMETERS:  # without them, the hash is the one of earlier versions
+            settings["parameters"] = declared["parameters"]
         for metric in settings["metrics"]:
             del metric["description"], metric["alert"]
         return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()

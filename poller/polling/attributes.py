@@ -7,18 +7,20 @@ import math
 from collections.abc import Collection, Iterator, Mapping
 
 from poller.model.numbers import NotRepresentableError
-from poller.model.query import AttributeValue, MetricDefinition
+from poller.model.query import NO_PARAMETERS, AttributeValue, MetricDefinition, Parameters
 from poller.model.series import Key, key_of
 
 
 class EnumeratedAttributes:
     """The closed attributes of one metric, and the values of its open attributes in one result."""
 
-    def __init__(self, metric: MetricDefinition) -> None:
+    def __init__(self, metric: MetricDefinition, parameters: Parameters = NO_PARAMETERS) -> None:
         self._values = metric.attribute_values
-        self._all_closed = set(metric.attribute_columns) == set(self._values)
+        known = {*self._values, *parameters[0]}
         # If no attribute is open, every set is known before the first row.
-        self._open: dict[Key, None] = {(): None} if self._values and self._all_closed else {}
+        self._open: dict[Key, None] = {}
+        if self._values and known == set(metric.attribute_columns):
+            self._open = dict.fromkeys(map(key_of, parameters))
 
     def see(self, attributes: Mapping[str, AttributeValue]) -> None:
         """Record one row's attributes.

@@ -6,12 +6,18 @@ import itertools
 from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 from poller.model.casts import not_a_number
 from poller.model.errors import PollError
 from poller.model.numbers import NUMBERS, NotRepresentableError, otlp_number, parse
-from poller.model.query import MAX_ATTRIBUTE_LENGTH, AttributeValue, MetricDefinition, QueryDefinition
+from poller.model.query import (
+    MAX_ATTRIBUTE_LENGTH,
+    AttributeValue,
+    MetricDefinition,
+    QueryDefinition,
+    parameter_text,
+)
 from poller.model.result import RejectedRow, Sample
 from poller.model.rows import Column, OmittedSum, Row, Rows
 from poller.model.series import Key, key_of
@@ -133,14 +139,21 @@ def _map_metric(
 ) -> None:
     value_at = positions[metric.value_column]
     oid = rows.columns[value_at].oid
+    names = query.parameters[0]
     columns = [
-        (name, positions[name], rows.columns[positions[name]].oid) for name in metric.attribute_columns
+        (name, positions[name], rows.columns[positions[name]].oid)
+        for name in metric.attribute_columns
+        if name not in names
     ]
-    closed = EnumeratedAttributes(metric) if metric.attribute_values else None
+    # The values of the parameters are the last columns.
+    last = len(rows.columns) - len(names)
+    runs = {tuple(parameter_text(value).encode() for value in run.values()): run for run in query.parameters}
+    closed = EnumeratedAttributes(metric, query.parameters) if metric.attribute_values else None
     existing: set[Key] = set()
     for row in rows.values:
         try:
             attributes = _attributes(row, columns)
+            attributes.update(runs[cast("tuple[bytes, ...]", row[last:])])
             if closed is not None:
                 closed.see(attributes)
                 existing.add(key_of(attributes))
@@ -220,9 +233,7 @@ def _positions(query: QueryDefinition, columns: tuple[Column, ...]) -> dict[str,
             if name in absent:
                 continue
             if names.count(name) > 1:
-                problems.append(
-                    f"column {name!r} comes {names.count(name)} times; rename all but one with AS"
-                )
+                problems.append(repeated_column(query, name, names.count(name)))
             elif name not in names:
                 problems.append(
                     f"column {name!r} is missing; the result has {', '.join(names) or 'no columns'}"
@@ -232,6 +243,13 @@ def _positions(query: QueryDefinition, columns: tuple[Column, ...]) -> dict[str,
         present = {name: position for name, position in absent.items() if name in names}
         raise PollError("mismatch", "; ".join([*problems, *_wrong_types(query, columns, present).values()]))
     return absent
+
+
+def repeated_column(query: QueryDefinition, name: str, count: int) -> str:
+    """Return the message for a column that occurs `count` times in the result."""
+    if name in query.parameters[0]:
+        return f"column {name!r} has the name of a parameter, which is already an attribute; remove it"
+    return f"column {name!r} comes {count} times; rename all but one with AS"
 
 
 def _wrong_types(

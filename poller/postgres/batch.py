@@ -103,6 +103,8 @@ class Batch:
             # Only the first query used the connection (or waited for it); the others never started.
             elapsed = time.monotonic() - since
             left = [query for query in queries if query.name not in answers]
+            if isinstance(error, OverBudgetError) and left and _is_late(left[0], elapsed):
+                error = _late(left[0])
             over_budget = isinstance(error, OverBudgetError) or error.sqlstate in _OUT_OF_TIME
             # The running query ended the session; the queries after it did not run.
             by_query = error.kind in ("too_large", "timeout") and not error.unsent
@@ -132,7 +134,9 @@ class Batch:
             return sent
         statements = opened.statements
         plans = [
-            statements.own_statement(statements.tagged(item.query, plan_query(item.query.sql)))
+            statements.own_statement(
+                statements.tagged(item.query, plan_query(item.query.sql)), item.query.parameters
+            )
             for item in costed
         ]
         expensive = set()
@@ -178,6 +182,19 @@ class Batch:
                 exact = timeouts.pop(item.query.name)
                 answer = _answer(item, reply, exact.at)
                 yield exact if answer.error else replace(answer, duration=exact.duration + answer.duration)
+
+
+def _is_late(query: QueryDefinition, elapsed: float) -> bool:
+    """Whether the query itself used up the budget: its runs with parameters took longer than its timeout."""
+    return len(query.parameters) > 1 and elapsed > query.timeout
+
+
+def _late(query: QueryDefinition) -> PollError:
+    return PollError(
+        "timeout",
+        f"its {len(query.parameters)} runs with parameters took longer than the tick's share of the interval",
+        hint="make the query cheaper, its interval longer, or list fewer values",
+    )
 
 
 def _send_together(

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from poller.model.duration import format_duration
 from poller.model.errors import OverBudgetError, PollError
-from poller.model.query import QueryDefinition
+from poller.model.query import NO_PARAMETERS, Parameters, QueryDefinition
 from poller.model.rows import Column
 from poller.postgres.inspect_relations import (
     Relation,
@@ -66,13 +66,15 @@ class Inspection:
         self.facts = snapshot.facts
         self.lag = snapshot.lag
 
-    def statements(self, sqls: Sequence[str]) -> list[Inspected]:
+    def statements(self, sqls: Sequence[str], parameters: Sequence[Parameters] = ()) -> list[Inspected]:
         """Prepare and plan each of `sqls`, in one round trip; a rejected statement has its error.
 
+        `parameters` has those of each statement; without it, the statements have none.
         Raises PollError if the connection is lost or the round trip takes too long. It has a limit because
         the planner runs STABLE and IMMUTABLE functions, and the snapshot must not live that long.
         """
-        looks = [look for sql in sqls for look in self._looks(sql)]
+        bound = zip(sqls, parameters or [NO_PARAMETERS] * len(sqls), strict=True)
+        looks = [look for sql, values in bound for look in self._looks(sql, values)]
         try:
             replies = list(self._pipeline.send(looks, self._statements.budget)) if looks else []
         except OverBudgetError:
@@ -116,9 +118,9 @@ class Inspection:
         (reply,) = self._pipeline.send([self._statements.own_statement(sql)])
         return reply.value()
 
-    def _looks(self, sql: str) -> tuple[Statement, Statement]:
+    def _looks(self, sql: str, values: Parameters) -> tuple[Statement, Statement]:
         look = self._statements.own_statement
-        return look(sql)._replace(describe=True), look(plan_query(sql, verbose=True))
+        return look(sql, values)._replace(describe=True), look(plan_query(sql, verbose=True), values)
 
 
 def inspect(

@@ -6,7 +6,7 @@ import functools
 import math
 import select
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from typing import NamedTuple
 
 import psycopg
@@ -14,7 +14,9 @@ from psycopg.pq import ConnStatus, DiagnosticField, ExecStatus
 from psycopg.pq.abc import PGconn, PGresult
 
 from poller.model.errors import OverBudgetError, PollError
+from poller.model.query import NO_PARAMETERS, AttributeValue, Parameters, parameter_text
 from poller.model.rows import Column, Limit, Row, RowCollector, Rows
+from poller.model.text import quote
 from poller.postgres.cancellation import CancelToken
 from poller.postgres.charset import charset_of
 from poller.postgres.relay import Relay
@@ -35,6 +37,8 @@ MAX_RESULT_BYTES = 16 * 2**20
 libpq's buffer, libpq's result and the poller's rows hold one copy each. The poller's copy may be three times
 as large if it is converted to UTF-8.
 """
+_TEXT = 25
+"""OID of the type text, for the columns of parameters."""
 _NO_MEMORY = b"cannot allocate memory for input buffer"
 """libpq's message if the host refuses it a buffer for a whole message."""
 
@@ -51,6 +55,11 @@ class Statement(NamedTuple):
     """The statement_timeout in effect, in seconds, to distinguish the two meanings of SQLSTATE 57014."""
     after: tuple[str, ...] = ()
     """Statements that run before this one, under the same Sync; if one of them fails, this one is not run."""
+    parameters: Parameters = NO_PARAMETERS
+    """The statement runs once with each of them, in order, until an error. Their values are the last columns.
+
+    `patience` and `timeout` are for one run; `limit` and the limit of the result's size for all together.
+    """
     describe: bool = False
     """Whether the statement is only prepared, not run: the reply has its columns and no rows."""
 
@@ -146,8 +155,14 @@ class Pipeline:
             texts = (*statement.after, statement.sql)
             try:
                 *after, sql = [text.encode(self.charset.codec) for text in texts]
+                runs = [
+                    [parameter_text(value).encode(self.charset.codec) for value in values.values()]
+                    for values in statement.parameters
+                ]
             except UnicodeEncodeError as problem:
                 refused[number] = _unencodable(problem, self.charset.encoding)
+                if problem.object not in texts:
+                    refused[number].position = None  # it is in a parameter
                 continue
             for text in after:
                 pgconn.send_query_params(text, None)
@@ -155,7 +170,12 @@ class Pipeline:
                 pgconn.send_prepare(b"", sql)
                 pgconn.send_describe_prepared(b"")
             else:
-                pgconn.send_query_params(sql, None)
+                for values in runs:
+                    # Without types: the server infers them, as it does for a quoted constant.
+                    pgconn.send_query_params(sql, values or None)
+                    if values:
+                        # Without it, the server sends the answer only with the next Sync.
+                        pgconn.send_flush_request()
             pgconn.pipeline_sync()
         self._unanswered = len(statements) - len(refused)
         since = time.monotonic()
@@ -165,40 +185,49 @@ class Pipeline:
                 yield Reply(None, refused[number], 0.0)
                 continue
             self._received = 0
-            self._overdue = since + (math.inf if statement.timeout is None else statement.timeout + _LATE)
-            rows, failure = self._read_reply(statement, since + statement.patience)
+            rows, error = self._read_reply(statement, since)
             self._unanswered -= 1
             now = time.monotonic()
-            error = None if failure is None else self._failure(failure, now - since, statement.timeout)
-            yield Reply(rows if error is None else None, error, now - since)
+            yield Reply(rows, error, now - since)
             since = now
         pgconn.exit_pipeline_mode()
 
-    def _read_reply(self, statement: Statement, deadline: float) -> tuple[Rows | None, PGresult | None]:
+    def _read_reply(self, statement: Statement, since: float) -> tuple[Rows | None, PollError | None]:
         """Read the results of one statement and of those before it, up to and including their Sync."""
         failure: PGresult | None = None
+        elapsed = 0.0
+        failed: Mapping[str, AttributeValue] = {}
         next_result = self._next_result
+        deadline = self._begin_run(statement, since)
         for _ in range(len(statement.after) + statement.describe):
             while (result := next_result(deadline)) is not None:
                 if result.status == _FATAL:
-                    failure = result
+                    failure, elapsed = result, time.monotonic() - since
         keeper: RowCollector | None = None
-        if failure is None and not statement.describe:
-            self._pgconn.set_chunked_rows_mode(_CHUNK_ROWS)
-        while (result := next_result(deadline)) is not None:
-            status = result.status
-            if status in _ROWS:
-                keeper = keeper or RowCollector(statement.limit, self._columns(result))
-                keeper.take(self._values(result))
-            elif status == ExecStatus.COMMAND_OK and statement.describe:
-                keeper = RowCollector(statement.limit, self._columns(result))
-            elif status in _COPY:
-                # In pipeline mode, libpq can leave COPY only by closing the connection.
-                self._hang_up()
-                raise PollError("rejected", "COPY is not a query")
-            elif status == _FATAL:
-                failure = result
+        names = [Column(name, _TEXT) for name in statement.parameters[0]]
         try:
+            # After an error, the server skips the remaining runs, but each has a result.
+            for number, values in enumerate(statement.parameters[: 1 if statement.describe else None]):
+                if number and failure is None:
+                    since = time.monotonic()
+                    deadline = self._begin_run(statement, since)
+                if failure is None and not statement.describe:
+                    self._pgconn.set_chunked_rows_mode(_CHUNK_ROWS)
+                last = tuple([parameter_text(value).encode() for value in values.values()])
+                while (result := next_result(deadline)) is not None:
+                    status = result.status
+                    if status in _ROWS:
+                        keeper = keeper or RowCollector(statement.limit, (*self._columns(result), *names))
+                        rows = self._values(result)
+                        keeper.take([row + last for row in rows] if last else rows)
+                    elif status == ExecStatus.COMMAND_OK and statement.describe:
+                        keeper = RowCollector(statement.limit, (*self._columns(result), *names))
+                    elif status in _COPY:
+                        # In pipeline mode, libpq can leave COPY only by closing the connection.
+                        self._hang_up()
+                        raise PollError("rejected", "COPY is not a query")
+                    elif status == _FATAL:
+                        failure, failed, elapsed = result, values, time.monotonic() - since
             sync = next_result(deadline)
         except psycopg.OperationalError:
             if failure is None:
@@ -209,7 +238,17 @@ class Pipeline:
                 # An error without a Sync has ended the session.
                 raise self._failure(failure, 0.0, None)
             raise psycopg.OperationalError("the answers no longer match the statements")
-        return keeper.rows() if keeper else Rows((), []), failure
+        if failure is not None:
+            error = self._failure(failure, elapsed, statement.timeout)
+            if failed and error.position is None:  # an error with a position is one of the statement itself
+                error.message += f" (with {', '.join(f'{name} = {quote(failed[name])}' for name in failed)})"
+            return None, error
+        return keeper.rows() if keeper else Rows((), []), None
+
+    def _begin_run(self, statement: Statement, now: float) -> float:
+        """Note when the server will be late with the next result; return when it counts as dead."""
+        self._overdue = now + (math.inf if statement.timeout is None else statement.timeout + _LATE)
+        return now + statement.patience
 
     def _columns(self, result: PGresult) -> tuple[Column, ...]:
         codec = self.charset.codec

@@ -41,9 +41,13 @@ def plan_query(sql: str, *, verbose: bool = False) -> str:
 
 
 def read_plan(rows: Rows) -> Plan:
-    """Read the result of `plan_query`; names of relations may be in any encoding."""
-    top = json.loads((rows.values[0][0] or b"").decode(errors="replace"))[0]["Plan"]
-    return Plan(float(top["Total Cost"]), tuple(_scans(top, 1)))
+    """Read the result of `plan_query`; names of relations may be in any encoding.
+
+    The cost of a statement with parameters is the sum of its runs.
+    """
+    tops = [json.loads((row[0] or b"").decode(errors="replace"))[0]["Plan"] for row in rows.values]
+    scans = dict.fromkeys(scan for top in tops for scan in _scans(top, 1))
+    return Plan(sum(float(top["Total Cost"]) for top in tops), tuple(scans))
 
 
 def _scans(node: dict[str, Any], processes: int) -> Iterator[Scan]:

@@ -32,6 +32,7 @@ _HINTS = {
     "42501": "grant the poller's role what the query reads; `poller grants` prints the privileges",
     "42P01": "if that is expected here, name it under requires.columns",
     "42703": "if that is expected here, name it under requires.columns",
+    "42P18": "write the type after the parameter, for example :name::int",
     "42883": "no such function for these types; if an extension brings it, name it under requires.extensions",
     "25006": "a query may only read",
     "22021": "fix the value, or exclude it in the query",

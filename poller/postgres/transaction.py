@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from poller.model.query import QueryDefinition
+from poller.model.query import NO_PARAMETERS, Parameters, QueryDefinition
 from poller.postgres.charset import UTF8, Charset
 from poller.postgres.pipeline import MAX_RESULT_BYTES, Statement
 from poller.postgres.server_facts import SERVER
@@ -92,9 +92,10 @@ class TransactionStatements:
             *map(self.own_statement, others),
         ]
 
-    def own_statement(self, sql: str) -> Statement:
+    def own_statement(self, sql: str, parameters: Parameters = NO_PARAMETERS) -> Statement:
         """Return another of the poller's own statements, for the shared transaction."""
-        return self._make_statement(sql, _ROLLBACK, _set_timeout(self.limits.opening_timeout))
+        statement = self._make_statement(sql, _ROLLBACK, _set_timeout(self.limits.opening_timeout))
+        return statement._replace(parameters=parameters)
 
     def shared(self, query: QueryDefinition, sql: str) -> tuple[Statement]:
         """Return the statement that runs `sql` for `query` in the shared transaction.
@@ -107,7 +108,9 @@ class TransactionStatements:
 
     def alone(self, query: QueryDefinition, sql: str) -> tuple[Statement, Statement]:
         """Return the statements that run `sql` for `query` in its own short transaction and end it."""
-        bounds = self._bounds(query.timeout, query.timeout + self.limits.patience)
+        # All runs of a statement with parameters are in one transaction.
+        longest = min(query.timeout * len(query.parameters), max(query.timeout, query.interval))
+        bounds = self._bounds(query.timeout, longest + self.limits.patience)
         if self.server is not None:
             # A pooler may switch to another server than the checked one; the statement then fails.
             is_same = f"{SERVER} OPERATOR(pg_catalog.=) {literal(self.server)}"
@@ -129,7 +132,14 @@ class TransactionStatements:
         return commented(sql, self.tags(query.name))
 
     def _query(self, query: QueryDefinition, sql: str, *after: str) -> Statement:
-        return Statement(sql, query.timeout + self.limits.patience, query.limit, query.timeout, after)
+        return Statement(
+            sql,
+            query.timeout + self.limits.patience,
+            query.limit,
+            query.timeout,
+            after,
+            query.parameters,
+        )
 
     def _make_statement(self, sql: str, *after: str) -> Statement:
         timeout = self.limits.opening_timeout

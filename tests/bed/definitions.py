@@ -7,8 +7,10 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from poller.config.queries.schema.metric import DeclaredMetric
+from poller.config.queries.schema.parameters import parameter_names
 from poller.config.queries.schema.query import DeclaredQuery
 from poller.config.queries.sql_check import is_ordered
+from poller.config.queries.sql_parameters import to_placeholders
 from poller.model.query import MetricDefinition, QueryDefinition
 from poller.model.result import Answer, PollResult, Sample
 
@@ -27,13 +29,15 @@ def a_query(name: str = "q", sql: str = "SELECT 1 AS n", **fields: Any) -> Query
     metrics = fields.pop("metrics", (a_metric(name.replace("-", "_")),))
     interval = fields.setdefault("interval", 300.0)
     fields = {"timeout": min(30.0, interval), "max_age": 3 * interval, **fields}
+    parameters = parameter_names(fields.get("parameters"))
     keys = {
         "name": name,
-        "sql": "SELECT 1 AS n",
+        "sql": ", :".join(("SELECT 1 AS n", *parameters)),
         "metrics": [_written(metric) for metric in metrics],
         **fields,
     }
-    built = DeclaredQuery.model_validate(keys).definition()
+    built = DeclaredQuery.model_validate(keys, context=parameters).definition()
+    sql = to_placeholders(sql, parameters)
     return replace(built, sql=sql, ordered=is_ordered(sql))
 
 

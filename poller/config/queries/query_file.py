@@ -8,7 +8,9 @@ from functools import cached_property
 from typing import Any, ClassVar
 
 from poller.config.queries.files import MAX_BYTES
+from poller.config.queries.schema.parameters import parameter_names
 from poller.config.queries.sql_ast import without_end
+from poller.config.queries.sql_parameters import to_placeholders
 from poller.config.queries.yaml_file import ListFile
 from poller.model.diagnostics import Diagnostic, Place
 from poller.model.files import read_regular
@@ -69,7 +71,9 @@ class Origin:
         `sql` is that text, or a statement around it; outside of it, the position is None.
         """
         written = str(self.value(*path))
-        start = sql.find(without_end(written))
+        # Placeholders are as long as the parameters.
+        names = parameter_names(self.value().get("parameters"))
+        start = sql.find(to_placeholders(without_end(written), names))
         if position is None or not start < position <= start + len(written):
             return written, None
         return written, position - start
@@ -83,6 +87,10 @@ class Origin:
         key = self.place(*path)
         if position is None or key.line is None:
             return key
+        text: Any = self.file.data
+        for step in (*self.path, *path):
+            text = text[step]
+        sql = str(text)
         number, column = spot_in(sql, position)
         sql_line = sql.split("\n")[number - 1].strip()
         # A text of one line is next to its key, a block is below it.

@@ -31,6 +31,18 @@ def grouped_columns(sql: str) -> set[str]:
     return keys - {""}
 
 
+def parameter_columns(sql: str) -> dict[str, int]:
+    """Return the columns of `sql` that are only a placeholder `$n`, perhaps with a cast, and its number."""
+    columns: dict[str, int] = {}
+    for item in _select(sql).get("targetList", []):
+        value = item["ResTarget"]["val"]
+        while "TypeCast" in value:
+            value = value["TypeCast"]["arg"]
+        if "ParamRef" in value:
+            columns[str(item["ResTarget"].get("name", ""))] = value["ParamRef"]["number"]
+    return columns
+
+
 def counted_columns(sql: str) -> set[str]:
     """Return the result columns of `sql` that are a count of rows."""
     targets = [item["ResTarget"] for item in _select(sql).get("targetList", [])]

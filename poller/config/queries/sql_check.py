@@ -6,12 +6,14 @@ The grammar is libpg_query's (PostgreSQL 17), so an older server may still rejec
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pgparse
 
 from poller.config.queries.sql_functions import Call, acting, calls
+from poller.config.queries.sql_parameters import parameter_at, to_placeholders
+from poller.model.text import did_you_mean
 
 MAX_LENGTH = 65_536
 """Maximum characters of one statement. The parser recurses on the C stack, which far longer ones overflow."""
@@ -42,8 +44,8 @@ _GO_WITH_IT = {
 _NOT_A_WORD = re.compile(r"--[^\r\n]*|/\*.*?\*/|[^A-Za-z]+", re.DOTALL)
 
 
-def statement_problem(sql: str) -> str | None:
-    """Return why `sql` is not a read-only query, with the fix; None if it is one.
+def statement_problem(sql: str, parameters: Sequence[str] = ()) -> str | None:
+    """Return why `sql` is not a read-only query that uses all `parameters`, with the fix; None if it is one.
 
     This is the first of several checks. The grammar does not show what a function does, so
     `SELECT delete_all()` passes here. The extended protocol, a READ ONLY transaction and the role's
@@ -54,10 +56,12 @@ def statement_problem(sql: str) -> str | None:
     if "\0" in sql or any("\ud800" <= letter <= "\udfff" for letter in sql):
         return "contains an invalid character (NUL, or half of a surrogate pair); omit it"
     try:
-        statements = pgparse.parse(sql)
+        statements = pgparse.parse(to_placeholders(sql, parameters))
     except pgparse.PGQueryError as error:
         if "memory exhausted" in error.message:
             return _too_deep()
+        if name := parameter_at(sql, error.position):
+            return _no_parameter(sql, error.position, name, parameters)
         return (
             f"is not SQL that PostgreSQL understands: {_cut(error.message)} ({_place(sql, error.position)})"
         )
@@ -70,16 +74,45 @@ def statement_problem(sql: str) -> str | None:
     ((kind, body),) = statements[0]["stmt"].items()
     if kind not in _READS:
         return f"is {_statement_kind(kind, sql)}; a query may only read: write {_ALLOWED}"
-    for inner, node in _nodes(body):
+    for inner, _ in _nodes(body):
         if inner in _WRITES:
             return f"contains {_WRITES[inner]} inside WITH; a query may only read"
         if inner == "intoClause":
             return "contains SELECT INTO, which creates a table; omit INTO"
         if inner == "lockingClause":
             return "locks rows (FOR UPDATE or FOR SHARE), which a standby rejects; omit that clause"
-        if inner == "ParamRef":
-            return f"has a parameter ${node.get('number', 0)}; write the value itself"
+    if problem := _parameter_problem(sql, body, parameters):
+        return problem
     return next((does for call in calls(body) if (does := _side_effect(call))), None)
+
+
+def _no_parameter(sql: str, position: int, name: str, parameters: Sequence[str]) -> str:
+    """Return the message for `:name` at `position`, if it is not a parameter of the statement."""
+    place = _place(sql, position)
+    if name in parameters:
+        remedy = f"write :{name} after a space, without quotes"
+        return f"has {name!r} after a colon ({place}), but not as a parameter; {remedy}"
+    remedy = did_you_mean(name, parameters) or f"; add `{name}: [...]` to parameters, or write the value"
+    return f"has :{name} ({place}), which is not in parameters{remedy}"
+
+
+def _parameter_problem(sql: str, body: Any, parameters: Sequence[str]) -> str | None:
+    """Return the problem of a placeholder that the user wrote, or of a parameter without one."""
+    text = sql.encode()
+    used = set()
+    for kind, node in _nodes(body):
+        if kind == "ParamRef":
+            number, at = node.get("number", 0), node.get("location", 0)
+            if text[at : at + 1] != b":":
+                return (
+                    f"has a parameter ${number}; write :name and declare it in parameters, or write the value"
+                )
+            used.add(parameters[number - 1])
+    if unused := [name for name in parameters if name not in used]:
+        return (
+            f"does not use the parameter {unused[0]}; write :{unused[0]} in it, or remove it from parameters"
+        )
+    return None
 
 
 def _side_effect(call: Call) -> str | None:

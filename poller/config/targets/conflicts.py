@@ -7,6 +7,7 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from poller.config.queries.query_file import QueryFile
+from poller.config.queries.schema.parameters import parameter_names
 from poller.config.targets.load import LocatedTarget
 from poller.model.catalog import Catalog
 from poller.model.diagnostics import Diagnostic
@@ -76,11 +77,17 @@ def _find_ambiguous(
             names = metric.get(key) if isinstance(metric, dict) else None
             for name in names if isinstance(names, list | dict) else ():
                 if isinstance(name, str) and (owner := owners.get(_label(name))):
-                    message = (
-                        f"{quote(name)} is also an attribute of the target {owner.target.name} at "
-                        f"{owner.where}; rename one"
-                    )
+                    message = _also_an_attribute(name, owner)
                     yield file.problem((*at, "metrics", number, key), message)
+    for name in parameter_names(query.get("parameters")):
+        if owner := owners.get(_label(name)):
+            yield file.problem((*at, "parameters"), _also_an_attribute(name, owner))
+
+
+def _also_an_attribute(name: str, owner: LocatedTarget) -> str:
+    return (
+        f"{quote(name)} is also an attribute of the target {owner.target.name} at {owner.where}; rename one"
+    )
 
 
 def _label(name: str) -> str:

@@ -16,7 +16,7 @@ from poller.model.printable import one_line
 from poller.model.query import MetricDefinition, QueryDefinition
 from poller.model.rows import Column, Rows
 from poller.model.text import as_yaml, did_you_mean, quote
-from poller.polling.mapping import to_samples
+from poller.polling.mapping import repeated_column, to_samples
 from poller.postgres.inspect import CatalogFacts, Inspected, Inspection
 from poller.postgres.inspect_relations import Type
 from poller.postgres.plan import Scan
@@ -58,8 +58,11 @@ def check_queries(
     skips = {query.name: unmet_requirement(query.requires, inspection.facts) for query in queries}
     sent = [query for query in queries if skips[query.name] is None]
     estimated = [query for query in sent if query.estimate]
-    inspected = inspection.statements([query.sql for query in sent])
-    estimates = inspection.statements([query.estimate.sql for query in estimated if query.estimate])
+    inspected = inspection.statements([query.sql for query in sent], [query.parameters for query in sent])
+    estimates = inspection.statements(
+        [query.estimate.sql for query in estimated if query.estimate],
+        [query.parameters for query in estimated],
+    )
     catalog_facts = inspection.known([*inspected, *estimates])
     sqls = [query.sql for query in sent] + [query.estimate.sql for query in estimated if query.estimate]
     volatile = dict(zip(sqls, inspection.volatile(sqls), strict=True))
@@ -184,13 +187,15 @@ class _QueryCheck:
         names = [column.name for column in inspected.columns]
         if names.count(name) != 1:
             if name in names:
-                message = f"column {name!r} comes {names.count(name)} times; rename all but one with AS"
+                message = repeated_column(self.query, name, names.count(name))
             else:
                 message = f"column {name!r} is missing; the result has {', '.join(names) or 'no columns'}"
             yield "column", "error", message + ("" if name in names else did_you_mean(name, names))
             return
         column = inspected.columns[names.index(name)]
         kind = self._type(column)
+        if name in self.query.parameters[0]:
+            return  # its values are in the query file
         if many := many_values(column, kind):
             yield "attribute-type", "warning", many
         declared = metric.attribute_values.get(name, ())

@@ -11,7 +11,7 @@ from poller.model.catalog import Catalog
 from poller.model.diagnostics import invalid
 from poller.model.errors import ConfigError
 from poller.model.prometheus import metric_name
-from poller.model.query import MetricDefinition
+from poller.model.query import MetricDefinition, QueryDefinition
 
 
 def to_json(metrics: Iterable[Metric], generation: str) -> str:
@@ -78,19 +78,25 @@ def _polled(name: str, catalog: Catalog) -> Metric:
         source=f"{'query' if len(queries) == 1 else 'queries'} {', '.join(queries)}",
         since="",
         status="polled",
-        attributes=_attributes([definition for _, definition in feeding]),
+        attributes=_attributes(feeding),
         boundaries=(),
         tunes="",
         owner=", ".join(dict.fromkeys(query.owner for query, _ in feeding if query.owner)),
     )
 
 
-def _attributes(definitions: list[MetricDefinition]) -> tuple[Attribute, ...]:
-    columns = dict.fromkeys(name for definition in definitions for name in definition.attribute_columns)
+def _attributes(feeding: list[tuple[QueryDefinition, MetricDefinition]]) -> tuple[Attribute, ...]:
+    columns = dict.fromkeys(
+        name
+        for query, definition in feeding
+        for name in definition.attribute_columns
+        if name not in query.parameters[0]
+    )
     fixed: dict[str, dict[str, None]] = {}
-    for definition in definitions:
-        for name, value in definition.attributes.items():
-            fixed.setdefault(name, {})[str(value)] = None
+    for query, definition in feeding:
+        for attributes in (*query.parameters, definition.attributes):
+            for name, value in attributes.items():
+                fixed.setdefault(name, {})[str(value)] = None
     opened = [
         Attribute(name, f"The query's column {name}.", open="the values in the database, up to max_series")
         for name in columns

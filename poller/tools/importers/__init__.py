@@ -8,6 +8,7 @@ justwatch          Importer for the jobs of justwatchcom's sql_exporter.
 losses             Report of what an import could not convert: location, reason and alternative.
 naming             Names, units, drivers and version requirements of imported queries.
 node               Typed access to the data of another tool's file, with the location of each value.
+parameters         Parameters of query-exporter's queries, as parameters of a query file.
 pg_exporter        Importer for the collectors of pg_exporter (Vonng, pgsty).
 pgwatch            Importer for pgwatch's metrics and presets, and the intervals in its sources.
 postgres_exporter  Importer for postgres_exporter's custom queries (`--extend.query-path`).

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from poller.config.queries.sql_parameters import to_names
 from poller.model.diagnostics import Place
 from poller.model.duration import format_duration
-from poller.model.query import MetricType
+from poller.model.query import NO_PARAMETERS, AttributeValue, MetricType, Parameters
 from poller.tools.importers.sql_columns import columns_of
 from poller.tools.importers.sql_projection import project, statement
 
@@ -66,21 +68,32 @@ class DraftQuery:
     timezone: str = ""
     where: str = ""
     """SQL condition that selects rows of `sql`."""
+    parameters: Parameters = NO_PARAMETERS
+    """Values of the placeholders `$1`, `$2`, ... in `sql`, for each run."""
 
     def data(self) -> dict[str, Any]:
         """Return the query as data of a query file."""
         durations = {"interval": self.interval, "timeout": self.timeout, "max_age": self.max_age}
         return {
             "name": self.name,
-            "sql": self._statement(),
+            "sql": to_names(self._statement(), tuple(self.parameters[0])),
             **({"schedule": self.schedule} if self.schedule else {}),
             **({"timezone": self.timezone} if self.timezone else {}),
             **{key: format_duration(value) for key, value in durations.items() if value is not None},
             **({"requires": self.requires} if self.requires else {}),
             **({"targets": list(self.targets)} if self.targets else {}),
             **({"once_per_server": True} if self.once_per_server else {}),
+            **({"parameters": self._parameters()} if self.parameters[0] else {}),
             "metrics": [metric.data() for metric in self.metrics],
         }
+
+    def _parameters(self) -> dict[str, list[AttributeValue]] | list[dict[str, AttributeValue]]:
+        """Return a list of values for each parameter if the runs are all of their combinations."""
+        runs = [tuple(run.values()) for run in self.parameters]
+        values = [list(dict.fromkeys(column)) for column in zip(*runs, strict=True)]
+        if list(itertools.product(*values)) == runs:
+            return dict(zip(self.parameters[0], values, strict=True))
+        return [dict(run) for run in self.parameters]
 
     def _statement(self) -> str:
         sql = statement(self.sql)

@@ -1,19 +1,16 @@
 """Importer for query-exporter's configuration files.
 
-It resolves YAML tags such as `!include`, and expands the parameters of queries.
+It resolves YAML tags such as `!include`.
 
 Source: albertodonato/query-exporter 5.2, docs/configuration.rst and query_exporter/schema.py.
 """
 
 from __future__ import annotations
 
-import itertools
 import os
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from poller.config.queries.files import MAX_BYTES
 from poller.config.queries.yaml_reader import Tagged
@@ -24,6 +21,7 @@ from poller.tools.importers.files import open_each, open_yaml
 from poller.tools.importers.losses import HISTOGRAM, SUMMARY, Losses
 from poller.tools.importers.naming import metric_name, other_databases, unit_of
 from poller.tools.importers.node import SourceFile, SourceNode
+from poller.tools.importers.parameters import bind_parameters
 from poller.tools.importers.sql_columns import kinds_of
 from poller.tools.importers.sql_columns import number as as_number
 from poller.tools.importers.sql_projection import alias, identifier, literal, statement
@@ -31,8 +29,6 @@ from poller.tools.importers.targets import DraftTarget, DraftTargets
 
 _TAGS = ("!include", "!file", "!env")
 _DATABASE = ("dsn", "connect-sql", "labels", "connection-pool", "autocommit", "keep-connected")
-_PARAMETER = re.compile(r"(?<![:\w\\]):(\w+)")
-_ESCAPED_OR_PARAMETER = re.compile(rf"\\:|{_PARAMETER.pattern}")
 _INSTEAD = {"histogram": HISTOGRAM, "summary": SUMMARY}
 
 
@@ -155,13 +151,13 @@ def _query(
             ages.append(age)
     if ages:
         draft.max_age = min(ages)
-    for execution in _executions(draft, node):
-        kinds = kinds_of(statement(execution.sql))
-        booleans = {
-            metric.value_column for metric in execution.metrics if kinds.get(metric.value_column) == "boolean"
-        }
-        numbers = {column: as_number(column, "boolean") for column in sorted(booleans)}
-        yield replace(execution, computed={**numbers, **execution.computed})
+    if not bind_parameters(draft, node):
+        return
+    kinds = kinds_of(statement(draft.sql))
+    columns = sorted({metric.value_column for metric in draft.metrics})
+    numbers = {name: as_number(name, "boolean") for name in columns if kinds.get(name) == "boolean"}
+    draft.computed = {**numbers, **draft.computed}
+    yield draft
 
 
 def _selectors(node: SourceNode, targets: Mapping[str, DraftTarget | None]) -> tuple[str, ...]:
@@ -237,47 +233,3 @@ def _metric(
         replace(metric, value_column=column, attributes={**attributes, name: state}, unit="")
         for column, state in zip(computed, states, strict=True)
     ], computed
-
-
-def _executions(draft: DraftQuery, node: SourceNode) -> Iterator[DraftQuery]:
-    """Yield the query once for each set of parameters, with the values in the SQL."""
-    if "parameters" not in node:
-        yield replace(draft, sql=_fill_parameters(draft.sql, {}))
-        return
-    sets = _parameter_sets(node)
-    for number, values in enumerate(sets, 1):
-        wrong = [
-            name for name in _PARAMETER.findall(draft.sql) if isinstance(values.get(name, []), list | dict)
-        ]
-        if wrong:
-            message = f"set {number} has no single value for {', '.join(wrong)}"
-            node.report_loss("parameters", message, "write one value for each parameter in the SQL")
-            continue
-        name = draft.name if len(sets) == 1 else f"{draft.name}_{number}"
-        own = [replace(metric) for metric in draft.metrics]
-        yield replace(draft, name=name, sql=_fill_parameters(draft.sql, values), metrics=own)
-
-
-def _parameter_sets(node: SourceNode) -> list[dict[str, Any]]:
-    value = node.child("parameters").value
-    if not isinstance(value, dict):
-        return [item.value for item in node.items("parameters")]
-    axes = [
-        [
-            {f"{axis}__{key}": item for key, item in values.items()}
-            for values in sets
-            if isinstance(values, dict)
-        ]
-        for axis, sets in value.items()
-        if isinstance(sets, list)
-    ]
-    return [{key: item for part in parts for key, item in part.items()} for parts in itertools.product(*axes)]
-
-
-def _fill_parameters(sql: str, values: Mapping[str, Any]) -> str:
-    def value(match: re.Match[str]) -> str:
-        if match[1] is None:
-            return ":"
-        return literal(values[match[1]]) if match[1] in values else match[0]
-
-    return _ESCAPED_OR_PARAMETER.sub(value, sql)

@@ -134,7 +134,7 @@ class DraftTargets:
                 draft.targets = ()
             named = labels.setdefault(draft.targets, {})
             for metric in draft.metrics:
-                for name in (*metric.attribute_columns, *metric.attributes):
+                for name in (*metric.attribute_columns, *metric.attributes, *draft.parameters[0]):
                     named.setdefault(_label(name), draft.name)
         selectors = {selector for draft in drafts for selector in draft.targets}
         for target in self.targets:

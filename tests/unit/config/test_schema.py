@@ -45,9 +45,9 @@ OF_TWO_PLACES: set[str] = {
 }  # fmt: skip
 OF_A_LANGUAGE: set[str] = {
     # SQL statements, units in UCUM, and the values of cron.
-    "overflow-without-order", "schedule-days", "sql-comment", "sql-explain", "sql-into", "sql-locks",
-    "sql-parameter", "sql-several", "sql-syntax", "sql-writes", "sql-writes-in-with", "unit-unknown",
-    "unit-word",
+    "overflow-without-order", "parameters-attributes", "parameters-sql", "schedule-days", "sql-comment",
+    "sql-explain", "sql-into", "sql-locks", "sql-parameter", "sql-several", "sql-syntax", "sql-writes",
+    "sql-writes-in-with", "unit-unknown", "unit-word",
 }  # fmt: skip
 OF_SIZE: set[str] = {
     # Limits of durations with units, and numbers that JSON does not support.

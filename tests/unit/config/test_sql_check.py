@@ -101,7 +101,7 @@ def test_another_kind_of_statement_is_named(sql: str, kind: str) -> None:
         "WITH a AS (SELECT 1 INTO t) SELECT 1": INTO,
         "SELECT a FROM t FOR UPDATE": LOCKS,
         "SELECT 1 WHERE 1 IN (SELECT a FROM t FOR KEY SHARE)": LOCKS,
-        "SELECT $2": "has a parameter $2; write the value itself",
+        "SELECT $2": ("has a parameter $2; write :name and declare it in parameters, or write the value"),
         "SELECT 1 WHERE Pg_Advisory_Lock(1) IS NULL": (
             "calls pg_advisory_lock, which takes or releases locks; omit it: the poller takes no locks"
         ),
@@ -127,7 +127,10 @@ def test_another_kind_of_statement_is_named(sql: str, kind: str) -> None:
         "SELECT 'ééé',\n  1 FORM t x": f'{NO_SQL} syntax error at or near "t" (line 2, column 10 of sql)',
         "SELECT * FROM": f"{NO_SQL} syntax error at end of input (line 1, column 14 of sql)",
         "SELECT %s": f'{NO_SQL} syntax error at or near "%" (line 1, column 8 of sql)',
-        "SELECT :id": f'{NO_SQL} syntax error at or near ":" (line 1, column 8 of sql)',
+        "SELECT :id": (
+            "has :id (line 1, column 8 of sql), which is not in parameters; "
+            "add `id: [...]` to parameters, or write the value"
+        ),
         "SELECT 'a\nb": (f'{NO_SQL} unterminated quoted string at or near "\'a b" (line 1, column 8 of sql)'),
         "SELECT '\0'": NO_TEXT,
         "SELECT 1\0; DROP TABLE t": NO_TEXT,

@@ -142,6 +142,15 @@ def test_an_attribute_of_a_target_that_a_selecting_query_also_has_is_an_error(
     open_configuration(settings(tmp_path, query("a", "    targets: ['!eu']\n", metric)))
 
 
+def test_a_parameter_that_is_also_an_attribute_of_a_target_is_an_error(tmp_path: Path) -> None:
+    queries = query("a", "    parameters: {cell_region: [1]}\n")
+    (problem,) = problems(tmp_path, queries.replace("1 AS n", ":cell_region AS n"))
+    assert problem == (
+        "q.yaml:4: queries[0].parameters: 'cell_region' is also an attribute of the target eu-1 "
+        "at t.yml:2; rename one"
+    )
+
+
 def test_mistakes_of_queries_targets_and_both_are_reported_at_once(tmp_path: Path) -> None:
     queries = query("a", "    targets: [us]\n    interval: often\n")
     assert [line.partition(": ")[0] for line in problems(tmp_path, queries)] == ["q.yaml:4", "q.yaml:5"]

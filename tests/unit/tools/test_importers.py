@@ -19,9 +19,11 @@ from poller.config.load import load_together
 from poller.config.load_settings import load as load_settings
 from poller.config.queries.load import load, open_files
 from poller.config.queries.sql_ast import nodes
+from poller.config.queries.sql_parameters import to_placeholders
 from poller.config.queries.yaml_reader import parse
 from poller.model.diagnostics import Place
 from poller.model.errors import PollError
+from poller.model.query import parameter_text
 from poller.model.result import Answer
 from poller.polling.mapping import to_samples
 from poller.postgres.replica import Replica
@@ -286,9 +288,12 @@ def test_a_parameter_in_imported_sql_keeps_its_value(
 
     (draft,) = import_files("query-exporter", [Path("q.yml")], DEFAULTS).drafts
 
+    query = draft.data()
+    names = list(query["parameters"])
+    values = [parameter_text(value).encode() for (value,) in query["parameters"].values()]
     with psycopg.connect(site.primary) as connection:
-        (row,) = connection.execute(draft.data()["sql"].encode()).fetchall()
-    assert str(row[0]) == result
+        rows = connection.pgconn.exec_params(to_placeholders(query["sql"], names).encode(), values)
+    assert (rows.get_value(0, 0) or b"").decode() == result
 
 
 def test_collector_files_are_matched_like_in_go(folder: Path) -> None:

@@ -5,23 +5,29 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Annotated
 
 from pydantic import AfterValidator, ConfigDict, Field, ValidationInfo, field_validator
 
-from poller.config.queries.histogram import with_histogram
+from poller.config.queries.histogram import LE, with_histogram
+from poller.config.queries.schema.attributes import labels
 from poller.config.queries.schema.fields import Duration, MisfitError, Part, whole
 from poller.config.queries.schema.metric import DeclaredMetric
+from poller.config.queries.schema.parameters import DeclaredParameters, parameter_names
 from poller.config.queries.schema.schedule import Cron, TimeZone
 from poller.config.queries.sql_check import is_ordered, statement_problem
+from poller.config.queries.sql_parameters import to_placeholders
 from poller.model.duration import format_duration
 from poller.model.query import (
     DEFAULT_INTERVAL,
     DEFAULT_MAX_SERIES,
     DEFAULT_TIMEOUT,
+    NO_PARAMETERS,
     STALE_AFTER_INTERVALS,
     Estimate,
     Overflow,
+    Parameters,
     QueryDefinition,
     RequiredRole,
     Requirements,
@@ -73,6 +79,14 @@ _OWNER = re.compile(r"\S|\S[^\r\n]{0,126}\S")
 _QUERY_NAME = re.compile(r"[a-z][a-z0-9_.-]{0,62}")
 
 
+def _bound(sql: str, info: ValidationInfo) -> str:
+    """Return a checked statement with placeholders; the validation's context is the query as written."""
+    parameters = parameter_names((info.context or {}).get("parameters"))
+    if problem := statement_problem(sql, parameters):
+        raise ValueError(problem)
+    return to_placeholders(sql, parameters)
+
+
 class DeclaredEstimate(Part):
     """Cheap replacement for a query that would cost too much."""
 
@@ -91,10 +105,8 @@ class DeclaredEstimate(Part):
 
     @field_validator("sql")
     @classmethod
-    def _sql(cls, sql: str) -> str:
-        if problem := statement_problem(sql):
-            raise ValueError(problem)
-        return sql
+    def _sql(cls, sql: str, info: ValidationInfo) -> str:
+        return _bound(sql, info)
 
     def definition(self) -> Estimate:
         return Estimate(**self.parts())
@@ -253,6 +265,11 @@ class DeclaredQuery(Part):
         examples=["messaging-team"],
         json_schema_extra={"type": ["string", "null"], "pattern": whole(_OWNER)},
     )
+    parameters: DeclaredParameters | None = Field(
+        default=None,
+        description="Values for `:name` in the sql, which runs with each combination; also attributes.",
+        examples=[{"state": ["queued", "sent"], "tier": ["gold", "free"]}],
+    )
     metrics: tuple[DeclaredMetric, ...] = Field(
         description="Metrics that the rows feed.",
         min_length=1,
@@ -289,10 +306,8 @@ class DeclaredQuery(Part):
 
     @field_validator("sql")
     @classmethod
-    def _sql(cls, sql: str) -> str:
-        if problem := statement_problem(sql):
-            raise ValueError(problem)
-        return sql
+    def _sql(cls, sql: str, info: ValidationInfo) -> str:
+        return _bound(sql, info)
 
     # `info.data` has only the valid keys, so one wrong key does not hide the problem of another.
 
@@ -334,6 +349,19 @@ class DeclaredQuery(Part):
             raise ValueError("is other, which requires an order of the rows; end sql with ORDER BY")
         return overflow
 
+    @field_validator("parameters")
+    @classmethod
+    def _parameters(cls, parameters: Parameters | None, info: ValidationInfo) -> Parameters | None:
+        count = len(parameters or ())
+        if count > (most := info.data.get("max_series", count)):
+            raise MisfitError(
+                f"parameters has {count} combinations and max_series is {most}; "
+                f"write max_series: {count}, or fewer values",
+                "max_series",
+                "parameters",
+            )
+        return parameters
+
     @field_validator("metrics")
     @classmethod
     def _metrics(
@@ -347,7 +375,11 @@ class DeclaredQuery(Part):
                 )
             if metric.type == "counter":
                 _refuse_false_resets(metric, info)
+            runs = info.data.get("parameters") or NO_PARAMETERS
+            if problem := _parameter_in_metric(metric, runs):
+                raise MisfitError(problem, "parameters", "metrics")
             sets = math.prod(len(values) for values in metric.attribute_values.values())
+            sets *= len(runs)
             most = info.data.get("max_series", sets)
             if sets > most:
                 raise MisfitError(
@@ -386,14 +418,37 @@ class DeclaredQuery(Part):
         timezone = parts.pop("timezone")
         if self.schedule is not None:
             parts["schedule"] = Schedule(self.schedule, timezone)
+        parts["parameters"] = parts["parameters"] or NO_PARAMETERS
         query = QueryDefinition(**parts, ordered=is_ordered(self.sql))
-        boundaries = self.metrics[0].histogram
-        return with_histogram(query, boundaries) if boundaries else query
+        if boundaries := self.metrics[0].histogram:
+            query = with_histogram(query, boundaries)
+        names = tuple(query.parameters[0])
+        metrics = tuple(
+            replace(metric, attribute_columns=(*metric.attribute_columns, *names)) for metric in query.metrics
+        )
+        return replace(query, metrics=metrics)
 
 
 def _interval(info: ValidationInfo) -> float | None:
     """Return the interval; None if it, or the schedule that it is derived from, is invalid."""
     return info.data.get("interval") if "schedule" in info.data else None
+
+
+def _parameter_in_metric(metric: DeclaredMetric, parameters: Parameters) -> str | None:
+    """Return the problem of a parameter that has the name of a column or attribute of `metric`."""
+    taken = dict.fromkeys(labels(metric.attribute_columns), "attribute_columns")
+    taken |= dict.fromkeys(labels(metric.attributes), "attributes")
+    for name in parameters[0]:
+        if name == LE and metric.histogram:
+            return f"{name!r} is an attribute of the histogram {metric.name}; rename the parameter"
+        if name == metric.value_column:
+            return f"{name!r} is also the value_column of {metric.name}; rename the parameter"
+        if name in taken:
+            return (
+                f"{name!r} is also in {taken[name]} of {metric.name}; remove it there, because each "
+                "parameter is an attribute, or rename the parameter"
+            )
+    return None
 
 
 def _refuse_false_resets(counter: DeclaredMetric, info: ValidationInfo) -> None:
