@@ -24,9 +24,14 @@ Boundaries = Sequence[float]
 
 
 def le_text(boundary: float) -> str:
-    """Return a boundary as a number without an exponent, as Prometheus' OTLP receiver does: `1`, `0.5`."""
-    text = format(Decimal(repr(boundary + 0.0)), "f")  # + 0.0 turns -0.0 into 0.0
-    return text.rstrip("0").rstrip(".") if "." in text else text
+    """Return a boundary as Prometheus' client libraries write it: `1`, `0.5`, `1e+06`.
+
+    Source: Go's strconv.FormatFloat(boundary, 'g', -1, 64).
+    """
+    number = Decimal(repr(boundary + 0.0)).normalize()  # + 0.0 turns -0.0 into 0.0
+    if -4 <= number.adjusted() < 6:
+        return f"{number:f}"
+    return f"{f'{number:e}'.partition('e')[0]}e{number.adjusted():+03d}"
 
 
 def bucket_columns(column: str, boundaries: Boundaries) -> dict[str, str]:

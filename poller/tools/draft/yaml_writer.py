@@ -36,7 +36,7 @@ def _text(writer: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
 
 
 def _list(writer: yaml.SafeDumper, items: list[Any]) -> yaml.SequenceNode:
-    flat = all(isinstance(item, str) for item in items)
+    flat = all(isinstance(item, str | int | float) for item in items)
     return writer.represent_sequence("tag:yaml.org,2002:seq", items, flow_style=flat)
 
 

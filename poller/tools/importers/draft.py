@@ -30,6 +30,8 @@ class DraftMetric:
     attributes: dict[str, str] = field(default_factory=dict)
     zero_for_null: bool = False
     type: MetricType = "gauge"
+    histogram: tuple[Any, ...] = ()
+    """Boundaries, as written; empty: the values themselves."""
 
     def data(self) -> dict[str, Any]:
         """Return the metric as data of a query file."""
@@ -38,6 +40,7 @@ class DraftMetric:
             **({"type": self.type} if self.type != "gauge" else {}),
             "description": self.description,
             "unit": self.unit,
+            **({"histogram": list(self.histogram)} if self.histogram else {}),
             "value_column": self.value_column,
             **({"attribute_columns": list(self.attribute_columns)} if self.attribute_columns else {}),
             **({"attributes": dict(self.attributes)} if self.attributes else {}),

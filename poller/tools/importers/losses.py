@@ -10,8 +10,7 @@ from pathlib import Path
 from poller.model.diagnostics import Diagnostic, Place, Severity
 
 SUMMARY = "return one row per quantile, with the quantile as a label"
-HISTOGRAM = "return one row per bucket, with its upper bound as the label le"
-"""Alternatives to summaries and histograms."""
+"""Alternative to summaries."""
 _ORDER: tuple[Severity, ...] = ("error", "warning", "note")
 
 

@@ -6,12 +6,15 @@ Source: prometheus-community/postgres_exporter, exporter/{queries,postgres_expor
 from __future__ import annotations
 
 import re
+import textwrap
 from collections.abc import Container, Sequence
+from dataclasses import replace
 from pathlib import Path
 
+from poller.config.queries.histogram import LE, SUFFIXES, units
 from poller.tools.importers.draft import DraftMetric, DraftQuery
 from poller.tools.importers.files import open_each, open_yaml
-from poller.tools.importers.losses import HISTOGRAM, Losses
+from poller.tools.importers.losses import Losses
 from poller.tools.importers.naming import from_semver, metric_name, unit_of
 from poller.tools.importers.node import SourceNode
 from poller.tools.importers.sql_columns import columns_of, kinds_of, number
@@ -32,7 +35,7 @@ def read(files: Sequence[Path], losses: Losses) -> list[DraftQuery]:
             if not node.is_mapping():
                 continue
             if "query" in node:
-                drafts.append(_namespace(name, node))
+                drafts += _namespace(name, node)
             else:
                 losses.add_loss(node.place, f"{name} has no query", "pass the file of --extend.query-path")
         if len(drafts) > before:
@@ -40,7 +43,7 @@ def read(files: Sequence[Path], losses: Losses) -> list[DraftQuery]:
     return drafts
 
 
-def _namespace(name: str, node: SourceNode) -> DraftQuery:
+def _namespace(name: str, node: SourceNode) -> list[DraftQuery]:
     node.report_unknown_keys("query", "metrics", "master", "cache_seconds", "runonserver")
     version = from_semver(node.text("runonserver"))
     if version is None:
@@ -66,11 +69,11 @@ def _namespace(name: str, node: SourceNode) -> DraftQuery:
         interval=interval,
         requires={"server_version": version} if version else {},
     )
-    _columns(node, draft)
-    return draft
+    return [draft, *_columns(node, draft)]
 
 
-def _columns(node: SourceNode, draft: DraftQuery) -> None:
+def _columns(node: SourceNode, draft: DraftQuery) -> list[DraftQuery]:
+    """Add the metrics to `draft`; return a query for the buckets of each histogram, which are more rows."""
     declared = [
         (name, column)
         for item in node.items("metrics")
@@ -79,7 +82,10 @@ def _columns(node: SourceNode, draft: DraftQuery) -> None:
     ]
     labels = {name: name for name, column in declared if column.text("usage") == "LABEL"}
     columns = Columns(labels)
-    _undeclared(node, draft, {name for name, _ in declared})
+    histograms = [name for name, column in declared if column.text("usage") == "HISTOGRAM"]
+    parts = {f"{name}{suffix}" for name in histograms for suffix in SUFFIXES}
+    _undeclared(node, draft, {name for name, _ in declared} | parts)
+    buckets: list[DraftQuery] = []
     kinds = kinds_of(statement(draft.sql))
     for name, column in declared:
         column.report_unknown_keys("usage", "description", "metric_mapping")
@@ -115,13 +121,76 @@ def _columns(node: SourceNode, draft: DraftQuery) -> None:
             column.report_loss(
                 "usage", f"{name} is a text with a duration", f"write extract(epoch FROM {name})"
             )
+        elif usage == "HISTOGRAM" and (missing := _missing(name, draft.sql)):
+            message = f"{name} is a histogram without the column {missing}"
+            column.report_loss("usage", message, "return it, or name every column with AS")
         elif usage == "HISTOGRAM":
-            column.report_loss("usage", f"{name} is a histogram", HISTOGRAM)
+            draft.metrics += [
+                _of_histogram(draft, name, column, suffix, columns.value(name + suffix), columns.labels)
+                for suffix in ("_sum", "_count")
+            ]
+            buckets.append(_buckets(draft, name, column, columns.labels))
+            column.report_change("usage", f"the buckets of {name} are a query of their own")
         elif usage not in ("LABEL", "DISCARD", "MAPPEDMETRIC"):
             column.report_loss(
-                "usage", f"the usage of {name} is {usage or 'missing'}", "write LABEL, GAUGE or COUNTER"
+                "usage",
+                f"the usage of {name} is {usage or 'missing'}",
+                "write LABEL, GAUGE, COUNTER or HISTOGRAM",
             )
     draft.computed = columns.computed
+    return buckets
+
+
+def _missing(name: str, sql: str) -> str | None:
+    """Return the first column that a histogram lacks; None if all exist or are unknown without a server."""
+    known = columns_of(statement(sql))
+    names = {column.name for column in known or ()}
+    parts = (name, *(name + suffix for suffix in SUFFIXES))
+    return next((part for part in parts if known is not None and part not in names), None)
+
+
+_UNNESTED = """\
+SELECT {labels}buckets.le, buckets.value
+FROM (
+{sql}
+) AS source
+CROSS JOIN LATERAL (
+  SELECT bound::float8::text AS le, value
+  FROM unnest(source.{bounds}, source.{values}) AS bucket (bound, value)
+  WHERE bound < 'Infinity' AND value IS NOT NULL
+  UNION ALL
+  SELECT '+Inf', source.{count}
+) AS buckets"""
+
+
+def _buckets(draft: DraftQuery, name: str, column: SourceNode, labels: tuple[str, ...]) -> DraftQuery:
+    """Return a query with a row for each element of the arrays, which have bounds and cumulative counts."""
+    sql = _UNNESTED.format(
+        labels="".join(f"source.{identifier(label)}, " for label in labels),
+        sql=textwrap.indent(statement(draft.sql), "  "),
+        bounds=identifier(name),
+        values=identifier(f"{name}_bucket"),
+        count=identifier(f"{name}_count"),
+    )
+    metric = _of_histogram(draft, name, column, "_bucket", "value", (*labels, LE))
+    return replace(draft, name=f"{draft.name}_{name}", sql=sql, metrics=[metric], comment=())
+
+
+def _of_histogram(
+    draft: DraftQuery, name: str, column: SourceNode, suffix: str, value: str, labels: tuple[str, ...]
+) -> DraftMetric:
+    original = f"{draft.name}_{name}"
+    # Prometheus appends the unit 1 to the name of a gauge, after `_sum`.
+    unit = unit_of(original).removeprefix("1")
+    return DraftMetric(
+        column.place,
+        original + suffix,
+        metric_name(original + suffix),
+        column.text("description"),
+        value,
+        unit=units(unit)[suffix],
+        attribute_columns=labels,
+    )
 
 
 def _undeclared(node: SourceNode, draft: DraftQuery, declared: Container[str]) -> None:

@@ -18,7 +18,7 @@ from poller.model.files import read_regular
 from poller.tools.importers.cron_schedule import read_schedule
 from poller.tools.importers.draft import DraftMetric, DraftQuery
 from poller.tools.importers.files import open_each, open_yaml
-from poller.tools.importers.losses import HISTOGRAM, SUMMARY, Losses
+from poller.tools.importers.losses import SUMMARY, Losses
 from poller.tools.importers.naming import metric_name, other_databases, unit_of
 from poller.tools.importers.node import SourceFile, SourceNode
 from poller.tools.importers.parameters import bind_parameters
@@ -29,7 +29,11 @@ from poller.tools.importers.targets import DraftTarget, DraftTargets
 
 _TAGS = ("!include", "!file", "!env")
 _DATABASE = ("dsn", "connect-sql", "labels", "connection-pool", "autocommit", "keep-connected")
-_INSTEAD = {"histogram": HISTOGRAM, "summary": SUMMARY}
+_INSTEAD = {
+    "histogram": "it adds up the values of all runs; write a gauge with `histogram:` and its buckets, "
+    "which describes the rows of one run",
+    "summary": SUMMARY,
+}
 
 
 def read(files: Sequence[Path], losses: Losses, targets: DraftTargets | None) -> list[DraftQuery]:
