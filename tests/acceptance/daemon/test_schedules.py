@@ -1,9 +1,12 @@
-"""A daemon on a real standby makes up for a missed run of a schedule at its start, and for no other."""
+"""Scheduled queries on a real standby: missed runs, reloads, and the commands that run them at once."""
 
 from __future__ import annotations
 
 import json
+import re
+import signal
 import sqlite3
+from collections.abc import Callable
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -11,9 +14,9 @@ from pathlib import Path
 import pytest
 
 from poller.polling.state_file import Row, checksum_of
-from tests.bed.polled import polling
+from tests.bed.polled import polling, write
 from tests.bed.postgres import Database
-from tests.bed.process import eventually
+from tests.bed.process import Process, eventually
 
 pytestmark = pytest.mark.postgres
 
@@ -65,6 +68,47 @@ def test_only_a_missed_run_is_made_up_for_at_the_start(database: Database, tmp_p
         next_runs = {status["query"]: status["next_run"] for status in heartbeat["glances"]}
         due = (ran + timedelta(days=1)).replace(second=0, microsecond=0).timestamp()
         assert next_runs["missed"] == next_runs["done"] == next_runs["new"] == due
+
+
+def test_a_reload_neither_runs_a_new_nor_a_changed_scheduled_query(
+    database: Database, tmp_path: Path
+) -> None:
+    nightly = {"interval": None, "schedule": _hours_ago(12), "max_age": None}
+    with polling(
+        tmp_path,
+        database.standby_dsn,
+        [],
+        queries={"usual": CLOCK, "changed": CLOCK},
+        fields={"changed": nightly},
+    ) as polled:
+        assert eventually(lambda: polled.value("usual")), polled.process
+        queries = {"usual": CLOCK, "changed": "SELECT 7 AS n", "added": CLOCK}
+        write(tmp_path, queries, changed=nightly, added=nightly)
+        polled.process.send(signal.SIGHUP)
+        polled.process.wait_for_line("query files read again")
+        count = polled.polls()["usual", "ok"]
+        assert eventually(lambda: polled.polls()["usual", "ok"] >= count + 2)
+        assert {key[0] for key in polled.polls()} == {"usual"}
+
+
+def test_commands_run_a_scheduled_query_at_once(
+    database: Database, tmp_path: Path, poller_process: Callable[..., Process]
+) -> None:
+    nightly = {"interval": None, "schedule": _hours_ago(12), "max_age": None}
+    file = write(tmp_path, {"nightly": "SELECT 7 AS n"}, nightly=nightly)
+    env = {"POLLER_DATABASE_URL": database.standby_dsn, "POLLER_QUERIES": file}
+    for arguments in (["poll"], ["doctor"], ["check", "--database"]):
+        process = poller_process(*arguments, env=env)
+        process.wait()
+        assert "nightly" in process.stdout, process
+        assert "Traceback" not in process.stderr
+        assert not re.search("nightly.*(skipped|not run|failed)", process.stdout), process
+        if arguments == ["poll"]:
+            assert re.search(r"nightly +nightly +- +7", process.stdout), process
+
+
+def _hours_ago(hours: float) -> str:
+    return f"{datetime.now(UTC) - timedelta(hours=hours):%M %H} * * *"
 
 
 def _body(state: Path, query: str) -> bytes:
