@@ -14,6 +14,8 @@ sql_ast         Facts from a statement's parse tree: result columns, relations, 
                 types.
 sql_check       Validation by PostgreSQL's grammar that a text is a single read-only SQL statement.
 sql_functions   Functions that have side effects despite READ ONLY, and volatile functions that only read.
+sql_parameters  Named parameters of a statement: `:name`, as in psql and SQLAlchemy, and the server's
+                placeholders `$n`.
 yaml_file       YAML file of the configuration: its data, the locations of its keys, and its structural
                 errors.
 yaml_reader     Strict YAML reader that records the position of every key.

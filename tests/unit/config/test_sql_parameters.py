@@ -1,4 +1,4 @@
-"""`:name` is a parameter wherever PostgreSQL's grammar allows an expression, and nowhere else."""
+"""`:name` is a parameter if PostgreSQL's grammar allows an expression there, and only then."""
 
 from __future__ import annotations
 
