@@ -139,6 +139,8 @@ class QueryDefinition:
     """Selectors of targets (see `Target.selects`); empty: all."""
     once_per_server: bool = False
     """Whether, of all databases of a server, only the one that lists the others is polled."""
+    settings: Mapping[str, str] = field(default_factory=dict)
+    """PostgreSQL settings during the query, by name."""
     metrics: tuple[MetricDefinition, ...]
 
     def declared(self) -> dict[str, Any]:
@@ -154,6 +156,8 @@ class QueryDefinition:
         settings = {key: declared[key] for key in ("sql", "metrics", "estimate", "max_series", "overflow")}
         for metric in settings["metrics"]:
             del metric["description"], metric["alert"]
+        if self.settings:  # without settings, the digest is that of earlier versions
+            settings["settings"] = declared["settings"]
         return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
 
     @cached_property

@@ -132,7 +132,9 @@ class Batch:
             return sent
         statements = opened.statements
         plans = [
-            statements.own_statement(statements.tagged(item.query, plan_query(item.query.sql)))
+            statements.own_statement(
+                statements.tagged(item.query, plan_query(item.query.sql)), item.query.settings
+            )
             for item in costed
         ]
         expensive = set()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TypeVar
 
 from poller.model.duration import format_duration
@@ -66,13 +67,17 @@ class Inspection:
         self.facts = snapshot.facts
         self.lag = snapshot.lag
 
-    def statements(self, sqls: Sequence[str]) -> list[Inspected]:
+    def statements(
+        self, sqls: Sequence[str], settings: Sequence[Mapping[str, str]] | None = None
+    ) -> list[Inspected]:
         """Prepare and plan each of `sqls`, in one round trip; a rejected statement has its error.
 
+        `settings` has the PostgreSQL settings of each, by default none.
         Raises PollError if the connection is lost or the round trip takes too long. It has a limit because
         the planner runs STABLE and IMMUTABLE functions, and the snapshot must not live that long.
         """
-        looks = [look for sql in sqls for look in self._looks(sql)]
+        each = settings or [{}] * len(sqls)
+        looks = [look for sql, own in zip(sqls, each, strict=True) for look in self._looks(sql, own)]
         try:
             replies = list(self._pipeline.send(looks, self._statements.budget)) if looks else []
         except OverBudgetError:
@@ -102,23 +107,33 @@ class Inspection:
         types, relations = read_known(self.value(known_query(oids, names)))
         return CatalogFacts(types, relations)
 
-    def volatile(self, sqls: Sequence[str]) -> list[list[str]]:
+    def volatile(
+        self, sqls: Sequence[str], settings: Sequence[Mapping[str, str]] | None = None
+    ) -> list[list[str]]:
         """Return, for each of `sqls`, the volatile functions that it may call, except harmless ones.
 
-        Raises PollError.
+        `settings` has the PostgreSQL settings of each, by default none: names are looked up along its
+        search_path. Raises PollError.
         """
-        query = volatile_query(sqls, self._pipeline.charset)
-        functions = read_volatile(self.value(query)) if sqls else {}
-        return [functions.get(number, []) for number in range(len(sqls))]
+        by_path: dict[str | None, list[int]] = {}
+        for number in range(len(sqls)):
+            by_path.setdefault(settings[number].get("search_path") if settings else None, []).append(number)
+        volatile: list[list[str]] = [[] for _ in sqls]
+        for path, numbers in by_path.items():
+            query = volatile_query([sqls[number] for number in numbers], self._pipeline.charset)
+            functions = read_volatile(self.value(query, {} if path is None else {"search_path": path}))
+            for at, number in enumerate(numbers):
+                volatile[number] = functions.get(at, [])
+        return volatile
 
-    def value(self, sql: str) -> bytes:
+    def value(self, sql: str, settings: Mapping[str, str] = MappingProxyType({})) -> bytes:
         """Return the single JSON value of one of the poller's own statements; raises PollError."""
-        (reply,) = self._pipeline.send([self._statements.own_statement(sql)])
+        (reply,) = self._pipeline.send([self._statements.own_statement(sql, settings)])
         return reply.value()
 
-    def _looks(self, sql: str) -> tuple[Statement, Statement]:
+    def _looks(self, sql: str, settings: Mapping[str, str]) -> tuple[Statement, Statement]:
         look = self._statements.own_statement
-        return look(sql)._replace(describe=True), look(plan_query(sql, verbose=True))
+        return look(sql, settings)._replace(describe=True), look(plan_query(sql, verbose=True), settings)
 
 
 def inspect(

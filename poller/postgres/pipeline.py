@@ -6,7 +6,8 @@ import functools
 import math
 import select
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple
 
 import psycopg
@@ -18,6 +19,7 @@ from poller.model.rows import Column, Limit, Row, RowCollector, Rows
 from poller.postgres.cancellation import CancelToken
 from poller.postgres.charset import charset_of
 from poller.postgres.relay import Relay
+from poller.postgres.sql_text import set_config
 from poller.postgres.sqlstate import one_line, server_error
 
 _FATAL, _SYNC = ExecStatus.FATAL_ERROR, ExecStatus.PIPELINE_SYNC
@@ -51,6 +53,9 @@ class Statement(NamedTuple):
     """The statement_timeout in effect, in seconds, to distinguish the two meanings of SQLSTATE 57014."""
     after: tuple[str, ...] = ()
     """Statements that run before this one, under the same Sync; if one of them fails, this one is not run."""
+    settings: Mapping[str, str] = MappingProxyType({})
+    """PostgreSQL settings, by name, that are set in the same way after `after`, until the transaction ends or
+    is rolled back to a savepoint."""
     describe: bool = False
     """Whether the statement is only prepared, not run: the reply has its columns and no rows."""
 
@@ -143,11 +148,14 @@ class Pipeline:
         pgconn.enter_pipeline_mode()
         refused: dict[int, PollError] = {}
         for number, statement in enumerate(statements):
-            texts = (*statement.after, statement.sql)
+            settings = [f"SELECT {set_config(name, value)}" for name, value in statement.settings.items()]
+            texts = (*statement.after, *settings, statement.sql)
             try:
                 *after, sql = [text.encode(self.charset.codec) for text in texts]
             except UnicodeEncodeError as problem:
                 refused[number] = _unencodable(problem, self.charset.encoding)
+                if problem.object != statement.sql:
+                    refused[number].position = None
                 continue
             for text in after:
                 pgconn.send_query_params(text, None)
@@ -166,22 +174,30 @@ class Pipeline:
                 continue
             self._received = 0
             self._overdue = since + (math.inf if statement.timeout is None else statement.timeout + _LATE)
-            rows, failure = self._read_reply(statement, since + statement.patience)
+            rows, failure, setting = self._read_reply(statement, since + statement.patience)
             self._unanswered -= 1
             now = time.monotonic()
-            error = None if failure is None else self._failure(failure, now - since, statement.timeout)
+            error = (
+                None if failure is None else self._failure(failure, now - since, statement.timeout, setting)
+            )
             yield Reply(rows if error is None else None, error, now - since)
             since = now
         pgconn.exit_pipeline_mode()
 
-    def _read_reply(self, statement: Statement, deadline: float) -> tuple[Rows | None, PGresult | None]:
-        """Read the results of one statement and of those before it, up to and including their Sync."""
+    def _read_reply(
+        self, statement: Statement, deadline: float
+    ) -> tuple[Rows | None, PGresult | None, str | None]:
+        """Read the results of one statement and of those before it, up to and including their Sync.
+
+        Return the rows, the error, and the name of the setting that caused it.
+        """
         failure: PGresult | None = None
+        setting: str | None = None
         next_result = self._next_result
-        for _ in range(len(statement.after) + statement.describe):
+        for name in (*[None] * len(statement.after), *statement.settings, *[None] * statement.describe):
             while (result := next_result(deadline)) is not None:
                 if result.status == _FATAL:
-                    failure = result
+                    failure, setting = result, name
         keeper: RowCollector | None = None
         if failure is None and not statement.describe:
             self._pgconn.set_chunked_rows_mode(_CHUNK_ROWS)
@@ -209,7 +225,7 @@ class Pipeline:
                 # An error without a Sync has ended the session.
                 raise self._failure(failure, 0.0, None)
             raise psycopg.OperationalError("the answers no longer match the statements")
-        return keeper.rows() if keeper else Rows((), []), failure
+        return keeper.rows() if keeper else Rows((), []), failure, setting
 
     def _columns(self, result: PGresult) -> tuple[Column, ...]:
         codec = self.charset.codec
@@ -223,7 +239,9 @@ class Pipeline:
             return [tuple([raw and to_utf8(raw) for raw in row]) for row in rows]
         return rows
 
-    def _failure(self, result: PGresult, elapsed: float, timeout: float | None) -> PollError:
+    def _failure(
+        self, result: PGresult, elapsed: float, timeout: float | None, setting: str | None = None
+    ) -> PollError:
         if _NO_MEMORY in result.error_message:
             return _too_large("there is no memory for a value of the result, or for an error message")
 
@@ -242,10 +260,14 @@ class Pipeline:
         if detail := field(DiagnosticField.MESSAGE_DETAIL):
             message = f"{message} ({detail})"
         hint = field(DiagnosticField.MESSAGE_HINT)
+        if setting is not None:
+            message = f"settings.{setting}: {message}"
+            hint = hint or "correct or omit the setting, or name the server's version under requires"
         error = server_error(
             field(DiagnosticField.SQLSTATE), message, hint=hint, elapsed=elapsed, timeout=timeout
         )
         error.position = int(field(DiagnosticField.STATEMENT_POSITION) or 0) or None
+        error.setting = setting
         return error
 
     def _next_result(self, deadline: float) -> PGresult | None:

@@ -11,6 +11,11 @@ and the users' own SQL are resolved along it.
 from __future__ import annotations
 
 
+def set_config(name: str, value: object) -> str:
+    """Return the call that sets the PostgreSQL setting `name` until the end of the transaction."""
+    return f"pg_catalog.set_config({literal(name)}, {literal(str(value))}, true)"
+
+
 def literal(text: str) -> str:
     """Return `text` as an SQL string constant, valid for any setting of standard_conforming_strings."""
     prefix = "E" if "\\" in text else ""

@@ -58,11 +58,13 @@ def check_queries(
     skips = {query.name: unmet_requirement(query.requires, inspection.facts) for query in queries}
     sent = [query for query in queries if skips[query.name] is None]
     estimated = [query for query in sent if query.estimate]
-    inspected = inspection.statements([query.sql for query in sent])
-    estimates = inspection.statements([query.estimate.sql for query in estimated if query.estimate])
-    catalog_facts = inspection.known([*inspected, *estimates])
     sqls = [query.sql for query in sent] + [query.estimate.sql for query in estimated if query.estimate]
-    volatile = dict(zip(sqls, inspection.volatile(sqls), strict=True))
+    settings = [query.settings for query in (*sent, *estimated)]
+    every = inspection.statements(sqls, settings)
+    inspected, estimates = every[: len(sent)], every[len(sent) :]
+    catalog_facts = inspection.known(every)
+    keys = zip((query.name for query in (*sent, *estimated)), sqls, strict=True)
+    volatile = dict(zip(keys, inspection.volatile(sqls, settings), strict=True))
     own = dict(zip((query.name for query in sent), inspected, strict=True))
     cheap = dict(zip((query.name for query in estimated), estimates, strict=True))
     judged: list[CheckedQuery] = []
@@ -92,8 +94,8 @@ class _QueryCheck:
     own: Inspected
     cheap: Inspected | None
     catalog_facts: CatalogFacts
-    volatile: Mapping[str, Sequence[str]]
-    """Functions by statement, see `Inspection.volatile`."""
+    volatile: Mapping[tuple[str, str], Sequence[str]]
+    """Functions by query and statement, see `Inspection.volatile`."""
     limits: CostLimits
 
     def result(self) -> CheckedQuery:
@@ -132,10 +134,14 @@ class _QueryCheck:
         if inspected.error is not None:
             error = inspected.error
             rule = "privilege" if error.sqlstate == _PRIVILEGE else "rejected"
-            place = self.origin.in_sql(path, sql, error.position)
+            place = (
+                self.origin.in_sql(path, sql, error.position)
+                if error.setting is None
+                else self.origin.place("settings", error.setting)
+            )
             yield self._diagnostic(rule, "error", refusal(error, sql), place=place)
             return
-        for name in self.volatile[sql]:
+        for name in self.volatile[self.query.name, sql]:
             message = f"calls {name}, which is declared VOLATILE: it may write despite READ ONLY; {ADVICE}"
             yield self._diagnostic("volatile-function", "warning", f"{message}{_suffix(path)}", *path)
         names = [column.name for column in inspected.columns]

@@ -34,10 +34,11 @@ def planned(
     ran = [answer.query for answer in answers if answer.rows is not None or _timed_out(answer)]
     if not ran:
         return {}, {}
-    sqls = [query.sql for query in ran]
+    sqls, settings = [query.sql for query in ran], [query.settings for query in ran]
     try:
         plans, volatile = inspect(
-            opener, lambda inspection: (inspection.statements(sqls), inspection.volatile(sqls))
+            opener,
+            lambda inspection: (inspection.statements(sqls, settings), inspection.volatile(sqls, settings)),
         )
     except PollError:
         return {}, {}  # The connection was lost; the answers received so far are still reported.

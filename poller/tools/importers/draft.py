@@ -61,6 +61,8 @@ class DraftQuery:
     targets: tuple[str, ...] = ()
     """Selectors of targets: tags, or `name:` and a name."""
     once_per_server: bool = False
+    settings: Mapping[str, str | int | float] = field(default_factory=dict)
+    """PostgreSQL settings by name."""
     where: str = ""
     """SQL condition that selects rows of `sql`."""
 
@@ -74,6 +76,7 @@ class DraftQuery:
             **({"requires": self.requires} if self.requires else {}),
             **({"targets": list(self.targets)} if self.targets else {}),
             **({"once_per_server": True} if self.once_per_server else {}),
+            **({"settings": dict(self.settings)} if self.settings else {}),
             "metrics": [metric.data() for metric in self.metrics],
         }
 

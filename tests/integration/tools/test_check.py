@@ -525,6 +525,37 @@ def test_the_server_parses_the_statement_that_was_checked(
 
 
 @pytest.mark.every_version
+@pytest.mark.every_version
+def test_a_statement_is_prepared_and_planned_with_the_settings_of_its_query(
+    things: Database, check: Callable[..., Result]
+) -> None:
+    things.execute(
+        """
+        CREATE SCHEMA tenant; CREATE TABLE tenant.rooms AS SELECT 1 AS id; ANALYZE tenant.rooms;
+        CREATE FUNCTION tenant.act() RETURNS int VOLATILE LANGUAGE sql AS 'SELECT 1';
+        """
+    )
+    things.replayed()
+    rooms = "SELECT count(*) AS n FROM rooms"
+    tenant = "    settings: {search_path: tenant}\n"
+    done = check(
+        query(rooms, more=tenant + ESTIMATE.format(sql=rooms, cost=1e6))
+        + query("SELECT act() AS n", more=tenant, name="b")
+        + query(rooms, name="c")
+        + query("SELECT 1 AS n", more="    settings: {jit: off, TimeZone: Mars}\n", name="d"),
+        "--database", "--format", "json", "--database-url", things.standby_dsn,
+    )  # fmt: skip
+    report = json.loads(done.stdout)
+    assert [query["state"] for query in report["queries"]] == ["ok", "ok", "refused", "refused"]
+    problems = [(problem["rule"], problem["path"], problem["message"]) for problem in report["problems"]]
+    assert [path for _, path, _ in problems] == [
+        "queries[0].estimate.sql", "queries[1].sql", "queries[2].sql", "queries[3].settings.TimeZone",
+    ]  # fmt: skip
+    assert problems[1][0] == "volatile-function"
+    assert problems[1][2].startswith("calls tenant.act, which is declared VOLATILE")
+    assert 'invalid value for parameter "TimeZone": "Mars" (22023)' in problems[3][2]
+
+
 def test_no_query_is_run(things: Database, check: Callable[..., Result]) -> None:
     """A statement that would never end is prepared and planned like the others."""
     sql = "WITH RECURSIVE e AS (SELECT 1 AS n UNION ALL SELECT n FROM e) SELECT count(*) AS n FROM e"
@@ -615,7 +646,7 @@ def test_problems_of_files_are_json(check: Callable[..., Result]) -> None:
                 "message": "unknown key 'intervall'; did you mean 'interval'? known keys: name, sql, "
                 "interval, "
                 "timeout, max_age, max_series, overflow, group, requires, snapshot, estimate, targets, "
-                    "once_per_server, metrics",
+                    "once_per_server, settings, metrics",
             }
         ],
         "queries": [],

@@ -66,6 +66,7 @@ def test_a_change_of_schedule_or_condition_keeps_the_values(fields: dict[str, An
     [
         {"sql": "SELECT 2 AS n"},
         {"max_series": 5},
+        {"settings": {"search_path": "tenant_a"}},
         {"estimate": Estimate(sql="SELECT 1 AS n", above_cost=1)},
         {"metrics": metric(unit="{other}")},
         {"metrics": metric(name="b")},

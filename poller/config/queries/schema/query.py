@@ -11,6 +11,7 @@ from pydantic import AfterValidator, ConfigDict, Field, ValidationInfo, field_va
 
 from poller.config.queries.schema.fields import Duration, MisfitError, Part, whole
 from poller.config.queries.schema.metric import DeclaredMetric
+from poller.config.queries.schema.server_settings import AS_SERVER_SETTINGS, ServerSettings
 from poller.config.queries.sql_check import is_ordered, statement_problem
 from poller.model.duration import format_duration
 from poller.model.query import (
@@ -227,6 +228,12 @@ class DeclaredQuery(Part):
         default=False,
         description="Whether, of all databases of a server, only the one that lists the others is polled.",
         examples=[True],
+    )
+    settings: ServerSettings = Field(
+        default_factory=dict,
+        description="PostgreSQL settings during the query: memory, the planner, search_path, TimeZone.",
+        examples=[{"work_mem": "256MB", "jit": "off", "search_path": "tenant_a"}],
+        json_schema_extra=AS_SERVER_SETTINGS,
     )
     metrics: tuple[DeclaredMetric, ...] = Field(
         description="Metrics that the rows feed.",
