@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from poller.model.result import MAX_NODES, PlanShape
 from poller.model.rows import Rows
+
+_LONGEST_NAME = 200
+"""Characters of a node's name with its relation and index."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +33,7 @@ class Plan:
 
     cost: float
     """The total cost in the planner's units: 1 is one sequentially read page (PostgreSQL manual, EXPLAIN)."""
+    shape: PlanShape
     scans: tuple[Scan, ...] = ()
 
 
@@ -43,7 +49,25 @@ def plan_query(sql: str, *, verbose: bool = False) -> str:
 def read_plan(rows: Rows) -> Plan:
     """Read the result of `plan_query`; names of relations may be in any encoding."""
     top = json.loads((rows.values[0][0] or b"").decode(errors="replace"))[0]["Plan"]
-    return Plan(float(top["Total Cost"]), tuple(_scans(top, 1)))
+    return Plan(float(top["Total Cost"]), _shape(top), tuple(_scans(top, 1)))
+
+
+def _shape(top: dict[str, Any]) -> PlanShape:
+    digest, nodes = hashlib.sha256(), list[str]()
+    pending = [(0, top)]
+    while pending:
+        depth, node = pending.pop()
+        name = _name(node)
+        digest.update(f"{depth} {name}\n".encode(errors="replace"))
+        if len(nodes) < MAX_NODES:
+            nodes.append(name[:_LONGEST_NAME])
+        pending.extend((depth + 1, inner) for inner in reversed(node.get("Plans", [])))
+    return PlanShape(digest.hexdigest(), tuple(nodes))
+
+
+def _name(node: dict[str, Any]) -> str:
+    words = ("using", node.get("Index Name")), ("on", node.get("Relation Name"))
+    return " ".join([node["Node Type"], *(f"{word} {name}" for word, name in words if name)])
 
 
 def _scans(node: dict[str, Any], processes: int) -> Iterator[Scan]:

@@ -35,20 +35,11 @@ _FEW_ROWS = 0.1
 """Fraction of a table below which an index is useful."""
 
 
-@dataclass(frozen=True, slots=True)
-class CostLimits:
-    """Limits of cost and table size."""
-
-    max_cost: float = math.inf
-    """The planner's cost above which a query is an error."""
-    large_rows: int = LARGE_ROWS
-
-
 def check_queries(
     queries: Sequence[QueryDefinition],
     origins: Mapping[str, Origin],
     inspection: Inspection,
-    limits: CostLimits,
+    large_rows: int = LARGE_ROWS,
 ) -> list[CheckedQuery]:
     """Prepare and plan every query on the server without running it, and check the result.
 
@@ -79,7 +70,7 @@ def check_queries(
             judged.append(CheckedQuery(query.name, origin.place("name"), "not_sent", diagnostics=(gate,)))
         else:
             check = _QueryCheck(
-                query, origin, own[query.name], cheap.get(query.name), catalog_facts, volatile, limits
+                query, origin, own[query.name], cheap.get(query.name), catalog_facts, volatile, large_rows
             )
             judged.append(check.result())
     return judged
@@ -96,7 +87,7 @@ class _QueryCheck:
     catalog_facts: CatalogFacts
     volatile: Mapping[tuple[str, str], Sequence[str]]
     """Functions by query and statement, see `Inspection.volatile`."""
-    limits: CostLimits
+    large_rows: int
 
     def result(self) -> CheckedQuery:
         diagnostics = [*self._statement(("sql",), self.query.sql, self.own)]
@@ -113,6 +104,7 @@ class _QueryCheck:
             self.origin.place("name"),
             "refused" if refused else "ok",
             self.own.cost,
+            self.query.max_cost,
             {column.name: self._type(column).name for column in self.own.columns},
             self._estimate_answers,
             tuple(diagnostics),
@@ -121,7 +113,7 @@ class _QueryCheck:
     @property
     def _estimate_answers(self) -> bool:
         estimate = self.query.estimate
-        return estimate is not None and (self.own.cost or 0.0) > estimate.above_cost
+        return estimate is not None and (self.own.cost or 0.0) > self.query.exact_limit
 
     def _diagnostic(
         self, rule: str, severity: Severity, message: str, *path: Key, place: Place | None = None
@@ -225,7 +217,7 @@ class _QueryCheck:
                 "estimate", "warning", f"{problem}; remove the estimate", "estimate", "sql"
             )
         elif self._estimate_answers:
-            exact, limit = f"{self.own.cost:,.0f}", f"{estimate.above_cost:,.0f}"
+            exact, limit = f"{self.own.cost:,.0f}", f"{self.query.exact_limit:,.0f}"
             message = f"is used on this server, because the exact query's cost {exact} is above {limit}"
             yield self._diagnostic("estimate", "note", message, "estimate", "above_cost")
 
@@ -235,8 +227,11 @@ class _QueryCheck:
             if self._estimate_answers and self.cheap is not None
             else (self.own, ("sql",))
         )
-        if sent.cost is not None and sent.cost > self.limits.max_cost:
-            problem = f"the planner's cost {sent.cost:,.0f} is above the limit {self.limits.max_cost:,.0f}"
+        limit = self.query.max_cost
+        if sent.cost is not None and limit is not None and sent.cost > limit:
+            problem = (
+                f"the planner's cost {sent.cost:,.0f} is above max_cost {limit:,.0f}, so no poll runs it"
+            )
             advice = "make it cheaper" + (", or add an estimate" if self.query.estimate is None else "")
             yield self._diagnostic("max-cost", "error", f"{problem}; {advice}", *path)
 
@@ -251,7 +246,7 @@ class _QueryCheck:
                 name = relation.quoted
                 message = f"{name} was never analysed, so the cost is unreliable; run ANALYZE {name}"
                 yield self._diagnostic("statistics", "note", message, "sql")
-            elif relation.rows >= self.limits.large_rows:
+            elif relation.rows >= self.large_rows:
                 yield self._scan(scan, relation.quoted, relation.rows, relation.indexed)
 
     def _scan(self, scan: Scan, name: str, rows: float, indexed: Mapping[str, str]) -> Diagnostic:

@@ -50,6 +50,7 @@ def test_an_added_query_is_polled_immediately_and_the_values_of_a_removed_query_
         {"max_age": 4000.0},
         {"group": "other"},
         {"snapshot": False},
+        {"max_cost": 5.0},
         {"requires": Requirements(role="standby")},
     ],
     ids=lambda fields: next(iter(fields)),

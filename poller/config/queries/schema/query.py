@@ -229,6 +229,13 @@ class DeclaredQuery(Part):
         description="Whether, of all databases of a server, only the one that lists the others is polled.",
         examples=[True],
     )
+    max_cost: float | None = Field(
+        default=None,
+        description="Planner cost above which the query is skipped. Default: POLLER_MAX_COST (no limit).",
+        examples=[1000000],
+        ge=0.01,
+        le=1e300,
+    )
     settings: ServerSettings = Field(
         default_factory=dict,
         description="PostgreSQL settings during the query: memory, the planner, search_path, TimeZone.",
