@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -43,10 +42,6 @@ def check(
         bool, typer.Option("--database", help="Also prepare each query on the server, without running it.")
     ] = False,
     target: Targets = None,
-    max_cost: Annotated[
-        float | None,
-        typer.Option(metavar="COST", help="With --database: planner cost above which a query fails."),
-    ] = None,
     large_table: Annotated[
         int,
         typer.Option(
@@ -61,13 +56,9 @@ def check(
 
     Each line is `file:line: path.to.key: problem; fix`. Warnings do not change the exit code. With
     --database, the server of each target also reports whether each query would run and feed its metrics, and
-    its cost. Exit code 0: no errors; 1: a query would fail on a database or costs more than --max-cost, or a
-    database cannot be reached; 2: the files or the configuration are invalid.
+    its cost. Exit code 0: no errors; 1: a query would fail on a database or costs more than its max_cost
+    (--max-cost), or a database cannot be reached; 2: the files or the configuration are invalid.
     """
-    if max_cost is not None and not database:
-        raise ConfigError([invalid("--max-cost", "requires the server's planner; add --database")])
-    if max_cost is not None and not max_cost > 0:  # rejects nan as well
-        raise ConfigError([invalid("--max-cost", "is not above 0; write for example 100000")])
     if target and not database:
         raise ConfigError([invalid("--target", "selects the databases of --database; add --database")])
     if database:
@@ -98,9 +89,7 @@ def check(
     if not database:
         _write_valid(format, catalog, len(located), warnings)
         return
-    results = _check_on_servers(
-        settings, target, located, catalog, opened_files, max_cost=max_cost, large_table=large_table
-    )
+    results = _check_on_servers(settings, target, located, catalog, opened_files, large_table)
     checked = [query for result in results for query in result.queries]
     others = [*warnings, *(diagnostic for result in results for diagnostic in result.others)]
     diagnostics = [*others, *(diagnostic for query in checked for diagnostic in query.diagnostics)]
@@ -166,8 +155,6 @@ def _check_on_servers(
     located: Sequence[LocatedTarget],
     catalog: Catalog,
     files: Sequence[QueryFile],
-    *,
-    max_cost: float | None,
     large_table: int,
 ) -> list[_OnServer]:
     """Check on each selected target the queries that run on it, on one connection after the other."""
@@ -176,10 +163,9 @@ def _check_on_servers(
     from poller.cli.targets import for_each
     from poller.config.queries.query_file import Origin
     from poller.postgres.inspect import inspect
-    from poller.tools.check.rules import CostLimits, check_queries
+    from poller.tools.check.rules import check_queries
 
     origins = {str(data["name"]): Origin(file, at) for file in files for at, data in file.queries()}
-    limits = CostLimits(math.inf if max_cost is None else max_cost, large_table)
 
     def read(target: Target) -> Discovery:
         with database_session(settings, target) as session:
@@ -197,7 +183,7 @@ def _check_on_servers(
                     return _OnServer(target, [problem])
                 checked = inspect(
                     session.replica.opener,
-                    lambda inspection: check_queries(queries, origins, inspection, limits),
+                    lambda inspection: check_queries(queries, origins, inspection, large_table),
                     queries,
                 )
             except PollError as error:

@@ -23,7 +23,7 @@ from poller.model.printable import one_line
 if TYPE_CHECKING:
     from poller.tools.draft.save import DraftSettings
 
-FILES = ("queries", "interval", "timeout", "max_series", "namespace")
+FILES = ("queries", "interval", "timeout", "max_series", "max_cost", "namespace")
 """Settings that choose the query files, and the defaults of their queries."""
 DATABASE = ("database_url", "targets", "password_command", "connect_timeout", "lock_timeout")
 """Settings that a command with a database connection needs."""

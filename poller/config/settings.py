@@ -138,6 +138,11 @@ class Settings:
         example="1000",
         bounds=(1, 1_000_000),
     )
+    max_cost: float | None = setting(
+        "Planner cost above which a query is skipped if it declares no max_cost; unset: no limit.",
+        example="1000000",
+        bounds=(0.01, 1e300),
+    )
     max_result_size: Size = setting(
         "Maximum size of one result; a larger one is cancelled and fails the query (too_large).",
         16 * 2**20,
@@ -288,7 +293,7 @@ class Settings:
     @property
     def defaults(self) -> Defaults:
         """Defaults of the keys that a query omits."""
-        return Defaults(self.interval, self.timeout, self.max_series, self.namespace)
+        return Defaults(self.interval, self.timeout, self.max_series, self.namespace, self.max_cost)
 
     @property
     def traces_to(self) -> Endpoint | None:

@@ -18,6 +18,7 @@ from poller.polling.status import QueryStatus, QueryStatuses
 from poller.polling.store import ResultStore
 from poller.postgres.circuit_breaker import CircuitBreaker
 from poller.postgres.server_tracker import ServerInfo, ServerTracker
+from poller.telemetry.plan_changes import PlanChanges
 from poller.telemetry.poll_log import PollLog
 from poller.telemetry.poll_metrics import TargetPolls
 from poller.telemetry.traces import Tracing
@@ -70,9 +71,18 @@ class PollCycle:
         # A swap may happen while the server answers, but not while the answers are recorded.
         self._lock = threading.Lock()
         # The spans come first, because metrics and log records refer to them.
-        observers: tuple[PollObserver | None, ...] = (tracing, metrics, breaker, log, self._statuses, *more)
+        plans = PlanChanges() if metrics is None else PlanChanges(metrics.plan_changed)
+        observers: tuple[PollObserver | None, ...] = (
+            tracing,
+            metrics,
+            breaker,
+            log,
+            plans,
+            self._statuses,
+            *more,
+        )
         self._observers = [observer for observer in observers if observer is not None]
-        self._histories = (breaker, log, self._statuses)
+        self._histories = (breaker, log, plans, self._statuses)
 
     def run(
         self, queries: Sequence[QueryDefinition], on_answer: Callable[[str], None] = lambda _: None

@@ -23,6 +23,7 @@ class Defaults:
     max_series: int
     namespace: str = ""
     """Prefix of every metric name, followed by an underscore."""
+    max_cost: float | None = None
 
 
 @dataclass(frozen=True)

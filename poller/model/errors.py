@@ -70,6 +70,8 @@ class PollError(PollerError):
         """The fix, if known."""
         self.position: int | None = None
         """Position of the error in the statement, in characters from 1, if the server reports it."""
+        self.setting: str | None = None
+        """The query's PostgreSQL setting that the server refused; the query did not run."""
         self.conflict: ConflictKind | None = None
         """Set if and only if the kind is `conflict`."""
 

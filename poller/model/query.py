@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -162,6 +163,10 @@ class QueryDefinition:
     owner: str | None = None
     """Who is responsible for it; None: not declared."""
     parameters: Parameters = NO_PARAMETERS
+    max_cost: float | None = None
+    """Planner cost above which a statement of the query does not run; None: no limit."""
+    settings: Mapping[str, str] = field(default_factory=dict)
+    """PostgreSQL settings during the query, by name."""
     metrics: tuple[MetricDefinition, ...]
 
     @property
@@ -184,7 +189,15 @@ class QueryDefinition:
             settings["parameters"] = declared["parameters"]
         for metric in settings["metrics"]:
             del metric["description"], metric["alert"]
+        if self.settings:  # without settings, the digest is that of earlier versions
+            settings["settings"] = declared["settings"]
         return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+
+    @property
+    def exact_limit(self) -> float:
+        """Planner cost of `sql` above which the estimate runs instead or, without one, nothing."""
+        above_cost = self.estimate.above_cost if self.estimate is not None else math.inf
+        return min(above_cost, math.inf if self.max_cost is None else self.max_cost)
 
     @cached_property
     def limit(self) -> Limit:

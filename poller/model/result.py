@@ -13,7 +13,7 @@ from poller.model.rows import Rows
 
 SkipReason = Literal[
     "role", "version", "extension", "relation", "column", "privilege", "excess_privilege", "primary", "lag",
-    "busy", "duty_cycle", "breaker", "budget", "schedule",
+    "busy", "duty_cycle", "breaker", "budget", "schedule", "cost",
 ]  # fmt: skip
 """Why a query was not sent, as in `poller.reason`."""
 REFUSALS: frozenset[SkipReason] = frozenset({"primary", "lag", "excess_privilege"})
@@ -22,6 +22,18 @@ HOLDS: frozenset[SkipReason] = frozenset({"busy", "duty_cycle", "breaker"})
 """The reasons for which the query's estimate, if it has one, runs instead."""
 DECLARED: tuple[SkipReason, ...] = ("role", "version", "extension", "relation", "column", "schedule")
 """The reasons that come from the query's own `requires` and `schedule`."""
+
+
+MAX_NODES = 20
+"""Nodes of a plan that are compared by name."""
+
+
+class PlanShape(NamedTuple):
+    """The shape of a planner's plan: its nodes and their relations and indexes, without costs."""
+
+    digest: str
+    nodes: tuple[str, ...]
+    """The first MAX_NODES nodes, such as `Seq Scan on messages`, from the root."""
 
 
 EstimateReason = Literal["cost", "timeout", "busy", "duty_cycle", "breaker"]
@@ -53,6 +65,8 @@ class Answer:
     skipped: Skip | None = None
     estimated: EstimateReason | None = None
     """Set if the rows are those of the estimate: why the exact query has no rows."""
+    plan: PlanShape | None = None
+    """Plan of the exact query; None if its cost decided nothing."""
     answered: float = 0.0
     """Time of the answer: seconds on a monotonic clock."""
     server: str = ""
@@ -131,6 +145,8 @@ class PollResult(NamedTuple):
     """Time of the answer: seconds on a monotonic clock."""
     returned: int | None = None
     """Number of rows that the server returned; None without rows."""
+    plan: PlanShape | None = None
+    """Plan of the exact query; None if its cost decided nothing."""
 
     @property
     def all_refused(self) -> bool:

@@ -41,7 +41,13 @@ def poll(
 def to_result(answer: Answer) -> PollResult:
     """Convert a server's answer to the result of the poll."""
     result = PollResult(
-        answer.query, answer.at, answer.duration, "ok", server=answer.server, answered=answer.answered
+        answer.query,
+        answer.at,
+        answer.duration,
+        "ok",
+        server=answer.server,
+        answered=answer.answered,
+        plan=answer.plan,
     )
     if answer.skipped is not None:
         return result._replace(outcome="skipped", skipped=answer.skipped)

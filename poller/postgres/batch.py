@@ -12,9 +12,9 @@ from typing import NamedTuple, cast
 
 from poller.model.errors import OverBudgetError, PollError
 from poller.model.query import QueryDefinition
-from poller.model.result import HOLDS, Answer, EstimateReason, Skip
+from poller.model.result import HOLDS, Answer, EstimateReason, PlanShape, Skip
 from poller.postgres.pipeline import Pipeline, Reply, Statement
-from poller.postgres.plan import plan_query, read_plan
+from poller.postgres.plan import Plan, plan_query, read_plan
 from poller.postgres.snapshot import Snapshot, SnapshotOpener
 
 _OUT_OF_TIME = {"25P03", "25P04"}
@@ -27,6 +27,9 @@ class _Sent(NamedTuple):
 
     query: QueryDefinition
     estimated: EstimateReason | None = None
+    plan: PlanShape | None = None
+    estimate_fits: bool = True
+    """Whether the cost of the estimate is within the query's limit, as far as it is known."""
 
     @property
     def sql(self) -> str:
@@ -36,7 +39,7 @@ class _Sent(NamedTuple):
     @property
     def may_estimate(self) -> bool:
         """Whether the query's estimate can still replace it."""
-        return self.query.estimate is not None and self.estimated is None
+        return self.query.estimate is not None and self.estimated is None and self.estimate_fits
 
 
 class Batch:
@@ -92,10 +95,11 @@ class Batch:
                     sent.append(_Sent(query, cast("EstimateReason", skip.reason)))
                 else:
                     settle(Answer(query, at, 0.0, skipped=skip))
+            sent, refused = _within_cost(opened, sent)
+            for item, skip in refused:
+                settle(Answer(item.query, at, 0.0, skipped=skip, plan=item.plan))
             since = time.monotonic()
-            for answer in self._send(
-                opened, self._replace_expensive(opened, sent), timeouts, ends, together=together
-            ):
+            for answer in self._send(opened, sent, timeouts, ends, together=together):
                 settle(answer)
         except PollError as error:
             for answer in timeouts.values():
@@ -123,28 +127,6 @@ class Batch:
         else:
             self._first_next -= answers.keys()
         return answers
-
-    def _replace_expensive(self, opened: Snapshot, sent: list[_Sent]) -> list[_Sent]:
-        """Switch to the estimate if a plan costs more than the limit; run a query that cannot be planned.
-
-        Such a query runs so that it reports its own error.
-        """
-        costed = [item for item in sent if item.may_estimate]
-        if not costed:
-            return sent
-        statements = opened.statements
-        plans = [
-            statements.own_statement(
-                statements.tagged(item.query, plan_query(item.query.sql)), item.query.parameters
-            )
-            for item in costed
-        ]
-        expensive = set()
-        for item, reply in zip(costed, opened.pipeline.send(plans), strict=True):
-            limit = item.query.estimate.above_cost if item.query.estimate else 0.0
-            if reply.rows is not None and read_plan(reply.rows).cost > limit:
-                expensive.add(item.query.name)
-        return [item._replace(estimated="cost") if item.query.name in expensive else item for item in sent]
 
     def _send(
         self,
@@ -197,6 +179,68 @@ def _late(query: QueryDefinition) -> PollError:
     )
 
 
+def _within_cost(opened: Snapshot, sent: Sequence[_Sent]) -> tuple[list[_Sent], list[tuple[_Sent, Skip]]]:
+    """Switch to the estimate if a plan costs more than the limit, and skip what has no cheaper statement.
+
+    Return the statements to send, and the others with the reason. A query that cannot be planned is sent, so
+    that it reports its own error.
+    """
+    plans = _plans(opened, sent)
+    allowed: list[_Sent] = []
+    refused: list[tuple[_Sent, Skip]] = []
+    for item in sent:
+        name = item.query.name
+        decided, skip = _decide(item, plans.get((name, False)), plans.get((name, True)))
+        if skip is None:
+            allowed.append(decided)
+        else:
+            refused.append((decided, skip))
+    return allowed, refused
+
+
+def _decide(item: _Sent, exact: Plan | None, cheap: Plan | None) -> tuple[_Sent, Skip | None]:
+    """Return the statement that runs by the plans of the exact one and the estimate, or why none does."""
+    query, limit = item.query, math.inf if item.query.max_cost is None else item.query.max_cost
+    fits = cheap is None or cheap.cost <= limit
+    item = item._replace(plan=exact.shape if exact else None, estimate_fits=fits)
+    expensive = exact is not None and exact.cost > query.exact_limit
+    if query.estimate is not None and (item.estimated or expensive):
+        skip = Skip("cost", _too_expensive("estimate's", cheap.cost, limit)) if cheap and not fits else None
+        return item._replace(estimated=item.estimated or "cost"), skip
+    return item, Skip("cost", _too_expensive("planner's", exact.cost, limit)) if exact and expensive else None
+
+
+def _too_expensive(subject: str, cost: float, limit: float) -> str:
+    return f"the {subject} cost {cost:,.0f} is above max_cost {limit:,.0f}"
+
+
+def _plans(opened: Snapshot, sent: Sequence[_Sent]) -> dict[tuple[str, bool], Plan]:
+    """Return the plans of the statements that have a limit, by query and whether it is the estimate's."""
+    wanted = [
+        (item.query, of_estimate, sql)
+        for item in sent
+        for of_estimate, sql in (
+            (False, item.query.sql if item.may_estimate or item.query.max_cost is not None else None),
+            (True, item.query.estimate and item.query.max_cost is not None and item.query.estimate.sql),
+        )
+        if sql and (of_estimate or not item.estimated)
+    ]
+    if not wanted:
+        return {}
+    statements = opened.statements
+    plans = [
+        statements.own_statement(
+            statements.tagged(query, plan_query(sql)), parameters=query.parameters, settings=query.settings
+        )
+        for query, _, sql in wanted
+    ]
+    return {
+        (query.name, of_estimate): read_plan(reply.rows)
+        for (query, of_estimate, _), reply in zip(wanted, opened.pipeline.send(plans), strict=True)
+        if reply.rows is not None
+    }
+
+
 def _send_together(
     pipeline: Pipeline,
     sent: Sequence[_Sent],
@@ -224,4 +268,6 @@ def _send_together(
 
 
 def _answer(item: _Sent, reply: Reply, at: float) -> Answer:
-    return Answer(item.query, at, reply.duration, reply.rows, reply.error, estimated=item.estimated)
+    return Answer(
+        item.query, at, reply.duration, reply.rows, reply.error, estimated=item.estimated, plan=item.plan
+    )

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from types import MappingProxyType
 from typing import TypeVar
 
 from poller.model.duration import format_duration
@@ -66,15 +68,22 @@ class Inspection:
         self.facts = snapshot.facts
         self.lag = snapshot.lag
 
-    def statements(self, sqls: Sequence[str], parameters: Sequence[Parameters] = ()) -> list[Inspected]:
+    def statements(
+        self,
+        sqls: Sequence[str],
+        *,
+        parameters: Sequence[Parameters] | None = None,
+        settings: Sequence[Mapping[str, str]] | None = None,
+    ) -> list[Inspected]:
         """Prepare and plan each of `sqls`, in one round trip; a rejected statement has its error.
 
-        `parameters` has those of each statement; without it, the statements have none.
+        `parameters` and `settings` (of PostgreSQL) are those of each statement, by default none.
         Raises PollError if the connection is lost or the round trip takes too long. It has a limit because
         the planner runs STABLE and IMMUTABLE functions, and the snapshot must not live that long.
         """
-        bound = zip(sqls, parameters or [NO_PARAMETERS] * len(sqls), strict=True)
-        looks = [look for sql, values in bound for look in self._looks(sql, values)]
+        count = len(sqls)
+        each = zip(sqls, parameters or [NO_PARAMETERS] * count, settings or [{}] * count, strict=True)
+        looks = [look for sql, values, own in each for look in self._looks(sql, values, own)]
         try:
             replies = list(self._pipeline.send(looks, self._statements.budget)) if looks else []
         except OverBudgetError:
@@ -104,23 +113,35 @@ class Inspection:
         types, relations = read_known(self.value(known_query(oids, names)))
         return CatalogFacts(types, relations)
 
-    def volatile(self, sqls: Sequence[str]) -> list[list[str]]:
+    def volatile(
+        self, sqls: Sequence[str], settings: Sequence[Mapping[str, str]] | None = None
+    ) -> list[list[str]]:
         """Return, for each of `sqls`, the volatile functions that it may call, except harmless ones.
 
-        Raises PollError.
+        `settings` has the PostgreSQL settings of each, by default none: names are looked up along its
+        search_path. Raises PollError.
         """
-        query = volatile_query(sqls, self._pipeline.charset)
-        functions = read_volatile(self.value(query)) if sqls else {}
-        return [functions.get(number, []) for number in range(len(sqls))]
+        by_path: dict[str | None, list[int]] = {}
+        for number in range(len(sqls)):
+            by_path.setdefault(settings[number].get("search_path") if settings else None, []).append(number)
+        volatile: list[list[str]] = [[] for _ in sqls]
+        for path, numbers in by_path.items():
+            query = volatile_query([sqls[number] for number in numbers], self._pipeline.charset)
+            functions = read_volatile(self.value(query, {} if path is None else {"search_path": path}))
+            for at, number in enumerate(numbers):
+                volatile[number] = functions.get(at, [])
+        return volatile
 
-    def value(self, sql: str) -> bytes:
+    def value(self, sql: str, settings: Mapping[str, str] = MappingProxyType({})) -> bytes:
         """Return the single JSON value of one of the poller's own statements; raises PollError."""
-        (reply,) = self._pipeline.send([self._statements.own_statement(sql)])
+        (reply,) = self._pipeline.send([self._statements.own_statement(sql, settings=settings)])
         return reply.value()
 
-    def _looks(self, sql: str, values: Parameters) -> tuple[Statement, Statement]:
-        look = self._statements.own_statement
-        return look(sql, values)._replace(describe=True), look(plan_query(sql, verbose=True), values)
+    def _looks(
+        self, sql: str, parameters: Parameters, settings: Mapping[str, str]
+    ) -> tuple[Statement, Statement]:
+        look = partial(self._statements.own_statement, parameters=parameters, settings=settings)
+        return look(sql)._replace(describe=True), look(plan_query(sql, verbose=True))
 
 
 def inspect(

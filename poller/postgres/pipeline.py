@@ -7,6 +7,7 @@ import math
 import select
 import time
 from collections.abc import Generator, Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple
 
 import psycopg
@@ -20,6 +21,7 @@ from poller.model.text import quote
 from poller.postgres.cancellation import CancelToken
 from poller.postgres.charset import charset_of
 from poller.postgres.relay import Relay
+from poller.postgres.sql_text import set_config
 from poller.postgres.sqlstate import one_line, server_error
 
 _FATAL, _SYNC = ExecStatus.FATAL_ERROR, ExecStatus.PIPELINE_SYNC
@@ -60,6 +62,9 @@ class Statement(NamedTuple):
 
     `patience` and `timeout` are for one run; `limit` and the limit of the result's size for all together.
     """
+    settings: Mapping[str, str] = MappingProxyType({})
+    """PostgreSQL settings, by name, that are set in the same way after `after`, until the transaction ends or
+    is rolled back to a savepoint."""
     describe: bool = False
     """Whether the statement is only prepared, not run: the reply has its columns and no rows."""
 
@@ -152,7 +157,8 @@ class Pipeline:
         pgconn.enter_pipeline_mode()
         refused: dict[int, PollError] = {}
         for number, statement in enumerate(statements):
-            texts = (*statement.after, statement.sql)
+            settings = [f"SELECT {set_config(name, value)}" for name, value in statement.settings.items()]
+            texts = (*statement.after, *settings, statement.sql)
             try:
                 *after, sql = [text.encode(self.charset.codec) for text in texts]
                 runs = [
@@ -161,8 +167,8 @@ class Pipeline:
                 ]
             except UnicodeEncodeError as problem:
                 refused[number] = _unencodable(problem, self.charset.encoding)
-                if problem.object not in texts:
-                    refused[number].position = None  # it is in a parameter
+                if problem.object != statement.sql:
+                    refused[number].position = None  # it is in a parameter or a setting
                 continue
             for text in after:
                 pgconn.send_query_params(text, None)
@@ -196,13 +202,14 @@ class Pipeline:
         """Read the results of one statement and of those before it, up to and including their Sync."""
         failure: PGresult | None = None
         elapsed = 0.0
+        setting: str | None = None
         failed: Mapping[str, AttributeValue] = {}
         next_result = self._next_result
         deadline = self._begin_run(statement, since)
-        for _ in range(len(statement.after) + statement.describe):
+        for name in (*[None] * len(statement.after), *statement.settings, *[None] * statement.describe):
             while (result := next_result(deadline)) is not None:
                 if result.status == _FATAL:
-                    failure, elapsed = result, time.monotonic() - since
+                    failure, setting, elapsed = result, name, time.monotonic() - since
         keeper: RowCollector | None = None
         names = [Column(name, _TEXT) for name in statement.parameters[0]]
         try:
@@ -239,7 +246,7 @@ class Pipeline:
                 raise self._failure(failure, 0.0, None)
             raise psycopg.OperationalError("the answers no longer match the statements")
         if failure is not None:
-            error = self._failure(failure, elapsed, statement.timeout)
+            error = self._failure(failure, elapsed, statement.timeout, setting)
             if failed and error.position is None:  # an error with a position is one of the statement itself
                 error.message += f" (with {', '.join(f'{name} = {quote(failed[name])}' for name in failed)})"
             return None, error
@@ -262,7 +269,9 @@ class Pipeline:
             return [tuple([raw and to_utf8(raw) for raw in row]) for row in rows]
         return rows
 
-    def _failure(self, result: PGresult, elapsed: float, timeout: float | None) -> PollError:
+    def _failure(
+        self, result: PGresult, elapsed: float, timeout: float | None, setting: str | None = None
+    ) -> PollError:
         if _NO_MEMORY in result.error_message:
             return _too_large("there is no memory for a value of the result, or for an error message")
 
@@ -281,10 +290,14 @@ class Pipeline:
         if detail := field(DiagnosticField.MESSAGE_DETAIL):
             message = f"{message} ({detail})"
         hint = field(DiagnosticField.MESSAGE_HINT)
+        if setting is not None:
+            message = f"settings.{setting}: {message}"
+            hint = hint or "correct or omit the setting, or name the server's version under requires"
         error = server_error(
             field(DiagnosticField.SQLSTATE), message, hint=hint, elapsed=elapsed, timeout=timeout
         )
         error.position = int(field(DiagnosticField.STATEMENT_POSITION) or 0) or None
+        error.setting = setting
         return error
 
     def _next_result(self, deadline: float) -> PGresult | None:

@@ -96,7 +96,8 @@ class Replica:
         This takes two round trips, whatever the number of queries. The first opens the transaction and reads
         what admission needs. The second carries every query, after its own timeout and a rollback to a
         savepoint, so that an error costs no other query its result. Queries with `snapshot: false` follow in
-        another round trip, each in its own transaction. Estimates take one or two more round trips.
+        another round trip, each in its own transaction. Estimates and limits of cost take one or two more
+        round trips.
 
         A snapshot that has reached its budget is closed, and the remaining queries run in a new one. If a
         standby cancels queries because of a recovery conflict, they are retried: twice together with all

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from poller.model.query import NO_PARAMETERS, Parameters, QueryDefinition
 from poller.postgres.charset import UTF8, Charset
 from poller.postgres.pipeline import MAX_RESULT_BYTES, Statement
 from poller.postgres.server_facts import SERVER
-from poller.postgres.sql_text import literal
+from poller.postgres.sql_text import literal, set_config
 from poller.postgres.sqlcomment import Tags, commented, untagged
 
 _ROLLBACK = "ROLLBACK TO SAVEPOINT tick"
@@ -92,10 +93,19 @@ class TransactionStatements:
             *map(self.own_statement, others),
         ]
 
-    def own_statement(self, sql: str, parameters: Parameters = NO_PARAMETERS) -> Statement:
-        """Return another of the poller's own statements, for the shared transaction."""
+    def own_statement(
+        self,
+        sql: str,
+        *,
+        parameters: Parameters = NO_PARAMETERS,
+        settings: Mapping[str, str] = MappingProxyType({}),
+    ) -> Statement:
+        """Return another of the poller's own statements, for the shared transaction.
+
+        `parameters` and `settings` are those of the query that it plans.
+        """
         statement = self._make_statement(sql, _ROLLBACK, _set_timeout(self.limits.opening_timeout))
-        return statement._replace(parameters=parameters)
+        return statement._replace(parameters=parameters, settings=settings)
 
     def shared(self, query: QueryDefinition, sql: str) -> tuple[Statement]:
         """Return the statement that runs `sql` for `query` in the shared transaction.
@@ -139,6 +149,7 @@ class TransactionStatements:
             query.timeout,
             after,
             query.parameters,
+            query.settings,
         )
 
     def _make_statement(self, sql: str, *after: str) -> Statement:
@@ -156,13 +167,13 @@ class TransactionStatements:
             "lock_timeout": self.limits.lock_timeout,
             "idle_in_transaction_session_timeout": self.limits.idle_timeout,
         }
-        calls = [_set_config(name, _ms(value)) for name, value in fixed.items()]
+        calls = [set_config(name, _ms(value)) for name, value in fixed.items()]
         for name, seconds, also in (
             ("transaction_timeout", transaction_timeout, ""),
             ("client_connection_check_interval", self.limits.connection_check, _NOT_WINDOWS),
         ):
             exists = f"pg_catalog.current_setting('{name}', true) IS NOT NULL"
-            calls.append(f"CASE WHEN {exists}{also} THEN {_set_config(name, _ms(seconds))} END")
+            calls.append(f"CASE WHEN {exists}{also} THEN {set_config(name, _ms(seconds))} END")
         return f"SELECT {', '.join(calls)}, {_formats(self.charset)}"
 
 
@@ -183,30 +194,26 @@ def _formats(charset: Charset) -> str:
     return f"{_FORMATS}, pg_catalog.set_config('client_encoding', {checked}, true)"
 
 
-def _set_config(name: str, value: object) -> str:
-    return f"pg_catalog.set_config('{name}', '{value}', true)"
-
-
 _NOT_WINDOWS = " AND pg_catalog.version() OPERATOR(pg_catalog.!~*) '(mingw|visual c)'"
 _FORMATS = ", ".join(
     [
         # The checked statement must be the one that runs: the end of a string depends on this setting.
-        _set_config("standard_conforming_strings", "on"),
+        set_config("standard_conforming_strings", "on"),
         # 0 is exact; otherwise a search in a GIN index returns a random part of the rows.
-        _set_config("gin_fuzzy_search_limit", 0),
+        set_config("gin_fuzzy_search_limit", 0),
         # The documented meaning of `x = NULL`, of NULL in the text of an array, and of well-formed XML.
-        _set_config("transform_null_equals", "off"),
-        _set_config("array_nulls", "on"),
-        _set_config("xmloption", "content"),
+        set_config("transform_null_equals", "off"),
+        set_config("array_nulls", "on"),
+        set_config("xmloption", "content"),
         # All digits of floats, whatever the role, the database or the server sets.
-        _set_config("extra_float_digits", 1),
+        set_config("extra_float_digits", 1),
         # The same text of attributes on every server. The order of day and month, TimeZone and lc_monetary
         # also change the meaning of SQL, so they keep the operator's setting.
-        _set_config("DateStyle", "ISO"),
-        _set_config("IntervalStyle", "postgres"),
-        _set_config("bytea_output", "hex"),
-        _set_config("xmlbinary", "base64"),
-        _set_config("quote_all_identifiers", "off"),
+        set_config("DateStyle", "ISO"),
+        set_config("IntervalStyle", "postgres"),
+        set_config("bytea_output", "hex"),
+        set_config("xmlbinary", "base64"),
+        set_config("quote_all_identifiers", "off"),
     ]
 )
 

@@ -5,6 +5,7 @@ export_metrics     Metrics `poller.export.*`: requests by outcome, lost data poi
 leader_metrics     Metrics `poller.leader` and `poller.leader.changes`: whether this process polls.
 log_exporter       OTLP export of the poller's own log records.
 logging            Log configuration: records on stderr as text or JSON, with trace_id and span_id.
+plan_changes       Log and count of changed plans, of queries whose cost is compared with a limit.
 poll_log           Log records of polls: each failure once, a summary of its repeats, and its recovery.
 poll_metrics       Metrics of the poller itself: polls, their durations and what was not exported, under
                    `poller.*`.

@@ -51,6 +51,11 @@ class PollMetrics:
             unit="{data_point}",
             description="Data points above max_series that are added up in a series `other`.",
         )
+        self._plan_changes = meter.create_counter(
+            "poller.query.plan_changes",
+            unit="{change}",
+            description="Changed plans of queries whose cost is compared with a limit.",
+        )
         self._overruns = meter.create_counter(
             "poller.tick.overruns",
             unit="{tick}",
@@ -79,6 +84,10 @@ class PollMetrics:
         for reason, count in result.quarantined.items():
             self._quarantined.add(count, {**query, "poller.reason": reason}, context)
 
+    def plan_changed(self, query: str) -> None:
+        """Count one change of the plan of `query`."""
+        self._plan_changes.add(1, {QUERY: query} if self._by_query else {})
+
     def overrun(self, tick: str) -> None:
         """Count one tick that was skipped."""
         self._overruns.add(1, {TICK: tick})
@@ -98,6 +107,10 @@ class TargetPolls:
         """Count the polls of one tick."""
         for result in results:
             self._metrics.record(result, self._span_of(result.query.name))
+
+    def plan_changed(self, query: str) -> None:
+        """Count one change of the plan of `query`."""
+        self._metrics.plan_changed(query)
 
     def overrun(self, tick: str) -> None:
         """Count one tick that was skipped."""

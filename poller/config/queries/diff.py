@@ -15,7 +15,9 @@ _DURATIONS = ("interval", "timeout", "max_age")
 _DESCRIPTIONS = {"description", "alert", "owner"}
 # Schedule, targets, conditions and descriptions of a query do not change its numbers. All other keys, also
 # future ones, may change them.
-_NOT_NUMBERS = {*_DURATIONS, "schedule", "group", "snapshot", "requires", "targets", "once_per_server"}
+_NOT_NUMBERS = {
+    *_DURATIONS, "schedule", "group", "snapshot", "requires", "targets", "once_per_server", "max_cost",
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

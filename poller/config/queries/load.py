@@ -91,6 +91,7 @@ def _filled(data: dict[str, Any], of_file: dict[str, Any], defaults: Defaults) -
         "timeout": min(defaults.timeout, interval),
         "max_age": max_age,
         "max_series": defaults.max_series,
+        "max_cost": defaults.max_cost,
         **of_file,
         **data,
     }

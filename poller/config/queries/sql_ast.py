@@ -170,12 +170,16 @@ def read_relations(sql: str) -> set[tuple[str | None, str]]:
 
 
 def statement(sql: str) -> dict[str, Any]:
-    """Return the parse tree of the statement in `sql`; empty if it is not valid SQL."""
+    """Return the parse tree of the first statement in `sql`; empty if it is not valid SQL."""
+    return next(iter(statements(sql)), {})
+
+
+def statements(sql: str) -> list[dict[str, Any]]:
+    """Return the parse tree of each statement in `sql`; empty if it is not valid SQL."""
     try:
-        tree: dict[str, Any] = pgparse.parse(sql)[0]["stmt"]
+        return [part["stmt"] for part in pgparse.parse(sql)]
     except (pgparse.PGQueryError, RecursionError, LookupError, ValueError):
-        return {}
-    return tree
+        return []
 
 
 def _select(sql: str) -> dict[str, Any]:

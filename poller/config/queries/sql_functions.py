@@ -17,7 +17,7 @@ _ACTING: tuple[tuple[str, str, str], ...] = (
     (r"ts_stat|ts_rewrite|crosstab\w*|connectby|xpath_table", "runs SQL from a text", _THE_SQL_ITSELF),
     (r"(query|cursor|table|schema|database)_to_xml\w*", "runs SQL from a text or a name", _THE_SQL_ITSELF),
     (r"dblink(_\w+)?|postgres_fdw_disconnect(_all)?", "acts through another connection", _OMIT),
-    (r"set_config|set_limit|isn_weak", "changes a setting of the session", _OMIT),
+    (r"set_config|set_limit|isn_weak", "changes a setting of the session", "write it under settings"),
     (r"setval|nextval", "changes a sequence", _OMIT),
     (r"pg_notify", "sends a notification", _OMIT),
     (r"pg_(try_)?advisory_\w+", "takes or releases locks", _LOCKS),

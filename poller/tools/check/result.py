@@ -21,7 +21,7 @@ RULES = {
     "attribute-type": "An attribute column should have few distinct values.",
     "attribute-values": "Declared attribute values should be the values of the column's type.",
     "requires": "A query is sent only if its requirements are met.",
-    "max-cost": "The planner's cost must not exceed the limit.",
+    "max-cost": "The planner's cost must not exceed max_cost.",
     "sequential-scan": "A large table should not be read completely every few minutes.",
     "missing-index": "A selective condition on a large table should have an index.",
     "statistics": "A table should be analysed before its plans are judged.",
@@ -45,6 +45,7 @@ class CheckedQuery:
     state: Literal["ok", "not_sent", "refused"]
     """`not_sent`: the server does not meet its requirements; `refused`: the query would fail."""
     cost: float | None = None
+    max_cost: float | None = None
     columns: Mapping[str, str] = field(default_factory=dict)
     """Type of each result column."""
     estimate_answers: bool = False
@@ -57,7 +58,8 @@ class CheckedQuery:
         if self.state != "ok" or failed(self.diagnostics):
             return list(self.diagnostics)
         columns = ", ".join(f"{name} {kind}" for name, kind in self.columns.items())
-        summary = columns if self.cost is None else f"cost {self.cost:,.0f}; {columns}"
+        limit = "" if self.max_cost is None else f" of {self.max_cost:,.0f}"
+        summary = columns if self.cost is None else f"cost {self.cost:,.0f}{limit}; {columns}"
         place = Place(self.place.file, self.place.line)
         return [Diagnostic("ok", "accepted", f"{self.query}: {summary}", place=place), *self.diagnostics]
 
@@ -70,6 +72,7 @@ class CheckedQuery:
             "line": self.place.line,
             "state": self.state,
             "cost": self.cost,
+            "max_cost": self.max_cost,
             "estimate_answers": self.estimate_answers,
             "columns": dict(self.columns),
         }

@@ -35,20 +35,11 @@ _FEW_ROWS = 0.1
 """Fraction of a table below which an index is useful."""
 
 
-@dataclass(frozen=True, slots=True)
-class CostLimits:
-    """Limits of cost and table size."""
-
-    max_cost: float = math.inf
-    """The planner's cost above which a query is an error."""
-    large_rows: int = LARGE_ROWS
-
-
 def check_queries(
     queries: Sequence[QueryDefinition],
     origins: Mapping[str, Origin],
     inspection: Inspection,
-    limits: CostLimits,
+    large_rows: int = LARGE_ROWS,
 ) -> list[CheckedQuery]:
     """Prepare and plan every query on the server without running it, and check the result.
 
@@ -58,14 +49,14 @@ def check_queries(
     skips = {query.name: unmet_requirement(query.requires, inspection.facts) for query in queries}
     sent = [query for query in queries if skips[query.name] is None]
     estimated = [query for query in sent if query.estimate]
-    inspected = inspection.statements([query.sql for query in sent], [query.parameters for query in sent])
-    estimates = inspection.statements(
-        [query.estimate.sql for query in estimated if query.estimate],
-        [query.parameters for query in estimated],
-    )
-    catalog_facts = inspection.known([*inspected, *estimates])
     sqls = [query.sql for query in sent] + [query.estimate.sql for query in estimated if query.estimate]
-    volatile = dict(zip(sqls, inspection.volatile(sqls), strict=True))
+    parameters = [query.parameters for query in (*sent, *estimated)]
+    settings = [query.settings for query in (*sent, *estimated)]
+    every = inspection.statements(sqls, parameters=parameters, settings=settings)
+    inspected, estimates = every[: len(sent)], every[len(sent) :]
+    catalog_facts = inspection.known(every)
+    keys = zip((query.name for query in (*sent, *estimated)), sqls, strict=True)
+    volatile = dict(zip(keys, inspection.volatile(sqls, settings), strict=True))
     own = dict(zip((query.name for query in sent), inspected, strict=True))
     cheap = dict(zip((query.name for query in estimated), estimates, strict=True))
     judged: list[CheckedQuery] = []
@@ -80,7 +71,7 @@ def check_queries(
             judged.append(CheckedQuery(query.name, origin.place("name"), "not_sent", diagnostics=(gate,)))
         else:
             check = _QueryCheck(
-                query, origin, own[query.name], cheap.get(query.name), catalog_facts, volatile, limits
+                query, origin, own[query.name], cheap.get(query.name), catalog_facts, volatile, large_rows
             )
             judged.append(check.result())
     return judged
@@ -95,9 +86,9 @@ class _QueryCheck:
     own: Inspected
     cheap: Inspected | None
     catalog_facts: CatalogFacts
-    volatile: Mapping[str, Sequence[str]]
-    """Functions by statement, see `Inspection.volatile`."""
-    limits: CostLimits
+    volatile: Mapping[tuple[str, str], Sequence[str]]
+    """Functions by query and statement, see `Inspection.volatile`."""
+    large_rows: int
 
     def result(self) -> CheckedQuery:
         diagnostics = [*self._statement(("sql",), self.query.sql, self.own)]
@@ -114,6 +105,7 @@ class _QueryCheck:
             self.origin.place("name"),
             "refused" if refused else "ok",
             self.own.cost,
+            self.query.max_cost,
             {column.name: self._type(column).name for column in self.own.columns},
             self._estimate_answers,
             tuple(diagnostics),
@@ -122,7 +114,7 @@ class _QueryCheck:
     @property
     def _estimate_answers(self) -> bool:
         estimate = self.query.estimate
-        return estimate is not None and (self.own.cost or 0.0) > estimate.above_cost
+        return estimate is not None and (self.own.cost or 0.0) > self.query.exact_limit
 
     def _diagnostic(
         self, rule: str, severity: Severity, message: str, *path: Key, place: Place | None = None
@@ -136,10 +128,14 @@ class _QueryCheck:
             error = inspected.error
             rule = "privilege" if error.sqlstate == _PRIVILEGE else "rejected"
             written, error.position = self.origin.written_sql(path, sql, error.position)
-            place = self.origin.in_sql(path, written, error.position)
+            place = (
+                self.origin.in_sql(path, written, error.position)
+                if error.setting is None
+                else self.origin.place("settings", error.setting)
+            )
             yield self._diagnostic(rule, "error", refusal(error, written), place=place)
             return
-        for name in self.volatile[sql]:
+        for name in self.volatile[self.query.name, sql]:
             message = f"calls {name}, which is declared VOLATILE: it may write despite READ ONLY; {ADVICE}"
             yield self._diagnostic("volatile-function", "warning", f"{message}{_suffix(path)}", *path)
         names = [column.name for column in inspected.columns]
@@ -226,7 +222,7 @@ class _QueryCheck:
                 "estimate", "warning", f"{problem}; remove the estimate", "estimate", "sql"
             )
         elif self._estimate_answers:
-            exact, limit = f"{self.own.cost:,.0f}", f"{estimate.above_cost:,.0f}"
+            exact, limit = f"{self.own.cost:,.0f}", f"{self.query.exact_limit:,.0f}"
             message = f"is used on this server, because the exact query's cost {exact} is above {limit}"
             yield self._diagnostic("estimate", "note", message, "estimate", "above_cost")
 
@@ -236,8 +232,11 @@ class _QueryCheck:
             if self._estimate_answers and self.cheap is not None
             else (self.own, ("sql",))
         )
-        if sent.cost is not None and sent.cost > self.limits.max_cost:
-            problem = f"the planner's cost {sent.cost:,.0f} is above the limit {self.limits.max_cost:,.0f}"
+        limit = self.query.max_cost
+        if sent.cost is not None and limit is not None and sent.cost > limit:
+            problem = (
+                f"the planner's cost {sent.cost:,.0f} is above max_cost {limit:,.0f}, so no poll runs it"
+            )
             advice = "make it cheaper" + (", or add an estimate" if self.query.estimate is None else "")
             yield self._diagnostic("max-cost", "error", f"{problem}; {advice}", *path)
 
@@ -252,7 +251,7 @@ class _QueryCheck:
                 name = relation.quoted
                 message = f"{name} was never analysed, so the cost is unreliable; run ANALYZE {name}"
                 yield self._diagnostic("statistics", "note", message, "sql")
-            elif relation.rows >= self.limits.large_rows:
+            elif relation.rows >= self.large_rows:
                 yield self._scan(scan, relation.quoted, relation.rows, relation.indexed)
 
     def _scan(self, scan: Scan, name: str, rows: float, indexed: Mapping[str, str]) -> Diagnostic:

@@ -16,6 +16,7 @@ from poller.postgres.volatile_functions import ADVICE
 
 _ADVICE: dict[SkipReason, str] = {
     "privilege": "GRANT it on the primary; deploy/role.sql does so for the packaged queries",
+    "cost": "make the query cheaper, add an estimate, or raise max_cost",
     "budget": "make the queries of this tick cheaper, or move some to another group or a longer interval",
 }
 _EXPECTED: frozenset[SkipReason] = frozenset({"role", "version", "extension", "relation", "column"})
@@ -34,11 +35,15 @@ def planned(
     ran = [answer.query for answer in answers if answer.rows is not None or _timed_out(answer)]
     if not ran:
         return {}, {}
-    sqls, parameters = [query.sql for query in ran], [query.parameters for query in ran]
+    sqls, settings = [query.sql for query in ran], [query.settings for query in ran]
+    parameters = [query.parameters for query in ran]
     try:
         plans, volatile = inspect(
             opener,
-            lambda inspection: (inspection.statements(sqls, parameters), inspection.volatile(sqls)),
+            lambda inspection: (
+                inspection.statements(sqls, parameters=parameters, settings=settings),
+                inspection.volatile(sqls, settings),
+            ),
         )
     except PollError:
         return {}, {}  # The connection was lost; the answers received so far are still reported.
@@ -62,6 +67,7 @@ def examine(answer: Answer, cost: float | None, max_duty_cycle: float) -> Diagno
     facts = {
         "duration": round(answer.duration, 6) if answer.skipped is None else None,
         "cost": cost,
+        "max_cost": query.max_cost,
         "series": len(result.samples),
         "estimated": answer.estimated,
         "reason": answer.skipped.reason if answer.skipped else None,
@@ -80,7 +86,7 @@ def examine(answer: Answer, cost: float | None, max_duty_cycle: float) -> Diagno
             return diagnostic("skip", f"not run: see {_CHECK_OF_REASON[reason]}")
         severity: Severity = "skip" if reason in _EXPECTED else "warning"
         return diagnostic(severity, f"skipped: {answer.skipped.detail}", _ADVICE.get(reason))
-    spent = _spent(answer.duration, cost)
+    spent = _spent(answer.duration, cost, query.max_cost)
     if result.error is not None:
         error = result.error
         code = f" ({error.sqlstate})" if error.sqlstate else ""
@@ -102,8 +108,8 @@ def examine(answer: Answer, cost: float | None, max_duty_cycle: float) -> Diagno
 
 
 def _estimate_note(answer: Answer, query: QueryDefinition) -> str:
-    if answer.estimated == "cost" and query.estimate is not None:
-        return f" by its estimate (cost above {query.estimate.above_cost:,.0f})"
+    if answer.estimated == "cost":
+        return f" by its estimate (cost above {query.exact_limit:,.0f})"
     return f" by its estimate ({answer.estimated})" if answer.estimated else ""
 
 
@@ -112,14 +118,15 @@ def _dropped(result: PollResult) -> str:
     return f"rows dropped: {dropped}"
 
 
-def _spent(seconds: float, cost: float | None) -> str:
+def _spent(seconds: float, cost: float | None, max_cost: float | None) -> str:
     if seconds >= 1:
         time = f"{seconds:.1f} s"
     elif seconds >= 0.01:
         time = f"{seconds * 1000:.0f} ms"
     else:
         time = f"{seconds * 1000:.1f} ms" if seconds >= 0.0001 else "<0.1 ms"
-    return time if cost is None else f"{time}, cost {cost:,.0f}"
+    limit = "" if max_cost is None else f" of {max_cost:,.0f}"
+    return time if cost is None else f"{time}, cost {cost:,.0f}{limit}"
 
 
 def _timed_out(answer: Answer) -> bool:

@@ -33,12 +33,14 @@ _NAMING_TYPES = {
 }
 _QUALIFIED = ("funcname", "name", "names", "collname", "operName", "useOp", "method")
 """Where a parse tree has the names of functions, operators, types, collations and sampling methods."""
+_SCHEMA = re.compile(r'"((?:[^"]|"")*)"|([^",\s]+)')
 _Columns = frozenset[str]
 
 
 def needs_of(queries: Iterable[QueryDefinition], schema: str) -> Needs:
     """Return the privileges that a role needs to run `queries`; relations without a schema are in `schema`.
 
+    In the SQL of a query with a search_path, they are in its first schema.
     The result is a superset: without a database a name may be a column of several tables, and is then
     in `possible` of each.
     """
@@ -48,12 +50,20 @@ def needs_of(queries: Iterable[QueryDefinition], schema: str) -> Needs:
             if relation := needs.relation(_named(name)):
                 needs.columns[relation] |= set(listed)
         needs.roles |= set(query.requires.member_of)
+        needs.schema = _first_schema(query.settings.get("search_path", "")) or schema
         for sql in [query.sql, *([query.estimate.sql] if query.estimate else [])]:
             _Statement(needs).read(sql)
+        needs.schema = schema
     for relation, columns in needs.columns.items():
         if not any(relation in names for names in (needs.qualified, needs.possible)) and not columns:
             needs.read_all(relation, "its rows are counted; name a column of it under requires")
     return needs
+
+
+def _first_schema(search_path: str) -> str | None:
+    """Return the first schema of a search_path that can contain tables."""
+    names = (quoted.replace('""', '"') or bare.lower() for quoted, bare in _SCHEMA.findall(search_path))
+    return next((name for name in names if name != "$user" and not is_system(name)), None)
 
 
 @dataclass(slots=True)

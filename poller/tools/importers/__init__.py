@@ -13,6 +13,7 @@ pg_exporter        Importer for the collectors of pg_exporter (Vonng, pgsty).
 pgwatch            Importer for pgwatch's metrics and presets, and the intervals in its sources.
 postgres_exporter  Importer for postgres_exporter's custom queries (`--extend.query-path`).
 query_exporter     Importer for query-exporter's configuration files.
+session_settings   PostgreSQL settings in the statements with which another tool sets up its sessions.
 sql_columns        Names and types of the columns of a statement, without a database.
 sql_exporter       Importer for the collectors of burningalchemist's sql_exporter, and for justwatchcom's
                    jobs.

@@ -69,6 +69,8 @@ class DraftQuery:
     schedule: str = ""
     """Expression of cron, instead of the interval."""
     timezone: str = ""
+    settings: Mapping[str, str | int | float] = field(default_factory=dict)
+    """PostgreSQL settings by name."""
     where: str = ""
     """SQL condition that selects rows of `sql`."""
     parameters: Parameters = NO_PARAMETERS
@@ -87,6 +89,7 @@ class DraftQuery:
             **({"targets": list(self.targets)} if self.targets else {}),
             **({"once_per_server": True} if self.once_per_server else {}),
             **({"parameters": self._parameters()} if self.parameters[0] else {}),
+            **({"settings": dict(self.settings)} if self.settings else {}),
             "metrics": [metric.data() for metric in self.metrics],
         }
 

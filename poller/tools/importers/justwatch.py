@@ -6,11 +6,13 @@ Source: justwatchcom/sql_exporter, config.go, job.go and query.go.
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 from poller.tools.importers.cron_schedule import CronSchedule, read_schedule
 from poller.tools.importers.draft import DraftMetric, DraftQuery
 from poller.tools.importers.naming import metric_name, other_databases, unit_of
 from poller.tools.importers.node import SourceNode
+from poller.tools.importers.session_settings import read_settings
 from poller.tools.importers.targets import DraftTargets
 
 _JOB = (
@@ -39,7 +41,7 @@ def _job(job: SourceNode, named: dict[str, str], targets: DraftTargets | None) -
         if "cron_schedule" in job
         else CronSchedule(interval=job.seconds("interval"))
     )
-    job.report_session_setup("startup_sql")
+    settings = read_settings(job, "startup_sql")
     if "iterator" in job:
         job.report_loss(
             "iterator", "a query cannot be repeated for each row of another query", "join them in SQL"
@@ -55,7 +57,7 @@ def _job(job: SourceNode, named: dict[str, str], targets: DraftTargets | None) -
     are_targets = targets is not None
     job.report_omitted_labels("connections", "driver", "host", "database", "user", are_targets=are_targets)
     queries = [_query(query, job.text("name"), times, named) for query in job.items("queries")]
-    drafts = [draft for draft in queries if draft is not None]
+    drafts = [replace(draft, settings=settings) for draft in queries if draft is not None]
     if targets is not None:
         connections = job.child("connections") if "connections" in job else job
         count = len(connections.value) if isinstance(connections.value, list) else 0

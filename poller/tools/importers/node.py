@@ -87,11 +87,6 @@ class SourceNode:
         place = self.at(key) if key else self.place
         self.source.losses.add_change(place, f"the {subject} omitted; {instead}")
 
-    def report_session_setup(self, key: str) -> None:
-        """Report statements that set up a session."""
-        if key in self:
-            self.report_loss(key, "the poller configures its sessions itself", "use ALTER ROLE ... SET")
-
     def report_timestamp_column(self, key: str) -> None:
         """Report a column that contains the time of the row's data points."""
         if key in self:

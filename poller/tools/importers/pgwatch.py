@@ -16,6 +16,7 @@ from poller.tools.importers.files import open_each, open_yaml
 from poller.tools.importers.losses import Losses
 from poller.tools.importers.naming import metric_name, unit_of, version_range
 from poller.tools.importers.node import SourceNode
+from poller.tools.importers.session_settings import read_settings
 from poller.tools.importers.sql_columns import SqlColumn, columns_of, duplicate_names
 from poller.tools.importers.sql_projection import Columns, identifier, statement
 from poller.tools.importers.targets import DraftTargets, patterns
@@ -224,8 +225,7 @@ class _PgwatchMetric:
     def queries(self) -> list[DraftQuery]:
         node = self.node
         node.report_unknown_keys(*_METRIC)
-        if "init_sql" in node:
-            node.report_loss("init_sql", "the poller does not change the server", "run it once by hand")
+        settings = read_settings(node, "init_sql")
         if "metric_attrs" in node:
             message = "a statement cannot depend on the version of an extension"
             node.report_loss("metric_attrs", message, "write requires: extensions:")
@@ -261,6 +261,7 @@ class _PgwatchMetric:
                 [],
                 comment=node.comment() if number == 0 else (),
                 interval=self.interval,
+                settings=settings,
                 timeout=node.number("statement_timeout_seconds") or None,
                 requires={
                     **({"role": status} if status in ("primary", "standby") else {}),

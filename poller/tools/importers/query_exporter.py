@@ -22,6 +22,7 @@ from poller.tools.importers.losses import SUMMARY, Losses
 from poller.tools.importers.naming import metric_name, other_databases, unit_of
 from poller.tools.importers.node import SourceFile, SourceNode
 from poller.tools.importers.parameters import bind_parameters
+from poller.tools.importers.session_settings import Value, read_settings
 from poller.tools.importers.sql_columns import kinds_of
 from poller.tools.importers.sql_columns import number as as_number
 from poller.tools.importers.sql_projection import alias, identifier, literal, statement
@@ -54,9 +55,9 @@ def read(files: Sequence[Path], losses: Losses, targets: DraftTargets | None) ->
         databases |= {name: node for name, node in root.entries("databases") if node.is_mapping()}
         metrics |= {name: node for name, node in root.entries("metrics") if node.is_mapping()}
     added: dict[str, DraftTarget | None] | None = None if targets is None else {}
+    settings = {name: read_settings(node, "connect-sql") for name, node in databases.items()}
     for name, node in databases.items():
         node.report_unknown_keys(*_DATABASE)
-        node.report_session_setup("connect-sql")
         if targets is None or added is None:
             node.report_connection("dsn")
         else:
@@ -66,7 +67,7 @@ def read(files: Sequence[Path], losses: Losses, targets: DraftTargets | None) ->
         for root in roots
         for name, query in root.entries("queries")
         if query.is_mapping()
-        for draft in _query(name, query, databases, metrics, added)
+        for draft in _query(name, query, databases, metrics, added, settings)
     ]
 
 
@@ -118,6 +119,7 @@ def _query(
     databases: Mapping[str, SourceNode],
     metrics: Mapping[str, SourceNode],
     targets: Mapping[str, DraftTarget | None] | None,
+    settings: Mapping[str, Mapping[str, Value]],
 ) -> Iterator[DraftQuery]:
     node.report_unknown_keys("databases", "metrics", "sql", "interval", "schedule", "parameters", "timeout")
     connections = [
@@ -140,6 +142,7 @@ def _query(
         comment=node.comment(),
         timeout=node.number("timeout"),
         targets=selectors,
+        settings=_settings(node, settings),
     )
     _set_times(draft, node)
     ages = []
@@ -170,6 +173,16 @@ def _selectors(node: SourceNode, targets: Mapping[str, DraftTarget | None]) -> t
     for missing in [name for name in names if name not in targets]:
         node.report_loss("databases", f"the database {missing} does not exist", "define it in `databases`")
     return tuple(f"name:{target.name}" for name in names if (target := targets.get(name)) is not None)
+
+
+def _settings(node: SourceNode, settings: Mapping[str, Mapping[str, Value]]) -> Mapping[str, Value]:
+    """Return the settings that all databases of the query have; report different ones as lost."""
+    each = [settings[name] for name in node.texts("databases") if name in settings] or [{}]
+    if any(own != each[0] for own in each):
+        message = "the databases have different settings in connect-sql"
+        node.report_loss("databases", message, "write one query for each, with its settings")
+        return {}
+    return each[0]
 
 
 def _labels(node: SourceNode, databases: Mapping[str, SourceNode]) -> dict[str, str]:

@@ -72,3 +72,31 @@ def test_an_expensive_query_waits_while_the_server_is_busy(database: Database, t
         )
         expensive = polled.polls()["expensive", "ok"]
         assert reached(polled, "expensive", "ok", times=expensive + 1), polled.process
+
+
+def test_an_expensive_query_is_skipped_and_a_changed_plan_is_reported(
+    database: Database, tmp_path: Path
+) -> None:
+    database.execute(
+        """
+        CREATE TABLE messages AS SELECT g AS id FROM generate_series(1, 20000) g;
+        CREATE UNIQUE INDEX messages_id ON messages (id); ANALYZE messages;
+        """
+    )
+    database.replayed()
+    dsn = database.standby_dsn
+    queries = {
+        "by_index": "SELECT id AS n FROM messages WHERE id = 7",
+        "scan": "SELECT sum(id) AS n FROM messages",
+    }
+    with polling(tmp_path, dsn, [dsn], queries=queries, POLLER_MAX_COST="100") as polled:
+        assert reached(polled, "scan", "skipped", "cost", times=2), polled.process
+        assert reached(polled, "by_index", "ok", times=2), polled.process
+        database.execute("DROP INDEX messages_id")
+        assert reached(polled, "by_index", "skipped", "cost", times=2), polled.process
+        messages = [str(record["message"]) for record in polled.records()]
+    skips = [message for message in messages if "query scan skipped" in message]
+    assert len(skips) == 1
+    assert skips[0].endswith("is above max_cost 100")
+    (change,) = [message for message in messages if "another plan" in message]
+    assert change.startswith("query by_index has another plan: Seq Scan on messages instead of Index")

@@ -511,7 +511,12 @@ def test_every_query_runs_once_and_its_result_is_reported(
         query("nan", "SELECT 'NaN'::float8 AS n"),
         query("text", "SELECT 'x'::text AS n"),
         query("expensive", expensive, estimate={"sql": "SELECT 7 AS n", "above_cost": 1}),
-    ]
+        query("forbidden", expensive, max_cost=1),
+        query(
+            "elsewhere", "SELECT count(*) AS n FROM tables",
+            settings={"search_path": "information_schema"}, max_cost=1e9,
+        ),
+    ]  # fmt: skip
     (tmp_path / "queries.yaml").write_text(json.dumps({"queries": queries}))
     try:
         checks = examined(
@@ -535,6 +540,8 @@ def test_every_query_runs_once_and_its_result_is_reported(
         "nan": "warn",
         "text": "fail",
         "expensive": "ok",
+        "forbidden": "warn",
+        "elsewhere": "ok",
     }
     good = by_name["good"]["facts"]
     assert good["cost"] > 0
@@ -557,6 +564,12 @@ def test_every_query_runs_once_and_its_result_is_reported(
     assert by_name["text"]["facts"]["error"] == "mismatch"
     assert "by its estimate (cost above 1)" in by_name["expensive"]["detail"]
     assert by_name["expensive"]["facts"]["cost"] > 1
+    assert re.fullmatch(
+        r"skipped: the planner's cost [\d,]+ is above max_cost 1", by_name["forbidden"]["detail"]
+    )
+    assert "max_cost" in by_name["forbidden"]["advice"]
+    assert re.search(r"cost [\d,]+ of 1,000,000,000", by_name["elsewhere"]["detail"])
+    assert by_name["elsewhere"]["facts"]["max_cost"] == 1e9
     assert checks["role"]["detail"] == "reader_of_nothing may only read"
     assert checks["connections"]["detail"] == "1 in use, the role has no limit"
 

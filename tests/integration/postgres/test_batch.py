@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -131,6 +132,57 @@ def test_if_the_estimate_fails_as_well_the_timeout_is_reported(replica: Replica)
         estimated("late", late, estimate="SELECT 1 / 0 AS n", timeout=0.2),
         estimated("wrong", "SELECT 1 / (random() * 0)::int AS n"),
     ) == [("timeout", None), ("rejected", None)]
+
+
+@pytest.mark.parametrize("snapshot", [True, False])
+def test_a_query_above_its_limit_of_cost_is_skipped_with_both_numbers(
+    replica: Replica, snapshot: bool
+) -> None:
+    queries = [
+        a_query("above", EXPENSIVE, max_cost=1, snapshot=snapshot),
+        a_query("below", EXPENSIVE, max_cost=1e6, snapshot=snapshot),
+        a_query("absent", "SELECT n FROM nowhere", max_cost=1, snapshot=snapshot),
+        a_query("plain", EXPENSIVE, snapshot=snapshot),
+    ]
+    answers = replica.fetch(queries)
+    assert [outcome(answer)[0] for answer in answers] == ["skipped(cost)", 10000, "rejected", 10000]
+    above = answers[0].skipped
+    assert above is not None
+    assert re.fullmatch(r"the planner's cost [\d,]{2,} is above max_cost 1", above.detail)
+    assert [answer.plan and answer.plan.nodes for answer in answers] == [
+        ("Function Scan",), ("Function Scan",), None, None,
+    ]  # fmt: skip
+    assert own_failure(to_result(answers[0])) is None
+
+
+@pytest.mark.parametrize("snapshot", [True, False])
+def test_an_estimate_answers_above_the_lower_limit_if_it_is_cheap_enough(
+    replica: Replica, snapshot: bool
+) -> None:
+    late = "SELECT 1 AS n FROM pg_sleep(20)"
+    assert ask(
+        replica,
+        estimated("lower", EXPENSIVE, 1e9, max_cost=5, snapshot=snapshot),
+        estimated("both", EXPENSIVE, 1, max_cost=5, snapshot=snapshot),
+        estimated("expensive", EXPENSIVE, 1, estimate=EXPENSIVE, max_cost=5, snapshot=snapshot),
+        estimated("exact", CHEAP, 1, estimate=EXPENSIVE, max_cost=5, snapshot=snapshot),
+        estimated("late", late, 1e9, estimate=EXPENSIVE, max_cost=5, timeout=0.5, snapshot=snapshot),
+    ) == [(-1, "cost"), (-1, "cost"), ("skipped(cost)", None), (-1, None), ("timeout", None)]
+
+
+def test_a_postponed_query_is_skipped_if_its_estimate_is_too_expensive(
+    database: Database, make_replica: Make
+) -> None:
+    admission = Admission("false", hold=lambda *_: Skip("busy", "wait"))
+    replica = make_replica(database.standby_dsn, admission=admission)
+    answers = replica.fetch(
+        [
+            estimated("cheap", EXPENSIVE, max_cost=5),
+            estimated("expensive", EXPENSIVE, estimate=EXPENSIVE, max_cost=5),
+        ]
+    )
+    assert [outcome(answer) for answer in answers] == [(-1, "busy"), ("skipped(cost)", None)]
+    assert "the estimate's cost" in str(answers[1].skipped)
 
 
 def test_a_query_without_a_plan_is_run_to_get_its_error(replica: Replica) -> None:

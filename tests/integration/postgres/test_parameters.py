@@ -230,7 +230,8 @@ def test_the_costs_of_all_runs_together_decide_about_the_estimate(replica: Repli
         return fetch(replica, with_parameters(sql, most=values, **own))
 
     (plan,) = inspect(
-        replica.opener, lambda it: it.statements([with_parameters(sql, most=[2]).sql], [({"most": 2},)])
+        replica.opener,
+        lambda it: it.statements([with_parameters(sql, most=[2]).sql], parameters=[({"most": 2},)]),
     )
     assert plan.cost is not None
     assert estimated(1.5 * plan.cost, [2]).estimated is None
@@ -241,7 +242,9 @@ def test_the_costs_of_all_runs_together_decide_about_the_estimate(replica: Repli
 
 def test_an_inspected_statement_has_its_parameters_as_columns(replica: Replica) -> None:
     query = with_parameters(state=["queued", "sent"], tier=[1])
-    (inspected,) = inspect(replica.opener, lambda it: it.statements([query.sql], [query.parameters]))
+    (inspected,) = inspect(
+        replica.opener, lambda it: it.statements([query.sql], parameters=[query.parameters])
+    )
     assert [column.name for column in inspected.columns] == ["n", "state", "tier"]
     assert inspected.plan is not None
     assert {scan.relation for scan in inspected.plan.scans} == {("public", "orders")}

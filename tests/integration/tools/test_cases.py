@@ -278,6 +278,22 @@ def test_a_case_that_is_as_expected_has_no_difference(table: Desk, case: str) ->
 
 
 @pytest.mark.postgres
+def test_a_query_runs_with_its_settings(table: Desk) -> None:
+    own = "SELECT count(*) AS n FROM lost\n    settings: {search_path: tenant, TimeZone: Asia/Tokyo}"
+    table.write("letters.yaml", QUERIES.replace("SELECT count(*) AS n FROM lost", own))
+    difference = table.difference("""\
+        - name: another schema
+          query: lost
+          sql: |
+            CREATE SCHEMA tenant;
+            CREATE VIEW tenant.lost AS
+              SELECT FROM generate_series(1, 2) WHERE current_setting('TimeZone') = 'Asia/Tokyo';
+          expect: [{value: 2}]
+        """)
+    assert difference == []
+
+
+@pytest.mark.postgres
 def test_a_case_is_rolled_back_and_the_query_cannot_write(table: Desk, site: Site) -> None:
     table.write("letters.yaml", QUERIES.replace("SELECT count(*) AS n FROM lost", "SELECT make_lost() AS n"))
     difference = table.difference("""\

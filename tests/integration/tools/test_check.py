@@ -346,8 +346,17 @@ REPORTED: dict[str, tuple[str, list[str]]] = {
         query("SELECT count(*) AS n FROM generate_series(1, 1000000000) g WHERE g % 7 = 1"),
         [
             (
-                "error 3 max-cost queries[0].sql: the planner's cost N is above the limit 1,000,000; make it "
-                "cheaper, or add an estimate"
+                "error 3 max-cost queries[0].sql: the planner's cost N is above max_cost N, so no "
+                "poll runs it; make it cheaper, or add an estimate"
+            )
+        ],
+    ),
+    "max-cost-of-its-own": (
+        query("SELECT count(*) AS n FROM generate_series(1, 1000)", more="    max_cost: 5\n"),
+        [
+            (
+                "error 3 max-cost queries[0].sql: the planner's cost N is above max_cost N, so no poll runs "
+                "it; make it cheaper, or add an estimate"
             )
         ],
     ),
@@ -365,8 +374,8 @@ REPORTED: dict[str, tuple[str, list[str]]] = {
                 "1,000"
             ),
             (
-                "error 4 max-cost queries[0].estimate.sql: the planner's cost N is above the limit "
-                "1,000,000; make "
+                "error 4 max-cost queries[0].estimate.sql: the planner's cost N is above max_cost N, "
+                "so no poll runs it; make "
                 "it cheaper"
             ),
         ],
@@ -563,6 +572,37 @@ def test_the_server_parses_the_statement_that_was_checked(
 
 
 @pytest.mark.every_version
+@pytest.mark.every_version
+def test_a_statement_is_prepared_and_planned_with_the_settings_of_its_query(
+    things: Database, check: Callable[..., Result]
+) -> None:
+    things.execute(
+        """
+        CREATE SCHEMA tenant; CREATE TABLE tenant.rooms AS SELECT 1 AS id; ANALYZE tenant.rooms;
+        CREATE FUNCTION tenant.act() RETURNS int VOLATILE LANGUAGE sql AS 'SELECT 1';
+        """
+    )
+    things.replayed()
+    rooms = "SELECT count(*) AS n FROM rooms"
+    tenant = "    settings: {search_path: tenant}\n"
+    done = check(
+        query(rooms, more=tenant + ESTIMATE.format(sql=rooms, cost=1e6))
+        + query("SELECT act() AS n", more=tenant, name="b")
+        + query(rooms, name="c")
+        + query("SELECT 1 AS n", more="    settings: {jit: off, TimeZone: Mars}\n", name="d"),
+        "--database", "--format", "json", "--database-url", things.standby_dsn,
+    )  # fmt: skip
+    report = json.loads(done.stdout)
+    assert [query["state"] for query in report["queries"]] == ["ok", "ok", "refused", "refused"]
+    problems = [(problem["rule"], problem["path"], problem["message"]) for problem in report["problems"]]
+    assert [path for _, path, _ in problems] == [
+        "queries[0].estimate.sql", "queries[1].sql", "queries[2].sql", "queries[3].settings.TimeZone",
+    ]  # fmt: skip
+    assert problems[1][0] == "volatile-function"
+    assert problems[1][2].startswith("calls tenant.act, which is declared VOLATILE")
+    assert 'invalid value for parameter "TimeZone": "Mars" (22023)' in problems[3][2]
+
+
 def test_no_query_is_run(things: Database, check: Callable[..., Result]) -> None:
     """A statement that would never end is prepared and planned like the others."""
     sql = "WITH RECURSIVE e AS (SELECT 1 AS n UNION ALL SELECT n FROM e) SELECT count(*) AS n FROM e"
@@ -625,12 +665,7 @@ def test_an_unreachable_database_is_a_separate_error(check: Callable[..., Result
 
 
 def test_options_that_need_a_database_are_rejected_without_it(check: Callable[..., Result]) -> None:
-    for options, message in (
-        (["--max-cost", "5"], "--max-cost: requires the server's planner; add --database"),
-        (["--database"], "POLLER_DATABASE_URL: is not set"),
-        (["--database", "--max-cost", "nan"], "--max-cost: is not above 0; write for example 100000"),
-        (["--database", "--max-cost", "-1"], "--max-cost: is not above 0; write for example 100000"),
-    ):
+    for options, message in ((["--database"], "POLLER_DATABASE_URL: is not set"),):
         done = check(query("SELECT 1 AS n"), *options)
         assert isinstance(done.exception, ConfigError)
         assert str(done.exception).startswith(message)
@@ -653,7 +688,7 @@ def test_problems_of_files_are_json(check: Callable[..., Result]) -> None:
                 "message": "unknown key 'intervall'; did you mean 'interval'? known keys: name, sql, "
                 "interval, "
                 "timeout, max_age, max_series, overflow, group, requires, snapshot, estimate, targets, "
-                    "once_per_server, metrics",
+                    "once_per_server, max_cost, settings, metrics",
             }
         ],
         "queries": [],

@@ -239,6 +239,27 @@ def test_each_privilege_is_printed_once_with_quoted_names(tmp_path: Path) -> Non
     )
 
 
+def test_tables_without_a_schema_are_in_the_first_schema_of_the_search_path_of_their_query(
+    tmp_path: Path,
+) -> None:
+    sql = "SELECT count(id) AS n FROM users"
+    queries = [
+        query("a", sql, settings={"search_path": '"$user", pg_catalog, "Tenant ""A""", b'}),
+        query("b", sql, settings={"search_path": "Tenant_B,c"}, requires={"columns": {"orders": ["x"]}}),
+        query("c", sql, settings={"jit": "off"}),
+    ]
+    lines = granted(tmp_path, queries).splitlines()
+    assert {line for line in lines if line.startswith("GRANT")} == {
+        'GRANT USAGE ON SCHEMA "Tenant ""A""" TO poller;',
+        "GRANT USAGE ON SCHEMA public TO poller;",
+        "GRANT USAGE ON SCHEMA tenant_b TO poller;",
+        'GRANT SELECT (id) ON "Tenant ""A""".users TO poller;',
+        "GRANT SELECT (x) ON public.orders TO poller;",
+        "GRANT SELECT (id) ON public.users TO poller;",
+        "GRANT SELECT (id) ON tenant_b.users TO poller;",
+    }
+
+
 def test_grants_that_need_a_database_to_be_exact_are_comments(tmp_path: Path) -> None:
     queries = [
         query("a", "SELECT app.secret() AS n FROM pg_ls_waldir()"),

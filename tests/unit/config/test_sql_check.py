@@ -107,7 +107,7 @@ def test_another_kind_of_statement_is_named(sql: str, kind: str) -> None:
         ),
         "SELECT pg_catalog.pg_promote() AS n": "calls pg_promote, which acts on the server; omit it",
         "SELECT set_config('work_mem', '1GB', false)": (
-            "calls set_config, which changes a setting of the session; omit it"
+            "calls set_config, which changes a setting of the session; write it under settings"
         ),
         "SELECT ('x'::text).pg_create_restore_point": (
             "calls pg_create_restore_point, which acts on the server; omit it"

@@ -52,10 +52,12 @@ def test_the_names_units_and_kinds_of_the_pollers_own_metrics() -> None:
     own = Own()
     own.record(a_result(A, quarantined={"null": 1}))
     own.overrun("default/1m")
+    own.plan_changed("a")
     assert {(m.name, m.unit, type(m.data)) for m in own.read().values()} == {
         ("poller.poll.duration", "s", Histogram),
         ("poller.polls", "{poll}", Sum),
         ("poller.query.quarantined", "{data_point}", Sum),
+        ("poller.query.plan_changes", "{change}", Sum),
         ("poller.tick.overruns", "{tick}", Sum),
     }
 
@@ -122,6 +124,13 @@ def test_omitted_data_points_are_counted_by_reason() -> None:
         of("a", **{"poller.reason": "null"}): 3,
         of("a", **{"poller.reason": "duplicate"}): 3,
     }
+
+
+def test_changed_plans_are_counted_by_query() -> None:
+    own = Own()
+    own.plan_changed("a")
+    own.plan_changed("a")
+    assert own.values("poller.query.plan_changes") == {of("a"): 2}
 
 
 def test_overruns_are_counted_by_tick() -> None:

@@ -1,10 +1,11 @@
 """The schema of query files.
 
-attributes   Names and values of attributes that OTLP and Prometheus can carry.
-fields       Base model of all parts of a query file: strict keys and conversion to a definition.
-json_schema  JSON Schema of query files, for completion and validation in editors.
-metric       Schema of a metric in a query file, and of its alert.
-parameters   Parameters of a query: names, values, and the combinations with which its statement runs.
-query        Schema of a query in a query file, and of its `requires`.
-schedule     Types of the keys `schedule` and `timezone` of a query.
+attributes       Names and values of attributes that OTLP and Prometheus can carry.
+fields           Base model of all parts of a query file: strict keys and conversion to a definition.
+json_schema      JSON Schema of query files, for completion and validation in editors.
+metric           Schema of a metric in a query file, and of its alert.
+parameters       Parameters of a query: names, values, and the combinations with which its statement runs.
+query            Schema of a query in a query file, and of its `requires`.
+schedule         Types of the keys `schedule` and `timezone` of a query.
+server_settings  PostgreSQL settings that a query may change for itself, with their values.
 """

@@ -16,6 +16,7 @@ from poller.config.queries.schema.fields import Duration, MisfitError, Part, who
 from poller.config.queries.schema.metric import DeclaredMetric
 from poller.config.queries.schema.parameters import DeclaredParameters, parameter_names
 from poller.config.queries.schema.schedule import Cron, TimeZone
+from poller.config.queries.schema.server_settings import AS_SERVER_SETTINGS, ServerSettings
 from poller.config.queries.sql_check import is_ordered, statement_problem
 from poller.config.queries.sql_parameters import to_placeholders
 from poller.model.duration import format_duration
@@ -269,6 +270,19 @@ class DeclaredQuery(Part):
         default=None,
         description="Values for `:name` in the sql, which runs with each combination; also attributes.",
         examples=[{"state": ["queued", "sent"], "tier": ["gold", "free"]}],
+    )
+    max_cost: float | None = Field(
+        default=None,
+        description="Planner cost above which the query is skipped. Default: POLLER_MAX_COST (no limit).",
+        examples=[1000000],
+        ge=0.01,
+        le=1e300,
+    )
+    settings: ServerSettings = Field(
+        default_factory=dict,
+        description="PostgreSQL settings during the query: memory, the planner, search_path, TimeZone.",
+        examples=[{"work_mem": "256MB", "jit": "off", "search_path": "tenant_a"}],
+        json_schema_extra=AS_SERVER_SETTINGS,
     )
     metrics: tuple[DeclaredMetric, ...] = Field(
         description="Metrics that the rows feed.",
