@@ -36,7 +36,8 @@ def a_query(name: str = "q", sql: str = "SELECT 1 AS n", **fields: Any) -> Query
         "metrics": [_written(metric) for metric in metrics],
         **fields,
     }
-    built = DeclaredQuery.model_validate(keys, context=parameters).definition()
+    context = {"parameters": fields.get("parameters")}
+    built = DeclaredQuery.model_validate(keys, context=context).definition()
     sql = to_placeholders(sql, parameters)
     return replace(built, sql=sql, ordered=is_ordered(sql))
 

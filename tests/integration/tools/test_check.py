@@ -686,9 +686,9 @@ def test_problems_of_files_are_json(check: Callable[..., Result]) -> None:
                 "column": 5,
                 "path": "queries[0].intervall",
                 "message": "unknown key 'intervall'; did you mean 'interval'? known keys: name, sql, "
-                "interval, "
-                "timeout, max_age, max_series, overflow, group, requires, snapshot, estimate, targets, "
-                    "once_per_server, max_cost, settings, metrics",
+                "interval, schedule, timezone, timeout, max_age, max_series, overflow, group, requires, "
+                "snapshot, estimate, targets, once_per_server, owner, parameters, max_cost, settings, "
+                "metrics",
             }
         ],
         "queries": [],

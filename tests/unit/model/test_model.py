@@ -16,7 +16,7 @@ from poller.config.queries.schema.metric import DeclaredAlert, DeclaredMetric
 from poller.config.queries.schema.query import DeclaredEstimate, DeclaredQuery, DeclaredRequirements
 from poller.model.duration import format_duration, parse_duration
 from poller.model.errors import PollError
-from poller.model.query import Alert, Estimate, MetricDefinition, QueryDefinition, Requirements
+from poller.model.query import NO_PARAMETERS, Alert, Estimate, MetricDefinition, QueryDefinition, Requirements
 from poller.model.result import PollResult
 
 if TYPE_CHECKING:
@@ -201,11 +201,14 @@ def test_every_declared_key_is_in_the_definition_with_the_same_default(
     declared: type[Part], definition: type[DataclassInstance]
 ) -> None:
     definition_fields = {field.name: field for field in fields(definition) if field.compare}
-    # A schedule includes its time zone.
-    declared_fields = {name: field for name, field in declared.model_fields.items() if name != "timezone"}
+    # A schedule includes its time zone, and a histogram becomes metrics.
+    without = ("timezone", "histogram")
+    declared_fields = {name: field for name, field in declared.model_fields.items() if name not in without}
     assert list(definition_fields) == list(declared_fields)
     for name, field in declared_fields.items():
         default = MISSING if field.default is PydanticUndefined else field.default
+        if name == "parameters":
+            default = NO_PARAMETERS
         assert definition_fields[name].default == default, name
         assert (definition_fields[name].default_factory is MISSING) == (field.default_factory is None), name
 
