@@ -14,7 +14,7 @@ from poller.model.text import did_you_mean, kind_of, quote
 
 REASONS = (
     "null", "nan", "infinite", "not_a_number", "negative", "duplicate", "not_utf8", "attribute_too_long",
-    "undeclared_value", "overflow",
+    "undeclared_value", "overflow", "not_a_time", "future", "late",
 )  # fmt: skip
 """Values of `poller.reason`: why a data point is not exported."""
 

@@ -125,7 +125,10 @@ class DeclaredQuery(Part):
                             "metrics": {
                                 "items": {
                                     "required": ["attribute_columns"],
-                                    "properties": {"attribute_columns": {"minItems": 1}},
+                                    "properties": {
+                                        "attribute_columns": {"minItems": 1},
+                                        "time_column": {"type": "null"},
+                                    },
                                 }
                             }
                         }
@@ -309,6 +312,13 @@ class DeclaredQuery(Part):
                 raise MisfitError(
                     f"is other, which requires attribute_columns; add them to {metric.name}, or write drop",
                     "overflow",
+                )
+            if info.data.get("overflow") == "other" and metric.time_column is not None:
+                raise MisfitError(
+                    f"is other, which sums rows of different times, but {metric.name} has a time_column; "
+                    "write drop",
+                    "overflow",
+                    "metrics",
                 )
             if metric.type == "counter":
                 _refuse_false_resets(metric, info)
