@@ -79,7 +79,7 @@ def print_table(console: Console, by_target: TargetResults, metrics: Mapping[str
             value = f"{sample.value:,}" if person else str(sample.value)
             attributes = _plain(attributes_text(sample.attributes)) or "-"
             kind = [metric.type for _ in types]
-            time = [_time(sample.time.at / 1e9) if sample.time else "-"] if timed else []
+            time = [format_time(sample.time.at / 1e9) if sample.time else "-"] if timed else []
             table.add_row(*first, metric.name, *kind, attributes, value, unit, *time, duration, line)
     if not person:
         console.width = _ENDLESS
@@ -138,7 +138,7 @@ def _as_object(result: PollResult, metrics: Mapping[str, MetricDefinition]) -> d
     line: dict[str, Any] = {
         "query": result.query.name,
         "state": state.name,
-        "at": _time(result.at, "milliseconds"),
+        "at": format_time(result.at, "milliseconds"),
         "duration": round(result.duration, 6),
         "samples": [
             {
@@ -147,7 +147,7 @@ def _as_object(result: PollResult, metrics: Mapping[str, MetricDefinition]) -> d
                 "unit": metrics[sample.metric].unit,
                 "attributes": dict(sample.attributes),
                 "value": sample.value,
-                **({"time": _time(sample.time.at / 1e9, "milliseconds")} if sample.time else {}),
+                **({"time": format_time(sample.time.at / 1e9, "milliseconds")} if sample.time else {}),
             }
             for sample in result.samples
         ],
@@ -179,7 +179,7 @@ def _omitted_rows(result: PollResult) -> str:
     return (f"[yellow]{line}[/]" if line else "") + unsettled
 
 
-def _time(seconds: float, precision: str = "auto") -> str:
+def format_time(seconds: float, precision: str = "auto") -> str:
     """Return a time in seconds since 1970 in RFC 3339."""
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec=precision).replace("+00:00", "Z")
 
