@@ -8,7 +8,7 @@ import math
 import os
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING
@@ -260,6 +260,7 @@ class MetricExporter:
     def _collect(self) -> list[Request] | None:
         """Collect and encode all metrics; return None if that fails."""
         self._collected = []
+        begun = time.time_ns()
         try:
             # By identity, because the hash of a resource is expensive.
             groups: dict[int, tuple[Resource, list[Metric]]] = {}
@@ -276,18 +277,37 @@ class MetricExporter:
             own = groups.setdefault(id(self._resource), (self._resource, []))[1]
             own += map(starting_in_time, self._reader.read())
             try:
-                requests = encode(list(groups.values()), self._version, self._request_size)
+                requests = self._encode(list(groups.values()), begun)
             except Exception:  # noqa: BLE001 - the SDK's encoder raises anything for a value OTLP cannot carry
                 encodable = [
                     (resource, list(filter(self._is_encodable, metrics)))
                     for resource, metrics in groups.values()
                 ]
-                requests = encode(encodable, self._version, self._request_size)
+                requests = self._encode(encodable, begun)
             self._collected = confirms
             return requests
         except Exception:  # errors of the SDK and of callbacks; no error may end the thread
             logger.exception("the metrics could not be collected")
             return None
+
+    def _encode(self, groups: Sequence[tuple[Resource, list[Metric]]], begun: int) -> list[Request]:
+        """Encode each metric with points from before `begun` in requests of its own, and the others together.
+
+        Prometheus refuses a whole request if one of its data points is too old.
+        """
+        batches: dict[str, list[tuple[Resource, list[Metric]]]] = {"": []}
+        for resource, metrics in groups:
+            by_batch: dict[str, list[Metric]] = {}
+            for metric in metrics:
+                is_past = any(point.time_unix_nano < begun for point in metric.data.data_points)
+                by_batch.setdefault(metric.name if is_past else "", []).append(metric)
+            for name, members in by_batch.items():
+                batches.setdefault(name, []).append((resource, members))
+        return [
+            request
+            for batch in batches.values()
+            for request in encode(batch, self._version, self._request_size)
+        ]
 
     def _is_encodable(self, metric: Metric) -> bool:
         if is_encodable(metric):
