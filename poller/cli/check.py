@@ -81,7 +81,7 @@ def check(
             raise
         _write(format, error.problems)
         raise typer.Exit(2) from None
-    warnings = query_warnings(opened_files)
+    warnings = query_warnings(opened_files, settings.defaults.interval)
     if not files:  # other files than the daemon's may be for other targets
         warnings += unused_targets(catalog, located)
     for folder in [folder for source in sources for folder in unsearched(source) if folder not in sources]:

@@ -241,13 +241,14 @@ class TargetFactory:
         instruments, store, target = self._instruments, poller.cycle.store, poller.target
         poller.collect = lambda: instruments.collect(read_store(store, poller.gauges, target.name))
         if not target.name:
-            exporter.add(poller.collect, exporter.resource)
+            exporter.add(poller.collect, exporter.resource, store.confirm_export)
             return
 
         def describe() -> None:
             assert poller.collect is not None  # noqa: S101 # set above
             instance, more = identity_of(self._settings, target, poller.database)
-            exporter.add(poller.collect, resource_of_target(exporter.resource, instance, more))
+            described = resource_of_target(exporter.resource, instance, more)
+            exporter.add(poller.collect, described, store.confirm_export)
 
         poller.database = name_of_database(target)
         poller.on_database = describe

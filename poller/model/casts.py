@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import re
 
+from poller.model.numbers import NUMBERS
+
 _EPOCH = "extract(epoch FROM {0})"
 _TEXT = "{0}::text::numeric"
 _COUNT = "count({0})"
@@ -74,14 +76,33 @@ _CASTS: dict[int, tuple[str, str]] = {
     5038: ("pg_snapshot", "pg_snapshot_xmax({0})::text::numeric"),
     5069: ("xid8", _TEXT),
 }  # fmt: skip
+_TIMESTAMPTZ = 1184
+_TIMES = {
+    1082: "{0}::timestamp AT TIME ZONE 'UTC'",
+    1114: "{0} AT TIME ZONE 'UTC'",
+    **dict.fromkeys((20, 21, 23, 700, 701, 1700), "to_timestamp({0})"),
+    **dict.fromkeys((25, 1043), "{0}::timestamptz"),
+}
 _PLAIN = re.compile(r"[a-z_][a-z0-9_$]*")
 
 
 def not_a_number(column: str, oid: int) -> str:
     """Return why the type `oid` of a value column is not usable, and which expression to write instead."""
     name, expression = _CASTS.get(oid, (f"of the type with OID {oid}", _COUNT))
-    quoted = column if _PLAIN.fullmatch(column) else '"' + column.replace('"', '""') + '"'
-    advice = f"write {expression.format(quoted)}"
+    advice = f"write {expression.format(_quoted(column))}"
     if expression == _COUNT:
         advice = f"make it an attribute column, or {advice}"
     return f"value column {column!r} is {name}, not a number; {advice}"
+
+
+def not_a_time(column: str, oid: int) -> str | None:
+    """Return why the type `oid` of a time column is not usable, with the fix; None if it is `timestamptz`."""
+    if oid == _TIMESTAMPTZ:
+        return None
+    name = _CASTS.get(oid, ("a number" if oid in NUMBERS else f"of the type with OID {oid}", ""))[0]
+    advice = f"write {_TIMES[oid].format(_quoted(column))}" if oid in _TIMES else "select a timestamptz"
+    return f"time column {column!r} is {name}, not timestamptz, which is a point in time; {advice}"
+
+
+def _quoted(column: str) -> str:
+    return column if _PLAIN.fullmatch(column) else '"' + column.replace('"', '""') + '"'

@@ -57,6 +57,8 @@ def labels_text(attributes: Mapping[str, AttributeValue]) -> str:
 def exposition(metrics: Mapping[str, MetricDefinition], samples: Iterable[Sample]) -> str:
     """Return Prometheus' text exposition format 0.0.4, one block per metric in the order of `metrics`.
 
+    Values with a time of their own have it as timestamp.
+
     Source: Prometheus documentation, "Exposition formats". The node exporter's textfile collector reads it.
     """
     grouped: dict[str, list[Sample]] = {name: [] for name in metrics}
@@ -73,7 +75,8 @@ def exposition(metrics: Mapping[str, MetricDefinition], samples: Iterable[Sample
         for sample in members:
             # The format cannot escape a control character, so the label has a backslash and its code.
             attributes = {name: printable.lines(_text(value)) for name, value in sample.attributes.items()}
-            lines.append(f"{translated}{labels_text(attributes)} {sample.value}")
+            time = f" {sample.time.at // 10**6}" if sample.time else ""
+            lines.append(f"{translated}{labels_text(attributes)} {sample.value}{time}")
     return "".join(line + "\n" for line in lines)
 
 

@@ -95,6 +95,16 @@ class MetricDefinition:
     attributes: Mapping[str, AttributeValue] = field(default_factory=dict)
     on_null: OnNull = "drop"
     alert: tuple[Alert, ...] = ()
+    time_column: str | None = None
+    """Column with the time of the data points; None: they have the time of their export."""
+    settle: float | None = None
+    """Seconds after which a row with a time does not change any more; set if `time_column` is."""
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """All columns of the result that the metric uses."""
+        timed = () if self.time_column is None else (self.time_column,)
+        return (self.value_column, *self.attribute_columns, *timed)
 
 
 RequiredRole = Literal["standby", "primary", "any"]
@@ -189,6 +199,8 @@ class QueryDefinition:
             settings["parameters"] = declared["parameters"]
         for metric in settings["metrics"]:
             del metric["description"], metric["alert"]
+            if metric["time_column"] is None:  # the digest is that of the versions without the key
+                del metric["time_column"], metric["settle"]
         if self.settings:  # without settings, the digest is that of earlier versions
             settings["settings"] = declared["settings"]
         return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()

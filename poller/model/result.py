@@ -92,6 +92,18 @@ class UnbrokenSequence:
         return self.start
 
 
+@dataclass(slots=True)
+class DataTime:
+    """The time of one data point that a column of the result has, and whether the point was exported."""
+
+    at: int
+    """Nanoseconds since 1970."""
+    exported: bool = False
+    """Whether the point was handed over for delivery, so that it is not exported again."""
+    collected: bool = False
+    """Whether the point is part of the last collection."""
+
+
 @dataclass(frozen=True, slots=True)
 class Sample:
     """One series' value: an int within 64 bits or a finite float."""
@@ -101,6 +113,8 @@ class Sample:
     attributes: Mapping[str, AttributeValue]
     sequence: UnbrokenSequence | None = field(default=None, compare=False)
     """For a sum: the start time, known only to a process that polls repeatedly."""
+    time: DataTime | None = field(default=None, compare=False)
+    """For a metric with a time column: the time of the row."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +161,12 @@ class PollResult(NamedTuple):
     """Number of rows that the server returned; None without rows."""
     plan: PlanShape | None = None
     """Plan of the exact query; None if its cost decided nothing."""
+    unsettled: int = 0
+    """Data points whose time is not past by `settle`."""
+    closed: frozenset[int] | None = None
+    """Hashes of all data points whose time is past by `settle`; None if they are unknown."""
+    newest: Mapping[str, int] = MappingProxyType({})
+    """By metric with a time column: the newest time of its data points, in nanoseconds since 1970."""
 
     @property
     def all_refused(self) -> bool:

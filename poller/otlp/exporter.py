@@ -8,7 +8,7 @@ import math
 import os
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING
@@ -103,7 +103,9 @@ class MetricExporter:
         self._version = str(resource.attributes.get("service.version", ""))
         preferences = read_preferences(os.environ)
         self._reader = OnDemandReader(preferences.temporality, preferences.aggregation)
-        self._collectors: dict[Collect, Resource] = {}
+        self._collectors: dict[Collect, tuple[Resource, Callable[[], None]]] = {}
+        self._collected: list[Callable[[], None]] = []
+        """Confirmations of the sources of the last collection."""
         sender = otlp.build(endpoint, timeout)
         self._provider = MeterProvider(
             [self._reader], resource, preferences.exemplar_filter, shutdown_on_exit=False
@@ -124,10 +126,18 @@ class MetricExporter:
             self._ticker = threading.Thread(target=self._tick, name="push", daemon=True)
             self._ticker.start()
 
-    def add(self, collect: Collect, resource: Resource | None = None) -> None:
-        """Export the metrics that `collect` returns as well; without `resource`, as those of this process."""
+    def add(
+        self,
+        collect: Collect,
+        resource: Resource | None = None,
+        confirm: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Export the metrics that `collect` returns as well; without `resource`, as those of this process.
+
+        `confirm` is called when they are in the queue, from which they are delivered.
+        """
         with self._adding:
-            self._collectors[collect] = resource or self._resource
+            self._collectors[collect] = resource or self._resource, confirm
 
     def remove(self, collect: Collect) -> None:
         """Export the metrics of `collect` no more."""
@@ -195,6 +205,7 @@ class MetricExporter:
             requests = self._collect()
             # Inside the lock, because a later collection must not enter the queue before this one.
             ticket = self._delivery.enqueue(requests or [], watched=True)
+            self._confirm()
         patient = patient or not self._queue.outlives
         accepted = self._delivery.wait(ticket, timeout, patient=patient, stopped=stopped)
         return accepted and requests is not None
@@ -238,33 +249,65 @@ class MetricExporter:
                 with self._turn:
                     if not self._stopping.is_set():
                         self._delivery.enqueue(self._collect() or [])
+                        self._confirm()
             except Exception:  # for example out of threads or memory; no error may end the thread
                 logger.exception("the collected metrics could not be stored")
 
+    def _confirm(self) -> None:
+        while self._collected:
+            self._collected.pop()()
+
     def _collect(self) -> list[Request] | None:
         """Collect and encode all metrics; return None if that fails."""
+        self._collected = []
+        begun = time.time_ns()
         try:
             # By identity, because the hash of a resource is expensive.
             groups: dict[int, tuple[Resource, list[Metric]]] = {}
             with self._adding:  # held for a moment, because a collection may take long
                 collectors = list(self._collectors.items()) if self._leads() else []
-            for collect, resource in collectors:
-                groups.setdefault(id(resource), (resource, []))[1].extend(_collected(collect))
+            confirms = []
+            for collect, (resource, confirm) in collectors:
+                if (metrics := _collected(collect)) is not None:
+                    groups.setdefault(id(resource), (resource, []))[1].extend(metrics)
+                    confirms.append(confirm)
             if not self._leads():  # the process may have been stopped in between, for any time
                 groups.clear()
+                confirms.clear()
             own = groups.setdefault(id(self._resource), (self._resource, []))[1]
             own += map(starting_in_time, self._reader.read())
             try:
-                return encode(list(groups.values()), self._version, self._request_size)
+                requests = self._encode(list(groups.values()), begun)
             except Exception:  # noqa: BLE001 - the SDK's encoder raises anything for a value OTLP cannot carry
                 encodable = [
                     (resource, list(filter(self._is_encodable, metrics)))
                     for resource, metrics in groups.values()
                 ]
-                return encode(encodable, self._version, self._request_size)
+                requests = self._encode(encodable, begun)
+            self._collected = confirms
+            return requests
         except Exception:  # errors of the SDK and of callbacks; no error may end the thread
             logger.exception("the metrics could not be collected")
             return None
+
+    def _encode(self, groups: Sequence[tuple[Resource, list[Metric]]], begun: int) -> list[Request]:
+        """Encode each metric with points from before `begun` in requests of its own, and the others together.
+
+        Prometheus refuses a whole request if one of its data points is too old.
+        """
+        batches: dict[str, list[tuple[Resource, list[Metric]]]] = {"": []}
+        for resource, metrics in groups:
+            by_batch: dict[str, list[Metric]] = {}
+            for metric in metrics:
+                is_past = any(point.time_unix_nano < begun for point in metric.data.data_points)
+                by_batch.setdefault(metric.name if is_past else "", []).append(metric)
+            for name, members in by_batch.items():
+                batches.setdefault(name, []).append((resource, members))
+        return [
+            request
+            for batch in batches.values()
+            for request in encode(batch, self._version, self._request_size)
+        ]
 
     def _is_encodable(self, metric: Metric) -> bool:
         if is_encodable(metric):
@@ -285,10 +328,10 @@ class MetricExporter:
             logger.warning("%s not delivered and lost; %s", counted(lost, "request"), why)
 
 
-def _collected(collect: Collect) -> list[Metric]:
+def _collected(collect: Collect) -> list[Metric] | None:
     """Return the metrics of one source; an error is logged and does not affect the other sources."""
     try:
         return collect()
     except Exception:
         logger.exception("a part of the metrics could not be collected")
-        return []
+        return None

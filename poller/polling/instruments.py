@@ -115,6 +115,8 @@ class CatalogInstruments:
         for result in frame.results:
             for sample in result.samples:
                 self._current.setdefault(sample.metric, []).append((result, sample))
+                if sample.time is not None:
+                    sample.time.collected = not sample.time.exported
         definitions = {metric.name: _identity(metric) for metric in reversed(frame.metrics)}
         for source in frame.more:
             definitions |= {name: ("gauge", *texts) for name, texts in source.definitions.items()}
@@ -166,6 +168,8 @@ class CatalogInstruments:
 
     def _observe(self, name: str, _: CallbackOptions) -> Iterator[Observation]:
         for _result, sample in self._current.get(name, ()):
+            if sample.time is not None and not sample.time.collected:
+                continue
             yield Observation(sample.value, sample.attributes)
         for value, attributes in self._more.get(name, ()):
             yield Observation(value, attributes)
@@ -183,17 +187,17 @@ class CatalogInstruments:
             self._known_sets.update(hash((name, key_of(attributes))) for _, attributes in points)
 
     def _dated(self, metric: Metric) -> Metric:
-        """Return the metric with the start times of its sequences and, if requested, the snapshot times."""
-        is_sum = isinstance(metric.data, Sum)
-        if metric.name not in self._current or not (is_sum or self._snapshot_times):
+        """Return the metric with the start times of its sequences, and the times of rows or snapshots."""
+        samples = self._current.get(metric.name, ())
+        is_dated = isinstance(metric.data, Sum) or any(sample.time for _, sample in samples)
+        if not samples or not (is_dated or self._snapshot_times):
             return metric
-        current = {
-            key_of(sample.attributes): (result, sample) for result, sample in self._current[metric.name]
-        }
+        current = {key_of(sample.attributes): (result, sample) for result, sample in samples}
         points: list[Any] = []
         for point in metric.data.data_points:
             result, sample = current[key_of(cast("Attributes", point.attributes))]
             time = round(result.at * 1e9) if self._snapshot_times else point.time_unix_nano
+            time = time if sample.time is None else sample.time.at
             start = sample.sequence.begun(time) if self._starts and sample.sequence is not None else 0
             points.append(dataclasses.replace(point, time_unix_nano=time, start_time_unix_nano=start))
         return with_points(metric, points)

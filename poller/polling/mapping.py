@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple, cast
 
-from poller.model.casts import not_a_number
+from poller.model.casts import not_a_number, not_a_time
 from poller.model.errors import PollError
 from poller.model.numbers import NUMBERS, NotRepresentableError, otlp_number, parse
 from poller.model.query import (
@@ -22,6 +22,7 @@ from poller.model.result import RejectedRow, Sample
 from poller.model.rows import Column, OmittedSum, Row, Rows
 from poller.model.series import Key, key_of
 from poller.polling.attributes import EnumeratedAttributes
+from poller.polling.data_times import TimeColumn, hashes, newest_of_each
 
 MOST_REFUSALS = 20
 """Maximum number of rejected rows of one result that are listed; the others are only counted."""
@@ -34,16 +35,19 @@ class RowAccounting:
     """Outcome of each candidate data point, collected while a result is mapped."""
 
     columns: tuple[Column, ...]
-    claimed: dict[tuple[str, Key], tuple[Sample, Row | None] | None] = field(default_factory=dict)
-    """By series, across all metrics, because two may have one name; None if duplicates were withdrawn."""
+    claimed: dict[tuple[str, Key, int], tuple[Sample, Row | None] | None] = field(default_factory=dict)
+    """By series and time, across all metrics, because two may have one name; None if duplicates were
+    withdrawn. Without a time column, the time is 0."""
     quarantined: defaultdict[str, int] = field(default_factory=lambda: defaultdict(int))
     refused: list[RejectedRow] = field(default_factory=list)
     accepted: int = 0
     folded: int = 0
+    unsettled: int = 0
 
     def take(self, sample: Sample, row: Row | None = None) -> None:
         """Store one sample; `row` is its source, if any. If its series exists already, refuse both."""
-        series = sample.metric, key_of(sample.attributes)
+        time = 0 if sample.time is None else sample.time.at
+        series = sample.metric, key_of(sample.attributes), time
         if series not in self.claimed:
             self.claimed[series] = sample, row
             return
@@ -74,7 +78,8 @@ class Mapped(NamedTuple):
     """The data points of one result, and the counts of rows that became none.
 
     Each row makes one candidate per metric. So `len(samples) + folded + sum(quarantined.values()) - made`
-    equals the number of rows (including those beyond max_series) times the number of metrics.
+    equals the number of rows (including those beyond max_series) times the number of metrics; with a time
+    column, `unsettled` and `older` are part of the sum.
     """
 
     samples: tuple[Sample, ...]
@@ -87,10 +92,18 @@ class Mapped(NamedTuple):
     """The first MOST_REFUSALS rejected rows."""
     advice: str | None = None
     """The problem of each metric for which all rows were rejected."""
+    unsettled: int = 0
+    """Candidates whose time is not past by `settle`."""
+    closed: frozenset[int] | None = None
+    """Hashes of the candidates whose time is past by `settle`; None without a time column."""
+    older: int = 0
+    """Those of them that are older than the newest one of their series."""
 
 
-def to_samples(query: QueryDefinition, rows: Rows) -> Mapped:
+def to_samples(query: QueryDefinition, rows: Rows, at: float = 0.0) -> Mapped:
     """Map the rows of one result to samples, by the query's definition.
+
+    `at` is the time of the snapshot in seconds since 1970, to which times in columns are compared.
 
     These rows are rejected and counted, without failing the result:
 
@@ -100,6 +113,8 @@ def to_samples(query: QueryDefinition, rows: Rows) -> Mapped:
     - `negative`: a counter below 0;
     - `duplicate`: every row of a series that occurs twice, because the right value is unknown;
     - `not_utf8`, `attribute_too_long`: an attribute that is not UTF-8, or exceeds MAX_ATTRIBUTE_LENGTH;
+    - `not_a_time`, `future`: a time that no data point can have; a time column that is not `timestamptz`
+      rejects all rows of its metric;
     - `undeclared_value`: an attribute value that `attribute_values` does not list;
     - `overflow`: rows beyond `max_series`, unless they are summed.
 
@@ -108,26 +123,37 @@ def to_samples(query: QueryDefinition, rows: Rows) -> Mapped:
     """
     positions = _positions(query, rows.columns)
     advice = _wrong_types(query, rows.columns, positions)
-    if advice and len(advice) == len({metric.value_column for metric in query.metrics}):
+    if advice and all(_is_unusable(metric, advice) for metric in query.metrics):
         raise PollError("mismatch", "; ".join(advice.values()))
     account = RowAccounting(rows.columns)
     for metric in query.metrics:
-        if metric.value_column in advice:
+        if _is_unusable(metric, advice):
+            reason = "not_a_number" if metric.value_column in advice else "not_a_time"
             for row in rows.values:
-                account.refuse(metric.name, "not_a_number", row)
+                account.refuse(metric.name, reason, row)
             account.quarantined["overflow"] += rows.beyond
             continue
-        _map_metric(query, metric, rows, positions, account)
+        _map_metric(query, metric, rows, positions, account, at)
         if rows.beyond:
             _account_for_the_rest(metric, rows, account)
+    samples = account.samples()
+    timed = any(metric.time_column is not None for metric in query.metrics)
+    newest = tuple(newest_of_each(samples)) if timed else samples
     return Mapped(
-        account.samples(),
+        newest,
         {reason: count for reason, count in account.quarantined.items() if count},
         account.accepted,
         account.folded,
         tuple(account.refused),
         "; ".join(advice.values()) or None,
+        account.unsettled,
+        hashes(samples) if timed else None,
+        len(samples) - len(newest),
     )
+
+
+def _is_unusable(metric: MetricDefinition, advice: Collection[str]) -> bool:
+    return metric.value_column in advice or metric.time_column in advice
 
 
 def _map_metric(
@@ -136,6 +162,7 @@ def _map_metric(
     rows: Rows,
     positions: Mapping[str, int],
     account: RowAccounting,
+    now: float,
 ) -> None:
     value_at = positions[metric.value_column]
     oid = rows.columns[value_at].oid
@@ -150,8 +177,14 @@ def _map_metric(
     runs = {tuple(parameter_text(value).encode() for value in run.values()): run for run in query.parameters}
     closed = EnumeratedAttributes(metric, query.parameters) if metric.attribute_values else None
     existing: set[Key] = set()
+    column = metric.time_column
+    times = TimeColumn.of(metric, positions[column], now) if column is not None else None
+    time = None
     for row in rows.values:
         try:
+            if times is not None and (time := times.read(row)) is None:
+                account.unsettled += 1
+                continue
             attributes = _attributes(row, columns)
             attributes.update(runs[cast("tuple[bytes, ...]", row[last:])])
             if closed is not None:
@@ -162,7 +195,7 @@ def _map_metric(
             account.refuse(metric.name, str(refused), row)
         else:
             attributes.update(metric.attributes)
-            account.take(Sample(metric.name, value, attributes), row)
+            account.take(Sample(metric.name, value, attributes, time=time), row)
     if closed is not None and not rows.beyond and metric.type != "counter":
         # Only a complete result shows that a row is missing. For a counter, the 0 would be a reset.
         _fill(metric, closed, existing, max(0, query.max_series - len(rows.values)), account)
@@ -199,7 +232,7 @@ def _account_for_the_rest(metric: MetricDefinition, rows: Rows, account: RowAcco
         total, refused = 0, Counter(infinite=1)
     attributes: dict[str, AttributeValue] = {**dict.fromkeys(metric.attribute_columns, OTHER)}
     attributes.update(metric.attributes)
-    if refused or (metric.name, key_of(attributes)) in account.claimed:
+    if refused or (metric.name, key_of(attributes), 0) in account.claimed:
         # A partial sum would look like the sum of all rows.
         account.quarantined["overflow"] += rest
         return
@@ -221,15 +254,13 @@ def _refused(metric: MetricDefinition, folded: OmittedSum) -> Counter[str]:
 def _positions(query: QueryDefinition, columns: tuple[Column, ...]) -> dict[str, int]:
     """Return the position of each declared column; raise one PollError that lists all problems."""
     at = {column.name: position for position, column in enumerate(columns)}
-    if len(at) == len(columns) and all(
-        name in at for metric in query.metrics for name in (metric.value_column, *metric.attribute_columns)
-    ):
+    if len(at) == len(columns) and all(name in at for metric in query.metrics for name in metric.columns):
         return at
     names = [column.name for column in columns]
     problems: list[str] = []
     absent: dict[str, int] = {}
     for metric in query.metrics:
-        for name in (metric.value_column, *metric.attribute_columns):
+        for name in metric.columns:
             if name in absent:
                 continue
             if names.count(name) > 1:
@@ -255,12 +286,19 @@ def repeated_column(query: QueryDefinition, name: str, count: int) -> str:
 def _wrong_types(
     query: QueryDefinition, columns: tuple[Column, ...], positions: Mapping[str, int]
 ) -> dict[str, str]:
-    """Return a message for each value column that has a non-numeric type."""
+    """Return a message for each value column that is not numeric, and each time column that is no time."""
     notes: dict[str, str] = {}
     for metric in query.metrics:
         name = metric.value_column
         if name in positions and (oid := columns[positions[name]].oid) not in NUMBERS:
             notes[name] = not_a_number(name, oid)
+        time = metric.time_column
+        if (
+            time is not None
+            and time in positions
+            and (problem := not_a_time(time, columns[positions[time]].oid))
+        ):
+            notes[time] = problem
     return notes
 
 

@@ -55,7 +55,7 @@ def to_result(answer: Answer) -> PollResult:
         return result._replace(outcome="failed", error=answer.error)
     returned = len(answer.rows.values) + answer.rows.beyond
     try:
-        mapped = to_samples(answer.query, answer.rows)
+        mapped = to_samples(answer.query, answer.rows, answer.at)
     except PollError as error:
         return result._replace(outcome="failed", error=error, returned=returned)
     return result._replace(
@@ -66,4 +66,6 @@ def to_result(answer: Answer) -> PollResult:
         advice=mapped.advice,
         estimated=answer.estimated,
         returned=returned,
+        unsettled=mapped.unsettled,
+        closed=mapped.closed,
     )

@@ -29,7 +29,8 @@ def print_table(console: Console, by_target: TargetResults, metrics: Mapping[str
     """Print one row per series, and one per query without series; wide cells fold, nothing is cut off.
 
     Omitted rows follow the state, with the reason: `ok, 585 duplicate`.
-    The type column appears if a metric is not a gauge, the target column if a target has a name.
+    The type column appears if a metric is not a gauge, the time column if one has the time of its rows, the
+    target column if a target has a name.
     """
     from rich.table import Table
 
@@ -43,6 +44,12 @@ def print_table(console: Console, by_target: TargetResults, metrics: Mapping[str
         for metric in result.query.metrics
     )
     types = ["TYPE"] if typed else []
+    timed = any(
+        metric.time_column is not None
+        for _, results in by_target
+        for result in results
+        for metric in result.query.metrics
+    )
     for heading in (
         *(["TARGET"] if named else []),
         "QUERY",
@@ -51,6 +58,7 @@ def print_table(console: Console, by_target: TargetResults, metrics: Mapping[str
         "ATTRIBUTES",
         "VALUE",
         "UNIT",
+        *(["TIME"] if timed else []),
         "DURATION",
         "STATE",
     ):
@@ -63,14 +71,16 @@ def print_table(console: Console, by_target: TargetResults, metrics: Mapping[str
         line = f"[{_STYLES[state.name]}]{state}[/]{_omitted_rows(result)}"
         duration = "-" if result.outcome == "skipped" else _duration(result.duration)
         if not result.samples:
-            table.add_row(*first, "-", *("-" for _ in types), "-", "-", "-", duration, line)
+            nothing = ["-"] * (4 + len(types) + timed)
+            table.add_row(*first, *nothing, duration, line)
         for sample in result.samples:
             metric = metrics[sample.metric]
             unit = _plain(metric.unit) or "-"
             value = f"{sample.value:,}" if person else str(sample.value)
             attributes = _plain(attributes_text(sample.attributes)) or "-"
             kind = [metric.type for _ in types]
-            table.add_row(*first, metric.name, *kind, attributes, value, unit, duration, line)
+            time = [format_time(sample.time.at / 1e9) if sample.time else "-"] if timed else []
+            table.add_row(*first, metric.name, *kind, attributes, value, unit, *time, duration, line)
     if not person:
         console.width = _ENDLESS
     console.print(table)
@@ -128,9 +138,7 @@ def _as_object(result: PollResult, metrics: Mapping[str, MetricDefinition]) -> d
     line: dict[str, Any] = {
         "query": result.query.name,
         "state": state.name,
-        "at": datetime.fromtimestamp(result.at, UTC)
-        .isoformat(timespec="milliseconds")
-        .replace("+00:00", "Z"),
+        "at": format_time(result.at, "milliseconds"),
         "duration": round(result.duration, 6),
         "samples": [
             {
@@ -139,12 +147,15 @@ def _as_object(result: PollResult, metrics: Mapping[str, MetricDefinition]) -> d
                 "unit": metrics[sample.metric].unit,
                 "attributes": dict(sample.attributes),
                 "value": sample.value,
+                **({"time": format_time(sample.time.at / 1e9, "milliseconds")} if sample.time else {}),
             }
             for sample in result.samples
         ],
         "quarantined": dict(result.quarantined),
         "folded": result.folded,
     }
+    if result.closed is not None:
+        line["unsettled"] = result.unsettled
     if state.reason is not None:
         line["reason"] = state.reason
     if result.skipped is not None:
@@ -164,7 +175,13 @@ def _as_object(result: PollResult, metrics: Mapping[str, MetricDefinition]) -> d
 def _omitted_rows(result: PollResult) -> str:
     """Return the number of omitted data points, by reason: `, 585 duplicate`."""
     line = "".join(f", {count} {reason}" for reason, count in sorted(result.quarantined.items()))
-    return f"[yellow]{line}[/]" if line else ""
+    unsettled = f", {result.unsettled} unsettled" if result.unsettled else ""
+    return (f"[yellow]{line}[/]" if line else "") + unsettled
+
+
+def format_time(seconds: float, precision: str = "auto") -> str:
+    """Return a time in seconds since 1970 in RFC 3339."""
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec=precision).replace("+00:00", "Z")
 
 
 def _duration(seconds: float) -> str:

@@ -19,7 +19,7 @@ from poller.model import database
 from poller.model.database import PAGE, STORAGE_ERRORS, DamagedError, Schema, is_damage
 from poller.model.files import parse_json
 from poller.model.query import QueryDefinition
-from poller.model.result import EstimateReason, GoodResult, PollResult, Sample, UnbrokenSequence
+from poller.model.result import DataTime, EstimateReason, GoodResult, PollResult, Sample, UnbrokenSequence
 from poller.model.text import counted
 
 logger = logging.getLogger(__name__)
@@ -269,6 +269,7 @@ def _row(target: str, source: bytes, result: PollResult) -> Row:
             "estimated": result.estimated,
             "server": result.server,
             "samples": [_document(sample) for sample in result.samples],
+            **({"newest": result.newest} if result.newest else {}),
         },
         separators=(",", ":"),
     ).encode()
@@ -300,9 +301,13 @@ def _check(holds: bool, otherwise: str) -> None:
 
 
 def _document(sample: Sample) -> list[Any]:
-    """Return a sample as a list; if its sequence has a start time, that is the last element."""
-    start = sample.sequence.start if sample.sequence else None
-    return [sample.metric, sample.value, dict(sample.attributes), *([] if start is None else [start])]
+    """Return a sample as a list, which ends with the start time of its sequence, or the time of its row."""
+    times: list[Any] = []
+    if sample.sequence is not None and sample.sequence.start is not None:
+        times = [sample.sequence.start]
+    elif sample.time is not None:
+        times = [sample.time.at, sample.time.exported]
+    return [sample.metric, sample.value, dict(sample.attributes), *times]
 
 
 def _is_number(value: object) -> bool:
@@ -327,17 +332,29 @@ def _result(query: QueryDefinition, row: Row) -> PollResult:
     )
     entry = parse_json(row.body)
     types = {metric.name: metric.type for metric in query.metrics}
+    timed = {metric.name for metric in query.metrics if metric.time_column is not None}
     samples = []
-    for metric, value, attributes, *past in entry["samples"]:
+    for metric, value, attributes, *times in entry["samples"]:
         _check(metric in types and _is_number(value), f"{metric!r} has {value!r}")
         _check(all(map(_is_attribute, [*attributes, *attributes.values()])), f"{metric!r} has {attributes!r}")
-        _check(all(type(start) is int and 0 < start < 2**64 for start in past), f"{metric!r} began {past!r}")
-        sequence = None if types[metric] == "gauge" else UnbrokenSequence(*past)
-        samples.append(Sample(metric, value, dict(attributes), sequence))
+        valid = all(type(at) is int and 0 < at < 2**64 for at in times[:1])
+        _check(valid and all(type(exported) is bool for exported in times[1:]), f"{metric!r} has {times!r}")
+        sequence = None if types[metric] == "gauge" else UnbrokenSequence(*times)
+        time = DataTime(*times) if metric in timed else None
+        samples.append(Sample(metric, value, dict(attributes), sequence, time))
+    newest = entry.get("newest", {})
+    _check(all(metric in timed and type(at) is int for metric, at in newest.items()), f"newest is {newest!r}")
     at, duration, estimated, server = (entry[key] for key in ("at", "duration", "estimated", "server"))
     _check(_is_number(at) and _is_number(duration), f"its times are {at!r} and {duration!r}")
     _check(estimated in (None, *get_args(EstimateReason)), f"estimated is {estimated!r}")
     _check(_is_text(server), f"server is {server!r}")
     return PollResult(
-        query, float(at), float(duration), "ok", tuple(samples), estimated=estimated, server=server
+        query,
+        float(at),
+        float(duration),
+        "ok",
+        tuple(samples),
+        estimated=estimated,
+        server=server,
+        newest=newest,
     )

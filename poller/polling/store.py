@@ -18,6 +18,7 @@ from poller.model.result import (
     state_of,
 )
 from poller.polling.counter_resets import continued
+from poller.polling.data_times import confirm, each_once
 from poller.polling.duplicates import Claims, Contested, without
 from poller.polling.state_file import TargetValues
 
@@ -41,6 +42,7 @@ class ResultStore:
         """
         self._state_file = state_file
         self._lock = threading.Lock()
+        self._saving = threading.Lock()
         self._queries = tuple(queries)
         self._by_name = {query.name: query for query in self._queries}
         self._good = {good.result.query.name: good for good in restored}
@@ -56,7 +58,11 @@ class ResultStore:
         Return the results without the series that another query reports too. Results of queries that a swap
         has removed or changed meanwhile are ignored. `now` is in seconds.
         """
-        results = [result for result in map(self._current_result, results) if result is not None]
+        results = [
+            each_once(result, self._last(result.query.name)) if result.outcome == "ok" else result
+            for result in map(self._current_result, results)
+            if result is not None
+        ]
         states = {
             result.query.name: (
                 state_after(result, self._failing.get(result.query.name)),
@@ -81,8 +87,7 @@ class ResultStore:
             self._states.update(states)
             for good in fresh:
                 self._claims.put(good.result)
-        if (state_file := self._state_file) is not None and fresh:
-            state_file.add(fresh)
+        self._save(good.result.query.name for good in fresh)
         return self.without_duplicates(results, now)
 
     def without_duplicates(self, results: Sequence[PollResult], now: float) -> list[PollResult]:
@@ -122,6 +127,15 @@ class ResultStore:
             claims = self._contested(results, now)
         return [without(result, claims) for result in results]
 
+    def confirm_export(self) -> None:
+        """Note that the data points of the last collection were handed over for delivery.
+
+        Those with a time of their own are not exported again, also after a restart with the state file.
+        """
+        with self._lock:
+            results = [good.result for good in self._good.values()]
+        self._save([result.query.name for result in results if confirm(result)])
+
     def good(self, now: float) -> list[GoodResult]:
         """Return the good results that are not older than `max_age`, each with the time of its arrival."""
         with self._lock:
@@ -155,6 +169,16 @@ class ResultStore:
     def detach(self) -> None:
         """Store no more values for a restart."""
         self._state_file = None
+
+    def _save(self, names: Iterable[str]) -> None:
+        """Save the good results of these queries for a restart."""
+        if (state_file := self._state_file) is None:
+            return
+        with self._saving:  # so that an older result never replaces a newer one
+            with self._lock:
+                good = [self._good[name] for name in names if name in self._good]
+            if good:
+                state_file.add(good)
 
     def _current_result(self, result: PollResult) -> PollResult | None:
         """Return `result` with the current definition of its query; None if its numbers may differ."""

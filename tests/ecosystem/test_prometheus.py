@@ -252,3 +252,50 @@ def earlier_samples(prometheus: Prometheus, until: float) -> int:
     """Return the number of samples of a gauge before a time."""
     series = prometheus.samples("users_total", 600)
     return sum(at < until for _, samples in series for at, _ in samples)
+
+
+@pytest.mark.postgres
+@pytest.mark.parametrize(("window", "stored"), [("0s", False), ("3h", True)])
+def test_samples_have_the_time_of_their_rows(
+    server: MessagingServer,
+    poller_process: Start,
+    start_prometheus: Callable[..., Prometheus],
+    tmp_path: Path,
+    window: str,
+    stored: bool,
+) -> None:
+    """A sample of the last hour needs no window, an older one does, as `poller check` warns."""
+    prometheus = start_prometheus(out_of_order=window)
+    recent, old = (int(time.time()) - seconds for seconds in (1200, 7000))
+    file = tmp_path / "timed.yaml"
+    queries = [
+        {
+            "name": name,
+            "sql": f"SELECT to_timestamp({at}) AS at, 5 AS n",
+            "metrics": [
+                {"name": name, "unit": "{thing}", "description": "N.", "value_column": "n"}
+                | {"time_column": "at", "settle": "10m"}
+            ],
+        }
+        for name, at in (("recent", recent), ("old", old))
+    ]
+    users = {"name": "users", "unit": "{thing}", "description": "Users.", "value_column": "n"}
+    queries.append({"name": "users", "sql": "SELECT 1 AS n", "metrics": [users]})
+    file.write_text(json.dumps({"queries": queries}), encoding="utf-8")
+    variables = {**http(server, prometheus, tmp_path), "POLLER_QUERIES": str(file)}
+    # The newest sample of all series decides which one is too old.
+    poller_process("poll", "--query", "users", "--push", env=variables).wait()
+    prometheus.wait_for_series("users")
+
+    daemon = poller_process("run", env=variables)
+
+    if not stored:
+        daemon.wait_for_line("WARNING .*(rejected|refused).*(out of bounds|too old)", 90)
+    ((_, samples),) = prometheus.samples("recent", 7200)
+    assert samples == [(recent, 5)]
+    assert [samples for _, samples in prometheus.samples("old", 7200)] == ([[(old, 5)]] if stored else [])
+    prometheus.wait_for(lambda: len(prometheus.samples("users", 600)[0][1]) >= 5)
+    ((_, samples),) = prometheus.samples("recent", 7200)
+    assert samples == [(recent, 5)], "exported once"
+    assert prometheus.series("recent") == [], "instant queries do not look back so far"
+    assert prometheus.series("last_over_time(recent[30m])") == [(IDENTITY, 5)]

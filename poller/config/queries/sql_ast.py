@@ -194,6 +194,16 @@ def output_name(target: dict[str, Any]) -> str:
     return str(target.get("name") or _column(value) or _function(value))
 
 
+def truncated(sql: str, column: str) -> str | None:
+    """Return the unit if `column` of the SELECT in `sql` is `date_trunc` of a time, the start of a bucket."""
+    for node in _select(sql).get("targetList", []):
+        target = node.get("ResTarget", {})
+        if "val" in target and output_name(target) == column and _function(target["val"]) == "date_trunc":
+            unit = target["val"]["FuncCall"].get("args", [{}])[0].get("A_Const", {}).get("sval", {})
+            return str(unit["sval"]).lower() if "sval" in unit else None
+    return None
+
+
 def _column(node: dict[str, Any]) -> str:
     """Return the name of a column, with or without casts; empty for anything else."""
     while "TypeCast" in node:

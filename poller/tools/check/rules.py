@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from poller.config.queries.query_file import Origin, spot_in
 from poller.config.queries.sql_ast import compared_columns, counts_a_whole_relation, identifier
+from poller.model.casts import not_a_time
 from poller.model.diagnostics import Diagnostic, Place, Severity
 from poller.model.errors import PollError
 from poller.model.path import Key
@@ -146,6 +147,15 @@ class _QueryCheck:
                 hint = did_you_mean(metric.value_column, names) if metric.value_column not in names else ""
                 rule = "column" if names.count(metric.value_column) != 1 else "not-numeric"
                 yield self._diagnostic(rule, "error", f"{problem}{hint}{_suffix(path)}", *at, "value_column")
+            if (column := metric.time_column) is not None:
+                rule, problem = "column", self._column_problem(column, names)
+                if problem is None:
+                    rule, problem = (
+                        "not-a-time",
+                        not_a_time(column, inspected.columns[names.index(column)].oid),
+                    )
+                if problem is not None:
+                    yield self._diagnostic(rule, "error", f"{problem}{_suffix(path)}", *at, "time_column")
             for name in metric.attribute_columns:
                 for rule, severity, message in self._attribute(metric, name, inspected):
                     key = "attribute_values" if rule == "attribute-values" else "attribute_columns"
@@ -154,9 +164,7 @@ class _QueryCheck:
 
     def _unused(self, path: tuple[Key, ...], inspected: Inspected) -> Iterator[Diagnostic]:
         """Columns that feed no metric, which makes rows duplicates of each other."""
-        used = {
-            name for metric in self.query.metrics for name in (metric.value_column, *metric.attribute_columns)
-        }
+        used = {name for metric in self.query.metrics for name in metric.columns}
         if not used <= {column.name for column in inspected.columns}:
             return  # a missing column may be one of the unused columns under another name
         for column in inspected.columns:
@@ -168,7 +176,7 @@ class _QueryCheck:
 
     def _value_problem(self, metric: MetricDefinition, inspected: Inspected) -> str | None:
         """The message with which a poll would fail."""
-        alone = dataclasses.replace(metric, attribute_columns=(), attribute_values={})
+        alone = dataclasses.replace(metric, attribute_columns=(), attribute_values={}, time_column=None)
         try:
             mapped = to_samples(
                 dataclasses.replace(self.query, metrics=(alone,)), Rows(inspected.columns, [])
@@ -177,16 +185,21 @@ class _QueryCheck:
             return error.message
         return mapped.advice
 
+    def _column_problem(self, name: str, names: Sequence[str]) -> str | None:
+        """Why the column is not exactly once in a result with the columns `names`; None if it is."""
+        if names.count(name) == 1:
+            return None
+        if name in names:
+            return repeated_column(self.query, name, names.count(name))
+        missing = f"column {name!r} is missing; the result has {', '.join(names) or 'no columns'}"
+        return missing + did_you_mean(name, names)
+
     def _attribute(
         self, metric: MetricDefinition, name: str, inspected: Inspected
     ) -> Iterator[tuple[str, Severity, str]]:
         names = [column.name for column in inspected.columns]
-        if names.count(name) != 1:
-            if name in names:
-                message = repeated_column(self.query, name, names.count(name))
-            else:
-                message = f"column {name!r} is missing; the result has {', '.join(names) or 'no columns'}"
-            yield "column", "error", message + ("" if name in names else did_you_mean(name, names))
+        if problem := self._column_problem(name, names):
+            yield "column", "error", problem
             return
         column = inspected.columns[names.index(name)]
         kind = self._type(column)

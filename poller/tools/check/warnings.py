@@ -8,21 +8,28 @@ from typing import Any
 
 from poller.config.queries.query_file import QueryFile
 from poller.model.diagnostics import Diagnostic
+from poller.model.duration import parse_duration
 from poller.model.path import Key
+from poller.model.query import DEFAULT_INTERVAL
+from poller.model.schedule import distances, parse_schedule
 from poller.model.series import fixed_series
 from poller.model.text import quote
 from poller.tools.check.own_session import distortions
+from poller.tools.check.time_columns import time_problems
 
 _Series = dict[object, list[tuple[str, frozenset[str]]]]
 """File and line, and requirements, of the metrics with each series."""
 
 
-def query_warnings(files: Sequence[QueryFile]) -> list[Diagnostic]:
-    """Every warning about the valid `files`, in the order of files and lines."""
+def query_warnings(files: Sequence[QueryFile], interval: float = DEFAULT_INTERVAL) -> list[Diagnostic]:
+    """Every warning about the valid `files`, in the order of files and lines.
+
+    `interval` is that of queries without one, in seconds.
+    """
     warnings: list[Diagnostic] = []
     series: _Series = {}
     for file in files:
-        of_file = [*_same_series(file, series), *_distorted(file)]
+        of_file = [*_same_series(file, series), *_distorted(file), *_times(file, interval)]
         warnings += sorted(of_file, key=lambda warning: warning.line)
     return warnings
 
@@ -43,6 +50,27 @@ def _distorted(file: QueryFile) -> Iterator[Diagnostic]:
             if written is not None and not isinstance(value, str) and written != _text(value):
                 message = f"{written} becomes {_text(value)}; write {quote(written)} in quotes to keep it"
                 yield _warning("attribute-text", file, (*at, *path), name, message)
+
+
+def _times(file: QueryFile, default: float) -> Iterator[Diagnostic]:
+    """Times of data points that a backend ignores or refuses."""
+    for at, query in file.queries():
+        if (schedule := query.get("schedule")) is None:
+            interval = _seconds(query.get("interval", default))
+        else:
+            interval = distances(parse_schedule(str(schedule))).longest
+        for number, metric in enumerate(query["metrics"]):
+            if (column := metric.get("time_column")) is None:
+                continue
+            times = metric["name"], column, _seconds(metric["settle"]), interval
+            for rule, message in time_problems(str(query["sql"]), *times):
+                path = (*at, "metrics", number, "settle")
+                yield _warning(rule, file, path, str(query["name"]), message)
+
+
+def _seconds(duration: object) -> float:
+    seconds = parse_duration(duration)
+    return seconds if isinstance(seconds, float) else 0.0
 
 
 def _same_series(file: QueryFile, series: _Series) -> Iterator[Diagnostic]:

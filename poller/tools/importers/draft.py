@@ -32,6 +32,13 @@ class DraftMetric:
     type: MetricType = "gauge"
     histogram: tuple[Any, ...] = ()
     """Boundaries, as written; empty: the values themselves."""
+    time_column: str = ""
+    """Column with the time of the data points; empty: they have the time of their export."""
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """All columns of the result that the metric uses."""
+        return (self.value_column, *self.attribute_columns, *([self.time_column] if self.time_column else []))
 
     def data(self) -> dict[str, Any]:
         """Return the metric as data of a query file."""
@@ -45,6 +52,7 @@ class DraftMetric:
             **({"attribute_columns": list(self.attribute_columns)} if self.attribute_columns else {}),
             **({"attributes": dict(self.attributes)} if self.attributes else {}),
             **({"on_null": "zero"} if self.zero_for_null else {}),
+            **({"time_column": self.time_column, "settle": "0s"} if self.time_column else {}),
         }
 
 
@@ -105,6 +113,7 @@ class DraftQuery:
         sql = statement(self.sql)
         columns = {name: None for metric in self.metrics for name in metric.attribute_columns}
         columns |= {metric.value_column: None for metric in self.metrics}
+        columns |= {metric.time_column: None for metric in self.metrics if metric.time_column}
         # Rows that differ only in an unused column are rejected as duplicates, and `check` warns about such
         # columns.
         unused = any(column.name not in columns for column in columns_of(sql) or ())

@@ -13,6 +13,7 @@ from poller.tools.importers.draft import DraftMetric, DraftQuery
 from poller.tools.importers.naming import metric_name, other_databases, unit_of
 from poller.tools.importers.node import SourceNode
 from poller.tools.importers.session_settings import read_settings
+from poller.tools.importers.sql_columns import kinds_of
 from poller.tools.importers.targets import DraftTargets
 
 _JOB = (
@@ -86,7 +87,7 @@ def _query(node: SourceNode, job: str, times: CronSchedule, named: dict[str, str
     if "{{" in sql:
         node.report_loss("query", "the SQL contains a placeholder in braces", "write the value instead")
         return None
-    node.report_timestamp_column("timestamp")
+    time_column = node.time_column("timestamp", kinds_of(sql).get(node.text("timestamp")))
     name = node.text("name")
     original = re.sub("[^a-zA-Z0-9_:]", "", f"sql_{name}")
     return DraftQuery(
@@ -103,6 +104,7 @@ def _query(node: SourceNode, job: str, times: CronSchedule, named: dict[str, str
                 unit=unit_of(original),
                 attribute_columns=tuple(node.texts("labels")),
                 attributes={"sql_job": job, "col": column},
+                time_column=time_column,
             )
             for column in node.texts("values")
         ],

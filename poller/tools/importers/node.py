@@ -14,6 +14,7 @@ from poller.model.numbers import is_representable
 from poller.model.path import Key
 from poller.model.text import did_you_mean, kind_of, quote
 from poller.tools.importers.losses import Losses
+from poller.tools.importers.sql_types import Kind
 
 MAX_COMMENT = 20
 """Maximum number of comment lines above a query that are imported."""
@@ -87,11 +88,24 @@ class SourceNode:
         place = self.at(key) if key else self.place
         self.source.losses.add_change(place, f"the {subject} omitted; {instead}")
 
-    def report_timestamp_column(self, key: str) -> None:
-        """Report a column that contains the time of the row's data points."""
-        if key in self:
-            message = "data points have the time of their export"
-            self.report_loss(key, message, "export the time as a separate metric, extract(epoch FROM ...)")
+    def time_column(self, key: str, kind: Kind | None, *, gauge: bool = True) -> str:
+        """Return the column with the time of the row's data points; `kind` is that of its values.
+
+        Report a loss and return an empty text if the time is not one of a gauge, or not certainly a time.
+        """
+        if key not in self:
+            return ""
+        if gauge and kind == "time":
+            message = "is time_column now, with settle: 0s, and must be a timestamptz"
+            self.report_change(key, f"{message}; write settle: 10m if a row may still change for 10 minutes")
+            return self.text(key)
+        if gauge:
+            advice = "write time_column and settle, with a timestamptz such as to_timestamp(SECONDS)"
+            self.report_loss(key, "its type may not be timestamptz", advice)
+        else:
+            advice = "export the time as a separate metric, extract(epoch FROM ...)"
+            self.report_loss(key, "only gauges have a time_column", advice)
+        return ""
 
     def __contains__(self, key: str) -> bool:
         """Return whether `key` is present and not null."""

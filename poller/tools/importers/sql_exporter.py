@@ -21,6 +21,7 @@ from poller.tools.importers.files import open_each, open_yaml
 from poller.tools.importers.losses import Losses
 from poller.tools.importers.naming import metric_name, other_databases, unit_of
 from poller.tools.importers.node import SourceNode
+from poller.tools.importers.sql_columns import kinds_of
 from poller.tools.importers.sql_projection import literal
 from poller.tools.importers.targets import DraftTarget, DraftTargets
 
@@ -301,7 +302,8 @@ def _add(node: SourceNode, draft: DraftQuery, labels: dict[str, str]) -> None:
         draft.computed = {**draft.computed, values[0]: value}
     if not values:
         node.report_loss("values", f"{original} has no values", "write the names of its value columns")
-    node.report_timestamp_column("timestamp_value")
+    column_kind = kinds_of(draft.sql).get(node.text("timestamp_value"))
+    time_column = node.time_column("timestamp_value", column_kind, gauge=kind == "gauge")
     fixed = {name: node.child("static_labels").text(name) for name, _ in node.entries("static_labels")}
     value_label = node.text("value_label")
     for column in values:
@@ -317,5 +319,6 @@ def _add(node: SourceNode, draft: DraftQuery, labels: dict[str, str]) -> None:
                 attribute_columns=tuple(node.texts("key_labels")),
                 attributes={**labels, **fixed, **fan_out},
                 type="counter" if kind == "counter" else "gauge",
+                time_column=time_column,
             )
         )

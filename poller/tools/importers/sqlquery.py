@@ -18,7 +18,9 @@ from poller.tools.importers.files import open_each, open_yaml
 from poller.tools.importers.losses import Losses
 from poller.tools.importers.naming import metric_name, unit_like
 from poller.tools.importers.node import SourceNode
+from poller.tools.importers.sql_columns import kinds_of
 from poller.tools.importers.sql_projection import identifier, literal
+from poller.tools.importers.sql_types import Kind
 from poller.tools.importers.targets import DraftTarget, DraftTargets, merge_equal
 
 _CONNECTION = (
@@ -123,7 +125,7 @@ def _query(node: SourceNode) -> list[DraftQuery]:
             where, DraftQuery(node.place, name, sql, [], comment=node.comment(), where=where)
         )
         if (kind := _kind(metric, name)) is not None:
-            draft.metrics.append(_metric(metric, kind))
+            draft.metrics.append(_metric(metric, kind, kinds_of(sql).get(metric.text("ts_column"))))
     if len(drafts) > 1:
         node.report_change("metrics", f"row_condition turns this query into {len(drafts)} queries")
     return list(drafts.values())
@@ -136,7 +138,7 @@ def _condition(node: SourceNode) -> str:
     return f"{identifier(condition.text('column'))}::text = {literal(condition.text('value'))}"
 
 
-def _metric(node: SourceNode, kind: MetricType) -> DraftMetric:
+def _metric(node: SourceNode, kind: MetricType, kind_of_time: Kind | None) -> DraftMetric:
     original = node.text("metric_name")
     written = node.text("unit")
     unit = unit_like(written)
@@ -146,8 +148,11 @@ def _metric(node: SourceNode, kind: MetricType) -> DraftMetric:
         )
     elif unit != written:
         node.report_change("unit", f"{quote(written)} is {quote(unit)} in UCUM")
-    node.report_timestamp_column("ts_column")
-    node.report_timestamp_column("start_ts_column")
+    time_column = node.time_column("ts_column", kind_of_time, gauge=kind == "gauge")
+    if "start_ts_column" in node:
+        node.report_loss(
+            "start_ts_column", "the poller sets start times itself", "export it as a metric of its own"
+        )
     column = node.text("value_column")
     return DraftMetric(
         node.place,
@@ -159,6 +164,7 @@ def _metric(node: SourceNode, kind: MetricType) -> DraftMetric:
         attribute_columns=tuple(node.texts("attribute_columns")),
         attributes=_attributes(node),
         type=kind,
+        time_column=time_column,
     )
 
 

@@ -146,7 +146,6 @@ def _extensible(plugin: SourceNode, node: SourceNode, draft: DraftQuery) -> Colu
     if node.flag("withdbname"):
         names = ", ".join("'" + name.replace("'", "''") + "'" for name in plugin.texts("databases"))
         draft.sql += f" IN ({names})" if names else " is not null"
-    node.report_timestamp_column("timestamp")
     least = node.number("minversion") or node.number("version")
     version = version_range(_version(least), _version(node.number("maxversion")))
     draft.requires = {"server_version": version} if version else {}
@@ -165,7 +164,9 @@ def _extensible(plugin: SourceNode, node: SourceNode, draft: DraftQuery) -> Colu
     measured = _measurement(plugin, node, "postgresql")
     rest = [c for c in columns if c.name not in labels.values() and c.name != node.text("timestamp")]
     fields = {column: "" for column in rest if column.name not in _IGNORED}
-    return _fields(plugin, draft, measured, Columns(labels, connected), fields)
+    used = _fields(plugin, draft, measured, Columns(labels, connected), fields)
+    _set_time(node, "timestamp", draft, columns)
+    return used
 
 
 def _version(number: float | None) -> int | None:
@@ -175,7 +176,6 @@ def _version(number: float | None) -> int | None:
 
 def _sql(plugin: SourceNode, node: SourceNode, draft: DraftQuery) -> Columns | None:
     node.report_unknown_keys(*_SQL)
-    node.report_timestamp_column("time_column")
     if "measurement_column" in node:
         node.report_loss(
             "measurement_column", "a metric's name cannot come from a column", "use the column as a label"
@@ -198,7 +198,17 @@ def _sql(plugin: SourceNode, node: SourceNode, draft: DraftQuery) -> Columns | N
             # number either.
             field = SqlColumn(column.name) if cast and column.kind == "text" else column
             fields[field] = cast.format(identifier(column.name))
-    return _fields(plugin, draft, _measurement(plugin, node, "sql"), Columns(labels), fields)
+    used = _fields(plugin, draft, _measurement(plugin, node, "sql"), Columns(labels), fields)
+    _set_time(node, "time_column", draft, columns)
+    return used
+
+
+def _set_time(node: SourceNode, key: str, draft: DraftQuery, columns: Sequence[SqlColumn]) -> None:
+    """Give each metric the time column that `key` names."""
+    kind = next((column.kind for column in columns if column.name == node.text(key)), None)
+    column = node.time_column(key, kind)
+    for metric in draft.metrics:
+        metric.time_column = column
 
 
 def _columns_of(node: SourceNode, draft: DraftQuery) -> list[SqlColumn] | None:

@@ -107,7 +107,7 @@ def _match_columns(draft: DraftQuery, losses: Losses) -> None:
     for metric in draft.metrics:
         read = {
             name
-            for column in (metric.value_column, *metric.attribute_columns)
+            for column in metric.columns
             for name in (names_in(draft.computed[column]) if column in draft.computed else {column})
             if name  # the model rejects an empty name
         }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Literal
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
@@ -14,9 +15,18 @@ from poller.model.text import did_you_mean, kind_of, quote
 
 REASONS = (
     "null", "nan", "infinite", "not_a_number", "negative", "duplicate", "not_utf8", "attribute_too_long",
-    "undeclared_value", "overflow",
+    "undeclared_value", "overflow", "not_a_time", "future", "late",
 )  # fmt: skip
 """Values of `poller.reason`: why a data point is not exported."""
+
+
+def parse_time(text: str) -> datetime | None:
+    """Return the time with its time zone; None if `text` is not one."""
+    try:
+        time = datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    return None if time.tzinfo is None else time
 
 
 class Expectation(Part):
@@ -33,6 +43,19 @@ class Expectation(Part):
     value: int | float | Literal["any"] = Field(
         description="The value, or `any` if only the existence of the series matters.", examples=[3]
     )
+
+    time: str | None = Field(
+        default=None,
+        description="Time of the data point, if the metric has a time_column; optional.",
+        examples=["2026-03-01T13:00:00Z"],
+    )
+
+    @field_validator("time")
+    @classmethod
+    def _time(cls, time: str | None) -> str | None:
+        if time is not None and parse_time(time) is None:
+            raise ValueError(f"{quote(time)} is not a time with a time zone; write '2026-03-01T13:00:00Z'")
+        return time
 
     @field_validator("value", mode="before")
     @classmethod

@@ -5,16 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import Literal
 
 from poller.model.query import AttributeValue
-from poller.model.result import PollResult, state_of
-from poller.polling.report import attributes_text, refusals
-from poller.tools.test.case import Expectation
+from poller.model.result import PollResult, Sample, state_of
+from poller.polling.report import attributes_text, format_time, refusals
+from poller.tools.test.case import Expectation, parse_time
 from poller.tools.test.case_file import LoadedCase
 
 Mark = Literal["-", "+", " ", "#"]
 """`-`: expected but missing; `+`: not expected; space: as expected; `#`: explanation."""
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _PRECISION = 1e-9
 """Relative tolerance of values, so that a case may write 0.3333333333 for a third."""
 
@@ -74,18 +76,18 @@ def _series(loaded_case: LoadedCase, result: PollResult) -> Iterator[Line]:
     for key, expectation in expected.items():
         sample = actual.get(key)
         expected_text = _series_text(
-            _metric(loaded_case, expectation), expectation.attributes, expectation.value
+            _metric(loaded_case, expectation), expectation.attributes, expectation.value, expectation.time
         )
         if sample is None:
             yield Line("-", expected_text)
-        elif _equal(expectation.value, sample.value):
-            yield Line(" ", _series_text(sample.metric, sample.attributes, sample.value))
+        elif _equal(expectation.value, sample.value) and _is_at(expectation.time, sample):
+            yield Line(" ", _sample_text(sample))
         else:
             yield Line("-", expected_text)
-            yield Line("+", _series_text(sample.metric, sample.attributes, sample.value))
+            yield Line("+", _sample_text(sample))
     for key, sample in actual.items():
         if key not in expected:
-            yield Line("+", _series_text(sample.metric, sample.attributes, sample.value))
+            yield Line("+", _sample_text(sample))
 
 
 def _quarantined(loaded_case: LoadedCase, result: PollResult) -> Iterator[Line]:
@@ -132,6 +134,19 @@ def _equal(expected: float | str, actual: float) -> bool:
     return math.isclose(expected, actual, rel_tol=_PRECISION, abs_tol=0.0)
 
 
-def _series_text(metric: str, attributes: Mapping[str, AttributeValue], value: object) -> str:
+def _is_at(expected: str | None, sample: Sample) -> bool:
+    if expected is None or (time := parse_time(expected)) is None:
+        return True
+    return sample.time is not None and sample.time.at == (time - _EPOCH) // timedelta(microseconds=1) * 1000
+
+
+def _sample_text(sample: Sample) -> str:
+    time = None if sample.time is None else format_time(sample.time.at / 1e9)
+    return _series_text(sample.metric, sample.attributes, sample.value, time)
+
+
+def _series_text(
+    metric: str, attributes: Mapping[str, AttributeValue], value: object, time: str | None
+) -> str:
     labels = attributes_text({name: _text(attribute) for name, attribute in attributes.items()})
-    return " ".join(filter(None, [metric, labels, str(value)]))
+    return " ".join(filter(None, [metric, labels, str(value), f"at {time}" if time else ""]))

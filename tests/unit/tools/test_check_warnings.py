@@ -182,6 +182,64 @@ def test_the_list_contains_every_setting_that_a_poll_changes(
     assert [sample["value"] for sample in polled["kept"]] == [7000]
 
 
+HOURS = "SELECT date_trunc('hour', at) AS hour, count(*) AS n FROM t GROUP BY 1"
+REFUSED = (
+    "old, and Prometheus refuses those older than 1h; "
+    "write `storage: {tsdb: {out_of_order_time_window: 3h}}` in its configuration"
+)
+OPEN = (
+    "is shorter than the hour that begins at 'hour', so an incomplete number is exported; "
+    "add interval '1 hour' to 'hour', or write 1h2m"
+)
+LOOKBACK = (
+    "old, and instant queries and alerts of Prometheus look back 5m; write last_over_time(a[RANGE]) in them"
+)
+
+
+@pytest.mark.parametrize(
+    ("sql", "settle", "expected"),
+    [
+        ("SELECT at, n FROM t", "4m", []),
+        ("SELECT at, n FROM t", "5m", [("old-times", f"and interval make data points up to 6m {LOOKBACK}")]),
+        (
+            HOURS,
+            "1h",
+            [
+                ("old-times", f"and interval make data points up to 1h1m {REFUSED}"),
+                ("old-times", f"and interval make data points up to 1h1m {LOOKBACK}"),
+            ],
+        ),
+        (
+            HOURS,
+            "2m",
+            [("open-bucket", OPEN)],
+        ),
+        (HOURS.replace(" AS hour", " + interval '1 hour' AS hour"), "2m", []),
+    ],
+)
+def test_times_that_a_backend_refuses_or_does_not_find_cause_warnings(
+    tmp_path: Path, sql: str, settle: str, expected: list[tuple[str, str]]
+) -> None:
+    column = "hour" if "hour" in sql else "at"
+    declared = query("a", sql, {"time_column": column, "settle": settle}, interval="1m")
+    reported = warnings(tmp_path, declared)
+    assert [(rule, message) for rule, _, message in reported] == expected
+    assert {path for _, path, _ in reported} <= {"queries[0].metrics[0].settle"}
+
+
+def test_the_age_of_times_includes_the_longest_distance_of_a_schedule_or_the_default_interval(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    timed = {"time_column": "at", "settle": "1m"}
+    sql = "SELECT at, n FROM t"
+    messages = [message for _, _, message in warnings(tmp_path, query("a", sql, timed, schedule="0 3 * * *"))]
+    assert len(messages) == 2
+    assert all(message.startswith("and interval make data points up to 24h1m old") for message in messages)
+    assert [rule for rule, _, _ in warnings(tmp_path, query("a", sql, timed))] == ["old-times"]
+    monkeypatch.setenv("POLLER_INTERVAL", "1m")
+    assert warnings(tmp_path, query("a", sql, timed)) == []
+
+
 def test_two_queries_that_feed_the_same_series_cause_a_warning_at_the_second(tmp_path: Path) -> None:
     same = {"name": "m"}
     ((rule, path, message),) = warnings(tmp_path, query("a", metric=same), query("b", metric=same))

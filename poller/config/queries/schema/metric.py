@@ -217,6 +217,21 @@ class DeclaredMetric(Part):
                     },
                 }
             },
+            "allOf": [
+                {
+                    "if": {"required": ["time_column"], "properties": {"time_column": {"type": "string"}}},
+                    "then": {
+                        "required": ["settle"],
+                        "properties": {
+                            "settle": {"type": ["number", "string"]},
+                            "type": {"const": "gauge"},
+                            "histogram": {"type": "null"},
+                            "attribute_values": {"maxProperties": 0},
+                        },
+                    },
+                    "else": {"properties": {"settle": {"type": "null"}}},
+                }
+            ],
         }
     )
 
@@ -288,6 +303,22 @@ class DeclaredMetric(Part):
         default=(),
         description="Alerting rules of this metric, which `poller alerts` writes.",
         examples=[[{"above": 100000}]],
+    )
+    time_column: str | None = Field(
+        default=None,
+        description="Result column (timestamptz) with the time of the data point. The newest row of a series "
+        "whose time is past by `settle` is exported, once. Default: the time of the export.",
+        examples=["hour"],
+        min_length=1,
+    )
+    settle: Duration | None = Field(
+        default=None,
+        description="Age of a row's time from which on the row does not change, 0s to 30d; required with "
+        "time_column. If the time is the start of a bucket, it includes the length of the bucket.",
+        examples=["10m"],
+        ge=0,
+        le=30 * 86400,
+        validate_default=True,
     )
 
     @field_validator("name")
@@ -431,6 +462,43 @@ class DeclaredMetric(Part):
             if count > 1:
                 raise ValueError(f"has two equal alerts ({name}); change the severity or a label of one")
         return alerts
+
+    @field_validator("time_column")
+    @classmethod
+    def _time_column(cls, column: str | None, info: ValidationInfo) -> str | None:
+        if column is None:
+            return column
+        if _is_histogram(info):
+            raise ValueError(
+                "cannot be combined with histogram, which counts the rows of all times; "
+                "omit time_column and settle"
+            )
+        if column in (info.data.get("value_column"), *info.data.get("attribute_columns", ())):
+            raise ValueError(f"column {column!r} is also a value or attribute column; write only one of them")
+        if info.data.get("type", "gauge") != "gauge":
+            raise ValueError(
+                f"is a key of gauges, and type is {info.data['type']}, whose points begin at its start time; "
+                "write type: gauge, or omit time_column"
+            )
+        if info.data.get("attribute_values"):
+            raise ValueError(
+                "cannot be combined with attribute_values, because a 0 without a row has no time; "
+                "omit attribute_values"
+            )
+        return column
+
+    @field_validator("settle")
+    @classmethod
+    def _settle(cls, settle: float | None, info: ValidationInfo) -> float | None:
+        column = info.data.get("time_column")
+        if settle is None and column is not None:
+            raise ValueError(
+                f"is required with time_column; write how long after {column} a row may still change, "
+                "for example settle: 10m"
+            )
+        if settle is not None and "time_column" in info.data and column is None:
+            raise ValueError("has no effect without time_column; add it, or omit settle")
+        return settle
 
     def definition(self) -> MetricDefinition:
         """Return the definition without its histogram, which `with_histograms` adds to the query."""

@@ -146,7 +146,10 @@ class DeclaredQuery(Part):
                             "metrics": {
                                 "items": {
                                     "required": ["attribute_columns"],
-                                    "properties": {"attribute_columns": {"minItems": 1}},
+                                    "properties": {
+                                        "attribute_columns": {"minItems": 1},
+                                        "time_column": {"type": "null"},
+                                    },
                                 }
                             }
                         }
@@ -387,6 +390,13 @@ class DeclaredQuery(Part):
                     f"is other, which requires attribute_columns; add them to {metric.name}, or write drop",
                     "overflow",
                 )
+            if info.data.get("overflow") == "other" and metric.time_column is not None:
+                raise MisfitError(
+                    f"is other, which sums rows of different times, but {metric.name} has a time_column; "
+                    "write drop",
+                    "overflow",
+                    "metrics",
+                )
             if metric.type == "counter":
                 _refuse_false_resets(metric, info)
             runs = info.data.get("parameters") or NO_PARAMETERS
@@ -455,8 +465,9 @@ def _parameter_in_metric(metric: DeclaredMetric, parameters: Parameters) -> str 
     for name in parameters[0]:
         if name == LE and metric.histogram:
             return f"{name!r} is an attribute of the histogram {metric.name}; rename the parameter"
-        if name == metric.value_column:
-            return f"{name!r} is also the value_column of {metric.name}; rename the parameter"
+        for key, column in (("value_column", metric.value_column), ("time_column", metric.time_column)):
+            if name == column:
+                return f"{name!r} is also the {key} of {metric.name}; rename the parameter"
         if name in taken:
             return (
                 f"{name!r} is also in {taken[name]} of {metric.name}; remove it there, because each "
