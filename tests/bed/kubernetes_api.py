@@ -194,17 +194,23 @@ class KubernetesApiServer:
 
     def kubeconfig(self, file: Path) -> Path:
         """Write a kubeconfig for this server."""
-        context = {"cluster": "c", "user": "u", "namespace": NAMESPACE}
-        content = {
-            "apiVersion": "v1",
-            "kind": "Config",
-            "current-context": "x",
-            "contexts": [{"name": "x", "context": context}],
-            "clusters": [{"name": "c", "cluster": {"server": f"http://{LOOPBACK}:{self.port}"}}],
-            "users": [{"name": "u", "user": {"token": "secret-token"}}],
-        }
-        file.write_text(json.dumps(content), encoding="utf-8")
-        return file
+        cluster = {"server": f"http://{LOOPBACK}:{self.port}"}
+        return write_kubeconfig(file, cluster, NAMESPACE, "secret-token")
+
+
+def write_kubeconfig(file: Path, cluster: dict[str, str], namespace: str, token: str) -> Path:
+    """Write a kubeconfig for an account with `token`, whose requests are for `namespace`."""
+    context = {"cluster": "c", "user": "u", "namespace": namespace}
+    content = {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "current-context": "x",
+        "contexts": [{"name": "x", "context": context}],
+        "clusters": [{"name": "c", "cluster": cluster}],
+        "users": [{"name": "u", "user": {"token": token}}],
+    }
+    file.write_text(json.dumps(content), encoding="utf-8")
+    return file
 
 
 def reply(request: BaseHTTPRequestHandler, code: int, document: dict[str, Any]) -> None:

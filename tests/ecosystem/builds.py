@@ -1,13 +1,16 @@
 """Build the programs of the ecosystem from published packages, once per machine and version.
 
     python -m tests.ecosystem.builds
+    python -m tests.ecosystem.builds kubernetes-server
 
+The second command builds programs that are too expensive for CI; tests that need them skip without them.
 The programs are stored in `~/.cache/obscura-poller-tests` (or below `XDG_CACHE_HOME`), in a folder for each
 source, version of its toolchain and content of its files.
 """
 
 from __future__ import annotations
 
+import argparse
 import fcntl
 import functools
 import hashlib
@@ -31,7 +34,7 @@ from tests.bed import programs
 FOLDER = Path(__file__).parent
 Program = Literal[
     "collector", "prometheus", "promtool", "victoria-metrics", "vmalert-tool", "helm", "kustomize",
-    "producer-go", "producer-rust", "producer.js",
+    "producer-go", "producer-rust", "producer.js", "kube-apiserver", "etcd",
 ]  # fmt: skip
 
 
@@ -206,19 +209,42 @@ SOURCES: tuple[Source, ...] = (
         {"producer-rust": "producer-rust"},
     ),
 )
-_SOURCE_OF = {program: source for source in SOURCES for program in source.programs}
+ON_DEMAND: dict[str, tuple[Source, ...]] = {
+    # Two modules, because one would give each program the indirect dependencies of the other.
+    "kubernetes-server": (
+        GoModule(
+            "kubernetes-server/apiserver",
+            {"Kubernetes API server": "k8s.io/kubernetes"},
+            {"kube-apiserver": "k8s.io/kubernetes/cmd/kube-apiserver"},
+        ),
+        GoModule(
+            "kubernetes-server/etcd",
+            {"etcd": "go.etcd.io/etcd/server/v3"},
+            {"etcd": "go.etcd.io/etcd/server/v3"},
+        ),
+    ),
+}
+"""Sources that only their own command builds, by its argument."""
+_SOURCE_OF = {
+    program: (source, build)
+    for build, sources in {"": SOURCES, **ON_DEMAND}.items()
+    for source in sources
+    for program in source.programs
+}
 
 
 def need(program: Program) -> str:
     """Return the path of a program that was built.
 
-    Skips the test if its tool is not installed or the program was not built. CI builds it, so there the test
-    fails.
+    Skips the test if its tool is not installed or the program was not built. CI builds it, except on demand,
+    so there the test fails.
     """
-    source = _SOURCE_OF[program]
+    source, build = _SOURCE_OF[program]
     if not source.toolchain:
         pytest.skip(f"{source.TOOL} is not installed: NOT tested")
     path = source.stored() / program
+    if not path.exists() and build:
+        pytest.skip(f"{program} is not built (python -m tests.ecosystem.builds {build}): NOT tested")
     if not path.exists():
         programs.lacking(f"{program} (python -m tests.ecosystem.builds)")
     return str(path)
@@ -260,7 +286,10 @@ def _cache() -> Path:
 
 
 def main() -> None:
-    for source in SOURCES:
+    parser = argparse.ArgumentParser(prog="python -m tests.ecosystem.builds")
+    parser.add_argument("build", nargs="?", choices=ON_DEMAND, help="build only these programs, on demand")
+    build = parser.parse_args().build
+    for source in ON_DEMAND[build] if build else SOURCES:
         if not source.toolchain:
             products = ", ".join(source.version_of)
             print(f"WARNING: {source.TOOL} is not installed, so NOT tested: {products}", file=sys.stderr)
