@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from poller.config.loader_process import LoaderError, LoaderProcess
-from poller.config.queries.file_watcher import contents
+from poller.config.queries.file_watcher import Fingerprint, contents, fingerprint
 from poller.config.settings import Settings
 from poller.model.configuration import Configuration
 from poller.model.diagnostics import invalid
@@ -23,6 +23,10 @@ class CatalogProcess:
     def fingerprint(self) -> bytes:
         """Return a digest of the files' contents."""
         return contents(self._sources)
+
+    def status(self) -> Fingerprint:
+        """Return the files' status, which differs after each write."""
+        return fingerprint(self._sources)
 
     def load(self) -> Configuration:
         """Read the files; raises ConfigError with every problem, also if the process fails."""

@@ -72,6 +72,7 @@ class DiscoveryPoller(TargetPoller):
             super().fail(queries, error)
         else:
             with about(self.name):
+                self.cycle.note(reached=error.kind != "unavailable")
                 self._fail(str(error))
 
     def _poll(self, queries: Sequence[QueryDefinition]) -> Sequence[PollResult]:
@@ -79,6 +80,7 @@ class DiscoveryPoller(TargetPoller):
             return super()._poll(queries)
         (answer,) = self.cycle.source.fetch(queries, lambda _: None)
         result = to_result(answer)
+        self.cycle.note(reached=result.error_type != "unavailable")
         if answer.rows is not None:
             self._read(answer.rows)
         elif answer.error is None or answer.error.kind != "cancelled":

@@ -125,6 +125,12 @@ class PollCycle:
         results = [result for tick in ticks for result in self.run(tick.queries, on_answer)]
         return self.store.without_duplicates(results, time.monotonic())
 
+    def note(self, *, reached: bool) -> None:
+        """Record that a tick without values has ended, and whether it reached the database."""
+        with self._lock:
+            self.changes += 1
+            self.up = reached
+
     def swap(self, queries: Sequence[QueryDefinition], dropped: Collection[str]) -> None:
         """Replace the queries, and discard all data of those in `dropped`, also of a tick in progress."""
         with self._lock:

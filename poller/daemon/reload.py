@@ -10,6 +10,7 @@ from typing import Literal, Protocol
 from opentelemetry.metrics import CallbackOptions, Counter, Meter, Observation
 
 from poller.config.queries.diff import Difference, compare, listed
+from poller.config.queries.file_watcher import Fingerprint
 from poller.daemon.target_pollers import TargetChanges
 from poller.model.configuration import Configuration
 from poller.model.diagnostics import Diagnostic
@@ -33,6 +34,9 @@ class ConfigurationLoader(Protocol):
 
     def fingerprint(self) -> bytes:
         """Return a digest of the files' contents."""
+
+    def status(self) -> Fingerprint:
+        """Return the files' status, which differs after each write, also of equal contents."""
 
     def load(self) -> Configuration:
         """Read the files; raises ConfigError with every problem."""
@@ -70,7 +74,8 @@ class Reload:
 
     def run(self, requested: bool) -> Outcome:
         """Reload the files; unless `requested`, only if their contents changed since the last read."""
-        before = self._loader.fingerprint()
+        # The contents alone do not show that a file was written twice meanwhile and is empty again.
+        status, before = self._loader.status(), self._loader.fingerprint()
         if before == self._read and not requested:
             return "unchanged"
         problems: tuple[Diagnostic, ...] = ()
@@ -79,7 +84,7 @@ class Reload:
             configuration = self._loader.load()
         except ConfigError as error:
             problems = tuple(error.problems)
-        if self._loader.fingerprint() != before:
+        if (self._loader.fingerprint(), self._loader.status()) != (before, status):
             logger.debug("the %s change while they are read", self._files)
             return "unsteady"
         self._read = before

@@ -157,8 +157,9 @@ class RetrySender:
         with self._changed:
             ticket = Ticket(set(self.queue.append(requests)))
             self._newest = max(ticket.waiting, default=self._newest)
-            extra = {"requests": len(requests), "waiting": self.queue.requests}
-            self._logger.debug("%s kept", self.form.export, extra=extra)
+            if requests:  # none before the first metric exists
+                extra = {"requests": len(requests), "waiting": self.queue.requests}
+                self._logger.debug("%s kept", self.form.export, extra=extra)
             if watched:
                 self._tickets.append(ticket)
             if self._thread.ident is None and not self._ended:

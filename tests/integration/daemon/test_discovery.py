@@ -38,6 +38,7 @@ from poller.model.target import Databases, Target
 from poller.postgres.conninfo import server_of
 from poller.postgres.database_list import DatabaseList
 from poller.receiver.decode import Point
+from poller.receiver.ports import LOOPBACK, free_ports
 from poller.receiver.receiver import Receiver
 from tests.bed.definitions import a_query
 from tests.bed.postgres import Site
@@ -245,6 +246,17 @@ def test_each_database_that_passes_the_patterns_is_polled_with_an_identity_of_it
     counts = bed.counts()
     assert counts["polled"] == 2
     assert counts["excluded"] >= 2, "b_test and postgres"
+
+
+def test_a_server_on_which_no_query_runs_is_up_or_down_by_its_list_of_databases(
+    server: Server, make_bed: Callable[..., Bed]
+) -> None:
+    server.create("a")
+    p = server.prefix
+    (closed,) = free_ports(1)
+    dead = replace(server.target(f"host={LOOPBACK} port={closed} dbname=x"), name="dead")
+    bed = make_bed(server.target(), dead, queries=[LONG])
+    assert eventually(lambda: bed.values("poller.target.up") == {"s": 1, f"{p}a": 1, "dead": 0})
 
 
 def test_beyond_the_limit_the_first_by_name_are_polled_and_the_rest_is_counted_and_logged_once(

@@ -23,7 +23,7 @@ from opentelemetry.metrics import NoOpMeter
 from poller.config.load import open_configuration
 from poller.config.load_settings import load
 from poller.config.queries.diff import Difference
-from poller.config.queries.file_watcher import contents
+from poller.config.queries.file_watcher import Fingerprint, contents, fingerprint
 from poller.daemon.reload import Reload
 from poller.daemon.scheduler import PollScheduler
 from poller.daemon.server_queues import QueueConfig
@@ -116,6 +116,9 @@ class Bed:
 
     def fingerprint(self) -> bytes:
         return contents([self._file])
+
+    def status(self) -> Fingerprint:
+        return fingerprint([self._file])
 
     def load(self) -> Configuration:
         return open_configuration(self._settings)

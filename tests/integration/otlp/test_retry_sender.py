@@ -596,6 +596,20 @@ def test_a_metric_that_cannot_be_encoded_is_dropped_alone(
     assert counter.push.delivery.stats.rejected == {"unencodable": 2}
 
 
+def test_a_collection_without_metrics_is_not_logged_as_an_export(
+    receiver: Receiver, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG, logger="poller.delivery")
+    described = resource("obscura-poller", "early", "1")
+    queue = SendingQueue(None, max_size=2**20, max_age=3600.0)
+    push = MetricExporter(endpoint_of(receiver, "grpc"), described, queue)
+    assert push.flush(5)
+    assert "kept" not in caplog.text
+    push.meter.create_counter("late").add(1)
+    assert push.shutdown(60)
+    assert "export kept" in caplog.text
+
+
 def test_several_intervals_without_a_delivery_are_detected(receiver: Receiver, counting: Open) -> None:
     counter = counting(receiver, "grpc", interval=60.0)
     now = time.monotonic()

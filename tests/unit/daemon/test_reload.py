@@ -12,7 +12,7 @@ from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader, NumberDataPoint
 
 from poller.config.queries.diff import Difference
-from poller.config.queries.file_watcher import contents
+from poller.config.queries.file_watcher import Fingerprint, contents, fingerprint
 from poller.config.queries.load import load
 from poller.daemon.reload import MOST_PROBLEMS, Reload
 from poller.daemon.target_pollers import TargetChanges
@@ -37,15 +37,21 @@ class Bed:
         self.targets = TargetChanges([], [], [])
         self.reader = InMemoryMetricReader()
         self.before_load: Callable[[], object] = lambda: None
+        self.after_load: Callable[[], object] = lambda: None
         provider = MeterProvider([self.reader])
         self.reload = Reload(self.load(), self, apply=self.apply, meter=provider.get_meter("test"))
 
     def fingerprint(self) -> bytes:
         return contents([self.file])
 
+    def status(self) -> Fingerprint:
+        return fingerprint([self.file])
+
     def load(self) -> Configuration:
         self.before_load()
-        return Configuration(load([self.file], DEFAULTS), ())
+        catalog = load([self.file], DEFAULTS)
+        self.after_load()
+        return Configuration(catalog, ())
 
     def apply(self, configuration: Configuration, difference: Difference) -> TargetChanges:
         if difference:
@@ -153,6 +159,18 @@ def test_files_that_change_during_the_read_are_not_loaded(
     assert (bed.swapped, messages(caplog)) == ([], [])
     assert "reloads ok" not in bed.metrics()
     assert bed.reload.run(requested=False) in ("changed", "refused"), "the next look reads it"
+
+
+def test_a_file_that_is_rewritten_and_emptied_again_during_the_read_is_not_loaded(bed: Bed) -> None:
+    def write() -> None:
+        bed.before_load = lambda: None
+        bed.file.write_text(text("a", "b", "c"))
+        bed.after_load = lambda: bed.file.write_text("")
+
+    bed.file.write_text("")
+    bed.before_load = write
+    assert bed.reload.run(requested=True) == "unsteady", "what was read is not what is there"
+    assert bed.swapped == []
 
 
 def test_a_thousand_problems_are_a_few_lines(bed: Bed, caplog: pytest.LogCaptureFixture) -> None:
