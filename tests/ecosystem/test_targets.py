@@ -200,7 +200,7 @@ def test_the_series_of_the_targets_continue_when_the_leader_is_killed(
     def start(instance: str) -> Process:
         own = {"POLLER_INSTANCE": instance, "POLLER_STATE_DIR": str(tmp_path / instance)}
         process = poller_process("run", env={**variables, **own})
-        process.wait_for_line("leads")
+        process.wait_for_line("leads|follows")
         return process
 
     def leaders(window: str) -> dict[str, float]:
