@@ -293,9 +293,10 @@ def test_samples_have_the_time_of_their_rows(
     daemon = poller_process("run", env=variables)
 
     if stored:
-        for name, at in (("recent", recent), ("old", old)):
-            ((_, samples),) = prometheus.wait_for(lambda name=name: prometheus.samples(name, 7200))
-            assert samples == [(at, 5)]
+        ((_, samples),) = prometheus.wait_for(lambda: prometheus.samples("recent", 7200))
+        assert samples == [(recent, 5)]
+        ((_, samples),) = prometheus.wait_for(lambda: prometheus.samples("old", 7200))
+        assert samples == [(old, 5)]
     else:
         daemon.wait_for_line("WARNING .*refused.*out of (order|bounds)", 90)
     prometheus.wait_for(lambda: len(prometheus.samples("users", 600)[0][1]) >= 5)
