@@ -264,7 +264,10 @@ def test_samples_have_the_time_of_their_rows(
     window: str,
     stored: bool,
 ) -> None:
-    """A sample of the last hour needs no window, an older one does, as `poller check` warns."""
+    """Samples with times in the past need an out-of-order window, as `poller check` warns.
+
+    Without it, only the requests with these samples are refused.
+    """
     prometheus = start_prometheus(out_of_order=window)
     recent, old = (int(time.time()) - seconds for seconds in (1200, 7000))
     file = tmp_path / "timed.yaml"
@@ -289,13 +292,15 @@ def test_samples_have_the_time_of_their_rows(
 
     daemon = poller_process("run", env=variables)
 
-    if not stored:
-        daemon.wait_for_line("WARNING .*(rejected|refused).*(out of bounds|too old)", 90)
-    ((_, samples),) = prometheus.samples("recent", 7200)
-    assert samples == [(recent, 5)]
-    assert [samples for _, samples in prometheus.samples("old", 7200)] == ([[(old, 5)]] if stored else [])
+    if stored:
+        ((_, samples),) = prometheus.wait_for(lambda: prometheus.samples("recent", 7200))
+        assert samples == [(recent, 5)]
+        ((_, samples),) = prometheus.wait_for(lambda: prometheus.samples("old", 7200))
+        assert samples == [(old, 5)]
+    else:
+        daemon.wait_for_line("WARNING .*refused.*out of (order|bounds)", 90)
     prometheus.wait_for(lambda: len(prometheus.samples("users", 600)[0][1]) >= 5)
-    ((_, samples),) = prometheus.samples("recent", 7200)
-    assert samples == [(recent, 5)], "exported once"
+    stored_samples = [samples for _, samples in prometheus.samples("recent", 7200)]
+    assert stored_samples == ([[(recent, 5)]] if stored else []), "exported once"
     assert prometheus.series("recent") == [], "instant queries do not look back so far"
-    assert prometheus.series("last_over_time(recent[30m])") == [(IDENTITY, 5)]
+    assert prometheus.series("last_over_time(recent[30m])") == ([(IDENTITY, 5)] if stored else [])

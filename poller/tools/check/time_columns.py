@@ -12,12 +12,7 @@ _UNITS = {"second": 1.0, "minute": 60.0, "hour": 3600.0, "day": 86400.0, "week":
 """Seconds of a bucket of `date_trunc`."""
 _LOOKBACK = 300.0
 """Seconds that an instant query looks back (Prometheus documentation, "Querying basics", "Staleness")."""
-_HEAD = 3600.0
-"""Seconds by which a sample may be older than the newest of all series: half of the 2 hours of a block.
-
-Older samples require out_of_order_time_window (prometheus/prometheus, tsdb/head_append.go,
-`appendableMinValidTime` and `memSeries.appendable`).
-"""
+_HOUR = 3600.0
 
 
 def time_problems(
@@ -27,21 +22,22 @@ def time_problems(
     unit = truncated(sql, column)
     if unit in _UNITS and settle < _UNITS[unit]:
         message = (
-            f"is shorter than the {unit} that begins at {column!r}, so an incomplete number is exported; "
-            f"add interval '1 {unit}' to {column!r}, or write {format_duration(settle + _UNITS[unit])}"
+            f"the {unit} that begins at {column!r} is exported before it is over; add interval '1 {unit}' to "
+            f"{column!r}, or write settle: {format_duration(settle + _UNITS[unit])}"
         )
         yield "open-bucket", message
     age = settle + interval
-    if age > _HEAD:
-        message = (
-            f"and interval make data points up to {format_duration(age)} old, and Prometheus refuses those "
-            "older than 1h; write `storage: {tsdb: {out_of_order_time_window: "
-            f"{math.ceil(age / _HEAD) + 1}h}}}}` in its configuration"
-        )
-        yield "old-times", message
+    old = f"with the interval, data points are up to {format_duration(age)} old"
+    # Its OTLP receiver adds target_info to each request, with the time of the data points. After a request of
+    # now it is out of order, and the whole request is refused (prometheus/prometheus, issue 16063).
+    window = f"{{tsdb: {{out_of_order_time_window: {math.ceil(age / _HOUR) + 1}h}}}}"
+    message = (
+        f"{old}, and Prometheus refuses times in the past; write `storage: {window}` in its configuration"
+    )
+    yield "old-times", message
     if age > _LOOKBACK:
         message = (
-            f"and interval make data points up to {format_duration(age)} old, and instant queries and alerts "
-            f"of Prometheus look back 5m; write last_over_time({metric}[RANGE]) in them"
+            f"{old}, and instant queries and alerts of Prometheus look back 5m; "
+            f"write last_over_time({metric}[RANGE]) in them"
         )
         yield "old-times", message

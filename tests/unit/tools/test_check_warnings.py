@@ -183,13 +183,14 @@ def test_the_list_contains_every_setting_that_a_poll_changes(
 
 
 HOURS = "SELECT date_trunc('hour', at) AS hour, count(*) AS n FROM t GROUP BY 1"
+OLD = "with the interval, data points are up to"
 REFUSED = (
-    "old, and Prometheus refuses those older than 1h; "
-    "write `storage: {tsdb: {out_of_order_time_window: 3h}}` in its configuration"
+    "old, and Prometheus refuses times in the past; "
+    "write `storage: {tsdb: {out_of_order_time_window: %s}}` in its configuration"
 )
 OPEN = (
-    "is shorter than the hour that begins at 'hour', so an incomplete number is exported; "
-    "add interval '1 hour' to 'hour', or write 1h2m"
+    "the hour that begins at 'hour' is exported before it is over; add interval '1 hour' to 'hour', "
+    "or write settle: 1h2m"
 )
 LOOKBACK = (
     "old, and instant queries and alerts of Prometheus look back 5m; write last_over_time(a[RANGE]) in them"
@@ -199,22 +200,23 @@ LOOKBACK = (
 @pytest.mark.parametrize(
     ("sql", "settle", "expected"),
     [
-        ("SELECT at, n FROM t", "4m", []),
-        ("SELECT at, n FROM t", "5m", [("old-times", f"and interval make data points up to 6m {LOOKBACK}")]),
+        ("SELECT at, n FROM t", "4m", [("old-times", f"{OLD} 5m {REFUSED % '2h'}")]),
+        (
+            "SELECT at, n FROM t",
+            "5m",
+            [("old-times", f"{OLD} 6m {REFUSED % '2h'}"), ("old-times", f"{OLD} 6m {LOOKBACK}")],
+        ),
         (
             HOURS,
             "1h",
-            [
-                ("old-times", f"and interval make data points up to 1h1m {REFUSED}"),
-                ("old-times", f"and interval make data points up to 1h1m {LOOKBACK}"),
-            ],
+            [("old-times", f"{OLD} 1h1m {REFUSED % '3h'}"), ("old-times", f"{OLD} 1h1m {LOOKBACK}")],
         ),
+        (HOURS, "2m", [("open-bucket", OPEN), ("old-times", f"{OLD} 3m {REFUSED % '2h'}")]),
         (
-            HOURS,
+            HOURS.replace(" AS hour", " + interval '1 hour' AS hour"),
             "2m",
-            [("open-bucket", OPEN)],
+            [("old-times", f"{OLD} 3m {REFUSED % '2h'}")],
         ),
-        (HOURS.replace(" AS hour", " + interval '1 hour' AS hour"), "2m", []),
     ],
 )
 def test_times_that_a_backend_refuses_or_does_not_find_cause_warnings(
@@ -234,10 +236,11 @@ def test_the_age_of_times_includes_the_longest_distance_of_a_schedule_or_the_def
     sql = "SELECT at, n FROM t"
     messages = [message for _, _, message in warnings(tmp_path, query("a", sql, timed, schedule="0 3 * * *"))]
     assert len(messages) == 2
-    assert all(message.startswith("and interval make data points up to 24h1m old") for message in messages)
-    assert [rule for rule, _, _ in warnings(tmp_path, query("a", sql, timed))] == ["old-times"]
+    assert all(message.startswith(f"{OLD} 24h1m old") for message in messages)
+    assert f"{OLD} 6m {LOOKBACK}" in [message for _, _, message in warnings(tmp_path, query("a", sql, timed))]
     monkeypatch.setenv("POLLER_INTERVAL", "1m")
-    assert warnings(tmp_path, query("a", sql, timed)) == []
+    ((_, _, message),) = warnings(tmp_path, query("a", sql, timed))
+    assert message.startswith(f"{OLD} 2m old")
 
 
 def test_two_queries_that_feed_the_same_series_cause_a_warning_at_the_second(tmp_path: Path) -> None:
