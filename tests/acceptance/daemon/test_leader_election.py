@@ -295,7 +295,7 @@ def test_a_frozen_leader_exports_nothing_after_it_continues(
     first.process.send(signal.SIGCONT)
     first.line(LOST)
     first.line(FOLLOWS)
-    assert "does not answer" not in first.process.stderr, "it connects anew to a server that is there"
+    assert "does not answer" not in first.process.stderr, "it connects again to a server that is there"
     assert second.polls()
     assert precedes(first, second)
     assert exports_leader(first, 0)

@@ -15,7 +15,7 @@ _MOST_CHARACTERS = 1024
 _KILOBYTES = {"B": 1 / 1024, "kB": 1.0, "MB": 1024.0, "GB": 1024.0**2, "TB": 1024.0**3}
 
 
-class _Kind(NamedTuple):
+class _SettingValues(NamedTuple):
     """The values that a setting may have."""
 
     expected: str
@@ -35,34 +35,34 @@ class _Kind(NamedTuple):
         return self.least <= float(match[1]) * (_KILOBYTES[unit] if unit else self.base) <= self.most
 
 
-def _words(*words: str) -> _Kind:
+def _words(*words: str) -> _SettingValues:
     switches = [word == "on" for word in words if word in ("on", "off")]
-    return _Kind(" or ".join(words), "|".join(words), {"enum": [*words, *switches]})
+    return _SettingValues(" or ".join(words), "|".join(words), {"enum": [*words, *switches]})
 
 
-def _number(least: float, most: float) -> _Kind:
+def _number(least: float, most: float) -> _SettingValues:
     json = {"type": "number", "minimum": least, "maximum": most}
     pattern = r"(-?[0-9]{1,12}(?:\.[0-9]{1,20})?(?:e-?[0-9]{1,2})?)"
-    return _Kind(f"a number from {least:g} to {most:g}", pattern, json, least, most)
+    return _SettingValues(f"a number from {least:g} to {most:g}", pattern, json, least, most)
 
 
-def _whole(least: int, most: int) -> _Kind:
+def _whole(least: int, most: int) -> _SettingValues:
     json = {"type": "integer", "minimum": least, "maximum": most}
-    return _Kind(f"a whole number from {least} to {most}", "([0-9]{1,10})", json, least, most)
+    return _SettingValues(f"a whole number from {least} to {most}", "([0-9]{1,10})", json, least, most)
 
 
-def _size(least: int, most: str, base: float = 1.0) -> _Kind:
+def _size(least: int, most: str, base: float = 1.0) -> _SettingValues:
     """Sizes from `least` to `most` kilobytes; a number without a unit counts units of `base` kilobytes."""
     pattern = "([0-9]{1,12}) ?(B|kB|MB|GB|TB)?"
     json = {"anyOf": [{"type": "integer", "minimum": 0}, {"type": "string", "pattern": f"^{pattern}$"}]}
     highest = int(most[:-2]) * _KILOBYTES[most[-2:]]
-    return _Kind(f"a size from {least}kB to {most}", pattern, json, least, highest, base)
+    return _SettingValues(f"a size from {least}kB to {most}", pattern, json, least, highest, base)
 
 
-def _text(example: str) -> _Kind:
+def _text(example: str) -> _SettingValues:
     pattern = rf"[^\x00-\x1f\x7f]{{1,{_MOST_CHARACTERS}}}"
     json = {"type": ["string", "number"], "pattern": f"^{pattern}$"}
-    return _Kind(f"one line of at most {_MOST_CHARACTERS} characters, like {example}", pattern, json)
+    return _SettingValues(f"one line of at most {_MOST_CHARACTERS} characters, like {example}", pattern, json)
 
 
 _SWITCH = _words("off", "on")
@@ -77,7 +77,7 @@ _METHODS = (
     "nestloop", "parallel_append", "parallel_hash", "partition_pruning", "partitionwise_aggregate",
     "partitionwise_join", "presorted_aggregate", "self_join_elimination", "seqscan", "sort", "tidscan",
 )  # fmt: skip
-ALLOWED: Mapping[str, _Kind] = {
+ALLOWED: Mapping[str, _SettingValues] = {
     "search_path": _text("tenant_a"),
     "TimeZone": _text("Europe/Berlin"),
     # Each sort or hash of a plan, and each of its workers, may use this much memory.
