@@ -415,7 +415,7 @@ def test_each_problem_is_reported_with_its_rule_place_and_advice(
         name for name, query in zip(REPORTED, report["queries"], strict=True) if query["estimate_answers"]
     }
     assert answers == {"estimate", "max-cost-of-an-estimate"}
-    # Other tests cover these rules, below and in test_check_warnings.py.
+    # Other tests cover these rules, below, in test_check_warnings.py and in test_time_column.py.
     tested_elsewhere = {"query-file", "database", "privilege", "volatile-function"}
     tested_elsewhere |= {
         "targets-file",
@@ -424,6 +424,9 @@ def test_each_problem_is_reported_with_its_rule_place_and_advice(
         "own-setting",
         "own-backend",
         "attribute-text",
+        "old-times",
+        "open-bucket",
+        "not-a-time",
     }
     assert {problem["rule"] for problem in report["problems"]} == RULES.keys() - tested_elsewhere
 
