@@ -174,7 +174,12 @@ def test_a_deadlock_that_the_query_finds_before_recovery_does_ends_only_the_quer
     """It has another SQLSTATE (`CheckRecoveryConflictDeadlock` in PostgreSQL's standby.c)."""
     with conflict_database.running_into():
         first, slow, last = replica.fetch(three(LATER))
-    assert rows(first) == rows(last)
+    # On a busy machine recovery still waits when the next query runs, and cancels that as well.
+    if conflict_database.conflicts_logged() == ["ERROR:"]:
+        assert rows(first) == rows(last)
+    else:
+        assert conflict_database.conflicts_logged() == ["ERROR:", "ERROR:"]
+        assert conflict(last).conflict == "deadlock"
     error = conflict(slow)
     assert (error.conflict, error.sqlstate) == ("deadlock", "40P01")
     assert error.message == f"canceling statement due to conflict with recovery ({DETAIL['deadlock']})"
