@@ -13,7 +13,7 @@ from pydantic.config import JsonDict
 from pydantic.json_schema import WithJsonSchema
 
 from poller.config.queries.schema.attributes import AS_ATTRIBUTE, check_values, labels
-from poller.config.queries.schema.fields import AS_DURATION, Duration, MisfitError, Part, whole
+from poller.config.queries.schema.fields import AS_DURATION, NOT_A_BOOLEAN, Duration, MisfitError, Part, whole
 from poller.config.settings import SETTINGS
 from poller.model.duration import format_duration, parse_duration
 from poller.model.path import Key
@@ -120,7 +120,7 @@ class DeclaredDefaults(Part):
 
     model_config = ConfigDict(json_schema_extra={"not": _TWO_PASSWORDS})
 
-    connections: int = Field(
+    connections: Annotated[int, NOT_A_BOOLEAN] = Field(
         default=1,
         description="Maximum number of connections of this poller to the target's server at the same time.",
         examples=[2],
@@ -155,7 +155,7 @@ class DeclaredDefaults(Part):
     lock_timeout: Duration = _like_setting("lock_timeout", "1s")
     require_standby: Standby = _like_setting("require_standby", True)
     max_replay_lag: Lag | None = _like_setting("max_replay_lag", "60s")
-    max_active_backends: int | None = _like_setting("max_active_backends", 50)
+    max_active_backends: Annotated[int | None, NOT_A_BOOLEAN] = _like_setting("max_active_backends", 50)
     strict: bool = _like_setting("strict", True)
 
     @field_validator("resource", "attributes")
@@ -188,7 +188,7 @@ class DeclaredDatabases(Part):
         description="Patterns of names; they override `include`.",
         examples=[["t_test_*"]],
     )
-    limit: int = Field(
+    limit: Annotated[int, NOT_A_BOOLEAN] = Field(
         default=500,
         description="Maximum number of databases: the first by name.",
         examples=[500],

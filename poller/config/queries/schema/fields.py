@@ -43,6 +43,15 @@ Duration = Annotated[float, BeforeValidator(parse_duration), AS_DURATION]
 """Seconds; written `30s`, `5m`, `1h30m` or as a number of seconds."""
 
 
+def _not_a_boolean(value: object) -> object:
+    # pydantic would read true as 1; the text gets its message for a text that is no number.
+    return str(value).lower() if isinstance(value, bool) else value
+
+
+NOT_A_BOOLEAN = BeforeValidator(_not_a_boolean)
+"""Annotation of a number, of which true and false are none."""
+
+
 class Part(BaseModel):
     """Base model: immutable, and unknown keys are rejected."""
 

@@ -493,7 +493,7 @@ class DeclaredMetric(Part):
         column = info.data.get("time_column")
         if settle is None and column is not None:
             raise ValueError(
-                f"is required with time_column; write how long after {column} a row may still change, "
+                f"settle is required with time_column; write how long after {column} a row may still change, "
                 "for example settle: 10m"
             )
         if settle is not None and "time_column" in info.data and column is None:

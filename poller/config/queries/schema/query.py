@@ -12,7 +12,7 @@ from pydantic import AfterValidator, ConfigDict, Field, ValidationInfo, field_va
 
 from poller.config.queries.histogram import LE, with_histogram
 from poller.config.queries.schema.attributes import labels
-from poller.config.queries.schema.fields import Duration, MisfitError, Part, whole
+from poller.config.queries.schema.fields import NOT_A_BOOLEAN, Duration, MisfitError, Part, whole
 from poller.config.queries.schema.metric import DeclaredMetric
 from poller.config.queries.schema.parameters import DeclaredParameters, parameter_names
 from poller.config.queries.schema.schedule import Cron, TimeZone
@@ -98,7 +98,7 @@ class DeclaredEstimate(Part):
         ],
         json_schema_extra={"pattern": r"\S"},
     )
-    above_cost: float = Field(
+    above_cost: Annotated[float, NOT_A_BOOLEAN] = Field(
         description="Planner cost of the query's sql (EXPLAIN's total) above which the estimate runs.",
         examples=[1000000],
         gt=0,
@@ -215,7 +215,7 @@ class DeclaredQuery(Part):
         examples=["15m"],
         validate_default=True,
     )
-    max_series: int = Field(
+    max_series: Annotated[int, NOT_A_BOOLEAN] = Field(
         default=DEFAULT_MAX_SERIES,
         description="Maximum rows of one result: the first by ORDER BY, or by their attributes without it.",
         examples=[1000],
@@ -274,7 +274,7 @@ class DeclaredQuery(Part):
         description="Values for `:name` in the sql, which runs with each combination; also attributes.",
         examples=[{"state": ["queued", "sent"], "tier": ["gold", "free"]}],
     )
-    max_cost: float | None = Field(
+    max_cost: Annotated[float | None, NOT_A_BOOLEAN] = Field(
         default=None,
         description="Planner cost above which the query is skipped. Default: POLLER_MAX_COST (no limit).",
         examples=[1000000],
