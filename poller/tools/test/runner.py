@@ -42,6 +42,8 @@ ORDER BY c.oid
 """Relations that belong neither to the server nor to an extension. Only schemas of the server may begin with
 pg_ (PostgreSQL manual, "The System Catalog Schema")."""
 
+_NOW = "SELECT extract(epoch FROM pg_catalog.now())::double precision"
+
 
 def require_empty(connection: psycopg.Connection) -> None:
     """Raise ConfigError if the database contains relations, because the DDL of a case would lock them.
@@ -150,10 +152,11 @@ class CaseRunner:
                     _prepare(connection, trial.fixture)
                 # The following statements are those of a poll, including the savepoint that it rolls back to.
                 connection.execute("SET TRANSACTION READ ONLY")
+                (now,) = connection.execute(_NOW).fetchone() or (0.0,)
                 pipeline = Pipeline(connection, self._cancel_token)
                 connection.execute(formats_query(pipeline.charset))
                 connection.execute("SAVEPOINT tick")
-                return to_result(self._answer(pipeline, trial))
+                return to_result(replace(self._answer(pipeline, trial), at=now))
         except psycopg.Error as error:
             raise PollError("unavailable", _server_message(error)) from error
 

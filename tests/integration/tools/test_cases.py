@@ -294,6 +294,31 @@ def test_a_query_runs_with_its_settings(table: Desk) -> None:
 
 
 @pytest.mark.postgres
+@pytest.mark.parametrize(
+    ("created_at", "result"),
+    [
+        ("'2020-01-01T00:00:00Z'", '[{value: 1, time: "2020-01-01T00:00:00Z"}]'),
+        ("now() - interval '9 minutes'", "[]"),
+        ("now() + interval '1 s'", "[], quarantined: {future: 1}"),
+    ],
+    ids=["settled", "open", "future"],
+)
+def test_times_of_rows_are_compared_with_the_time_of_the_case(
+    table: Desk, created_at: str, result: str
+) -> None:
+    timed = "SELECT count(*) AS n, max(created_at) AS at FROM letters HAVING count(*) > 0"
+    text = QUERIES.replace("SELECT count(*) AS n FROM lost", timed)
+    table.write(
+        "letters.yaml", text.replace("value_column: n}", "value_column: n, time_column: at, settle: 10m}")
+    )
+    difference = table.difference(f"""\
+        - {{name: x, query: lost, expect: {result},
+           sql: "INSERT INTO letters (id, created_at) VALUES (4, {created_at})"}}
+        """)
+    assert difference == []
+
+
+@pytest.mark.postgres
 def test_a_case_is_rolled_back_and_the_query_cannot_write(table: Desk, site: Site) -> None:
     table.write("letters.yaml", QUERIES.replace("SELECT count(*) AS n FROM lost", "SELECT make_lost() AS n"))
     difference = table.difference("""\
