@@ -30,6 +30,12 @@ def bind_parameters(draft: DraftQuery, node: SourceNode) -> bool:
         for name in dict.fromkeys(_PARAMETER.findall(draft.sql))
         if replace_parameters(draft.sql, {name: ""}) != draft.sql
     ]
+    parameters = node.child("parameters").value
+    lists = parameters.values() if isinstance(parameters, dict) else [parameters]
+    if not lists or not all(map(_is_list_of_sets, lists)):
+        message = "a set of parameters is not a mapping of names to values"
+        node.report_loss("parameters", message, "write for example `[{state: queued}, {state: sent}]`")
+        return False
     runs = []
     for number, values in enumerate(_parameter_sets(node), 1):
         wrong = [name for name in names if isinstance(values.get(name, []), list | dict)]
@@ -90,17 +96,16 @@ def _cast(values: Sequence[Any]) -> str:
     return "::numeric" if kinds <= {int, float} else ""
 
 
+def _is_list_of_sets(value: object) -> bool:
+    return isinstance(value, list) and value != [] and all(isinstance(item, dict) for item in value)
+
+
 def _parameter_sets(node: SourceNode) -> list[dict[str, Any]]:
     value = node.child("parameters").value
     if not isinstance(value, dict):
         return [item.value for item in node.items("parameters")]
     axes = [
-        [
-            {f"{axis}__{key}": item for key, item in values.items()}
-            for values in sets
-            if isinstance(values, dict)
-        ]
+        [{f"{axis}__{key}": item for key, item in values.items()} for values in sets]
         for axis, sets in value.items()
-        if isinstance(sets, list)
     ]
     return [{key: item for part in parts for key, item in part.items()} for parts in itertools.product(*axes)]

@@ -296,6 +296,24 @@ def test_a_parameter_in_imported_sql_keeps_its_value(
     assert (rows.get_value(0, 0) or b"").decode() == result
 
 
+@pytest.mark.parametrize(
+    "parameters",
+    ["{st: [queued, sent]}", "{st: {n: queued}}", "{}", "[]", "3", "[queued]", "[{st: queued}, 3]"],
+)
+def test_parameters_that_are_no_sets_of_values_are_reported(folder: Path, parameters: str) -> None:
+    (folder / "q.yml").write_text(
+        "databases: {d: {dsn: postgresql://h/d}}\nmetrics: {v: {type: gauge, description: V.}}\nqueries:\n"
+        f"  q: {{databases: [d], metrics: [v], sql: 'SELECT 1 AS v', parameters: {parameters}}}\n"
+        "  r: {databases: [d], metrics: [v], sql: 'SELECT 1 AS v'}\n"
+    )
+    result = import_files("query-exporter", [folder / "q.yml"], DEFAULTS)
+    assert [draft.name for draft in result.drafts] == ["r"]
+    lost = [
+        str(problem) for problem in result.losses.diagnostics(result.files) if problem.severity == "error"
+    ]
+    assert [problem for problem in lost if "queries.q.parameters: not converted" in problem]
+
+
 def test_collector_files_are_matched_like_in_go(folder: Path) -> None:
     """`**` is `*` there, so that it names one level of folders, and `[^a]` excludes a letter."""
     for name in ("a/b.yml", "a/.hidden.yml", "a/b/deep.yml", "c/b.yml", "a/no.txt"):
