@@ -156,7 +156,7 @@ class CaseRunner:
                 pipeline = Pipeline(connection, self._cancel_token)
                 connection.execute(formats_query(pipeline.charset))
                 connection.execute("SAVEPOINT tick")
-                return to_result(replace(self._answer(pipeline, trial), at=now))
+                return to_result(self._answer(pipeline, trial, now))
         except psycopg.Error as error:
             raise PollError("unavailable", _server_message(error)) from error
 
@@ -173,22 +173,22 @@ class CaseRunner:
             if not connection.closed:
                 connection.execute("ROLLBACK")
 
-    def _answer(self, pipeline: Pipeline, trial: LoadedCase) -> Answer:
+    def _answer(self, pipeline: Pipeline, trial: LoadedCase, now: float) -> Answer:
         query = trial.query
         (reply,) = pipeline.send(
             [self._statements.own_statement(facts_query([query], charset=pipeline.charset))]
         )
         if reply.error is not None:
-            return Answer(query, 0.0, reply.duration, error=reply.error)
+            return Answer(query, now, reply.duration, error=reply.error)
         facts = read_facts(reply.value())
         if query.requires.role != "any":
             # Only a primary accepts rows, so the required role is assumed.
             facts = replace(facts, standby=query.requires.role == "standby")
         if skip := unmet_requirement(query.requires, facts):
-            return Answer(query, 0.0, 0.0, skipped=skip)
+            return Answer(query, now, 0.0, skipped=skip)
         (reply,) = pipeline.send(self._statements.shared(query, _statement(trial, query)))
         estimated: EstimateReason | None = "cost" if trial.case.estimate else None
-        return Answer(query, 0.0, reply.duration, reply.rows, reply.error, estimated=estimated)
+        return Answer(query, now, reply.duration, reply.rows, reply.error, estimated=estimated)
 
 
 def _statement(trial: LoadedCase, query: QueryDefinition) -> str:
