@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import fcntl
 import os
 import pty
@@ -48,14 +49,14 @@ class Terminal:
 
     @property
     def screen(self) -> list[str]:
-        """The lines of the last drawing, without colours."""
-        _, _, last = self._text.rpartition(_HOME)
-        return [line.rstrip() for line in _STEERING.sub("", last).split("\n")]
+        """The lines of the last complete drawing, without colours."""
+        return [_STEERING.sub("", line).rstrip() for line in self.colored_screen]
 
     @property
     def colored_screen(self) -> list[str]:
-        """The lines of the last drawing, with colours."""
-        return self._text.rpartition(_HOME)[2].split("\n")
+        """The lines of the last complete drawing, with colours; everything if the command does not draw."""
+        *complete, last = self._text.split(_HOME)
+        return (complete[-1] if complete[1:] else last).split("\n")
 
     @property
     def now(self) -> list[Any]:
@@ -86,6 +87,7 @@ class Terminal:
         os.close(self._main)
 
     def _read(self) -> None:
+        decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
         while True:
             try:
                 output = os.read(self._main, 65536)
@@ -93,4 +95,4 @@ class Terminal:
                 return
             if not output:
                 return
-            self._text += output.decode(errors="replace")
+            self._text += decoder.decode(output)
