@@ -10,7 +10,7 @@ from annotated_types import Ge, Le
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
-from poller.config.queries.schema.fields import Duration, MisfitError
+from poller.config.queries.schema.fields import Duration, MisfitError, ProblemsError
 from poller.model.duration import format_duration
 from poller.model.text import as_yaml, did_you_mean, kind_of, near, quote
 
@@ -22,7 +22,7 @@ def sentences(error: ValidationError, model: type[BaseModel], data: Any) -> list
 
     `data` is the content of the file, without defaults.
     """
-    messages: dict[Path, str] = {}
+    messages: dict[Path, list[str]] = {}
     missing: set[Path] = set()
     misspelt: set[Path] = set()
     for details in error.errors(include_url=False):
@@ -31,23 +31,47 @@ def sentences(error: ValidationError, model: type[BaseModel], data: Any) -> list
             keys = list(_fields(_model_at(model, path[:-1])))
             if suggestion := near(str(path[-1]), keys):
                 misspelt.add((*path[:-1], suggestion))
-            messages[path] = unknown_key(str(path[-1]), keys)
+            messages[path] = [unknown_key(str(path[-1]), keys)]
         elif details["type"] == "missing":
             missing.add(path)
-            messages[path] = f"is missing{_spot(model, path).example}"
+            messages[path] = [f"is missing{_spot(model, path).example}"]
         elif details["type"] == "too_short" and _at(data, path):
             continue  # pydantic counts only valid items, but each invalid one has its own error
-        elif isinstance(raised, MisfitError):
-            around = _at(data, path[:-1])
-            key = next((key for key in raised.keys if key in around), raised.keys[0])
-            messages.setdefault((*path[:-1], key), str(raised))
+        elif raised is not None:
+            for problem in raised.problems if isinstance(raised, ProblemsError) else [raised]:
+                at = messages.setdefault(_path_of(problem, path, data), [])
+                at += [str(problem)] if str(problem) not in at else []
         else:
             path = _within(data, path)
-            messages.setdefault(
-                path, str(raised) if raised else _sentence(dict(details), model, path, _at(data, path))
-            )
+            value, spot = _at(data, path), _spot(model, path)
+            # The first is enough: each member of a union has an error.
+            messages.setdefault(path, [_sentence(dict(details), spot, value)])
+            if details["type"] == "tuple_type" and isinstance(value, dict):
+                messages |= _problems_inside(_bare(get_args(spot.annotation)[0]), value, path)
     # `unti: By` is one mistake, not an unknown key and a missing one.
-    return [(path, message) for path, message in messages.items() if path not in missing & misspelt]
+    return [(path, text) for path in messages if path not in missing & misspelt for text in messages[path]]
+
+
+def _path_of(problem: ValueError, path: Path, data: Any) -> Path:
+    """Return the path of the key that a problem is about; `path` is where it was raised."""
+    if not isinstance(problem, MisfitError):
+        return _within(data, path)
+    around = _at(data, path[:-1])
+    return (*path[:-1], next((key for key in problem.keys if key in around), problem.keys[0]))
+
+
+def _problems_inside(model: type[BaseModel], data: Any, path: Path) -> dict[Path, list[str]]:
+    """Return the problems of a part that is written instead of a list of them."""
+    if not _is_model(model):
+        return {}
+    try:
+        model.model_validate(data)
+    except ValidationError as error:
+        inside: dict[Path, list[str]] = {}
+        for at, text in sentences(error, model, data):
+            inside.setdefault((*path, *at), []).append(text)
+        return inside
+    return {}
 
 
 def unknown_key(key: str, keys: Sequence[str]) -> str:
@@ -55,8 +79,7 @@ def unknown_key(key: str, keys: Sequence[str]) -> str:
     return f"unknown key {quote(key)}{did_you_mean(key, keys) or ';'} known keys: {', '.join(keys)}"
 
 
-def _sentence(details: dict[str, Any], model: type[BaseModel], path: Path, value: Any) -> str:
-    spot = _spot(model, path)
+def _sentence(details: dict[str, Any], spot: _Spot, value: Any) -> str:
     match details["type"]:
         case "greater_than_equal":
             return _out_of_bounds(spot, value, too_small=True)

@@ -12,12 +12,19 @@ from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, Validat
 from pydantic.config import JsonDict
 from pydantic.json_schema import WithJsonSchema
 
-from poller.config.queries.schema.attributes import AS_ATTRIBUTE, check_values, labels
-from poller.config.queries.schema.fields import AS_DURATION, NOT_A_BOOLEAN, Duration, MisfitError, Part, whole
+from poller.config.queries.schema.attributes import AS_ATTRIBUTE, AttributeName, FixedValue, same_labels
+from poller.config.queries.schema.fields import (
+    AS_DURATION,
+    NOT_A_BOOLEAN,
+    Duration,
+    MisfitError,
+    Part,
+    raise_all,
+    whole,
+)
 from poller.config.settings import SETTINGS
 from poller.model.duration import format_duration, parse_duration
 from poller.model.path import Key
-from poller.model.query import MAX_ATTRIBUTE_LENGTH, AttributeValue
 from poller.model.secrets import URL, Secret, foreign_parameters, mask_conninfo
 from poller.model.target import Databases, RequireStandby, Target
 from poller.model.text import near
@@ -62,7 +69,7 @@ Standby = Annotated[
 _LAG = SETTINGS["max_replay_lag"].limits
 # The bounds come first, because pydantic exports no bounds of a field `Duration | None`.
 Lag = Annotated[float, Ge(_LAG["ge"]), Le(_LAG["le"]), BeforeValidator(parse_duration), AS_DURATION]
-Attributes = Mapping[str, AttributeValue]
+Attributes = Mapping[AttributeName, FixedValue]
 
 
 def _like_setting(name: str, example: object) -> Any:
@@ -162,15 +169,16 @@ class DeclaredDefaults(Part):
     @classmethod
     def _attributes(cls, attributes: Attributes, info: ValidationInfo) -> Attributes:
         reserved = _RESERVED if info.field_name == "resource" else ()
-        if own := next((name for name in attributes if name in reserved), None):
-            raise ValueError(f"{own} is set by the poller; write another name")
-        labels([*reserved, *attributes])
-        check_values(attributes)
-        for name, value in attributes.items():
-            if isinstance(value, str) and len(value) > MAX_ATTRIBUTE_LENGTH:
-                raise ValueError(
-                    f"attribute {name!r} has {len(value)} characters; write at most {MAX_ATTRIBUTE_LENGTH}"
-                )
+        raise_all(
+            [
+                *(
+                    ValueError(f"{name} is set by the poller; write another name")
+                    for name in attributes
+                    if name in reserved
+                ),
+                *same_labels([*reserved, *attributes]),
+            ]
+        )
         return attributes
 
 

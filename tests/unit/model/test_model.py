@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from pydantic_core import PydanticUndefined
 
+from poller.config.queries.schema.alert import DeclaredAlert
 from poller.config.queries.schema.fields import MisfitError, Part
-from poller.config.queries.schema.metric import DeclaredAlert, DeclaredMetric
+from poller.config.queries.schema.metric import DeclaredMetric
 from poller.config.queries.schema.query import DeclaredEstimate, DeclaredQuery, DeclaredRequirements
 from poller.model.duration import format_duration, parse_duration
 from poller.model.errors import PollError
@@ -137,8 +138,8 @@ def test_a_formatted_duration_is_parsed_as_the_same_duration(seconds: int) -> No
             {"attribute_columns": ["a.b"], "attributes": {"a_b": 1}},
             "'a.b' and 'a_b' become the same label in Prometheus; rename one",
         ),
-        ({"attributes": {"a": float("nan")}}, "attribute 'a' is nan, which cannot be exported; write a text"),
-        ({"attributes": {"a": 2**63}}, "attribute 'a' is an integer beyond 64 bits; write it in quotes"),
+        ({"attributes": {"a": float("nan")}}, "is nan, which cannot be exported; write a text"),
+        ({"attributes": {"a": 2**63}}, "is an integer beyond 64 bits; write it in quotes"),
     ],
     ids=lambda value: ascii(value)[:40],
 )

@@ -1,9 +1,10 @@
 """The schema of query files.
 
+alert            Schema of an alert of a metric in a query file.
 attributes       Names and values of attributes that OTLP and Prometheus can carry.
 fields           Base model of all parts of a query file: strict keys and conversion to a definition.
 json_schema      JSON Schema of query files, for completion and validation in editors.
-metric           Schema of a metric in a query file, and of its alert.
+metric           Schema of a metric in a query file.
 parameters       Parameters of a query: names, values, and the combinations with which its statement runs.
 query            Schema of a query in a query file, and of its `requires`.
 schedule         Types of the keys `schedule` and `timezone` of a query.

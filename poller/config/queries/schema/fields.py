@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -19,6 +20,20 @@ class MisfitError(ValueError):
     def __init__(self, message: str, *keys: str) -> None:
         super().__init__(message)
         self.keys = keys
+
+
+class ProblemsError(ValueError):
+    """Several problems of one key; each is a ValueError or a MisfitError."""
+
+    def __init__(self, problems: Sequence[ValueError]) -> None:
+        super().__init__("; ".join(map(str, problems)))
+        self.problems = problems
+
+
+def raise_all(problems: Iterable[ValueError]) -> None:
+    """Raise ProblemsError if there are problems, so that a validator reports more than its first one."""
+    if listed := list(problems):
+        raise ProblemsError(listed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +53,8 @@ def whole(pattern: re.Pattern[str], unless: str = "") -> str:
     return f"^{f'(?!{unless})' if unless else ''}(?:{pattern.pattern})$"
 
 
+ENDLESS = 1e300
+"""Limit of the numbers in a query file, far below the largest double, so that sums stay finite."""
 AS_DURATION = AlsoText(rf"^\s*(?:{DURATION.pattern}|{SECONDS_ALONE.pattern.removeprefix('-?')})\s*$")
 Duration = Annotated[float, BeforeValidator(parse_duration), AS_DURATION]
 """Seconds; written `30s`, `5m`, `1h30m` or as a number of seconds."""

@@ -8,7 +8,8 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from poller.config.queries.schema.metric import DeclaredAlert, DeclaredMetric
+from poller.config.queries.schema.alert import DeclaredAlert
+from poller.config.queries.schema.metric import DeclaredMetric
 from poller.config.queries.schema.query import DeclaredEstimate, DeclaredQuery, DeclaredRequirements
 from poller.model.duration import format_duration
 

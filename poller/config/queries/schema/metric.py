@@ -1,182 +1,41 @@
-"""Schema of a metric in a query file, and of its alert."""
+"""Schema of a metric in a query file."""
 
 from __future__ import annotations
 
 import math
 import re
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from itertools import pairwise
-from typing import Annotated, Self, get_args
+from typing import Annotated, get_args
 
-from pydantic import BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
 
-from poller.config.queries.histogram import (
-    LE,
-    MAX_COLUMN_BYTES,
-    SUFFIXES,
-    bucket_columns,
+from poller.config.queries.histogram import LE, MAX_COLUMN_BYTES, SUFFIXES, bucket_columns
+from poller.config.queries.schema.alert import DeclaredAlert
+from poller.config.queries.schema.attributes import (
+    AS_ATTRIBUTE,
+    AttributeName,
+    ColumnName,
+    FixedValue,
+    same_labels,
 )
-from poller.config.queries.schema.attributes import AS_ATTRIBUTE, check_values, labels, same_label
-from poller.config.queries.schema.fields import AlsoText, Duration, MisfitError, Part, whole
+from poller.config.queries.schema.fields import ENDLESS, Duration, MisfitError, Part, raise_all, whole
 from poller.model.prometheus import metric_name
 from poller.model.query import (
     MAX_ATTRIBUTE_LENGTH,
-    Alert,
     AttributeValue,
     MetricDefinition,
     MetricType,
-    Of,
     OnNull,
-    Severity,
-    Side,
 )
 from poller.model.text import did_you_mean, quote
 from poller.model.units import unit_problem
 
-_ENDLESS = 1e300
-_PERCENT = re.compile(r"[+-]?[0-9]+(?:\.[0-9]+)?\s*%")
-
-
-def _parse_limit(value: object, info: ValidationInfo) -> object:
-    """Parse a finite number, or `50%` if the alert compares a share; raises ValueError."""
-    share = info.data.get("of") == "weekly_change"
-    example = "50%, 0.5 or -30%" if share else "100000"
-    if isinstance(value, str) and share and _PERCENT.fullmatch(value.strip()):
-        return float(value.strip().removesuffix("%")) / 100
-    if value is None or value == "":
-        raise ValueError(f"is empty; write a number like {example}")
-    if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < _ENDLESS:
-        return float(value)
-    raise ValueError(f"{quote(value)} is not a limit; write a number like {example}")
-
-
-Limit = Annotated[float, BeforeValidator(_parse_limit), AlsoText(whole(_PERCENT))]
-
-
-_LABEL = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
-_MOST_LABELS = 32
-_SET_LABELS = {
-    "severity": "write severity next to labels",
-    "owner": "write owner next to the name of the query",
-    "alertname": "omit it, because Prometheus sets it",
-    "poller_query_name": "omit it, because the poller sets it",
-}
-_SET_ANNOTATIONS = {
-    "summary": "write summary next to annotations",
-    "runbook_url": "write runbook next to annotations",
-}
-AlertText = Annotated[str, Field(min_length=1, max_length=4096)]
-"""Value of a label or annotation; it may be a template of Prometheus."""
-
-
-def check_labels(labels: Mapping[str, str], taken: Mapping[str, str], kind: str) -> None:
-    """Raise ValueError for a label or annotation that a rule cannot have; `taken` says what to write."""
-    for name in labels:
-        if not _LABEL.fullmatch(name) or (kind == "label" and name.startswith("__")):
-            raise ValueError(
-                f"{quote(name)} is not a name of a Prometheus {kind}; write letters, digits and _, "
-                "starting with a letter, at most 128"
-            )
-        if name in taken:
-            raise ValueError(f"has the {kind} {name}; {taken[name]}")
-
-
-class DeclaredAlert(Part):
-    """One Prometheus alerting rule for one metric: a limit, and how long it must be violated."""
-
-    model_config = ConfigDict(
-        json_schema_extra={
-            "oneOf": [
-                {"required": [side], "properties": {side: {"type": ["number", "string"]}}}
-                for side in get_args(Side)
-            ],
-            "if": {"required": ["of"], "properties": {"of": {"const": "weekly_change"}}},
-            "else": {"properties": {side: {"type": ["number", "null"]} for side in get_args(Side)}},
-        }
-    )
-
-    of: Of = Field(
-        default="value",
-        description="Compared quantity: the value, its growth in a day, or its change since last week.",
-        examples=["daily_growth"],
-    )
-    above: Limit | None = Field(
-        default=None,
-        description="Upper limit, in the metric's unit; for weekly_change, a share.",
-        examples=[100000],
-    )
-    below: Limit | None = Field(
-        default=None,
-        description="Lower limit; one alert has only one limit.",
-        examples=[1],
-    )
-    for_: Duration = Field(
-        default=900.0,
-        alias="for",
-        description="How long the limit must be violated without a break, 0s to 7d.",
-        examples=["30m"],
-        ge=0,
-        le=7 * 86400,
-    )
-    severity: Severity = Field(
-        default="warning", description="Label that routes the alert.", examples=["critical"]
-    )
-    summary: str | None = Field(
-        default=None,
-        description="First sentence of the notification. Default: metric, limit and value.",
-        examples=["The queue is longer than a night's work."],
-        min_length=1,
-    )
-    runbook: str | None = Field(
-        default=None,
-        description="Address of a page with instructions. Default: the runbook's section on such alerts.",
-        examples=["https://wiki.example/queues"],
-        min_length=1,
-    )
-    labels: Mapping[str, AlertText] = Field(
-        default_factory=dict,
-        description="Labels in addition to severity, owner and those of the series.",
-        examples=[{"team": "messaging"}],
-        max_length=_MOST_LABELS,
-        json_schema_extra={"propertyNames": {"pattern": whole(_LABEL, unless="__")}},
-    )
-    annotations: Mapping[str, AlertText] = Field(
-        default_factory=dict,
-        description="Annotations in addition to summary and runbook_url; `description` replaces the "
-        "generated one.",
-        examples=[{"impact": "Messages arrive late."}],
-        max_length=_MOST_LABELS,
-        json_schema_extra={"propertyNames": {"pattern": whole(_LABEL)}},
-    )
-
-    @field_validator("labels")
-    @classmethod
-    def _labels(cls, labels: Mapping[str, str]) -> Mapping[str, str]:
-        check_labels(labels, _SET_LABELS, "label")
-        return labels
-
-    @field_validator("annotations")
-    @classmethod
-    def _annotations(cls, annotations: Mapping[str, str]) -> Mapping[str, str]:
-        check_labels(annotations, _SET_ANNOTATIONS, "annotation")
-        return annotations
-
-    @model_validator(mode="after")
-    def _single_limit(self) -> Self:
-        if self.above is None and self.below is None:
-            raise ValueError("has no limit; write above or below and a number")
-        if self.above is not None and self.below is not None:
-            raise ValueError("has two limits; write one alert with above and one with below")
-        return self
-
-    def definition(self) -> Alert:
-        return Alert(**self.parts())
-
 
 def _parse_boundary(value: object) -> object:
     """Parse a finite number; raises ValueError."""
-    if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < _ENDLESS:
+    if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < ENDLESS:
         return float(value)
     if value in (math.inf, "+Inf"):
         raise ValueError("is +Inf, which every histogram has; omit it")
@@ -268,7 +127,7 @@ class DeclaredMetric(Part):
         examples=["pending"],
         min_length=1,
     )
-    attribute_columns: tuple[str, ...] = Field(
+    attribute_columns: tuple[ColumnName, ...] = Field(
         default=(),
         description="Result columns that become attributes; each distinct set is one series.",
         examples=[["state", "tenant"]],
@@ -288,7 +147,7 @@ class DeclaredMetric(Part):
             }
         },
     )
-    attributes: Mapping[str, AttributeValue] = Field(
+    attributes: Mapping[AttributeName, FixedValue] = Field(
         default_factory=dict,
         description="Attributes with a fixed value.",
         examples=[{"env": "prod"}],
@@ -349,16 +208,12 @@ class DeclaredMetric(Part):
 
     @field_validator("histogram")
     @classmethod
-    def _histogram(
-        cls, boundaries: tuple[float, ...] | None, info: ValidationInfo
-    ) -> tuple[float, ...] | None:
+    def _histogram(cls, boundaries: tuple[float, ...] | None) -> tuple[float, ...] | None:
         if boundaries and len(boundaries) > _MOST_BOUNDARIES:
             raise ValueError(f"has {len(boundaries)} boundaries; write at most {_MOST_BOUNDARIES}")
-        for lower, upper in pairwise(boundaries or ()):
-            if lower >= upper:
-                raise ValueError(f"has {upper:g} after {lower:g}; write the boundaries in ascending order")
-        if boundaries and {"name", "unit"} <= info.data.keys():
-            _check_histogram_name(info.data["name"], info.data["unit"])
+        if unordered := [pair for pair in pairwise(boundaries or ()) if pair[0] >= pair[1]]:
+            pairs = ", ".join(f"{upper:g} after {lower:g}" for lower, upper in unordered)
+            raise ValueError(f"has {pairs}; write the boundaries in ascending order")
         return boundaries
 
     @field_validator("type", mode="before")
@@ -380,25 +235,13 @@ class DeclaredMetric(Part):
     @field_validator("value_column")
     @classmethod
     def _value_column(cls, column: str, info: ValidationInfo) -> str:
-        boundaries = info.data.get("histogram") or ()
-        for name in bucket_columns(column, boundaries).values() if boundaries else ():
-            if len(name.encode()) > MAX_COLUMN_BYTES:
-                raise ValueError(
-                    f"makes the column {quote(name)} of a histogram, which has more than {MAX_COLUMN_BYTES} "
-                    "bytes; give the column a shorter name with AS"
-                )
+        raise_all(_histogram_problems(column, info))
         return column
 
     @field_validator("attribute_columns")
     @classmethod
     def _attribute_columns(cls, columns: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
-        labels(columns, "rename the column with AS")
-        if len(set(columns)) < len(columns):
-            twice = next(column for column, count in Counter(columns).items() if count > 1)
-            raise ValueError(f"column {twice!r} is listed twice; keep one")
-        if (value := info.data.get("value_column")) in columns:
-            raise ValueError(f"column {value!r} is also the value_column; keep one of the two")
-        _check_le(columns, info)
+        raise_all(_column_problems(columns, info))
         return columns
 
     @field_validator("attribute_values")
@@ -406,20 +249,7 @@ class DeclaredMetric(Part):
     def _attribute_values(
         cls, closed: Mapping[str, tuple[str, ...]], info: ValidationInfo
     ) -> Mapping[str, tuple[str, ...]]:
-        columns = info.data.get("attribute_columns")
-        for name, values in closed.items():
-            if columns is not None and name not in columns:
-                raise ValueError(f"{quote(name)} is not in attribute_columns; add it there, or omit it")
-            if not values:
-                raise ValueError(f"{name!r} has no values; list all values of the column")
-            if len(set(values)) < len(values):
-                twice = next(value for value, count in Counter(values).items() if count > 1)
-                raise ValueError(f"value {quote(twice)} of {name!r} is listed twice; keep one")
-            if long := next((value for value in values if len(value) > MAX_ATTRIBUTE_LENGTH), None):
-                raise ValueError(
-                    f"value {quote(long)} of {name!r} has {len(long)} characters; "
-                    f"write at most {MAX_ATTRIBUTE_LENGTH}"
-                )
+        raise_all(_value_problems(closed, info.data.get("attribute_columns")))
         return closed
 
     @field_validator("attributes")
@@ -427,14 +257,18 @@ class DeclaredMetric(Part):
     def _attributes(
         cls, attributes: Mapping[str, AttributeValue], info: ValidationInfo
     ) -> Mapping[str, AttributeValue]:
-        columns = labels(info.data.get("attribute_columns", ()))
-        for label, name in labels(attributes).items():
-            if columns.get(label) == name:
-                raise ValueError(f"{name!r} is also in attribute_columns; keep one of the two")
-            if label in columns:
-                raise ValueError(same_label(columns[label], name))
-        check_values(attributes)
-        _check_le(attributes, info)
+        columns = info.data.get("attribute_columns", ())
+        raise_all(
+            [
+                *(
+                    ValueError(f"{name!r} is also in attribute_columns; keep one of the two")
+                    for name in attributes
+                    if name in columns
+                ),
+                *same_labels([*columns, *attributes]),
+                *_le_problems(attributes, info),
+            ]
+        )
         return attributes
 
     @field_validator("on_null")
@@ -447,44 +281,14 @@ class DeclaredMetric(Part):
     @field_validator("alert")
     @classmethod
     def _alert(cls, alerts: tuple[DeclaredAlert, ...], info: ValidationInfo) -> tuple[DeclaredAlert, ...]:
-        if info.data.get("type") == "counter" and any(alert.of == "value" for alert in alerts):
-            raise ValueError(
-                "compares the value of a counter, which depends on its last reset; "
-                "write of: daily_growth or of: weekly_change"
-            )
-        for name, count in Counter(
-            ", ".join(
-                [alert.of, alert.definition().side, alert.severity]
-                + [f"{label}: {value}" for label, value in sorted(alert.labels.items())]
-            )
-            for alert in alerts
-        ).items():
-            if count > 1:
-                raise ValueError(f"has two equal alerts ({name}); change the severity or a label of one")
+        raise_all(_alert_problems(alerts, info.data.get("type")))
         return alerts
 
     @field_validator("time_column")
     @classmethod
     def _time_column(cls, column: str | None, info: ValidationInfo) -> str | None:
-        if column is None:
-            return column
-        if _is_histogram(info):
-            raise ValueError(
-                "cannot be combined with histogram, which counts the rows of all times; "
-                "omit time_column and settle"
-            )
-        if column in (info.data.get("value_column"), *info.data.get("attribute_columns", ())):
-            raise ValueError(f"column {column!r} is also a value or attribute column; write only one of them")
-        if info.data.get("type", "gauge") != "gauge":
-            raise ValueError(
-                f"is a key of gauges, and type is {info.data['type']}, whose points begin at its start time; "
-                "write type: gauge, or omit time_column"
-            )
-        if info.data.get("attribute_values"):
-            raise ValueError(
-                "cannot be combined with attribute_values, because a 0 without a row has no time; "
-                "omit attribute_values"
-            )
+        if column is not None:
+            raise_all(_time_problems(column, info))
         return column
 
     @field_validator("settle")
@@ -520,30 +324,113 @@ def _is_histogram(info: ValidationInfo) -> bool:
     return info.data.get("histogram", True) is not None
 
 
-def _check_le(attributes: Collection[str], info: ValidationInfo) -> None:
+def _le_problems(attributes: Collection[str], info: ValidationInfo) -> Iterator[ValueError]:
     if LE in attributes and _is_histogram(info):
-        raise ValueError(f"{LE!r} is the bound of the histogram's buckets; rename it")
+        yield ValueError(f"{LE!r} is the bound of the histogram's buckets; rename it")
 
 
-def _check_histogram_name(name: str, unit: str) -> None:
-    """Raise MisfitError if Prometheus would append the unit after `_sum`, so that the names differ."""
+def _histogram_problems(column: str, info: ValidationInfo) -> Iterator[ValueError]:
+    """Yield the problems of the names that a histogram makes of the metric and of its value column."""
+    if not _is_histogram(info):
+        return
+    for name in bucket_columns(column, info.data.get("histogram", ())).values():
+        if len(name.encode()) > MAX_COLUMN_BYTES:
+            yield ValueError(
+                f"makes the column {quote(name)} of a histogram, which has more than {MAX_COLUMN_BYTES} "
+                "bytes; give the column a shorter name with AS"
+            )
+            break
+    if {"name", "unit"} <= info.data.keys():
+        yield from _histogram_name_problems(info.data["name"], info.data["unit"])
+
+
+def _histogram_name_problems(name: str, unit: str) -> Iterator[MisfitError]:
+    """Yield a problem if Prometheus would append the unit after `_sum`, so that the names differ."""
     longest = max(map(len, SUFFIXES))
+    translated = metric_name(f"{name}_sum", unit)
+    word = translated.rpartition("_sum_")[2]
     if len(name) + longest > 255:
-        raise MisfitError(
+        yield MisfitError(
             f"has {len(name)} characters; write at most {255 - longest} for a histogram", "name"
         )
-    translated = metric_name(f"{name}_sum", unit)
-    if translated.endswith("_sum"):
-        return
-    word = translated.rpartition("_sum_")[2]
-    if metric_name(f"{name}_{word}_sum", unit).endswith("_sum"):
-        raise MisfitError(
+    elif translated.endswith("_sum"):
+        pass
+    elif metric_name(f"{name}_{word}_sum", unit).endswith("_sum"):
+        yield MisfitError(
             f"lacks the unit: the sum of the histogram becomes {translated} in Prometheus; "
             f"write {name}_{word}",
             "name",
         )
-    raise MisfitError(
-        f"is appended to the name of a gauge: the sum of the histogram becomes {translated} in Prometheus; "
-        f"write the unit as the name of a thing, {{{word}}}",
-        "unit",
-    )
+    else:
+        yield MisfitError(
+            f"is appended to the name of a gauge: the sum of the histogram becomes {translated} in "
+            f"Prometheus; write the unit as the name of a thing, {{{word}}}",
+            "unit",
+        )
+
+
+def _twice(texts: Iterable[str]) -> list[str]:
+    return [text for text, count in Counter(texts).items() if count > 1]
+
+
+def _column_problems(columns: tuple[str, ...], info: ValidationInfo) -> Iterator[ValueError]:
+    for column in _twice(columns):
+        yield ValueError(f"column {column!r} is listed twice; keep one")
+    if (value := info.data.get("value_column")) in columns:
+        yield ValueError(f"column {value!r} is also the value_column; keep one of the two")
+    yield from same_labels(columns)
+    yield from _le_problems(columns, info)
+
+
+def _value_problems(
+    closed: Mapping[str, tuple[str, ...]], columns: tuple[str, ...] | None
+) -> Iterator[ValueError]:
+    for name, values in closed.items():
+        if columns is not None and name not in columns:
+            yield ValueError(f"{quote(name)} is not in attribute_columns; add it there, or omit it")
+        if not values:
+            yield ValueError(f"{name!r} has no values; list all values of the column")
+        for value in _twice(values):
+            yield ValueError(f"value {quote(value)} of {name!r} is listed twice; keep one")
+        for value in values:
+            if len(value) > MAX_ATTRIBUTE_LENGTH:
+                yield ValueError(
+                    f"value {quote(value)} of {name!r} has {len(value)} characters; "
+                    f"write at most {MAX_ATTRIBUTE_LENGTH}"
+                )
+
+
+def _alert_problems(alerts: tuple[DeclaredAlert, ...], kind: str | None) -> Iterator[ValueError]:
+    if kind == "counter" and any(alert.of == "value" for alert in alerts):
+        yield ValueError(
+            "compares the value of a counter, which depends on its last reset; "
+            "write of: daily_growth or of: weekly_change"
+        )
+    for alert in _twice(
+        ", ".join(
+            [alert.of, alert.definition().side, alert.severity]
+            + [f"{name}: {value}" for name, value in sorted(alert.labels.items())]
+        )
+        for alert in alerts
+    ):
+        yield ValueError(f"has two equal alerts ({alert}); change the severity or a label of one")
+
+
+def _time_problems(column: str, info: ValidationInfo) -> Iterator[ValueError]:
+    if _is_histogram(info):
+        yield ValueError(
+            "cannot be combined with histogram, which counts the rows of all times; "
+            "omit time_column and settle"
+        )
+    if column in (info.data.get("value_column"), *info.data.get("attribute_columns", ())):
+        yield ValueError(f"column {column!r} is also a value or attribute column; write only one of them")
+    if (kind := info.data.get("type", "gauge")) != "gauge":
+        yield ValueError(
+            f"is a key of gauges, and type is {kind}, whose points begin at its start time; "
+            "write type: gauge, or omit time_column"
+        )
+    if info.data.get("attribute_values"):
+        yield ValueError(
+            "cannot be combined with attribute_values, because a 0 without a row has no time; "
+            "omit attribute_values"
+        )

@@ -10,8 +10,8 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, WithJsonSchema
 
-from poller.config.queries.schema.attributes import check_values, labels
-from poller.config.queries.schema.fields import whole
+from poller.config.queries.schema.attributes import attribute_name, attribute_value
+from poller.config.queries.schema.fields import raise_all, whole
 from poller.model.query import MAX_ATTRIBUTE_LENGTH, AttributeValue, parameter_text
 from poller.model.text import kind_of, quote
 
@@ -52,12 +52,11 @@ def _is_name(name: object) -> bool:
 
 
 def _combinations(value: object) -> list[dict[str, AttributeValue]]:
-    """Return one mapping for each run of the statement; raises ValueError with all problems."""
+    """Return one mapping for each run of the statement; raises ProblemsError with all problems."""
     if not value or not isinstance(value, dict | list):
         raise ValueError(f"is {'empty' if value in (None, '', [], {}) else kind_of(value)}; {_EXAMPLE}")
     listed = _problems(value) if isinstance(value, dict) else _set_problems(value)
-    if problems := list(itertools.islice(listed, _MOST_PROBLEMS)):
-        raise ValueError("; ".join(dict.fromkeys(problems)))
+    raise_all(map(ValueError, itertools.islice(listed, _MOST_PROBLEMS)))
     if isinstance(value, list):
         runs = [{name: values[name] for name in value[0]} for values in value]
     else:
@@ -120,7 +119,7 @@ def _name_problems(names: Mapping[Any, Any]) -> Iterator[str]:
             )
         else:
             try:
-                labels([name])
+                attribute_name(name)
             except ValueError as error:
                 yield str(error)
 
@@ -131,16 +130,11 @@ def _value_problems(name: object, values: Sequence[Any]) -> Iterator[str]:
             yield f"a value of {name!r} is empty; write '' for an empty text"
         elif not isinstance(value, str | bool | int | float):
             yield f"a value of {name!r} is {kind_of(value)}; write a text, number or boolean"
-        elif isinstance(value, str) and len(value) > MAX_ATTRIBUTE_LENGTH:
-            yield (
-                f"value {quote(value)} of {name!r} has {len(value)} characters; "
-                f"write at most {MAX_ATTRIBUTE_LENGTH}"
-            )
         else:
             try:
-                check_values({str(name): value})
+                attribute_value(value)
             except ValueError as error:
-                yield str(error)
+                yield f"value {quote(value)} of {name!r} {error}"
 
 
 def _too_many(combinations: int) -> Iterator[str]:
