@@ -167,6 +167,8 @@ class Daemon:
             self._heartbeat.remove,
             every=self._notifier.every(BEAT_SECONDS),
         )
+        if exporter is not None:
+            exporter.delivery.on_change = self._watchdog.soon
 
     def start(self) -> None:
         """Start every thread; raises ConfigError if the leader election can never succeed."""

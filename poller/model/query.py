@@ -72,11 +72,6 @@ NO_PARAMETERS: Parameters = ({},)
 """One run without parameters."""
 
 
-def parameter_text(value: object) -> str:
-    """Return a parameter's value as PostgreSQL's input functions read it."""
-    return str(value).lower() if isinstance(value, bool) else str(value)
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MetricDefinition:
     """One metric of a query: a value column, and the columns that distinguish its series."""

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 from poller.model.query import AttributeValue
+from poller.model.text import as_text
 
 MetricT = TypeVar("MetricT", bound=Any)
 """A metric of the SDK, which this package does not import."""
@@ -25,11 +26,7 @@ def key_of(attributes: Mapping[str, AttributeValue]) -> Key:
 
 def fixed_series(attributes: Mapping[str, object]) -> frozenset[tuple[str, str]]:
     """Return the fixed attributes of a series' identity, as text; empty ones are omitted as in Prometheus."""
-    texts = {
-        name: str(value).lower() if isinstance(value, bool) else str(value)
-        for name, value in attributes.items()
-    }
-    return frozenset((name, text) for name, text in texts.items() if text)
+    return frozenset((name, text) for name, value in attributes.items() if (text := as_text(value)))
 
 
 def starting_in_time(metric: MetricT) -> MetricT:

@@ -11,15 +11,18 @@ _LONGEST = 60
 _PLAIN = re.compile(r"[A-Za-z0-9_](?:[\w .()*/>-]*[\w()])?", re.ASCII)
 
 
+def as_text(value: object) -> str:
+    """Return a value as PostgreSQL, YAML and Prometheus write it: `true`, not `True`."""
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
 def quote(value: object) -> str:
     """Return a value as quoted text, at most about 60 characters."""
     if isinstance(value, str):
         return repr(value if len(value) <= _LONGEST else value[: _LONGEST - 3] + "...")
-    if isinstance(value, bool):
-        return str(value).lower()
     if isinstance(value, int) and value.bit_length() > 200:
         return "a number of more than 60 digits"  # str() rejects more than 4300 digits
-    return str(value) if isinstance(value, int | float) else kind_of(value)
+    return as_text(value) if isinstance(value, int | float) else kind_of(value)
 
 
 def install(extra: str) -> str:
@@ -70,12 +73,10 @@ def as_yaml(value: object) -> str:
             return "{" + ", ".join(f"{key}: {as_yaml(item)}" for key, item in value.items()) + "}"
         case list() | tuple():
             return "[" + ", ".join(map(as_yaml, value)) + "]"
-        case bool():
-            return str(value).lower()
         case str() if not _PLAIN.fullmatch(value):
             return json.dumps(value, ensure_ascii=False)
         case _:
-            return str(value)
+            return as_text(value)
 
 
 def host_port(host: str, port: int | str) -> str:

@@ -126,6 +126,8 @@ class RetrySender:
         self.stats = ExportStats()
         self.last_ok: bool | None = None
         """Whether the last request was accepted; None before the first."""
+        self.on_change: Callable[[], None] = lambda: None
+        """Called on the sending thread when `last_ok` has changed."""
         self.busy_since: float | None = None
         """Start of the request in progress, in monotonic seconds; None if there is none."""
         self.accepted_at = time.monotonic()
@@ -308,7 +310,9 @@ class RetrySender:
     def _note(self, head: StoredRequest, export_result: ExportResult) -> None:
         self._last = export_result
         self._attempts += 1
-        self.last_ok = export_result.fate == "taken"
+        before, self.last_ok = self.last_ok, export_result.fate == "taken"
+        if self.last_ok is not before:
+            self.on_change()
         if self.last_ok:
             self.accepted_at = time.monotonic()
         if export_result.fate in ("later", "held"):

@@ -65,6 +65,11 @@ class Origin:
             value = value[key]
         return value
 
+    def statement(self, *path: Key) -> str:
+        """Return the statement at `path`, by default `sql`, with the server's placeholders."""
+        names = parameter_names(self.value().get("parameters"))
+        return to_placeholders(str(self.value(*(path or ("sql",)))), names)
+
     def written_sql(self, path: tuple[Key, ...], sql: str, position: int | None) -> tuple[str, int | None]:
         """Return the text at `path` and the character of it that is at `position` of `sql`.
 
@@ -72,8 +77,7 @@ class Origin:
         """
         written = str(self.value(*path))
         # Placeholders are as long as the parameters.
-        names = parameter_names(self.value().get("parameters"))
-        start = sql.find(to_placeholders(without_end(written), names))
+        start = sql.find(without_end(self.statement(*path)))
         if position is None or not start < position <= start + len(written):
             return written, None
         return written, position - start

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from poller.config.queries.sql_ast import nodes, statement
@@ -54,11 +54,15 @@ _AGGREGATES = {"count", "sum", "min", "max", "avg"}
 _CHOOSES = {"=", "~", "~*", "~~", "~~*"}
 
 
-def distortions(sql: str) -> Iterator[tuple[str, str]]:
-    """Each rule that `sql` violates, with the problem and what to write instead."""
+def distortions(sql: str, settings: Iterable[str] = ()) -> Iterator[tuple[str, str]]:
+    """Each rule that `sql` violates, with the problem and what to write instead.
+
+    `settings` are those that the query sets for itself, so that it knows their values.
+    """
     tree = statement(sql)
-    names = sorted(_settings(tree))
-    if len(names) == len(OWN_SETTINGS):
+    read = _settings(tree)
+    names = sorted(read.difference(map(str.lower, settings)))
+    if len(read) == len(OWN_SETTINGS):
         yield (
             "own-setting",
             f"reads all settings, some of which the poller sets for its own session; {_RESET}",

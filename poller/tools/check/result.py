@@ -61,7 +61,7 @@ class CheckedQuery:
         if self.state != "ok" or failed(self.diagnostics):
             return list(self.diagnostics)
         columns = ", ".join(f"{name} {kind}" for name, kind in self.columns.items())
-        limit = "" if self.max_cost is None else f" of {self.max_cost:,.0f}"
+        limit = "" if self.max_cost is None or self.estimate_answers else f" of {self.max_cost:,.0f}"
         summary = columns if self.cost is None else f"cost {self.cost:,.0f}{limit}; {columns}"
         place = Place(self.place.file, self.place.line)
         return [Diagnostic("ok", "accepted", f"{self.query}: {summary}", place=place), *self.diagnostics]

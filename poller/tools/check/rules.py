@@ -56,10 +56,16 @@ def check_queries(
     every = inspection.statements(sqls, parameters=parameters, settings=settings)
     inspected, estimates = every[: len(sent)], every[len(sent) :]
     catalog_facts = inspection.known(every)
-    keys = zip((query.name for query in (*sent, *estimated)), sqls, strict=True)
-    volatile = dict(zip(keys, inspection.volatile(sqls, settings), strict=True))
+    names = [query.name for query in (*sent, *estimated)]
+    # A refused setting would refuse the lookup for all statements.
+    valid = [number for number, result in enumerate(every) if result.error is None]
+    functions = inspection.volatile(
+        [sqls[number] for number in valid], [settings[number] for number in valid]
+    )
+    volatile = {(names[number], sqls[number]): found for number, found in zip(valid, functions, strict=True)}
     own = dict(zip((query.name for query in sent), inspected, strict=True))
     cheap = dict(zip((query.name for query in estimated), estimates, strict=True))
+    sources = _sources(sent, origins, inspected, inspection)
     judged: list[CheckedQuery] = []
     for query in queries:
         origin, skip = origins[query.name], skips[query.name]
@@ -72,10 +78,41 @@ def check_queries(
             judged.append(CheckedQuery(query.name, origin.place("name"), "not_sent", diagnostics=(gate,)))
         else:
             check = _QueryCheck(
-                query, origin, own[query.name], cheap.get(query.name), catalog_facts, volatile, large_rows
+                query,
+                origin,
+                own[query.name],
+                cheap.get(query.name),
+                sources.get(query.name),
+                catalog_facts,
+                volatile,
+                large_rows,
             )
             judged.append(check.result())
     return judged
+
+
+def _sources(
+    queries: Sequence[QueryDefinition],
+    origins: Mapping[str, Origin],
+    inspected: Sequence[Inspected],
+    inspection: Inspection,
+) -> dict[str, Inspected]:
+    """Inspect the statement in the file of each histogram whose aggregation around it was rejected."""
+    rejected = [
+        query
+        for query, result in zip(queries, inspected, strict=True)
+        if result.error is not None
+        and result.error.setting is None
+        and origins[query.name].value("metrics", 0).get("histogram")
+        and origins[query.name].written_sql(("sql",), query.sql, result.error.position)[1] is None
+    ]
+    results = inspection.statements(
+        [origins[query.name].statement() for query in rejected],
+        parameters=[query.parameters for query in rejected],
+        settings=[query.settings for query in rejected],
+    )
+    names = (query.name for query in rejected)
+    return {name: result for name, result in zip(names, results, strict=True) if result.error is None}
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +123,8 @@ class _QueryCheck:
     origin: Origin
     own: Inspected
     cheap: Inspected | None
+    source: Inspected | None
+    """The statement in the file, if it is valid and only the aggregation of a histogram around it is not."""
     catalog_facts: CatalogFacts
     volatile: Mapping[tuple[str, str], Sequence[str]]
     """Functions by query and statement, see `Inspection.volatile`."""
@@ -126,6 +165,9 @@ class _QueryCheck:
     def _statement(self, path: tuple[Key, ...], sql: str, inspected: Inspected) -> Iterator[Diagnostic]:
         """Problems of one statement and its columns."""
         if inspected.error is not None:
+            if self.source is not None and (problems := list(self._histogram(path, self.source))):
+                yield from problems
+                return
             error = inspected.error
             rule = "privilege" if error.sqlstate == _PRIVILEGE else "rejected"
             written, error.position = self.origin.written_sql(path, sql, error.position)
@@ -134,7 +176,8 @@ class _QueryCheck:
                 if error.setting is None
                 else self.origin.place("settings", error.setting)
             )
-            yield self._diagnostic(rule, "error", refusal(error, written), place=place)
+            message = refusal(error, written).removeprefix(f"settings.{error.setting}: ")
+            yield self._diagnostic(rule, "error", message, place=place)
             return
         for name in self.volatile[self.query.name, sql]:
             message = f"calls {name}, which is declared VOLATILE: it may write despite READ ONLY; {ADVICE}"
@@ -143,10 +186,7 @@ class _QueryCheck:
         # All series of a histogram have the columns of the metric in the file.
         for number, metric in enumerate(self.query.metrics[: len(self.origin.value("metrics"))]):
             at: tuple[Key, ...] = ("metrics", number)
-            if problem := self._value_problem(metric, inspected):
-                hint = did_you_mean(metric.value_column, names) if metric.value_column not in names else ""
-                rule = "column" if names.count(metric.value_column) != 1 else "not-numeric"
-                yield self._diagnostic(rule, "error", f"{problem}{hint}{_suffix(path)}", *at, "value_column")
+            yield from self._value(path, metric, inspected, number)
             if (column := metric.time_column) is not None:
                 rule, problem = "column", self._column_problem(column, names)
                 if problem is None:
@@ -161,6 +201,23 @@ class _QueryCheck:
                     key = "attribute_values" if rule == "attribute-values" else "attribute_columns"
                     yield self._diagnostic(rule, severity, f"{message}{_suffix(path)}", *at, key)
         yield from self._unused(path, inspected)
+
+    def _histogram(self, path: tuple[Key, ...], source: Inspected) -> Iterator[Diagnostic]:
+        """Problems of the value column of a histogram in the result of the statement in the file."""
+        column = str(self.origin.value("metrics", 0)["value_column"])
+        metric = dataclasses.replace(self.query.metrics[0], value_column=column)
+        yield from self._value(path, metric, source, 0)
+
+    def _value(
+        self, path: tuple[Key, ...], metric: MetricDefinition, inspected: Inspected, number: int
+    ) -> Iterator[Diagnostic]:
+        """Problems of the value column of one metric."""
+        names = [column.name for column in inspected.columns]
+        if problem := self._value_problem(metric, inspected):
+            hint = did_you_mean(metric.value_column, names) if metric.value_column not in names else ""
+            rule = "column" if names.count(metric.value_column) != 1 else "not-numeric"
+            message = f"{problem}{hint}{_suffix(path)}"
+            yield self._diagnostic(rule, "error", message, "metrics", number, "value_column")
 
     def _unused(self, path: tuple[Key, ...], inspected: Inspected) -> Iterator[Diagnostic]:
         """Columns that feed no metric, which makes rows duplicates of each other."""
@@ -235,9 +292,15 @@ class _QueryCheck:
                 "estimate", "warning", f"{problem}; remove the estimate", "estimate", "sql"
             )
         elif self._estimate_answers:
-            exact, limit = f"{self.own.cost:,.0f}", f"{self.query.exact_limit:,.0f}"
-            message = f"is used on this server, because the exact query's cost {exact} is above {limit}"
-            yield self._diagnostic("estimate", "note", message, "estimate", "above_cost")
+            limit = self.query.exact_limit
+            key: tuple[Key, ...] = (
+                ("estimate", "above_cost") if limit == estimate.above_cost else ("max_cost",)
+            )
+            message = (
+                f"is used on this server, because the exact query's cost {self.own.cost:,.0f} "
+                f"exceeds {key[-1]} {limit:,.0f}"
+            )
+            yield self._diagnostic("estimate", "note", message, *key)
 
     def _cost(self) -> Iterator[Diagnostic]:
         sent, path = (

@@ -13,7 +13,7 @@ from poller.model.path import Key
 from poller.model.query import DEFAULT_INTERVAL
 from poller.model.schedule import distances, parse_schedule
 from poller.model.series import fixed_series
-from poller.model.text import quote
+from poller.model.text import as_text, quote
 from poller.tools.check.own_session import distortions
 from poller.tools.check.time_columns import time_problems
 
@@ -43,12 +43,12 @@ def _distorted(file: QueryFile) -> Iterator[Diagnostic]:
     for at, query in file.queries():
         name = str(query.get("name"))
         for path, sql in _statements(query):
-            for rule, message in distortions(sql):
+            for rule, message in distortions(sql, query.get("settings") or ()):
                 yield _warning(rule, file, (*at, *path), name, message)
         for path in _attribute_values(query):
             written, value = file.written((*at, *path)), _at(query, path)
-            if written is not None and not isinstance(value, str) and written != _text(value):
-                message = f"{written} becomes {_text(value)}; write {quote(written)} in quotes to keep it"
+            if written is not None and not isinstance(value, str) and written != as_text(value):
+                message = f"{written} becomes {as_text(value)}; write {quote(written)} in quotes to keep it"
                 yield _warning("attribute-text", file, (*at, *path), name, message)
 
 
@@ -126,7 +126,3 @@ def _at(data: Any, path: Sequence[Key]) -> Any:
     for step in path:
         data = data[step]
     return data
-
-
-def _text(value: object) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)

@@ -76,7 +76,7 @@ def examine(answer: Answer, cost: float | None, max_duty_cycle: float) -> Diagno
     }
 
     def diagnostic(severity: Severity, detail: str, advice: str | None = None) -> Diagnostic:
-        if query.owner and severity in ("error", "warning"):
+        if query.owner:
             detail = f"{detail}; owner: {query.owner}"
         return Diagnostic(severity, "query", detail, advice, query.name, facts=facts)
 

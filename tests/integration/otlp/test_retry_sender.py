@@ -194,6 +194,19 @@ def test_the_collector_decides_the_time_of_the_next_attempt(
     assert second - first >= 0.9
 
 
+def test_a_change_between_accepted_and_failed_exports_is_reported_once(
+    receiver: Receiver, counting: Open
+) -> None:
+    counter = counting(receiver, "grpc")
+    seen: list[bool | None] = []
+    counter.push.delivery.on_change = lambda: seen.append(counter.push.last_export_ok)
+    assert counter.push.flush(60)
+    assert counter.push.flush(60)
+    receiver.answer_next(UNAVAILABLE, UNAVAILABLE)
+    assert counter.push.flush(60)
+    assert seen == [True, False, True]
+
+
 def test_a_flush_ends_if_the_collector_requests_a_longer_pause(receiver: Receiver, counting: Open) -> None:
     counter = counting(receiver, "grpc")
     receiver.answer_next(throttle(3000))

@@ -194,19 +194,23 @@ REPORTED: dict[str, tuple[str, list[str]]] = {
         query("SELECT now() AS n", metric=HISTOGRAM),
         [
             (
-                "error 3:5 rejected queries[0].sql: cannot cast type timestamp with time zone to double "
-                "precision (42846)"
+                "error 8 not-numeric queries[0].metrics[0].value_column: value column 'n' is timestamptz, "
+                "not a number; write extract(epoch FROM n)"
+            )
+        ],
+    ),
+    "histogram-of-texts": (
+        query("SELECT 'slow' AS n, 'x' AS s", metric=HISTOGRAM + by("s")),
+        [
+            (
+                "error 8 not-numeric queries[0].metrics[0].value_column: value column 'n' is text, "
+                "not a number; write n::numeric"
             )
         ],
     ),
     "histogram-without-its-column": (
         query("SELECT 1 AS m", metric=HISTOGRAM),
-        [
-            (
-                'error 3:5 rejected queries[0].sql: column "n" does not exist (42703); if that is expected '
-                "here, name it under requires.columns"
-            )
-        ],
+        [("error 8 column queries[0].metrics[0].value_column: column 'n' is missing; the result has m")],
     ),
     "attribute-type-others": (
         query(
@@ -315,7 +319,16 @@ REPORTED: dict[str, tuple[str, list[str]]] = {
         [
             (
                 "note 4 estimate queries[0].estimate.above_cost: is used on this server, because the exact "
-                "query's cost N is above 1"
+                "query's cost N exceeds above_cost N"
+            )
+        ],
+    ),
+    "estimate-below-max-cost": (
+        query(COUNT, more="    max_cost: 2\n" + ESTIMATE.format(sql="SELECT 1 AS n", cost=1e6)),
+        [
+            (
+                "note 4 estimate queries[0].max_cost: is used on this server, because the exact query's cost "
+                "N exceeds max_cost N"
             )
         ],
     ),
@@ -370,8 +383,7 @@ REPORTED: dict[str, tuple[str, list[str]]] = {
         [
             (
                 "note 4 estimate queries[0].estimate.above_cost: is used on this server, because the "
-                "exact query's cost N is above "
-                "1,000"
+                "exact query's cost N exceeds above_cost N"
             ),
             (
                 "error 4 max-cost queries[0].estimate.sql: the planner's cost N is above max_cost N, "
@@ -414,7 +426,7 @@ def test_each_problem_is_reported_with_its_rule_place_and_advice(
     answers = {
         name for name, query in zip(REPORTED, report["queries"], strict=True) if query["estimate_answers"]
     }
-    assert answers == {"estimate", "max-cost-of-an-estimate"}
+    assert answers == {"estimate", "estimate-below-max-cost", "max-cost-of-an-estimate"}
     # Other tests cover these rules, below, in test_check_warnings.py and in test_time_column.py.
     tested_elsewhere = {"query-file", "database", "privilege", "volatile-function"}
     tested_elsewhere |= {
@@ -592,18 +604,18 @@ def test_a_statement_is_prepared_and_planned_with_the_settings_of_its_query(
         query(rooms, more=tenant + ESTIMATE.format(sql=rooms, cost=1e6))
         + query("SELECT act() AS n", more=tenant, name="b")
         + query(rooms, name="c")
-        + query("SELECT 1 AS n", more="    settings: {jit: off, TimeZone: Mars}\n", name="d"),
+        + query("SELECT 1 AS n", more="    settings: {jit: off, search_path: 'a,,b'}\n", name="d"),
         "--database", "--format", "json", "--database-url", things.standby_dsn,
     )  # fmt: skip
     report = json.loads(done.stdout)
     assert [query["state"] for query in report["queries"]] == ["ok", "ok", "refused", "refused"]
     problems = [(problem["rule"], problem["path"], problem["message"]) for problem in report["problems"]]
     assert [path for _, path, _ in problems] == [
-        "queries[0].estimate.sql", "queries[1].sql", "queries[2].sql", "queries[3].settings.TimeZone",
+        "queries[0].estimate.sql", "queries[1].sql", "queries[2].sql", "queries[3].settings.search_path",
     ]  # fmt: skip
     assert problems[1][0] == "volatile-function"
     assert problems[1][2].startswith("calls tenant.act, which is declared VOLATILE")
-    assert 'invalid value for parameter "TimeZone": "Mars" (22023)' in problems[3][2]
+    assert problems[3][2].startswith('invalid value for parameter "search_path": "a,,b" (List syntax is')
 
 
 def test_no_query_is_run(things: Database, check: Callable[..., Result]) -> None:

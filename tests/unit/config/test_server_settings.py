@@ -66,7 +66,7 @@ def test_no_other_name_is_accepted(name: str, value: Any) -> None:
         ("jit", [True, False, "on", "off"], ["yes", 1, None]),
         ("plan_cache_mode", ["auto"], ["AUTO", True]),
         ("search_path", ["tenant_a", '"A b", public', "$user"], ["", "a\nb", "x" * 1025, True, None, ["a"]]),
-        ("TimeZone", ["UTC", "Europe/Berlin", 2], ["", False]),
+        ("TimeZone", ["UTC", "Europe/Berlin"], ["", False, 2, "Mars", "<+02>-2", "../UTC", "Europe"]),
     ],
 )
 def test_the_bounds_of_a_setting(name: str, good: list[object], bad: list[object]) -> None:

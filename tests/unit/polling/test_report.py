@@ -45,7 +45,7 @@ def table(*results: PollResult, metrics: dict[str, MetricDefinition] = METRICS) 
 def test_the_table_has_a_line_per_series_and_per_query_without_series() -> None:
     assert table(GOOD, FAILED, SKIPPED) == [
         ["QUERY", "METRIC", "ATTRIBUTES", "VALUE", "UNIT", "DURATION", "STATE"],
-        ["waiting", "things", "state=queued live=True", "1234567", "{thing}", "1.2 s", "ok, 2 null"],
+        ["waiting", "things", "state=queued live=true", "1234567", "{thing}", "1.2 s", "ok, 2 null"],
         ["waiting", "things", "state=[bold]sent", "9223372036854775807", "{thing}", "1.2 s", "ok, 2 null"],
         ["waiting", "-", "-", "-", "-", "500 ms", "failed(timeout)"],
         ["waiting", "-", "-", "-", "-", "-", "skipped(relation)"],

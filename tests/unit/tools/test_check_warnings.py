@@ -158,6 +158,13 @@ def test_a_query_of_all_settings_causes_a_single_warning(sql: str) -> None:
     ]
 
 
+def test_a_setting_that_the_query_sets_for_itself_causes_no_warning() -> None:
+    sql = "SELECT current_setting('timezone') AS zone, current_setting('lock_timeout') AS n"
+    assert [message for _, message in distortions(sql, ["TimeZone", "work_mem"])] == [
+        "reads lock_timeout, which the poller sets for its own session; read reset_val of pg_settings instead"
+    ]
+
+
 @pytest.mark.postgres
 def test_the_list_contains_every_setting_that_a_poll_changes(
     database: Database, poller_process: Start, tmp_path: Path

@@ -12,6 +12,7 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
 from poller.model.duration import DURATION, SECONDS_ALONE, parse_duration
+from poller.model.text import as_text
 
 
 class MisfitError(ValueError):
@@ -62,7 +63,7 @@ Duration = Annotated[float, BeforeValidator(parse_duration), AS_DURATION]
 
 def _not_a_boolean(value: object) -> object:
     # pydantic would read true as 1; the text gets its message for a text that is no number.
-    return str(value).lower() if isinstance(value, bool) else value
+    return as_text(value) if isinstance(value, bool) else value
 
 
 NOT_A_BOOLEAN = BeforeValidator(_not_a_boolean)

@@ -12,8 +12,8 @@ from pydantic import BeforeValidator, WithJsonSchema
 
 from poller.config.queries.schema.attributes import attribute_name, attribute_value
 from poller.config.queries.schema.fields import raise_all, whole
-from poller.model.query import MAX_ATTRIBUTE_LENGTH, AttributeValue, parameter_text
-from poller.model.text import kind_of, quote
+from poller.model.query import MAX_ATTRIBUTE_LENGTH, AttributeValue
+from poller.model.text import as_text, kind_of, quote
 
 MAX_PARAMETERS = 9
 """A placeholder $1 to $9 is never longer than the parameter it replaces."""
@@ -64,7 +64,7 @@ def _combinations(value: object) -> list[dict[str, AttributeValue]]:
     seen: set[tuple[object, ...]] = set()
     for run in runs:
         # 1 and '1' are the same to the server and to Prometheus; 0 and false are to the SDK.
-        keys = {tuple(run.values()), tuple(map(parameter_text, run.values()))}
+        keys = {tuple(run.values()), tuple(map(as_text, run.values()))}
         if not seen.isdisjoint(keys):
             again = ", ".join(f"{name} {quote(item)}" for name, item in run.items())
             raise ValueError(f"has {again} twice, as text or as number; keep one")

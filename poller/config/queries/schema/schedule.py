@@ -13,10 +13,13 @@ from poller.model.schedule import MAX_LENGTH, parse_schedule
 from poller.model.text import did_you_mean, quote
 
 _ZONE = re.compile(r"[A-Za-z0-9_+-]{1,32}(?:/[A-Za-z0-9_+-]{1,32}){0,2}")
+AS_TIME_ZONE = whole(_ZONE)
+"""JSON Schema pattern of the name of a time zone."""
 _EXPRESSION = re.compile(r"\s*(?:@[A-Za-z]+|[^\s@]\S*(?:\s+\S+){4})\s*")
 
 
-def _timezone(name: str) -> str:
+def time_zone(name: str) -> str:
+    """Return the name of a time zone of this system; raises ValueError."""
     try:
         if _ZONE.fullmatch(name):
             return ZoneInfo(name).key
@@ -32,5 +35,5 @@ Cron = Annotated[
     Field(json_schema_extra={"pattern": whole(_EXPRESSION), "maxLength": MAX_LENGTH}),
 ]
 """Expression of cron with five fields, or a macro such as `@daily`."""
-TimeZone = Annotated[str, AfterValidator(_timezone), Field(json_schema_extra={"pattern": whole(_ZONE)})]
+TimeZone = Annotated[str, AfterValidator(time_zone), Field(json_schema_extra={"pattern": AS_TIME_ZONE})]
 """Name of a time zone in the tz database of the system."""

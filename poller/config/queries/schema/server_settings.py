@@ -9,6 +9,7 @@ from typing import Annotated, Any, NamedTuple
 
 from pydantic import BeforeValidator
 
+from poller.config.queries.schema.schedule import AS_TIME_ZONE, time_zone
 from poller.model.text import kind_of, near, quote
 
 _MOST_CHARACTERS = 1024
@@ -79,7 +80,8 @@ _METHODS = (
 )  # fmt: skip
 ALLOWED: Mapping[str, _SettingValues] = {
     "search_path": _text("tenant_a"),
-    "TimeZone": _text("Europe/Berlin"),
+    # The server knows other names as well: abbreviations, and offsets whose sign is that of POSIX.
+    "TimeZone": _text("Europe/Berlin")._replace(json={"type": "string", "pattern": AS_TIME_ZONE}),
     # Each sort or hash of a plan, and each of its workers, may use this much memory.
     "work_mem": _size(64, "1GB"),
     "hash_mem_multiplier": _number(1, 4),
@@ -179,7 +181,7 @@ def setting_value(name: str, value: object) -> str:
     elif isinstance(value, float) and value.is_integer():
         value = int(value)
     if isinstance(value, str | int | float) and not isinstance(value, bool) and kind.accepts(str(value)):
-        return str(value)
+        return time_zone(str(value)) if name == "TimeZone" else str(value)
     actual = quote(value) if isinstance(value, str | int | float) and value != "" else kind_of(value or None)
     raise ValueError(f"is {actual}; write {kind.expected}")
 
