@@ -100,7 +100,7 @@ class Mapped(NamedTuple):
     """Those of them that are older than the newest one of their series."""
 
 
-def to_samples(query: QueryDefinition, rows: Rows, at: float = 0.0) -> Mapped:
+def to_samples(query: QueryDefinition, rows: Rows, at: float) -> Mapped:
     """Map the rows of one result to samples, by the query's definition.
 
     `at` is the time of the snapshot in seconds since 1970, to which times in columns are compared.

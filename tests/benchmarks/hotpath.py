@@ -87,7 +87,7 @@ def _blocks(rows: int) -> int:
     source_rows = _rows(rows)
     gc.collect()
     before = sys.getallocatedblocks()
-    samples = to_samples(_definition(rows), source_rows)
+    samples = to_samples(_definition(rows), source_rows, at=0.0)
     gc.collect()
     blocks = sys.getallocatedblocks() - before
     del samples
@@ -96,7 +96,7 @@ def _blocks(rows: int) -> int:
 
 def _mapped(rows: int) -> PollResult:
     query = _definition(rows)
-    return PollResult(query, 1.0, 0.1, "ok", to_samples(query, _rows(rows)).samples)
+    return PollResult(query, 1.0, 0.1, "ok", to_samples(query, _rows(rows), at=0.0).samples)
 
 
 def _exported(result: PollResult) -> None:

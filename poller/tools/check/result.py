@@ -32,6 +32,7 @@ RULES = {
     "open-bucket": "A row should be exported only when its bucket is over.",
     "old-times": "A backend should accept and find data points with the time of their rows.",
     "own-setting": "A query should not read a setting that the poller sets for its own session.",
+    "search-path": "Each schema of a query's search_path should exist.",
     "own-backend": "A query over backends or locks should exclude the poller's own backend.",
     "attribute-text": "A fixed attribute should be exported as it is written.",
 }

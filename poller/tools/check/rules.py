@@ -26,6 +26,7 @@ from poller.postgres.sql_text import literal
 from poller.postgres.volatile_functions import ADVICE
 from poller.tools.check.cardinality import many_values
 from poller.tools.check.result import CheckedQuery
+from poller.tools.check.search_path import USABLE_SCHEMAS, ignored_schemas
 
 LARGE_ROWS = 100_000
 """Row count from which a table counts as large."""
@@ -62,10 +63,12 @@ def check_queries(
     functions = inspection.volatile(
         [sqls[number] for number in valid], [settings[number] for number in valid]
     )
-    volatile = {(names[number], sqls[number]): found for number, found in zip(valid, functions, strict=True)}
+    volatile = {(names[number], sqls[number]): calls for number, calls in zip(valid, functions, strict=True)}
     own = dict(zip((query.name for query in sent), inspected, strict=True))
     cheap = dict(zip((query.name for query in estimated), estimates, strict=True))
     sources = _sources(sent, origins, inspected, inspection)
+    paths = any("search_path" in query.settings for query in sent)
+    usable = inspection.value(USABLE_SCHEMAS) if paths else b"{}"
     judged: list[CheckedQuery] = []
     for query in queries:
         origin, skip = origins[query.name], skips[query.name]
@@ -85,6 +88,7 @@ def check_queries(
                 sources.get(query.name),
                 catalog_facts,
                 volatile,
+                usable,
                 large_rows,
             )
             judged.append(check.result())
@@ -128,6 +132,7 @@ class _QueryCheck:
     catalog_facts: CatalogFacts
     volatile: Mapping[tuple[str, str], Sequence[str]]
     """Functions by query and statement, see `Inspection.volatile`."""
+    usable_schemas: bytes
     large_rows: int
 
     def result(self) -> CheckedQuery:
@@ -135,7 +140,7 @@ class _QueryCheck:
         if self.cheap is not None and self.query.estimate is not None:
             diagnostics += self._statement(("estimate", "sql"), self.query.estimate.sql, self.cheap)
             diagnostics += self._estimate(self.cheap)
-        diagnostics += [*self._cost(), *self._scans()]
+        diagnostics += [*self._cost(), *self._scans(), *self._search_path()]
         diagnostics.sort(key=lambda diagnostic: diagnostic.line)
         refused = any(
             diagnostic.severity == "error" and diagnostic.rule != "max-cost" for diagnostic in diagnostics
@@ -236,7 +241,7 @@ class _QueryCheck:
         alone = dataclasses.replace(metric, attribute_columns=(), attribute_values={}, time_column=None)
         try:
             mapped = to_samples(
-                dataclasses.replace(self.query, metrics=(alone,)), Rows(inspected.columns, [])
+                dataclasses.replace(self.query, metrics=(alone,)), Rows(inspected.columns, []), at=0.0
             )
         except PollError as error:
             return error.message
@@ -315,6 +320,13 @@ class _QueryCheck:
             )
             advice = "make it cheaper" + (", or add an estimate" if self.query.estimate is None else "")
             yield self._diagnostic("max-cost", "error", f"{problem}; {advice}", *path)
+
+    def _search_path(self) -> Iterator[Diagnostic]:
+        error = self.own.error
+        refused = error is not None and error.setting == "search_path"
+        path = "" if refused else self.query.settings.get("search_path", "")
+        for message in ignored_schemas(path, self.usable_schemas):
+            yield self._diagnostic("search-path", "warning", message, "settings", "search_path")
 
     def _scans(self) -> Iterator[Diagnostic]:
         if self._estimate_answers or self.own.plan is None:

@@ -158,6 +158,10 @@ def _query(
             ages.append(age)
     if ages:
         draft.max_age = min(ages)
+    if not draft.metrics and all(key in metrics for key in node.texts("metrics")):
+        node.report_loss(
+            "metrics", f"no metric of the query {name} is converted", "see the reason of each metric"
+        )
     if not bind_parameters(draft, node):
         return
     kinds = kinds_of(statement(draft.sql))

@@ -133,7 +133,7 @@ class Server:
         values = [
             tuple(result.get_value(row, at) for at in range(result.nfields)) for row in range(result.ntuples)
         ]
-        return to_samples(query, Rows(columns, values))
+        return to_samples(query, Rows(columns, values), at=0.0)
 
     def values(self, name: str) -> dict[str, int | float]:
         """Return the results of a query: `metric` or `metric{attribute}` and its value."""

@@ -103,7 +103,7 @@ def value(replica: Replica, sql: str) -> tuple[object, dict[str, int]]:
     (query,) = queries(sql)
     (answer,) = replica.fetch([query])
     assert answer.rows is not None, answer.error
-    mapped = to_samples(query, answer.rows)
+    mapped = to_samples(query, answer.rows, at=0.0)
     return next((sample.value for sample in mapped.samples), None), dict(mapped.quarantined)
 
 

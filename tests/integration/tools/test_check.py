@@ -265,6 +265,23 @@ REPORTED: dict[str, tuple[str, list[str]]] = {
             )
         ],
     ),
+    "search-path": (
+        query(
+            "SELECT count(*) AS n FROM fresh",
+            more="    settings: {search_path: 'Publik, public, \"$user\"'}\n",
+        ),
+        [
+            (
+                "note 3 statistics queries[0].sql: public.fresh was never analysed, so the cost is "
+                "unreliable; run "
+                "ANALYZE public.fresh"
+            ),
+            (
+                "warning 4 search-path queries[0].settings.search_path: the schema 'publik' does not exist "
+                "on this server, so tables are looked up in the others only; did you mean 'public'?"
+            ),
+        ],
+    ),
     "sequential-scan": (
         query(COUNT),
         [

@@ -28,7 +28,7 @@ def labelled(*values: tuple[bytes | None, bytes | None], oid: int = TEXT) -> Row
 
 
 def mapped(result: Rows, **metric: Any) -> Mapped:
-    return to_samples(a_query(metrics=(a_metric(**metric),)), result)
+    return to_samples(a_query(metrics=(a_metric(**metric),)), result, at=0.0)
 
 
 def values(result: Rows, **metric: Any) -> list[int | float]:
@@ -41,7 +41,7 @@ def by_kind(result: Rows, **metric: Any) -> Mapped:
 
 def refusal(result: Rows, query: QueryDefinition | None = None) -> str:
     with pytest.raises(PollError) as caught:
-        to_samples(query or a_query(), result)
+        to_samples(query or a_query(), result, at=0.0)
     assert caught.value.kind == "mismatch"
     return caught.value.message
 
@@ -200,7 +200,7 @@ def test_all_problems_of_the_columns_are_reported_once() -> None:
 
 def test_only_the_metric_with_a_non_numeric_column_loses_its_rows() -> None:
     query = a_query(metrics=(a_metric("a"), a_metric("b", value_column="t")))
-    result = to_samples(query, Rows((Column("n", INT8), Column("t", TEXT)), [(b"1", b"2")], beyond=3))
+    result = to_samples(query, Rows((Column("n", INT8), Column("t", TEXT)), [(b"1", b"2")], beyond=3), at=0.0)
     assert [(sample.metric, sample.value) for sample in result.samples] == [("a", 1)]
     assert result.quarantined == {"not_a_number": 1, "overflow": 6}
     assert result.advice == "value column 't' is text, not a number; write t::numeric"
@@ -222,7 +222,10 @@ def test_two_rows_without_attributes_are_duplicates() -> None:
 
 def test_the_same_attributes_of_two_metrics_are_not_duplicates() -> None:
     query = a_query(metrics=(a_metric("a"), a_metric("b")))
-    assert [(s.metric, s.value) for s in to_samples(query, rows(b"5")).samples] == [("a", 5), ("b", 5)]
+    assert [(s.metric, s.value) for s in to_samples(query, rows(b"5"), at=0.0).samples] == [
+        ("a", 5),
+        ("b", 5),
+    ]
 
 
 def test_a_null_attribute_is_omitted() -> None:
@@ -233,10 +236,10 @@ def test_a_null_attribute_is_omitted() -> None:
 def test_series_of_two_metrics_with_the_same_name_and_attributes_are_duplicates() -> None:
     static = a_metric("things", attributes={"kind": "a"})
     column = a_metric("things", attribute_columns=("kind",), attribute_values={"kind": ("b", "c")})
-    outcome = to_samples(a_query(metrics=(static, column)), labelled((b"1", b"c")))
+    outcome = to_samples(a_query(metrics=(static, column)), labelled((b"1", b"c")), at=0.0)
     assert [sample.attributes["kind"] for sample in outcome.samples] == ["a", "c", "b"]
     column = a_metric("things", attribute_columns=("kind",), attribute_values={"kind": ("a", "b", "c")})
-    outcome = to_samples(a_query(metrics=(static, column)), labelled((b"1", b"c")))
+    outcome = to_samples(a_query(metrics=(static, column)), labelled((b"1", b"c")), at=0.0)
     assert [sample.attributes["kind"] for sample in outcome.samples] == ["c", "b"], "not a 0 either"
     assert (outcome.quarantined, outcome.accepted) == ({"duplicate": 2}, 2)
 
@@ -278,7 +281,7 @@ def test_an_attribute_that_is_too_long_is_counted() -> None:
 
 def test_rows_beyond_max_series_count_for_every_metric() -> None:
     query = a_query(metrics=(a_metric("a"), a_metric("b")))
-    assert to_samples(query, rows(b"1", beyond=7)).quarantined == {"overflow": 14}
+    assert to_samples(query, rows(b"1", beyond=7), at=0.0).quarantined == {"overflow": 14}
 
 
 def test_no_rows_make_no_samples() -> None:
@@ -353,7 +356,7 @@ def test_each_value_of_an_open_attribute_has_every_declared_value() -> None:
 def test_zeros_do_not_exceed_max_series() -> None:
     metric = a_metric(attribute_columns=("kind",), attribute_values={"kind": ("a", "b", "c")})
     query = a_query(metrics=(metric,), max_series=3)
-    full = to_samples(query, labelled((b"1", b"x"), (b"1", b"a")))
+    full = to_samples(query, labelled((b"1", b"x"), (b"1", b"a")), at=0.0)
     assert [(sample.attributes["kind"], sample.value) for sample in full.samples] == [("a", 1), ("b", 0)]
     assert full.quarantined == {"undeclared_value": 1, "overflow": 1}, "samples beyond the limit are counted"
 
@@ -475,7 +478,7 @@ def queries(draw: st.DrawFn) -> QueryDefinition:
 
 def check_account(query: QueryDefinition, result: Rows) -> Mapped | None:
     try:
-        outcome = to_samples(query, result)
+        outcome = to_samples(query, result, at=0.0)
     except PollError:
         return None
     candidates = (len(result.values) + result.beyond) * len(query.metrics)

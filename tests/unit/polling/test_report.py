@@ -145,7 +145,9 @@ def test_null_and_empty_attributes_that_are_duplicates_are_explained(
     rows: list[bytes | None], expected: bool
 ) -> None:
     query = a_query(metrics=(a_metric("m", attribute_columns=["c"]),))
-    mapped = to_samples(query, Rows((Column("n", 20), Column("c", 25)), [(b"1", row) for row in rows]))
+    mapped = to_samples(
+        query, Rows((Column("n", 20), Column("c", 25)), [(b"1", row) for row in rows]), at=0.0
+    )
     result = a_result(query, refused=mapped.refused, quarantined=mapped.quarantined)
     hint = "NULL and '' of c are one series to Prometheus; write coalesce(c, 'none') to distinguish them"
     assert (f"{query.name}: {hint}" in list(refusals(result))) is expected

@@ -566,7 +566,7 @@ def account(answer: Answer) -> str:
         return f"{answer.error.kind}, {answer.error.sqlstate}"
     assert answer.rows is not None
     try:
-        mapped = to_samples(answer.query, answer.rows)
+        mapped = to_samples(answer.query, answer.rows, at=0.0)
     except PollError as error:
         return error.kind
     omitted = sum(mapped.quarantined.values())

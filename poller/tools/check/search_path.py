@@ -1,0 +1,33 @@
+"""Check for schemas of a query's search_path that PostgreSQL ignores: missing or not granted."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+
+from poller.model.text import did_you_mean, quote
+
+USABLE_SCHEMAS = """\
+SELECT coalesce(pg_catalog.json_object_agg(
+    nspname, pg_catalog.has_schema_privilege(oid, 'USAGE')), '{}')
+FROM pg_catalog.pg_namespace
+"""
+"""Statement whose value says for each schema whether the role may use it, as JSON."""
+_NAME = re.compile(r'"((?:[^"]|"")+)"|([^\s,"]+)')
+_ALWAYS = ("$user", "pg_temp", "pg_catalog")
+
+
+def ignored_schemas(search_path: str, usable: bytes) -> Iterator[str]:
+    """Yield a message for each schema that PostgreSQL ignores; `usable` is the value of USABLE_SCHEMAS."""
+    schemas: Mapping[str, bool] = json.loads(usable)
+    for quoted, plain in _NAME.findall(search_path):
+        name = quoted.replace('""', '"') or plain.lower()
+        if name in _ALWAYS or schemas.get(name):
+            continue
+        if name in schemas:
+            problem = "may not be used by the role"
+            advice = f'; run GRANT USAGE ON SCHEMA "{name}" TO the role'
+        else:
+            problem, advice = "does not exist on this server", did_you_mean(name, schemas)
+        yield f"the schema {quote(name)} {problem}, so tables are looked up in the others only{advice}"

@@ -1,0 +1,26 @@
+"""Schemas of a search_path that PostgreSQL ignores."""
+
+from __future__ import annotations
+
+import pytest
+
+from poller.tools.check.search_path import ignored_schemas
+
+USABLE = b'{"public": true, "pg_catalog": true, "Tenant, A": true, "a\\"b": true, "closed": false}'
+
+
+@pytest.mark.parametrize(
+    "path", ["public", " PUBLIC ,pg_temp", '"Tenant, A", public', '"a""b"', '"$user", $user, pg_catalog', ""]
+)
+def test_a_schema_is_read_as_in_sql(path: str) -> None:
+    assert list(ignored_schemas(path, USABLE)) == []
+
+
+def test_each_schema_that_is_ignored_is_reported_with_the_reason() -> None:
+    assert list(ignored_schemas('"PUBLIC", closed, public', USABLE)) == [
+        "the schema 'PUBLIC' does not exist on this server, so tables are looked up in the others only",
+        (
+            "the schema 'closed' may not be used by the role, so tables are looked up in the others only; "
+            'run GRANT USAGE ON SCHEMA "closed" TO the role'
+        ),
+    ]
