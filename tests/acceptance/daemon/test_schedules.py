@@ -13,27 +13,14 @@ from pathlib import Path
 
 import pytest
 
-from poller.polling.state_file import Row, checksum_of
 from tests.bed.polled import polling, write
 from tests.bed.postgres import Database
 from tests.bed.process import Process, eventually
+from tests.bed.stored import make_older
 
 pytestmark = pytest.mark.postgres
 
 CLOCK = "SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint AS n"
-
-
-def make_older(state: Path, query: str, hours: float) -> None:
-    """Set the time of a stored value back."""
-    with closing(sqlite3.connect(state / "values.db")) as db, db:
-        columns = "target, query, source, definition, checksum, body"
-        (stored,) = db.execute(f"SELECT {columns} FROM value WHERE query = ?", (query,))
-        body = json.loads(stored[-1])
-        body["at"] -= 3600 * hours
-        row = Row(*stored)._replace(body=json.dumps(body).encode())
-        db.execute(
-            "UPDATE value SET checksum = ?, body = ? WHERE query = ?", (checksum_of(row), row.body, query)
-        )
 
 
 def test_only_a_missed_run_is_made_up_for_at_the_start(database: Database, tmp_path: Path) -> None:

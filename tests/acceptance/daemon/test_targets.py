@@ -6,6 +6,7 @@ import json
 import signal
 import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import psycopg
@@ -20,6 +21,7 @@ from tests.bed.polled import Json
 from tests.bed.postgres import Database
 from tests.bed.process import Process, eventually
 from tests.bed.proxy import Proxy
+from tests.bed.stored import make_older
 
 Start = Callable[..., Process]
 OID = "SELECT oid::bigint AS n FROM pg_database WHERE datname = current_database()"
@@ -164,6 +166,34 @@ def test_the_first_steps_of_the_documentation_work(
     assert process.wait() == 0, process
     assert "eu-1" in process.stdout
     assert "us-1" in process.stdout
+
+
+@pytest.mark.postgres
+def test_a_missed_run_of_a_schedule_is_made_up_for_on_each_target(
+    bed: Bed, databases: list[str], tmp_path: Path
+) -> None:
+    clock = "SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint AS n"
+    names = ["a", "b", "c"]
+    for name, dsn in zip(names, databases, strict=True):
+        bed.put(name, dsn)
+    bed.queries(query("nightly", clock, "1h"))
+    process = bed.start()
+    assert eventually(lambda: all(bed.value(name, "nightly") for name in names))
+    before = {name: bed.value(name, "nightly") for name in names}
+    process.send(signal.SIGTERM)
+    assert process.wait() == 0, process
+    make_older(tmp_path / "state", "nightly", 25.0)
+
+    ran = datetime.now(UTC) - timedelta(hours=12)
+    scheduled = query("nightly", clock, schedule=f"{ran:%M %H} * * *", max_age="3d")
+    del scheduled["interval"]
+    bed.queries(scheduled)
+    bed.start()
+    assert eventually(lambda: all(bed.value(name, "nightly") not in (None, before[name]) for name in names))
+    made_up = {name: bed.value(name, "nightly") for name in names}
+    pushes = len(bed.receiver.requests())
+    assert eventually(lambda: len(bed.receiver.requests()) >= pushes + 10)
+    assert made_up == {name: bed.value(name, "nightly") for name in names}
 
 
 @pytest.mark.postgres
