@@ -12,9 +12,11 @@ from pydantic import ValidationError
 from pydantic_core import PydanticUndefined
 
 from poller.config.queries.schema.alert import DeclaredAlert
+from poller.config.queries.schema.estimate import DeclaredEstimate
 from poller.config.queries.schema.fields import MisfitError, Part
 from poller.config.queries.schema.metric import DeclaredMetric
-from poller.config.queries.schema.query import DeclaredEstimate, DeclaredQuery, DeclaredRequirements
+from poller.config.queries.schema.query import DeclaredQuery
+from poller.config.queries.schema.requirements import DeclaredRequirements
 from poller.model.duration import format_duration, parse_duration
 from poller.model.errors import PollError
 from poller.model.query import NO_PARAMETERS, Alert, Estimate, MetricDefinition, QueryDefinition, Requirements

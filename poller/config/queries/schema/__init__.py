@@ -2,11 +2,15 @@
 
 alert            Schema of an alert of a metric in a query file.
 attributes       Names and values of attributes that OTLP and Prometheus can carry.
+boundaries       Boundaries of a histogram, and what they require of the other keys of the metric.
+contradictions   Keys of a query that contradict one of its metrics.
+estimate         Schema of the key `estimate` of a query, and the validation of its statements.
 fields           Base model of all parts of a query file: strict keys and conversion to a definition.
 json_schema      JSON Schema of query files, for completion and validation in editors.
 metric           Schema of a metric in a query file.
 parameters       Parameters of a query: names, values, and the combinations with which its statement runs.
-query            Schema of a query in a query file, and of its `requires`.
+query            Schema of a query in a query file.
+requirements     Schema of the key `requires` of a query.
 schedule         Types of the keys `schedule` and `timezone` of a query.
 server_settings  PostgreSQL settings that a query may change for itself, with their values.
 """

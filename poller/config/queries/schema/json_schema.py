@@ -9,8 +9,10 @@ from typing import Any
 from pydantic import BaseModel
 
 from poller.config.queries.schema.alert import DeclaredAlert
+from poller.config.queries.schema.estimate import DeclaredEstimate
 from poller.config.queries.schema.metric import DeclaredMetric
-from poller.config.queries.schema.query import DeclaredEstimate, DeclaredQuery, DeclaredRequirements
+from poller.config.queries.schema.query import DeclaredQuery
+from poller.config.queries.schema.requirements import DeclaredRequirements
 from poller.model.duration import format_duration
 
 Json = dict[str, Any]

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import pairwise
-from typing import Annotated, get_args
+from typing import get_args
 
-from pydantic import BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic import ConfigDict, Field, ValidationInfo, field_validator
 
-from poller.config.queries.histogram import LE, MAX_COLUMN_BYTES, SUFFIXES, bucket_columns
 from poller.config.queries.schema.alert import DeclaredAlert
 from poller.config.queries.schema.attributes import (
     AS_ATTRIBUTE,
@@ -20,8 +18,15 @@ from poller.config.queries.schema.attributes import (
     FixedValue,
     same_labels,
 )
-from poller.config.queries.schema.fields import ENDLESS, Duration, MisfitError, Part, raise_all, whole
-from poller.model.prometheus import metric_name
+from poller.config.queries.schema.boundaries import (
+    MOST_BOUNDARIES,
+    NO_HISTOGRAM,
+    Boundary,
+    histogram_problems,
+    is_histogram,
+    le_problems,
+)
+from poller.config.queries.schema.fields import Duration, Part, raise_all, whole
 from poller.model.query import (
     MAX_ATTRIBUTE_LENGTH,
     AttributeValue,
@@ -32,18 +37,6 @@ from poller.model.query import (
 from poller.model.text import did_you_mean, quote
 from poller.model.units import unit_problem
 
-
-def _parse_boundary(value: object) -> object:
-    """Parse a finite number; raises ValueError."""
-    if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < ENDLESS:
-        return float(value)
-    if value in (math.inf, "+Inf"):
-        raise ValueError("is +Inf, which every histogram has; omit it")
-    raise ValueError(f"{quote(value)} is not a boundary; write a number like 0.5")
-
-
-_MOST_BOUNDARIES = 100
-Boundary = Annotated[float, BeforeValidator(_parse_boundary)]
 _GAUGES = (
     ", because an OTLP histogram must not fall; write `histogram: [1, 10, 60]` with your boundaries instead, "
     "which makes gauges for histogram_quantile()"
@@ -114,7 +107,7 @@ class DeclaredMetric(Part):
         description="Ascending boundaries: the buckets, sum and count of value_column replace its values.",
         examples=[[1, 10, 60]],
         min_length=1,
-        json_schema_extra={"maxItems": _MOST_BOUNDARIES},
+        json_schema_extra={"maxItems": MOST_BOUNDARIES},
     )
     type: MetricType = Field(
         default="gauge",
@@ -209,8 +202,8 @@ class DeclaredMetric(Part):
     @field_validator("histogram")
     @classmethod
     def _histogram(cls, boundaries: tuple[float, ...] | None) -> tuple[float, ...] | None:
-        if boundaries and len(boundaries) > _MOST_BOUNDARIES:
-            raise ValueError(f"has {len(boundaries)} boundaries; write at most {_MOST_BOUNDARIES}")
+        if boundaries and len(boundaries) > MOST_BOUNDARIES:
+            raise ValueError(f"has {len(boundaries)} boundaries; write at most {MOST_BOUNDARIES}")
         if unordered := [pair for pair in pairwise(boundaries or ()) if pair[0] >= pair[1]]:
             pairs = ", ".join(f"{upper:g} after {lower:g}" for lower, upper in unordered)
             raise ValueError(f"has {pairs}; write the boundaries in ascending order")
@@ -228,14 +221,14 @@ class DeclaredMetric(Part):
     @field_validator("type", "on_null", "alert")
     @classmethod
     def _not_of_a_histogram(cls, value: object, info: ValidationInfo) -> object:
-        if _is_histogram(info) and value not in ("gauge", "drop", ()):
-            raise ValueError(_NO_HISTOGRAM[str(info.field_name)])
+        if is_histogram(info) and value not in ("gauge", "drop", ()):
+            raise ValueError(NO_HISTOGRAM[str(info.field_name)])
         return value
 
     @field_validator("value_column")
     @classmethod
     def _value_column(cls, column: str, info: ValidationInfo) -> str:
-        raise_all(_histogram_problems(column, info))
+        raise_all(histogram_problems(column, info))
         return column
 
     @field_validator("attribute_columns")
@@ -266,7 +259,7 @@ class DeclaredMetric(Part):
                     if name in columns
                 ),
                 *same_labels([*columns, *attributes]),
-                *_le_problems(attributes, info),
+                *le_problems(attributes, info),
             ]
         )
         return attributes
@@ -311,64 +304,6 @@ class DeclaredMetric(Part):
         return MetricDefinition(**parts)
 
 
-_NO_HISTOGRAM = {
-    "type": "is not gauge, but the counts of a histogram may fall; omit type",
-    "on_null": "has no effect on a histogram, which ignores NULL; omit it, or write coalesce() in sql",
-    "alert": "compares one value, and a histogram has many; omit it, and write a rule with "
-    "histogram_quantile()",
-}
-
-
-def _is_histogram(info: ValidationInfo) -> bool:
-    """Return whether the metric has boundaries, even invalid ones, so that all its mistakes are reported."""
-    return info.data.get("histogram", True) is not None
-
-
-def _le_problems(attributes: Collection[str], info: ValidationInfo) -> Iterator[ValueError]:
-    if LE in attributes and _is_histogram(info):
-        yield ValueError(f"{LE!r} is the bound of the histogram's buckets; rename it")
-
-
-def _histogram_problems(column: str, info: ValidationInfo) -> Iterator[ValueError]:
-    """Yield the problems of the names that a histogram makes of the metric and of its value column."""
-    if not _is_histogram(info):
-        return
-    for name in bucket_columns(column, info.data.get("histogram", ())).values():
-        if len(name.encode()) > MAX_COLUMN_BYTES:
-            yield ValueError(
-                f"makes the column {quote(name)} of a histogram, which has more than {MAX_COLUMN_BYTES} "
-                "bytes; give the column a shorter name with AS"
-            )
-            break
-    if {"name", "unit"} <= info.data.keys():
-        yield from _histogram_name_problems(info.data["name"], info.data["unit"])
-
-
-def _histogram_name_problems(name: str, unit: str) -> Iterator[MisfitError]:
-    """Yield a problem if Prometheus would append the unit after `_sum`, so that the names differ."""
-    longest = max(map(len, SUFFIXES))
-    translated = metric_name(f"{name}_sum", unit)
-    word = translated.rpartition("_sum_")[2]
-    if len(name) + longest > 255:
-        yield MisfitError(
-            f"has {len(name)} characters; write at most {255 - longest} for a histogram", "name"
-        )
-    elif translated.endswith("_sum"):
-        pass
-    elif metric_name(f"{name}_{word}_sum", unit).endswith("_sum"):
-        yield MisfitError(
-            f"lacks the unit: the sum of the histogram becomes {translated} in Prometheus; "
-            f"write {name}_{word}",
-            "name",
-        )
-    else:
-        yield MisfitError(
-            f"is appended to the name of a gauge: the sum of the histogram becomes {translated} in "
-            f"Prometheus; write the unit as the name of a thing, {{{word}}}",
-            "unit",
-        )
-
-
 def _twice(texts: Iterable[str]) -> list[str]:
     return [text for text, count in Counter(texts).items() if count > 1]
 
@@ -379,7 +314,7 @@ def _column_problems(columns: tuple[str, ...], info: ValidationInfo) -> Iterator
     if (value := info.data.get("value_column")) in columns:
         yield ValueError(f"column {value!r} is also the value_column; keep one of the two")
     yield from same_labels(columns)
-    yield from _le_problems(columns, info)
+    yield from le_problems(columns, info)
 
 
 def _value_problems(
@@ -417,7 +352,7 @@ def _alert_problems(alerts: tuple[DeclaredAlert, ...], kind: str | None) -> Iter
 
 
 def _time_problems(column: str, info: ValidationInfo) -> Iterator[ValueError]:
-    if _is_histogram(info):
+    if is_histogram(info):
         yield ValueError(
             "cannot be combined with histogram, which counts the rows of all times; "
             "omit time_column and settle"

@@ -1,24 +1,23 @@
-"""Schema of a query in a query file, and of its `requires`."""
+"""Schema of a query in a query file."""
 
 from __future__ import annotations
 
-import math
 import re
-from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Annotated
 
 from pydantic import AfterValidator, ConfigDict, Field, ValidationInfo, field_validator
 
-from poller.config.queries.histogram import LE, with_histogram
-from poller.config.queries.schema.attributes import label
+from poller.config.queries.histogram import with_histogram
+from poller.config.queries.schema.contradictions import metric_problems
+from poller.config.queries.schema.estimate import DeclaredEstimate, bound
 from poller.config.queries.schema.fields import NOT_A_BOOLEAN, Duration, MisfitError, Part, raise_all, whole
 from poller.config.queries.schema.metric import DeclaredMetric
-from poller.config.queries.schema.parameters import DeclaredParameters, parameter_names
+from poller.config.queries.schema.parameters import DeclaredParameters
+from poller.config.queries.schema.requirements import DeclaredRequirements
 from poller.config.queries.schema.schedule import Cron, TimeZone
 from poller.config.queries.schema.server_settings import AS_SERVER_SETTINGS, ServerSettings
-from poller.config.queries.sql_check import is_ordered, statement_problem
-from poller.config.queries.sql_parameters import to_placeholders
+from poller.config.queries.sql_check import is_ordered
 from poller.model.duration import format_duration
 from poller.model.query import (
     DEFAULT_INTERVAL,
@@ -26,91 +25,15 @@ from poller.model.query import (
     DEFAULT_TIMEOUT,
     NO_PARAMETERS,
     STALE_AFTER_INTERVALS,
-    Estimate,
     Overflow,
     Parameters,
     QueryDefinition,
-    RequiredRole,
-    Requirements,
 )
 from poller.model.schedule import Schedule
 from poller.model.text import quote
 
-_VERSION_RANGE = re.compile(r"(?:>=|>|<=|<|==)\s*\d+(?:\.\d+)?(?:\s*,\s*(?:>=|>|<=|<|==)\s*\d+(?:\.\d+)?)*")
-
-
-class DeclaredRequirements(Part):
-    """Conditions that the server must meet; otherwise the query is skipped."""
-
-    columns: Mapping[str, tuple[str, ...]] = Field(
-        default_factory=dict,
-        description="Required relations and their columns (an empty list: only the relation).",
-        examples=[{"attachments": ["size_bytes"]}],
-    )
-    role: RequiredRole = Field(
-        default="any", description="Whether the server must be a standby or a primary.", examples=["standby"]
-    )
-    server_version: str | None = Field(
-        default=None,
-        description="Range of the server's version; commas join its parts.",
-        examples=[">=14", ">=14,<18"],
-        json_schema_extra={"type": ["string", "null"], "pattern": rf"^\s*(?:{_VERSION_RANGE.pattern})\s*$"},
-    )
-    extensions: tuple[str, ...] = Field(
-        default=(), description="Extensions that must be installed.", examples=[["pg_stat_statements"]]
-    )
-    member_of: tuple[str, ...] = Field(
-        default=(),
-        description="Roles whose privileges the poller's role must have.",
-        examples=[["pg_read_all_stats"]],
-    )
-
-    @field_validator("server_version")
-    @classmethod
-    def _version(cls, version: str | None) -> str | None:
-        if version is not None and not _VERSION_RANGE.fullmatch(version.strip()):
-            raise ValueError(f"{quote(version)} is not a version range; write one like >=14 or >=14,<18")
-        return version
-
-    def definition(self) -> Requirements:
-        return Requirements(**self.parts())
-
-
 _OWNER = re.compile(r"\S|\S[^\r\n]{0,126}\S")
 _QUERY_NAME = re.compile(r"[a-z][a-z0-9_.-]{0,62}")
-
-
-def _bound(sql: str, info: ValidationInfo) -> str:
-    """Return a checked statement with placeholders; the validation's context is the query as written."""
-    parameters = parameter_names((info.context or {}).get("parameters"))
-    if problem := statement_problem(sql, parameters):
-        raise ValueError(problem)
-    return to_placeholders(sql, parameters)
-
-
-class DeclaredEstimate(Part):
-    """Cheap replacement for a query that would cost too much."""
-
-    sql: str = Field(
-        description="One statement with the same result columns as the query's sql, but far cheaper.",
-        examples=[
-            "SELECT nullif(reltuples, -1)::bigint AS pending FROM pg_class WHERE oid = 'messages'::regclass"
-        ],
-        json_schema_extra={"pattern": r"\S"},
-    )
-    above_cost: Annotated[float, NOT_A_BOOLEAN] = Field(
-        description="Planner cost of the query's sql (EXPLAIN's total) above which the estimate runs.",
-        examples=[1000000],
-        gt=0,
-    )
-
-    @field_validator("sql")
-    @classmethod
-    def _sql(cls, sql: str, info: ValidationInfo) -> str:
-        return _bound(sql, info)
-
-    def definition(self) -> Estimate:
-        return Estimate(**self.parts())
 
 
 _SELECTOR = re.compile(r"!?(?:name:\S.{0,254}|[A-Za-z0-9][A-Za-z0-9_.-]{0,62})")
@@ -324,7 +247,7 @@ class DeclaredQuery(Part):
     @field_validator("sql")
     @classmethod
     def _sql(cls, sql: str, info: ValidationInfo) -> str:
-        return _bound(sql, info)
+        return bound(sql, info)
 
     # `info.data` has only the valid keys, so one wrong key does not hide the problem of another.
 
@@ -384,7 +307,7 @@ class DeclaredQuery(Part):
     def _metrics(
         cls, metrics: tuple[DeclaredMetric, ...], info: ValidationInfo
     ) -> tuple[DeclaredMetric, ...]:
-        raise_all(problem for metric in metrics for problem in _metric_problems(metric, len(metrics), info))
+        raise_all(problem for metric in metrics for problem in metric_problems(metric, len(metrics), info))
         return metrics
 
     @field_validator("max_age")
@@ -422,74 +345,3 @@ class DeclaredQuery(Part):
 def _interval(info: ValidationInfo) -> float | None:
     """Return the interval; None if it, or the schedule that it is derived from, is invalid."""
     return info.data.get("interval") if "schedule" in info.data else None
-
-
-def _metric_problems(metric: DeclaredMetric, metrics: int, info: ValidationInfo) -> Iterator[ValueError]:
-    """Yield the keys of a query that contradict one of its `metrics` metrics."""
-    if info.data.get("overflow") == "other":
-        yield from _other_problems(metric)
-    if metric.type == "counter" and info.data.get("estimate") is not None:
-        yield MisfitError(
-            f"may be lower than the exact value before it, but {metric.name} is a counter; "
-            "omit it, or write type: gauge",
-            "estimate",
-            "metrics",
-        )
-    runs = info.data.get("parameters") or NO_PARAMETERS
-    for name in runs[0]:
-        if problem := _parameter_problem(name, metric):
-            yield MisfitError(problem, "parameters", "metrics")
-    sets = math.prod(len(values) for values in metric.attribute_values.values()) * len(runs)
-    if sets > (most := info.data.get("max_series", sets)):
-        yield MisfitError(
-            f"{metric.name} has {sets} sets of attribute_values and max_series is {most}; "
-            f"write max_series: {sets}, or remove attribute_values",
-            "max_series",
-            "metrics",
-        )
-    if metric.histogram and metrics > 1:
-        yield ValueError(
-            f"has {metrics} metrics, but the histogram {metric.name} aggregates the rows; "
-            "write another query for the others"
-        )
-
-
-def _other_problems(metric: DeclaredMetric) -> Iterator[MisfitError]:
-    """Yield why the rows beyond `max_series` cannot be summed up for a metric."""
-    if metric.type == "counter":
-        # A counter that falls without a reset would be read as one.
-        yield MisfitError(
-            f"is other, whose sum may fall, but {metric.name} is a counter; write drop, or "
-            "type: updowncounter",
-            "overflow",
-            "metrics",
-        )
-    if metric.time_column is not None:
-        yield MisfitError(
-            f"is other, which sums rows of different times, but {metric.name} has a time_column; write drop",
-            "overflow",
-            "metrics",
-        )
-    if metric.histogram:
-        yield MisfitError("is other, which a histogram does not support; write drop", "overflow")
-    elif not metric.attribute_columns:
-        yield MisfitError(
-            f"is other, which requires attribute_columns; add them to {metric.name}, or write drop",
-            "overflow",
-        )
-
-
-def _parameter_problem(name: str, metric: DeclaredMetric) -> str | None:
-    """Return the problem of a parameter that has the name of a column or attribute of `metric`."""
-    if name == LE and metric.histogram:
-        return f"{name!r} is an attribute of the histogram {metric.name}; rename the parameter"
-    for key, column in (("value_column", metric.value_column), ("time_column", metric.time_column)):
-        if name == column:
-            return f"{name!r} is also the {key} of {metric.name}; rename the parameter"
-    for key, names in (("attribute_columns", metric.attribute_columns), ("attributes", metric.attributes)):
-        if name in map(label, names):
-            return (
-                f"{name!r} is also in {key} of {metric.name}; remove it there, because each parameter is an "
-                "attribute, or rename the parameter"
-            )
-    return None
