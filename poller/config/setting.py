@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 
 from poller.model.duration import format_duration
 from poller.model.secrets import Secret
-from poller.model.text import as_text
+from poller.model.text import value_text
 
 Duration = Annotated[float, "DURATION"]
 """Seconds, written as `30s`, `5m` or `1h30m`."""
@@ -60,7 +60,7 @@ class Setting:
             return f"{value * 100:g}%"
         if self.type is Size:
             return _format_size(value)
-        return as_text(value)
+        return value_text(value)
 
 
 def setting(

@@ -36,7 +36,7 @@ class Endpoint:
         return mask_url(self.url)
 
     @property
-    def as_text(self) -> bool | None:
+    def plain_text(self) -> bool | None:
         """Whether the scheme disables TLS; None without an http or https scheme."""
         return {"http": True, "https": False}.get(self.url.partition("://")[0])
 

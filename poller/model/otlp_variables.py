@@ -50,8 +50,8 @@ class OtlpVariables:
 
     def is_plain_text(self, endpoint: Endpoint) -> bool:
         """Return whether the endpoint's scheme or, without one, the variable INSECURE disables TLS."""
-        if endpoint.as_text is not None:
-            return endpoint.as_text
+        if endpoint.plain_text is not None:
+            return endpoint.plain_text
         return (self.read("INSECURE") or "").strip().lower() == "true"
 
     def files(self, protocol: Protocol) -> dict[str, Path]:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from poller.model import printable
 from poller.model.query import AttributeValue, MetricDefinition
 from poller.model.result import Sample
-from poller.model.text import as_text
+from poller.model.text import value_text
 
 # The units that Prometheus spells out; any other unit is appended unchanged.
 # Source: prometheus/otlptranslator, metric_namer.go (translation strategy UnderscoreEscapingWithSuffixes).
@@ -50,7 +50,8 @@ def label_name(attribute: str) -> str:
 def labels_text(attributes: Mapping[str, AttributeValue]) -> str:
     """Return attributes as labels after a metric's name: `{state="queued"}`; empty without attributes."""
     pairs = [
-        f'{label_name(name)}="{_escaped(as_text(value), quote=True)}"' for name, value in attributes.items()
+        f'{label_name(name)}="{_escaped(value_text(value), quote=True)}"'
+        for name, value in attributes.items()
     ]
     return "{" + ",".join(pairs) + "}" if pairs else ""
 
@@ -75,7 +76,9 @@ def exposition(metrics: Mapping[str, MetricDefinition], samples: Iterable[Sample
         lines.append(f"# TYPE {translated} {'counter' if metric.type == 'counter' else 'gauge'}")
         for sample in members:
             # The format cannot escape a control character, so the label has a backslash and its code.
-            attributes = {name: printable.lines(as_text(value)) for name, value in sample.attributes.items()}
+            attributes = {
+                name: printable.lines(value_text(value)) for name, value in sample.attributes.items()
+            }
             time = f" {sample.time.at // 10**6}" if sample.time else ""
             lines.append(f"{translated}{labels_text(attributes)} {sample.value}{time}")
     return "".join(line + "\n" for line in lines)

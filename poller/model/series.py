@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 from poller.model.query import AttributeValue
-from poller.model.text import as_text
+from poller.model.text import value_text
 
 MetricT = TypeVar("MetricT", bound=Any)
 """A metric of the SDK, which this package does not import."""
@@ -26,7 +26,7 @@ def key_of(attributes: Mapping[str, AttributeValue]) -> Key:
 
 def fixed_series(attributes: Mapping[str, object]) -> frozenset[tuple[str, str]]:
     """Return the fixed attributes of a series' identity, as text; empty ones are omitted as in Prometheus."""
-    return frozenset((name, text) for name, value in attributes.items() if (text := as_text(value)))
+    return frozenset((name, text) for name, value in attributes.items() if (text := value_text(value)))
 
 
 def starting_in_time(metric: MetricT) -> MetricT:

@@ -11,7 +11,7 @@ _LONGEST = 60
 _PLAIN = re.compile(r"[A-Za-z0-9_](?:[\w .()*/>-]*[\w()])?", re.ASCII)
 
 
-def as_text(value: object) -> str:
+def value_text(value: object) -> str:
     """Return a value as PostgreSQL, YAML and Prometheus write it: `true`, not `True`."""
     return str(value).lower() if isinstance(value, bool) else str(value)
 
@@ -22,7 +22,7 @@ def quote(value: object) -> str:
         return repr(value if len(value) <= _LONGEST else value[: _LONGEST - 3] + "...")
     if isinstance(value, int) and value.bit_length() > 200:
         return "a number of more than 60 digits"  # str() rejects more than 4300 digits
-    return as_text(value) if isinstance(value, int | float) else kind_of(value)
+    return value_text(value) if isinstance(value, int | float) else kind_of(value)
 
 
 def install(extra: str) -> str:
@@ -76,7 +76,7 @@ def as_yaml(value: object) -> str:
         case str() if not _PLAIN.fullmatch(value):
             return json.dumps(value, ensure_ascii=False)
         case _:
-            return as_text(value)
+            return value_text(value)
 
 
 def host_port(host: str, port: int | str) -> str:

@@ -311,14 +311,14 @@ class RetrySender:
         self._last = export_result
         self._attempts += 1
         before, self.last_ok = self.last_ok, export_result.fate == "taken"
-        if self.last_ok is not before:
-            self.on_change()
         if self.last_ok:
             self.accepted_at = time.monotonic()
         if export_result.fate in ("later", "held"):
             self._postpone(export_result)
         else:
             self._settle(head, export_result)
+        if self.last_ok is not before:
+            self.on_change()
 
     def _settle(self, head: StoredRequest, export_result: ExportResult) -> None:
         self.queue.remove(head.id)

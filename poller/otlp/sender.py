@@ -64,8 +64,8 @@ def _grpc(endpoint: Endpoint, timeout: float, variables: OtlpVariables) -> GrpcS
 
     files = variables.files("grpc")
     compression = _compression(variables, "none", "gzip")
-    as_text = variables.is_plain_text(endpoint)
-    provided = None if as_text else _provided("GRPC", variables, ChannelCredentials)
+    plain_text = variables.is_plain_text(endpoint)
+    provided = None if plain_text else _provided("GRPC", variables, ChannelCredentials)
 
     def credentials() -> Any:
         if provided is not None:
@@ -83,7 +83,7 @@ def _grpc(endpoint: Endpoint, timeout: float, variables: OtlpVariables) -> GrpcS
         tuple(variables.headers().items()),
         timeout,
         form=format_of(variables.signal),
-        credentials=None if as_text else credentials,
+        credentials=None if plain_text else credentials,
         gzip=compression == "gzip",
         user_agent=USER_AGENT,
         proxy=_proxy_of_grpc(target, os.environ),

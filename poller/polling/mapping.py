@@ -20,7 +20,7 @@ from poller.model.query import (
 from poller.model.result import RejectedRow, Sample
 from poller.model.rows import Column, OmittedSum, Row, Rows
 from poller.model.series import Key, key_of
-from poller.model.text import as_text
+from poller.model.text import value_text
 from poller.polling.attributes import EnumeratedAttributes
 from poller.polling.data_times import TimeColumn, hashes, newest_of_each
 
@@ -174,7 +174,7 @@ def _map_metric(
     ]
     # The values of the parameters are the last columns.
     last = len(rows.columns) - len(names)
-    runs = {tuple(as_text(value).encode() for value in run.values()): run for run in query.parameters}
+    runs = {tuple(value_text(value).encode() for value in run.values()): run for run in query.parameters}
     closed = EnumeratedAttributes(metric, query.parameters) if metric.attribute_values else None
     existing: set[Key] = set()
     column = metric.time_column

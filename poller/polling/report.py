@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from poller.model.printable import one_line
 from poller.model.query import AttributeValue, MetricDefinition
 from poller.model.result import PollResult, state_of
-from poller.model.text import as_text
+from poller.model.text import value_text
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -131,7 +131,7 @@ def to_json(by_target: TargetResults, metrics: Mapping[str, MetricDefinition]) -
 
 def attributes_text(attributes: Mapping[str, AttributeValue]) -> str:
     """Return attributes as text, `state=queued tenant=a`; ambiguous values are quoted."""
-    return " ".join(f"{name}={_quoted(as_text(value))}" for name, value in attributes.items())
+    return " ".join(f"{name}={_quoted(value_text(value))}" for name, value in attributes.items())
 
 
 def _as_object(result: PollResult, metrics: Mapping[str, MetricDefinition]) -> dict[str, Any]:

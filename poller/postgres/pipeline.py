@@ -17,7 +17,7 @@ from psycopg.pq.abc import PGconn, PGresult
 from poller.model.errors import OverBudgetError, PollError
 from poller.model.query import NO_PARAMETERS, AttributeValue, Parameters
 from poller.model.rows import Column, Limit, Row, RowCollector, Rows
-from poller.model.text import as_text, quote
+from poller.model.text import quote, value_text
 from poller.postgres.cancellation import CancelToken
 from poller.postgres.charset import charset_of
 from poller.postgres.relay import Relay
@@ -162,7 +162,7 @@ class Pipeline:
             try:
                 *after, sql = [text.encode(self.charset.codec) for text in texts]
                 runs = [
-                    [as_text(value).encode(self.charset.codec) for value in values.values()]
+                    [value_text(value).encode(self.charset.codec) for value in values.values()]
                     for values in statement.parameters
                 ]
             except UnicodeEncodeError as problem:
@@ -220,7 +220,7 @@ class Pipeline:
                     deadline = self._begin_run(statement, since)
                 if failure is None and not statement.describe:
                     self._pgconn.set_chunked_rows_mode(_CHUNK_ROWS)
-                last = tuple([as_text(value).encode() for value in values.values()])
+                last = tuple([value_text(value).encode() for value in values.values()])
                 while (result := next_result(deadline)) is not None:
                     status = result.status
                     if status in _ROWS:

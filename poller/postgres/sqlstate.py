@@ -200,8 +200,8 @@ def server_error(
         hint = hint or "make the query cheaper or raise its timeout"
     if "statement pooling mode" in message:  # PgBouncer's message
         hint = "set pool_mode = transaction (or session) for this database in PgBouncer"
-    if sqlstate == "42883" and "pg_catalog.float8(" in message:
-        hint = "the value_column of a histogram must be of a numeric type; convert it in sql"
+    if sqlstate == "42883" and "pg_catalog.sum(" in message:
+        hint = "sum() and histogram require a numeric type; convert the column in sql"
     # A server repeats its input, for example `options`.
     hint = _cut(hint) if hint else _HINTS.get(sqlstate or "")
     error = PollError(kind, _cut(message), sqlstate=sqlstate, hint=hint)

@@ -22,56 +22,57 @@ def sentences(error: ValidationError, model: type[BaseModel], data: Any) -> list
 
     `data` is the content of the file, without defaults.
     """
-    messages: dict[Path, list[str]] = {}
-    missing: set[Path] = set()
+    messages: dict[tuple[Path, str], set[Path]] = {}
+    """Path and text of each problem, with the missing keys that would solve it."""
     misspelt: set[Path] = set()
+    generic: set[Path] = set()
     for details in error.errors(include_url=False):
         path, raised = details["loc"], details.get("ctx", {}).get("error")
         if details["type"] == "extra_forbidden":
             keys = list(_fields(_model_at(model, path[:-1])))
             if suggestion := near(str(path[-1]), keys):
                 misspelt.add((*path[:-1], suggestion))
-            messages[path] = [unknown_key(str(path[-1]), keys)]
+            messages[path, unknown_key(str(path[-1]), keys)] = set()
         elif details["type"] == "missing":
-            missing.add(path)
-            messages[path] = [f"is missing{_spot(model, path).example}"]
+            messages[path, f"is missing{_spot(model, path).example}"] = {path}
         elif details["type"] == "too_short" and _at(data, path):
             continue  # pydantic counts only valid items, but each invalid one has its own error
         elif raised is not None:
             for problem in raised.problems if isinstance(raised, ProblemsError) else [raised]:
-                at = messages.setdefault(_path_of(problem, path, data), [])
-                at += [str(problem)] if str(problem) not in at else []
-        else:
-            path = _within(data, path)
+                place, absent = _located(problem, path, data)
+                messages.setdefault((place, str(problem)), absent)
+        elif (path := _within(data, path)) not in generic:  # each member of a union has an error
+            generic.add(path)
             value, spot = _at(data, path), _spot(model, path)
-            # The first is enough: each member of a union has an error.
-            messages.setdefault(path, [_sentence(dict(details), spot, value)])
+            messages[path, _sentence(dict(details), spot, value)] = set()
             if details["type"] == "tuple_type" and isinstance(value, dict):
-                messages |= _problems_inside(_bare(get_args(spot.annotation)[0]), value, path)
+                for inner, text in _problems_inside(_bare(get_args(spot.annotation)[0]), value):
+                    messages[(*path, *inner), text] = set()
     # `unti: By` is one mistake, not an unknown key and a missing one.
-    return [(path, text) for path in messages if path not in missing & misspelt for text in messages[path]]
+    return [problem for problem, absent in messages.items() if not absent & misspelt]
 
 
-def _path_of(problem: ValueError, path: Path, data: Any) -> Path:
-    """Return the path of the key that a problem is about; `path` is where it was raised."""
-    if not isinstance(problem, MisfitError):
-        return _within(data, path)
-    around = _at(data, path[:-1])
-    return (*path[:-1], next((key for key in problem.keys if key in around), problem.keys[0]))
+def _located(problem: ValueError, path: Path, data: Any) -> tuple[Path, set[Path]]:
+    """Return the path of the key that a problem is about, and the keys of which one is missing.
+
+    `path` is where the problem was raised: perhaps for the default of a missing key.
+    """
+    keys = problem.keys if isinstance(problem, MisfitError) else ()
+    of_part = [(*path[:-1], key) for key in keys] or [path]
+    present = next((key for key in of_part if _within(data, key) == key), None)
+    if present is not None:
+        return present, set()
+    return of_part[0] if keys else _within(data, path), set(of_part)
 
 
-def _problems_inside(model: type[BaseModel], data: Any, path: Path) -> dict[Path, list[str]]:
+def _problems_inside(model: Any, data: Any) -> list[tuple[Path, str]]:
     """Return the problems of a part that is written instead of a list of them."""
-    if not _is_model(model):
-        return {}
     try:
-        model.model_validate(data)
+        if _is_model(model):
+            model.model_validate(data)
     except ValidationError as error:
-        inside: dict[Path, list[str]] = {}
-        for at, text in sentences(error, model, data):
-            inside.setdefault((*path, *at), []).append(text)
-        return inside
-    return {}
+        return sentences(error, model, data)
+    return []
 
 
 def unknown_key(key: str, keys: Sequence[str]) -> str:
@@ -85,6 +86,10 @@ def _sentence(details: dict[str, Any], spot: _Spot, value: Any) -> str:
             return _out_of_bounds(spot, value, too_small=True)
         case "less_than_equal":
             return _out_of_bounds(spot, value, too_small=False)
+        case "too_long" | "string_too_long":
+            unit = "entries" if details["type"] == "too_long" else "characters"
+            most = details["ctx"]["max_length"]
+            return f"has {len(value):,} {unit}; write at most {most:,}"
         case "greater_than":
             return f"{quote(value)} is not above {details['ctx']['gt']:g}{spot.example}"
         case "literal_error" if isinstance(value, str) and value:

@@ -93,7 +93,7 @@ FROM (
     SELECT
       {keys}{value},
       pg_catalog.width_bucket(
-        pg_catalog.float8({value}),
+        {value}::pg_catalog.float8,
         ARRAY[{thresholds}]::pg_catalog.float8[]
       ) AS {bucket}
     FROM (
@@ -113,8 +113,7 @@ def _aggregated(sql: str, metric: MetricDefinition, boundaries: Boundaries) -> s
     width_bucket() returns the number of thresholds up to a value. A value equal to a boundary belongs to its
     bucket, so each threshold is the smallest double above a boundary. NULL is in no bucket, NaN in the last.
     OFFSET 0 keeps the planner from computing the value again for each aggregate, and from expecting a group
-    for each value. float8() is called by its name, so that each type that is not numeric has the same error,
-    unlike with a cast. `sql` stays unchanged, because an error of the server has a position in it.
+    for each value. `sql` stays unchanged, because an error of the server has a position in it.
     """
     column = metric.value_column
     keys = "".join(f"{identifier(name)}, " for name in metric.attribute_columns)

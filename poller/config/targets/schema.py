@@ -27,7 +27,7 @@ from poller.model.duration import format_duration, parse_duration
 from poller.model.path import Key
 from poller.model.secrets import URL, Secret, foreign_parameters, mask_conninfo
 from poller.model.target import Databases, RequireStandby, Target
-from poller.model.text import as_text, near
+from poller.model.text import near, value_text
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
 """Name of a target, and a tag."""
@@ -54,7 +54,7 @@ def _checked_path(text: str) -> str:
 
 def _truth(value: object) -> object:
     """Return a boolean of YAML as the setting's text."""
-    return as_text(value) if isinstance(value, bool) else value
+    return value_text(value) if isinstance(value, bool) else value
 
 
 Name = Annotated[str, AfterValidator(_checked_name), Field(json_schema_extra={"pattern": whole(NAME)})]

@@ -52,15 +52,15 @@ def _grpc(target: SignalEndpoint, variables: OtlpVariables, options: Mapping[str
     from grpc import ssl_channel_credentials
 
     files = variables.files("grpc")
-    as_text = variables.is_plain_text(target)
+    plain_text = variables.is_plain_text(target)
     credentials = None
-    if files and not as_text:
+    if files and not plain_text:
         # The exporter itself ignores a missing file, and a client certificate without a CA.
         read = {option: read_regular(path, MAX_TLS_BYTES) for option, path in files.items()}
         credentials = ssl_channel_credentials(
             read.get("CERTIFICATE"), read.get("CLIENT_KEY"), read.get("CLIENT_CERTIFICATE")
         )
-    return _class("grpc", variables.signal)(insecure=as_text, credentials=credentials, **options)
+    return _class("grpc", variables.signal)(insecure=plain_text, credentials=credentials, **options)
 
 
 def _http(target: SignalEndpoint, variables: OtlpVariables, options: Mapping[str, Any]) -> Any:

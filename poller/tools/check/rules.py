@@ -56,7 +56,8 @@ def check_queries(
     settings = [query.settings for query in (*sent, *estimated)]
     every = inspection.statements(sqls, parameters=parameters, settings=settings)
     inspected, estimates = every[: len(sent)], every[len(sent) :]
-    catalog_facts = inspection.known(every)
+    sources = _sources([*sent, *estimated], sqls, every, origins, inspection)
+    catalog_facts = inspection.known([*every, *sources.values()])
     names = [query.name for query in (*sent, *estimated)]
     # A refused setting would refuse the lookup for all statements.
     valid = [number for number, result in enumerate(every) if result.error is None]
@@ -66,7 +67,6 @@ def check_queries(
     volatile = {(names[number], sqls[number]): calls for number, calls in zip(valid, functions, strict=True)}
     own = dict(zip((query.name for query in sent), inspected, strict=True))
     cheap = dict(zip((query.name for query in estimated), estimates, strict=True))
-    sources = _sources(sent, origins, inspected, inspection)
     paths = any("search_path" in query.settings for query in sent)
     usable = inspection.value(USABLE_SCHEMAS) if paths else b"{}"
     judged: list[CheckedQuery] = []
@@ -85,7 +85,7 @@ def check_queries(
                 origin,
                 own[query.name],
                 cheap.get(query.name),
-                sources.get(query.name),
+                sources,
                 catalog_facts,
                 volatile,
                 usable,
@@ -97,26 +97,37 @@ def check_queries(
 
 def _sources(
     queries: Sequence[QueryDefinition],
-    origins: Mapping[str, Origin],
+    sqls: Sequence[str],
     inspected: Sequence[Inspected],
+    origins: Mapping[str, Origin],
     inspection: Inspection,
-) -> dict[str, Inspected]:
-    """Inspect the statement in the file of each histogram whose aggregation around it was rejected."""
-    rejected = [
-        query
-        for query, result in zip(queries, inspected, strict=True)
-        if result.error is not None
-        and result.error.setting is None
-        and origins[query.name].value("metrics", 0).get("histogram")
-        and origins[query.name].written_sql(("sql",), query.sql, result.error.position)[1] is None
-    ]
+) -> dict[tuple[str, str], Inspected]:
+    """Inspect the statements in the file around which the aggregation of a histogram was rejected.
+
+    `sqls` and `inspected` belong to `queries`, of which each estimate is a second one. The result has the
+    valid statements by the name of the query and the statement with the aggregation.
+    """
+    rejected: list[tuple[QueryDefinition, str, str]] = []
+    for query, sql, result in zip(queries, sqls, inspected, strict=True):
+        origin = origins[query.name]
+        path = ("sql",) if sql == query.sql else ("estimate", "sql")
+        if (
+            result.error is not None
+            and result.error.setting is None
+            and origin.value("metrics", 0).get("histogram")
+            and origin.written_sql(path, sql, result.error.position)[1] is None
+        ):
+            rejected.append((query, sql, origin.statement(*path)))
     results = inspection.statements(
-        [origins[query.name].statement() for query in rejected],
-        parameters=[query.parameters for query in rejected],
-        settings=[query.settings for query in rejected],
+        [written for _, _, written in rejected],
+        parameters=[query.parameters for query, _, _ in rejected],
+        settings=[query.settings for query, _, _ in rejected],
     )
-    names = (query.name for query in rejected)
-    return {name: result for name, result in zip(names, results, strict=True) if result.error is None}
+    return {
+        (query.name, sql): result
+        for (query, sql, _), result in zip(rejected, results, strict=True)
+        if result.error is None
+    }
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,8 +138,8 @@ class _QueryCheck:
     origin: Origin
     own: Inspected
     cheap: Inspected | None
-    source: Inspected | None
-    """The statement in the file, if it is valid and only the aggregation of a histogram around it is not."""
+    sources: Mapping[tuple[str, str], Inspected]
+    """Valid statements of histograms whose aggregation is not valid, see `_sources`."""
     catalog_facts: CatalogFacts
     volatile: Mapping[tuple[str, str], Sequence[str]]
     """Functions by query and statement, see `Inspection.volatile`."""
@@ -170,7 +181,8 @@ class _QueryCheck:
     def _statement(self, path: tuple[Key, ...], sql: str, inspected: Inspected) -> Iterator[Diagnostic]:
         """Problems of one statement and its columns."""
         if inspected.error is not None:
-            if self.source is not None and (problems := list(self._histogram(path, self.source))):
+            source = self.sources.get((self.query.name, sql))
+            if source is not None and (problems := [*self._columns(path, source, in_file=True)]):
                 yield from problems
                 return
             error = inspected.error
@@ -187,10 +199,19 @@ class _QueryCheck:
         for name in self.volatile[self.query.name, sql]:
             message = f"calls {name}, which is declared VOLATILE: it may write despite READ ONLY; {ADVICE}"
             yield self._diagnostic("volatile-function", "warning", f"{message}{_suffix(path)}", *path)
+        yield from self._columns(path, inspected)
+        yield from self._unused(path, inspected)
+
+    def _columns(
+        self, path: tuple[Key, ...], inspected: Inspected, *, in_file: bool = False
+    ) -> Iterator[Diagnostic]:
+        """Problems of the columns that feed the metrics; `in_file`: before a histogram aggregates them."""
         names = [column.name for column in inspected.columns]
         # All series of a histogram have the columns of the metric in the file.
-        for number, metric in enumerate(self.query.metrics[: len(self.origin.value("metrics"))]):
-            at: tuple[Key, ...] = ("metrics", number)
+        for number, written in enumerate(self.origin.value("metrics")):
+            metric, at = self.query.metrics[number], ("metrics", number)
+            if in_file:
+                metric = dataclasses.replace(metric, value_column=str(written["value_column"]))
             yield from self._value(path, metric, inspected, number)
             if (column := metric.time_column) is not None:
                 rule, problem = "column", self._column_problem(column, names)
@@ -205,13 +226,6 @@ class _QueryCheck:
                 for rule, severity, message in self._attribute(metric, name, inspected):
                     key = "attribute_values" if rule == "attribute-values" else "attribute_columns"
                     yield self._diagnostic(rule, severity, f"{message}{_suffix(path)}", *at, key)
-        yield from self._unused(path, inspected)
-
-    def _histogram(self, path: tuple[Key, ...], source: Inspected) -> Iterator[Diagnostic]:
-        """Problems of the value column of a histogram in the result of the statement in the file."""
-        column = str(self.origin.value("metrics", 0)["value_column"])
-        metric = dataclasses.replace(self.query.metrics[0], value_column=column)
-        yield from self._value(path, metric, source, 0)
 
     def _value(
         self, path: tuple[Key, ...], metric: MetricDefinition, inspected: Inspected, number: int

@@ -13,7 +13,7 @@ from poller.model.path import Key
 from poller.model.query import DEFAULT_INTERVAL
 from poller.model.schedule import distances, parse_schedule
 from poller.model.series import fixed_series
-from poller.model.text import as_text, quote
+from poller.model.text import quote, value_text
 from poller.tools.check.own_session import distortions
 from poller.tools.check.time_columns import time_problems
 
@@ -47,8 +47,10 @@ def _distorted(file: QueryFile) -> Iterator[Diagnostic]:
                 yield _warning(rule, file, (*at, *path), name, message)
         for path in _attribute_values(query):
             written, value = file.written((*at, *path)), _at(query, path)
-            if written is not None and not isinstance(value, str) and written != as_text(value):
-                message = f"{written} becomes {as_text(value)}; write {quote(written)} in quotes to keep it"
+            if written is not None and not isinstance(value, str) and written != value_text(value):
+                message = (
+                    f"{written} becomes {value_text(value)}; write {quote(written)} in quotes to keep it"
+                )
                 yield _warning("attribute-text", file, (*at, *path), name, message)
 
 

@@ -11,7 +11,7 @@ from poller.events._catalog.declaration import Metric
 from poller.events._privacy.attributes import is_denied
 from poller.events.attributes import HTTP_ROUTE, HTTP_STATUS
 from poller.model.diagnostics import Diagnostic
-from poller.model.text import as_text, near, quote
+from poller.model.text import near, quote, value_text
 from poller.receiver.decode import Attribute, Distribution, Point
 from poller.tools.conform.impossible_values import value_problems
 from poller.tools.conform.notes import Differences, summary
@@ -209,7 +209,7 @@ def _text(value: Attribute) -> str:
     """The value as backends store it; empty if the sender set none."""
     if value is None:
         return ""
-    return as_text(value)
+    return value_text(value)
 
 
 def _safe(value: str) -> str:

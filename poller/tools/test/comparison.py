@@ -10,7 +10,7 @@ from typing import Literal
 
 from poller.model.query import AttributeValue
 from poller.model.result import PollResult, Sample, state_of
-from poller.model.text import as_text
+from poller.model.text import value_text
 from poller.polling.report import attributes_text, format_time, refusals
 from poller.tools.test.case import Expectation, parse_time
 from poller.tools.test.case_file import LoadedCase
@@ -120,7 +120,7 @@ def _metric(loaded_case: LoadedCase, expectation: Expectation) -> str:
 
 def _key(metric: str, attributes: Mapping[str, AttributeValue]) -> tuple[str, frozenset[tuple[str, str]]]:
     # Compare attributes as text, because columns return text and `tenant: 5` in YAML is a number.
-    return metric, frozenset((name, as_text(value)) for name, value in attributes.items())
+    return metric, frozenset((name, value_text(value)) for name, value in attributes.items())
 
 
 def _equal(expected: float | str, actual: float) -> bool:

@@ -821,7 +821,7 @@ def test_parts_of_an_endpoint_that_grpc_cannot_send_are_a_single_warning(
 def test_a_target_shows_no_secret() -> None:
     target = SignalEndpoint("https://user:hunter2@h:4318/v1/traces?key=hunter2", "http/protobuf", 10)
     assert "hunter2" not in f"{target} {target!r}"
-    assert target.as_text is False
+    assert target.plain_text is False
 
 
 def test_a_missing_certificate_is_an_error(start_process: Start) -> None:

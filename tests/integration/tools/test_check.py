@@ -208,6 +208,27 @@ REPORTED: dict[str, tuple[str, list[str]]] = {
             )
         ],
     ),
+    "histogram-of-an-estimate": (
+        query(
+            "SELECT 'a' AS n, 'x' AS s",
+            more=ESTIMATE.format(sql="SELECT m AS n FROM absent", cost=10),
+            metric=HISTOGRAM + by("s", "nowhere"),
+        ),
+        [
+            (
+                'error 4:40 rejected queries[0].estimate.sql: relation "absent" does not exist (42P01, line '
+                "1, column 20 of sql); if that is expected here, name it under requires.columns"
+            ),
+            (
+                "error 9 not-numeric queries[0].metrics[0].value_column: value column 'n' is text, "
+                "not a number; write n::numeric"
+            ),
+            (
+                "error 11 column queries[0].metrics[0].attribute_columns: column 'nowhere' is missing; the "
+                "result has n, s"
+            ),
+        ],
+    ),
     "histogram-without-its-column": (
         query("SELECT 1 AS m", metric=HISTOGRAM),
         [("error 8 column queries[0].metrics[0].value_column: column 'n' is missing; the result has m")],

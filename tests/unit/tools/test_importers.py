@@ -24,7 +24,7 @@ from poller.config.queries.yaml_reader import parse
 from poller.model.diagnostics import Place
 from poller.model.errors import PollError
 from poller.model.result import Answer
-from poller.model.text import as_text
+from poller.model.text import value_text
 from poller.polling.mapping import to_samples
 from poller.postgres.replica import Replica
 from poller.postgres.transaction import TransactionLimits
@@ -290,7 +290,7 @@ def test_a_parameter_in_imported_sql_keeps_its_value(
 
     query = draft.data()
     names = list(query["parameters"])
-    values = [as_text(value).encode() for (value,) in query["parameters"].values()]
+    values = [value_text(value).encode() for (value,) in query["parameters"].values()]
     with psycopg.connect(site.primary) as connection:
         rows = connection.pgconn.exec_params(to_placeholders(query["sql"], names).encode(), values)
     assert (rows.get_value(0, 0) or b"").decode() == result

@@ -7,6 +7,13 @@ import pytest
 from poller.tools.check.search_path import ignored_schemas
 
 USABLE = b'{"public": true, "pg_catalog": true, "Tenant, A": true, "a\\"b": true, "closed": false}'
+OTHER_ENCODING = b'{"\xc4rger": true}'
+
+
+def test_a_name_in_another_encoding_is_no_obstacle() -> None:
+    assert list(ignored_schemas("public", OTHER_ENCODING)) == [
+        "the schema 'public' does not exist on this server, so tables are looked up in the others only"
+    ]
 
 
 @pytest.mark.parametrize(
@@ -21,6 +28,6 @@ def test_each_schema_that_is_ignored_is_reported_with_the_reason() -> None:
         "the schema 'PUBLIC' does not exist on this server, so tables are looked up in the others only",
         (
             "the schema 'closed' may not be used by the role, so tables are looked up in the others only; "
-            'run GRANT USAGE ON SCHEMA "closed" TO the role'
+            "run GRANT USAGE ON SCHEMA closed TO the role"
         ),
     ]

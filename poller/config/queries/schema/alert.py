@@ -8,7 +8,7 @@ from typing import Annotated, get_args
 
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
 
-from poller.config.queries.schema.fields import ENDLESS, AlsoText, Duration, Part, whole
+from poller.config.queries.schema.fields import ENDLESS, AlsoText, Duration, MisfitError, Part, whole
 from poller.model.query import Alert, Of, Severity, Side
 from poller.model.text import quote
 
@@ -143,7 +143,7 @@ class DeclaredAlert(Part):
             return below
         above = info.data["above"]
         if above is None and below is None:
-            raise ValueError("has no limit; write above or below and a number")
+            raise MisfitError("is missing; write above or below, and a number", "above", "below")
         if above is not None and below is not None:
             raise ValueError("has two limits; write one alert with above and one with below")
         return below

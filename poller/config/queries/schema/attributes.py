@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import Annotated
 
-from pydantic import AfterValidator
+from pydantic import AfterValidator, WithJsonSchema
 
 from poller.config.queries.schema.fields import whole
 from poller.model.query import MAX_ATTRIBUTE_LENGTH, AttributeValue
@@ -56,4 +56,6 @@ def attribute_value(value: AttributeValue) -> AttributeValue:
 
 ColumnName = Annotated[str, AfterValidator(lambda name: attribute_name(name, "rename the column with AS"))]
 AttributeName = Annotated[str, AfterValidator(attribute_name)]
-FixedValue = Annotated[AttributeValue, AfterValidator(attribute_value)]
+AS_VALUE = {"type": ["string", "number", "boolean"], "maxLength": MAX_ATTRIBUTE_LENGTH}
+"""JSON Schema of a value."""
+FixedValue = Annotated[AttributeValue, AfterValidator(attribute_value), WithJsonSchema(AS_VALUE)]

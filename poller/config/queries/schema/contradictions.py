@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from pydantic import ValidationInfo
 
@@ -14,8 +14,19 @@ from poller.config.queries.schema.metric import DeclaredMetric
 from poller.model.query import NO_PARAMETERS
 
 
-def metric_problems(metric: DeclaredMetric, metrics: int, info: ValidationInfo) -> Iterator[ValueError]:
-    """Yield the keys of a query that contradict one of its `metrics` metrics."""
+def contradictions(metrics: Sequence[DeclaredMetric], info: ValidationInfo) -> Iterator[ValueError]:
+    """Yield the keys of a query that contradict one of its metrics."""
+    histogram = next((metric.name for metric in metrics if metric.histogram), None)
+    if histogram is not None and len(metrics) > 1:
+        yield ValueError(
+            f"has {len(metrics)} metrics, but the histogram {histogram} aggregates the rows; "
+            "write another query for the others"
+        )
+    for metric in metrics:
+        yield from _metric_problems(metric, info)
+
+
+def _metric_problems(metric: DeclaredMetric, info: ValidationInfo) -> Iterator[ValueError]:
     if info.data.get("overflow") == "other":
         yield from _other_problems(metric)
     if metric.type == "counter" and info.data.get("estimate") is not None:
@@ -36,11 +47,6 @@ def metric_problems(metric: DeclaredMetric, metrics: int, info: ValidationInfo) 
             f"write max_series: {sets}, or remove attribute_values",
             "max_series",
             "metrics",
-        )
-    if metric.histogram and metrics > 1:
-        yield ValueError(
-            f"has {metrics} metrics, but the histogram {metric.name} aggregates the rows; "
-            "write another query for the others"
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
 from poller.model.duration import DURATION, SECONDS_ALONE, parse_duration
-from poller.model.text import as_text
+from poller.model.text import value_text
 
 
 class MisfitError(ValueError):
@@ -31,9 +32,15 @@ class ProblemsError(ValueError):
         self.problems = problems
 
 
+_MOST_PROBLEMS = 20
+
+
 def raise_all(problems: Iterable[ValueError]) -> None:
     """Raise ProblemsError if there are problems, so that a validator reports more than its first one."""
-    if listed := list(problems):
+    remaining = iter(problems)
+    if listed := list(itertools.islice(remaining, _MOST_PROBLEMS)):
+        if next(remaining, None) is not None:
+            listed.append(ValueError("has more problems; correct these first"))
         raise ProblemsError(listed)
 
 
@@ -63,7 +70,7 @@ Duration = Annotated[float, BeforeValidator(parse_duration), AS_DURATION]
 
 def _not_a_boolean(value: object) -> object:
     # pydantic would read true as 1; the text gets its message for a text that is no number.
-    return as_text(value) if isinstance(value, bool) else value
+    return value_text(value) if isinstance(value, bool) else value
 
 
 NOT_A_BOOLEAN = BeforeValidator(_not_a_boolean)

@@ -10,28 +10,26 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, WithJsonSchema
 
-from poller.config.queries.schema.attributes import attribute_name, attribute_value
+from poller.config.queries.schema.attributes import AS_VALUE, attribute_name, attribute_value
 from poller.config.queries.schema.fields import raise_all, whole
-from poller.model.query import MAX_ATTRIBUTE_LENGTH, AttributeValue
-from poller.model.text import as_text, kind_of, quote
+from poller.model.query import AttributeValue
+from poller.model.text import kind_of, quote, value_text
 
 MAX_PARAMETERS = 9
 """A placeholder $1 to $9 is never longer than the parameter it replaces."""
 MAX_COMBINATIONS = 1000
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}")
 _EXAMPLE = "write for example `parameters: {state: [queued, sent]}`"
-_MOST_PROBLEMS = 10
 
-_VALUE = {"type": ["string", "number", "boolean"], "maxLength": MAX_ATTRIBUTE_LENGTH}
 _NAMES = {"propertyNames": {"pattern": whole(_NAME, unless="__")}, "maxProperties": MAX_PARAMETERS}
 _OBJECT = {"type": "object", "minProperties": 1, **_NAMES}
-_VALUES = {"type": "array", "items": _VALUE, "minItems": 1, "uniqueItems": True}
+_VALUES = {"type": "array", "items": AS_VALUE, "minItems": 1, "uniqueItems": True}
 _SCHEMA = {
     "anyOf": [
         {**_OBJECT, "additionalProperties": _VALUES},
         {
             "type": "array",
-            "items": {**_OBJECT, "additionalProperties": _VALUE},
+            "items": {**_OBJECT, "additionalProperties": AS_VALUE},
             "minItems": 1,
             "maxItems": MAX_COMBINATIONS,
             "uniqueItems": True,
@@ -56,7 +54,7 @@ def _combinations(value: object) -> list[dict[str, AttributeValue]]:
     if not value or not isinstance(value, dict | list):
         raise ValueError(f"is {'empty' if value in (None, '', [], {}) else kind_of(value)}; {_EXAMPLE}")
     listed = _problems(value) if isinstance(value, dict) else _set_problems(value)
-    raise_all(map(ValueError, itertools.islice(listed, _MOST_PROBLEMS)))
+    raise_all(map(ValueError, listed))
     if isinstance(value, list):
         runs = [{name: values[name] for name in value[0]} for values in value]
     else:
@@ -64,7 +62,7 @@ def _combinations(value: object) -> list[dict[str, AttributeValue]]:
     seen: set[tuple[object, ...]] = set()
     for run in runs:
         # 1 and '1' are the same to the server and to Prometheus; 0 and false are to the SDK.
-        keys = {tuple(run.values()), tuple(map(as_text, run.values()))}
+        keys = {tuple(run.values()), tuple(map(value_text, run.values()))}
         if not seen.isdisjoint(keys):
             again = ", ".join(f"{name} {quote(item)}" for name, item in run.items())
             raise ValueError(f"has {again} twice, as text or as number; keep one")
@@ -101,7 +99,7 @@ def _set_problems(sets: Sequence[Any]) -> Iterator[str]:
             continue
         if number == 1:
             yield from _name_problems(values)
-        elif isinstance(first, dict) and values.keys() != first.keys():
+        elif isinstance(first, dict) and first and values.keys() != first.keys():
             yield f"item {number} has other names than item 1 ({', '.join(map(str, first))}); write the same"
             continue
         for name, value in values.items():
@@ -134,7 +132,7 @@ def _value_problems(name: object, values: Sequence[Any]) -> Iterator[str]:
             try:
                 attribute_value(value)
             except ValueError as error:
-                yield f"value {quote(value)} of {name!r} {error}"
+                yield f"a value of {name!r} {error}"
 
 
 def _too_many(combinations: int) -> Iterator[str]:

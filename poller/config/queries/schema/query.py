@@ -9,7 +9,7 @@ from typing import Annotated
 from pydantic import AfterValidator, ConfigDict, Field, ValidationInfo, field_validator
 
 from poller.config.queries.histogram import with_histogram
-from poller.config.queries.schema.contradictions import metric_problems
+from poller.config.queries.schema.contradictions import contradictions
 from poller.config.queries.schema.estimate import DeclaredEstimate, bound
 from poller.config.queries.schema.fields import NOT_A_BOOLEAN, Duration, MisfitError, Part, raise_all, whole
 from poller.config.queries.schema.metric import DeclaredMetric
@@ -307,7 +307,7 @@ class DeclaredQuery(Part):
     def _metrics(
         cls, metrics: tuple[DeclaredMetric, ...], info: ValidationInfo
     ) -> tuple[DeclaredMetric, ...]:
-        raise_all(problem for metric in metrics for problem in metric_problems(metric, len(metrics), info))
+        raise_all(contradictions(metrics, info))
         return metrics
 
     @field_validator("max_age")
