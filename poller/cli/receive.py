@@ -15,6 +15,7 @@ import typer
 from poller.cli.options import GrpcPort, Host, HttpPort, Listening, port_in_use, seconds_to_listen
 from poller.daemon.signals import StopSignal
 from poller.model.printable import one_line
+from poller.model.text import value_text
 
 if TYPE_CHECKING:
     from poller.receiver.decode import Distribution, LogRecord, Point, Span
@@ -130,5 +131,5 @@ def _record(record: LogRecord) -> str:
 
 
 def _labels(attributes: Mapping[str, object]) -> str:
-    pairs = (f"{name}={value}" for name, value in attributes.items())
+    pairs = (f"{name}={value_text(value)}" for name, value in attributes.items())
     return "{" + ", ".join(pairs) + "}" if attributes else ""

@@ -41,8 +41,9 @@ def next_runs(schedule: Schedule, after: float, number: int) -> list[datetime]:
         run = trigger.get_next_fire_time(None, at)
         if run is None:  # beyond the year 9999
             break
-        runs.append(run)
-        at = run.astimezone(UTC) + timedelta(microseconds=1)
+        at = run.astimezone(UTC)
+        runs.append(at.astimezone(run.tzinfo))  # a time in the skipped hour is an hour later
+        at += timedelta(microseconds=1)
     return runs
 
 

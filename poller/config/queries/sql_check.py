@@ -109,9 +109,8 @@ def _parameter_problem(sql: str, body: Any, parameters: Sequence[str]) -> str | 
                 )
             used.add(parameters[number - 1])
     if unused := [name for name in parameters if name not in used]:
-        return (
-            f"does not use the parameter {unused[0]}; write :{unused[0]} in it, or remove it from parameters"
-        )
+        names = ", ".join(unused)
+        return f"does not use the parameter {names}; write :{unused[0]} in it, or remove it from parameters"
     return None
 
 

@@ -316,7 +316,7 @@ class _QueryCheck:
                 ("estimate", "above_cost") if limit == estimate.above_cost else ("max_cost",)
             )
             message = (
-                f"is used on this server, because the exact query's cost {self.own.cost:,.0f} "
+                f"the estimate is used on this server, because the exact query's cost {self.own.cost:,.0f} "
                 f"exceeds {key[-1]} {limit:,.0f}"
             )
             yield self._diagnostic("estimate", "note", message, *key)

@@ -33,5 +33,5 @@ def ignored_schemas(search_path: str, usable: bytes) -> Iterator[str]:
             problem = "may not be used by the role"
             advice = f"; run GRANT USAGE ON SCHEMA {identifier(name)} TO the role"
         else:
-            problem, advice = "does not exist on this server", did_you_mean(name, schemas)
-        yield f"the schema {quote(name)} {problem}, so tables are looked up in the others only{advice}"
+            problem, advice = "does not exist in this database", did_you_mean(name, schemas)
+        yield f"the schema {quote(name)} {problem}, so no table is looked up in it{advice}"

@@ -117,6 +117,13 @@ def _statements(query: dict[str, Any]) -> Iterator[tuple[tuple[Key, ...], str]]:
 
 
 def _attribute_values(query: dict[str, Any]) -> Iterator[tuple[Key, ...]]:
+    parameters = query.get("parameters") or {}
+    if isinstance(parameters, dict):
+        yield from (
+            ("parameters", name, at) for name, values in parameters.items() for at in range(len(values))
+        )
+    else:
+        yield from (("parameters", at, name) for at, values in enumerate(parameters) for name in values)
     for number, metric in enumerate(query["metrics"]):
         for name in metric.get("attributes") or {}:
             yield "metrics", number, "attributes", name

@@ -16,7 +16,7 @@ from poller.postgres.volatile_functions import ADVICE
 
 _ADVICE: dict[SkipReason, str] = {
     "privilege": "GRANT it on the primary; deploy/role.sql does so for the packaged queries",
-    "cost": "make the query cheaper, add an estimate, or raise max_cost",
+    "cost": "make the query (or its estimate) cheaper, or raise max_cost (default: POLLER_MAX_COST)",
     "budget": "make the queries of this tick cheaper, or move some to another group or a longer interval",
 }
 _EXPECTED: frozenset[SkipReason] = frozenset({"role", "version", "extension", "relation", "column"})

@@ -12,6 +12,7 @@ from poller.model.diagnostics import invalid
 from poller.model.errors import ConfigError
 from poller.model.prometheus import metric_name
 from poller.model.query import MetricDefinition, QueryDefinition
+from poller.model.text import value_text
 
 
 def to_json(metrics: Iterable[Metric], generation: str) -> str:
@@ -96,7 +97,7 @@ def _attributes(feeding: list[tuple[QueryDefinition, MetricDefinition]]) -> tupl
     for query, definition in feeding:
         for attributes in (*query.parameters, definition.attributes):
             for name, value in attributes.items():
-                fixed.setdefault(name, {})[str(value)] = None
+                fixed.setdefault(name, {})[value_text(value)] = None
     opened = [
         Attribute(name, f"The query's column {name}.", open="the values in the database, up to max_series")
         for name in columns

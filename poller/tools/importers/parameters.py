@@ -50,7 +50,7 @@ def bind_parameters(draft: DraftQuery, node: SourceNode) -> bool:
     draft.sql = replace_parameters(draft.sql, constant)
     if names := [name for name in names if name not in constant]:
         _bind(draft, names, {tuple(run[name] for name in names): None for run in runs})
-        node.report_change("parameters", f"{', '.join(draft.parameters[0])} are attributes of the metrics")
+        node.report_change("parameters", f"the metrics have the attributes {', '.join(draft.parameters[0])}")
     return True
 
 

@@ -299,7 +299,7 @@ REPORTED: dict[str, tuple[str, list[str]]] = {
             ),
             (
                 "warning 4 search-path queries[0].settings.search_path: the schema 'publik' does not exist "
-                "on this server, so tables are looked up in the others only; did you mean 'public'?"
+                "in this database, so no table is looked up in it; did you mean 'public'?"
             ),
         ],
     ),
@@ -356,8 +356,8 @@ REPORTED: dict[str, tuple[str, list[str]]] = {
         query(COUNT, more=ESTIMATE.format(sql="SELECT 1 AS n", cost=1)),
         [
             (
-                "note 4 estimate queries[0].estimate.above_cost: is used on this server, because the exact "
-                "query's cost N exceeds above_cost N"
+                "note 4 estimate queries[0].estimate.above_cost: the estimate is used on this server, "
+                "because the exact query's cost N exceeds above_cost N"
             )
         ],
     ),
@@ -365,8 +365,8 @@ REPORTED: dict[str, tuple[str, list[str]]] = {
         query(COUNT, more="    max_cost: 2\n" + ESTIMATE.format(sql="SELECT 1 AS n", cost=1e6)),
         [
             (
-                "note 4 estimate queries[0].max_cost: is used on this server, because the exact query's cost "
-                "N exceeds max_cost N"
+                "note 4 estimate queries[0].max_cost: the estimate is used on this server, "
+                "because the exact query's cost N exceeds max_cost N"
             )
         ],
     ),
@@ -420,8 +420,8 @@ REPORTED: dict[str, tuple[str, list[str]]] = {
         ),
         [
             (
-                "note 4 estimate queries[0].estimate.above_cost: is used on this server, because the "
-                "exact query's cost N exceeds above_cost N"
+                "note 4 estimate queries[0].estimate.above_cost: the estimate is used on this server, "
+                "because the exact query's cost N exceeds above_cost N"
             ),
             (
                 "error 4 max-cost queries[0].estimate.sql: the planner's cost N is above max_cost N, "

@@ -20,11 +20,12 @@ def changed(**fields: Any) -> Change:
 
 
 def test_a_changed_schedule_is_named_with_both_values() -> None:
-    nightly, later = (a_query("a", schedule=text) for text in ("15 3 * * *", "@daily"))
-    zone = a_query("a", schedule="15 3 * * *", timezone="Europe/Berlin")
+    age: dict[str, Any] = {"max_age": 200_000.0}
+    nightly, later = (a_query("a", schedule=text, **age) for text in ("15 3 * * *", "@daily"))
+    zone = a_query("a", schedule="15 3 * * *", timezone="Europe/Berlin", **age)
     changes = [
         compare([before], [after]).changed
-        for before, after in ((A, nightly), (nightly, later), (later, zone))
+        for before, after in ((a_query("a", **age), nightly), (nightly, later), (later, zone))
     ]
     assert [str(change) for (change,) in changes] == [
         "schedule none -> 15 3 * * * UTC",

@@ -89,7 +89,7 @@ def test_a_long_expression_is_rejected_before_it_is_read() -> None:
 
 def test_a_run_that_daylight_saving_time_skips_is_an_hour_later() -> None:
     assert runs("30 2 * * *", "2026-03-28T12:00", 2, BERLIN) == [
-        "Sun 2026-03-29 02:30 CET",  # 03:30 on the clock, which goes from 02:00 CET to 03:00 CEST
+        "Sun 2026-03-29 03:30 CEST",  # the clock goes from 02:00 CET to 03:00 CEST
         "Mon 2026-03-30 02:30 CEST",
     ]
     (skipped,) = next_runs(Schedule("30 2 * * *", BERLIN), at("2026-03-28T12:00"), 1)

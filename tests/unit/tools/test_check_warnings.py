@@ -338,6 +338,20 @@ queries:
     ]
 
 
+@pytest.mark.parametrize(
+    ("parameters", "path"), [("{v: [1, 1.10]}", "v[1]"), ("[{v: 1}, {v: 1.10}]", "[1].v")]
+)
+def test_a_parameter_that_is_not_bound_as_written_is_a_warning(
+    tmp_path: Path, parameters: str, path: str
+) -> None:
+    metric = '{name: a, description: N., unit: "1", value_column: n}'
+    sql = "SELECT 1 AS n WHERE :v > 0"
+    text = f"queries: [{{name: a, sql: '{sql}', parameters: {parameters}, metrics: [{metric}]}}]"
+    ((rule, at, message),) = warnings(tmp_path, text=text)
+    assert (rule, at) == ("attribute-text", f"queries[0].parameters{'.' if path[0] == 'v' else ''}{path}")
+    assert message == "1.10 becomes 1.1; write '1.10' in quotes to keep it"
+
+
 def test_text_output_has_the_warnings_and_their_number(tmp_path: Path) -> None:
     (tmp_path / "q.yaml").write_text(
         json.dumps({"queries": [query("a", "SELECT count(*) AS n FROM pg_locks")]})

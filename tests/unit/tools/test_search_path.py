@@ -12,7 +12,7 @@ OTHER_ENCODING = b'{"\xc4rger": true}'
 
 def test_a_name_in_another_encoding_is_no_obstacle() -> None:
     assert list(ignored_schemas("public", OTHER_ENCODING)) == [
-        "the schema 'public' does not exist on this server, so tables are looked up in the others only"
+        "the schema 'public' does not exist in this database, so no table is looked up in it"
     ]
 
 
@@ -25,9 +25,9 @@ def test_a_schema_is_read_as_in_sql(path: str) -> None:
 
 def test_each_schema_that_is_ignored_is_reported_with_the_reason() -> None:
     assert list(ignored_schemas('"PUBLIC", closed, public', USABLE)) == [
-        "the schema 'PUBLIC' does not exist on this server, so tables are looked up in the others only",
+        "the schema 'PUBLIC' does not exist in this database, so no table is looked up in it",
         (
-            "the schema 'closed' may not be used by the role, so tables are looked up in the others only; "
+            "the schema 'closed' may not be used by the role, so no table is looked up in it; "
             "run GRANT USAGE ON SCHEMA closed TO the role"
         ),
     ]

@@ -20,7 +20,8 @@ def _parse_boundary(value: object) -> object:
         return float(value)
     if value in (math.inf, "+Inf"):
         raise ValueError("is +Inf, which every histogram has; omit it")
-    raise ValueError(f"{quote(value)} is not a boundary; write a number like 0.5")
+    actual = quote(value) if value not in (None, "") else "an empty value"
+    raise ValueError(f"{actual} is not a boundary; write a number like 0.5")
 
 
 MOST_BOUNDARIES = 100

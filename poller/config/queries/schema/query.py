@@ -29,7 +29,7 @@ from poller.model.query import (
     Parameters,
     QueryDefinition,
 )
-from poller.model.schedule import Schedule
+from poller.model.schedule import Schedule, distances
 from poller.model.text import quote
 
 _OWNER = re.compile(r"\S|\S[^\r\n]{0,126}\S")
@@ -129,6 +129,7 @@ class DeclaredQuery(Part):
         "Default: POLLER_TIMEOUT (30s), or the interval if that is shorter.",
         examples=["30s"],
         ge=0.001,
+        le=86400,
         validate_default=True,
     )
     max_age: Duration = Field(
@@ -343,5 +344,8 @@ class DeclaredQuery(Part):
 
 
 def _interval(info: ValidationInfo) -> float | None:
-    """Return the interval; None if it, or the schedule that it is derived from, is invalid."""
-    return info.data.get("interval") if "schedule" in info.data else None
+    """Return the interval, or the shortest time between two runs of the schedule; None if it is invalid."""
+    if "schedule" not in info.data:
+        return None
+    schedule = info.data["schedule"]
+    return info.data.get("interval") if schedule is None else distances(schedule).shortest

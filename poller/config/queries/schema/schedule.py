@@ -25,7 +25,9 @@ def time_zone(name: str) -> str:
             return ZoneInfo(name).key
     except (OSError, ValueError, LookupError):  # no such file, a folder, or another kind of file
         pass
-    advice = did_you_mean(name, available_timezones()) or "; write a name such as Europe/Berlin"
+    # Abbreviations such as EST are names as well, and similar to others of another offset.
+    names = [zone for zone in available_timezones() if "/" in zone]
+    advice = did_you_mean(name, names) or "; write a name such as Europe/Berlin"
     raise ValueError(f"{quote(name)} is not a time zone of this system{advice}")
 
 

@@ -128,9 +128,10 @@ _REFUSED = tuple(
             "limits how long the server works or waits for the poller; omit it",
         ),
         (
-            r"(default_)?transaction_(isolation|read_only|deferrable)",
-            "would change the poller's read-only transaction; omit it, or write snapshot: false",
+            r"(default_)?transaction_(isolation|deferrable)",
+            "would change the transaction of all queries of a tick; omit it, or write snapshot: false",
         ),
+        ("(default_)?transaction_read_only", "would let a query write; omit it"),
         (
             "role|session_authorization|session_replication_role|row_security",
             "decides about privileges; connect as the role that the query needs",
