@@ -85,7 +85,7 @@ def examine_database(
         # A target of a server with several targets connects for every tick.
         busy += (connecting + time.monotonic() - since) / tick.interval
         answers.update((answer.query.name, answer) for answer in fetched)
-    costs, functions = queries.planned(replica.opener, list(answers.values()))
+    planned = queries.planned(replica.opener, list(answers.values()))
     standby_diagnostics = standby.examine(
         server_infos[-1],
         catalogue.values["settings"],
@@ -94,10 +94,9 @@ def examine_database(
         max_lag=target.max_replay_lag,
     )
     query_diagnostics = [
-        queries.examine(answers[query.name], costs.get(query.name), settings.max_duty_cycle)
-        for query in definitions
+        queries.examine(answers[query.name], planned, settings.max_duty_cycle) for query in definitions
     ]
     diagnostics = [
-        *server_diagnostics, *standby_diagnostics, *queries.volatile(functions), *query_diagnostics
+        *server_diagnostics, *standby_diagnostics, *queries.volatile(planned.functions), *query_diagnostics
     ]  # fmt: skip
     return Examined(target, diagnostics, busy)

@@ -82,7 +82,7 @@ def names_query() -> str:
     """Return the statement that lists the names of relations the role may read, as a JSON value."""
     return f"""\
 SELECT coalesce(pg_catalog.json_agg(pg_catalog.json_build_array(relname, full_name, visible)), '[]') FROM (
-  SELECT relname, pg_catalog.concat(nspname, '.', relname) AS full_name,
+  SELECT relname, pg_catalog.format('%I.%I', nspname, relname) AS full_name,
     pg_catalog.pg_table_is_visible(pg_class.oid) AS visible
   FROM pg_catalog.pg_class
     JOIN pg_catalog.pg_namespace ON pg_namespace.oid OPERATOR(pg_catalog.=) relnamespace
@@ -100,5 +100,9 @@ def most_similar(name: str, answer: bytes) -> str | None:
     data = json.loads(answer.decode(errors="replace"))
     if "." in name:
         return near(name, [full for _, full, _ in data], _CLOSE)
-    bare = {relation: relation if visible else full for relation, full, visible in reversed(data)}
+    # A relation of this name is visible, but not along the search_path of the query.
+    bare = {
+        relation: relation if visible and relation != name else full
+        for relation, full, visible in reversed(data)
+    }
     return bare.get(near(name, bare, _CLOSE) or "")

@@ -12,7 +12,7 @@ from typing import Any
 import pgparse
 
 from poller.config.queries.sql_functions import Call, acting, calls
-from poller.config.queries.sql_parameters import parameter_at, to_placeholders
+from poller.config.queries.sql_parameters import names_in, parameter_at, to_placeholders
 from poller.model.text import did_you_mean
 
 MAX_LENGTH = 65_536
@@ -90,10 +90,12 @@ def _no_parameter(sql: str, position: int, name: str, parameters: Sequence[str])
     """Return the message for `:name` at `position`, if it is not a parameter of the statement."""
     place = _place(sql, position)
     if name in parameters:
-        remedy = f"write :{name} after a space, without quotes"
+        remedy = f"write :{name} after a space, without quotes, in place of a value"
         return f"has {name!r} after a colon ({place}), but not as a parameter; {remedy}"
     remedy = did_you_mean(name, parameters) or f"; add `{name}: [...]` to parameters, or write the value"
-    return f"has :{name} ({place}), which is not in parameters{remedy}"
+    others = [f":{other}" for other in names_in(sql) if other != name and other not in parameters]
+    also = f"; nor are {', '.join(others)}" if others else ""
+    return f"has :{name} ({place}), which is not in parameters{remedy}{also}"
 
 
 def _parameter_problem(sql: str, body: Any, parameters: Sequence[str]) -> str | None:
@@ -109,8 +111,8 @@ def _parameter_problem(sql: str, body: Any, parameters: Sequence[str]) -> str | 
                 )
             used.add(parameters[number - 1])
     if unused := [name for name in parameters if name not in used]:
-        names = ", ".join(unused)
-        return f"does not use the parameter {names}; write :{unused[0]} in it, or remove it from parameters"
+        names = f"the parameter {unused[0]}" if len(unused) == 1 else f"the parameters {', '.join(unused)}"
+        return f"does not use {names}; write :{unused[0]} in it, or remove it from parameters"
     return None
 
 

@@ -80,6 +80,18 @@ def _replace(sql: str, replaced: Callable[[re.Match[str]], tuple[str, int] | Non
     return "".join([*parts, sql[done:]])
 
 
+def names_in(sql: str) -> list[str]:
+    """Return each name of a parameter in `sql` once."""
+    names: dict[str, None] = {}
+
+    def note(token: re.Match[str]) -> None:
+        if token["name"]:
+            names[token["name"]] = None
+
+    _replace(sql, note)
+    return list(names)
+
+
 def parameter_at(sql: str, position: int) -> str | None:
     """Return the name after a colon at character `position` (from 1) of `sql`; None if there is none."""
     parameter = _AT_COLON.match(sql, position - 1) if position > 0 else None

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import NamedTuple
 
 from poller.model.diagnostics import Diagnostic, Severity
 from poller.model.duration import format_duration
@@ -13,6 +15,7 @@ from poller.polling.poll import to_result
 from poller.postgres.inspect import inspect
 from poller.postgres.snapshot import SnapshotOpener
 from poller.postgres.volatile_functions import ADVICE
+from poller.tools.check.search_path import USABLE_SCHEMAS, ignored_schemas
 
 _ADVICE: dict[SkipReason, str] = {
     "privilege": "GRANT it on the primary; deploy/role.sql does so for the packaged queries",
@@ -25,30 +28,40 @@ _CHECK_OF_REASON: dict[SkipReason, str] = {"primary": "standby", "lag": "lag", "
 """Check that reports a reason for which all queries are skipped."""
 
 
-def planned(
-    opener: SnapshotOpener, answers: Sequence[Answer]
-) -> tuple[dict[str, float], dict[str, list[str]]]:
-    """The planner's cost and the volatile functions of each query that has run, by query.
+class PlannedQueries(NamedTuple):
+    """What the server knows of the queries that have run; each field is by query."""
 
-    Other queries are skipped, because they would fail again.
-    """
+    costs: Mapping[str, float] = MappingProxyType({})
+    functions: Mapping[str, Sequence[str]] = MappingProxyType({})
+    """Volatile functions that may write."""
+    ignored: Mapping[str, Sequence[str]] = MappingProxyType({})
+    """Messages about schemas in the search_path that PostgreSQL ignores."""
+
+
+def planned(opener: SnapshotOpener, answers: Sequence[Answer]) -> PlannedQueries:
+    """Inspect each query that has run. Others are skipped, because they would fail again."""
     ran = [answer.query for answer in answers if answer.rows is not None or _timed_out(answer)]
     if not ran:
-        return {}, {}
+        return PlannedQueries()
     sqls, settings = [query.sql for query in ran], [query.settings for query in ran]
     parameters = [query.parameters for query in ran]
+    paths = {query.name: query.settings["search_path"] for query in ran if "search_path" in query.settings}
     try:
-        plans, volatile = inspect(
+        plans, volatile, usable = inspect(
             opener,
             lambda inspection: (
                 inspection.statements(sqls, parameters=parameters, settings=settings),
                 inspection.volatile(sqls, settings),
+                inspection.value(USABLE_SCHEMAS) if paths else b"{}",
             ),
         )
     except PollError:
-        return {}, {}  # The connection was lost; the answers received so far are still reported.
-    costs = {query.name: plan.cost for query, plan in zip(ran, plans, strict=True) if plan.cost is not None}
-    return costs, {query.name: names for query, names in zip(ran, volatile, strict=True) if names}
+        return PlannedQueries()  # The connection was lost; the answers received so far are still reported.
+    return PlannedQueries(
+        {query.name: plan.cost for query, plan in zip(ran, plans, strict=True) if plan.cost is not None},
+        {query.name: names for query, names in zip(ran, volatile, strict=True) if names},
+        {name: list(ignored_schemas(path, usable)) for name, path in paths.items()},
+    )
 
 
 def volatile(functions: Mapping[str, Sequence[str]]) -> list[Diagnostic]:
@@ -60,10 +73,11 @@ def volatile(functions: Mapping[str, Sequence[str]]) -> list[Diagnostic]:
     return [Diagnostic("warning", "functions", detail, ADVICE, facts={"functions": dict(functions)})]
 
 
-def examine(answer: Answer, cost: float | None, max_duty_cycle: float) -> Diagnostic:
+def examine(answer: Answer, planned_queries: PlannedQueries, max_duty_cycle: float) -> Diagnostic:
     """Finding for one query; `max_duty_cycle` is a fraction of 1."""
     result = to_result(answer)
     query = answer.query
+    cost = planned_queries.costs.get(query.name)
     facts = {
         "duration": round(answer.duration, 6) if answer.skipped is None else None,
         "cost": cost,
@@ -95,6 +109,9 @@ def examine(answer: Answer, cost: float | None, max_duty_cycle: float) -> Diagno
     if result.quarantined.keys() - {"null"}:
         advice = f"check the rows: poller poll --query {query.name} -v"
         return diagnostic("warning", f"{spent}, {series}, {_dropped(result)}", advice)
+    if ignored := planned_queries.ignored.get(query.name):
+        detail = f"{spent}, {series}: {ignored[0]}"
+        return diagnostic("warning", detail, "correct search_path in the settings of the query")
     if answer.estimated == "timeout":
         return diagnostic("warning", f"{spent}, {series}", "make the query cheaper, or raise its timeout")
     if answer.duration > max_duty_cycle * query.interval:

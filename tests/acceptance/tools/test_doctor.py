@@ -516,6 +516,7 @@ def test_every_query_runs_once_and_its_result_is_reported(
             "elsewhere", "SELECT count(*) AS n FROM tables",
             settings={"search_path": "information_schema"}, max_cost=1e9,
         ),
+        query("misspelt", "SELECT count(id) AS n FROM users", settings={"search_path": "publik, public"}),
     ]  # fmt: skip
     (tmp_path / "queries.yaml").write_text(json.dumps({"queries": queries}))
     try:
@@ -542,7 +543,9 @@ def test_every_query_runs_once_and_its_result_is_reported(
         "expensive": "ok",
         "forbidden": "warn",
         "elsewhere": "ok",
+        "misspelt": "warn",
     }
+    assert "the schema 'publik' does not exist in this database" in by_name["misspelt"]["detail"]
     good = by_name["good"]["facts"]
     assert good["cost"] > 0
     assert good["duration"] > 0

@@ -642,18 +642,21 @@ def test_a_statement_is_prepared_and_planned_with_the_settings_of_its_query(
         query(rooms, more=tenant + ESTIMATE.format(sql=rooms, cost=1e6))
         + query("SELECT act() AS n", more=tenant, name="b")
         + query(rooms, name="c")
-        + query("SELECT 1 AS n", more="    settings: {jit: off, search_path: 'a,,b'}\n", name="d"),
+        + query("SELECT 1 AS n", more="    settings: {jit: off, search_path: 'a,,b'}\n", name="d")
+        + query("SELECT count(*) AS n FROM things", more=tenant, name="e"),
         "--database", "--format", "json", "--database-url", things.standby_dsn,
     )  # fmt: skip
     report = json.loads(done.stdout)
-    assert [query["state"] for query in report["queries"]] == ["ok", "ok", "refused", "refused"]
+    assert [query["state"] for query in report["queries"]] == ["ok", "ok", "refused", "refused", "refused"]
     problems = [(problem["rule"], problem["path"], problem["message"]) for problem in report["problems"]]
     assert [path for _, path, _ in problems] == [
         "queries[0].estimate.sql", "queries[1].sql", "queries[2].sql", "queries[3].settings.search_path",
+        "queries[4].sql",
     ]  # fmt: skip
     assert problems[1][0] == "volatile-function"
     assert problems[1][2].startswith("calls tenant.act, which is declared VOLATILE")
     assert problems[3][2].startswith('invalid value for parameter "search_path": "a,,b" (List syntax is')
+    assert problems[4][2].endswith("did you mean 'public.things'?")
 
 
 def test_no_query_is_run(things: Database, check: Callable[..., Result]) -> None:

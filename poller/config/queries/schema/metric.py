@@ -10,6 +10,7 @@ from typing import get_args
 
 from pydantic import ConfigDict, Field, ValidationInfo, field_validator
 
+from poller.config.queries.histogram import le_text
 from poller.config.queries.schema.alert import DeclaredAlert
 from poller.config.queries.schema.attributes import (
     AS_ATTRIBUTE,
@@ -27,6 +28,7 @@ from poller.config.queries.schema.boundaries import (
     le_problems,
 )
 from poller.config.queries.schema.fields import Duration, Part, raise_all, whole
+from poller.config.queries.schema.parameters import parameter_names
 from poller.model.query import (
     MAX_ATTRIBUTE_LENGTH,
     AttributeValue,
@@ -205,7 +207,7 @@ class DeclaredMetric(Part):
         if boundaries and len(boundaries) > MOST_BOUNDARIES:
             raise ValueError(f"has {len(boundaries)} boundaries; write at most {MOST_BOUNDARIES}")
         if unordered := [pair for pair in pairwise(boundaries or ()) if pair[0] >= pair[1]]:
-            pairs = ", ".join(f"{upper:g} after {lower:g}" for lower, upper in unordered)
+            pairs = ", ".join(f"{le_text(upper)} after {le_text(lower)}" for lower, upper in unordered)
             raise ValueError(f"has {pairs}; write the boundaries in ascending order")
         return boundaries
 
@@ -242,7 +244,7 @@ class DeclaredMetric(Part):
     def _attribute_values(
         cls, closed: Mapping[str, tuple[str, ...]], info: ValidationInfo
     ) -> Mapping[str, tuple[str, ...]]:
-        raise_all(_value_problems(closed, info.data.get("attribute_columns")))
+        raise_all(_value_problems(closed, info))
         return closed
 
     @field_validator("attributes")
@@ -317,11 +319,13 @@ def _column_problems(columns: tuple[str, ...], info: ValidationInfo) -> Iterator
     yield from le_problems(columns, info)
 
 
-def _value_problems(
-    closed: Mapping[str, tuple[str, ...]], columns: tuple[str, ...] | None
-) -> Iterator[ValueError]:
+def _value_problems(closed: Mapping[str, tuple[str, ...]], info: ValidationInfo) -> Iterator[ValueError]:
+    columns = info.data.get("attribute_columns")
+    parameters = parameter_names((info.context or {}).get("parameters"))
     for name, values in closed.items():
-        if columns is not None and name not in columns:
+        if name in parameters:
+            yield ValueError(f"{name!r} is a parameter, whose values are known; omit it")
+        elif columns is not None and name not in columns:
             yield ValueError(f"{quote(name)} is not in attribute_columns; add it there, or omit it")
         if not values:
             yield ValueError(f"{name!r} has no values; list all values of the column")
