@@ -354,4 +354,4 @@ def test_a_name_is_quoted_correctly_with_any_standard_conforming_strings(
         ((_, name, *_),) = ask(known_query([23], [("public", HOSTILE)]))["relations"]
         assert name == HOSTILE
         assert ask(lag_query())["standby"] is False
-        assert [HOSTILE, f"public.{HOSTILE}", True] in ask(names_query())
+        assert [HOSTILE, f'public."{HOSTILE}"', True] in ask(names_query())
