@@ -10,10 +10,11 @@ from collections.abc import Iterator, Mapping
 from poller.config.queries.sql_ast import identifier
 from poller.model.text import did_you_mean, quote
 
-USABLE_SCHEMAS = """\
+MOST_SCHEMAS = 10_000
+USABLE_SCHEMAS = f"""\
 SELECT coalesce(pg_catalog.json_object_agg(
-    nspname, pg_catalog.has_schema_privilege(oid, 'USAGE')), '{}')
-FROM pg_catalog.pg_namespace
+    nspname, pg_catalog.has_schema_privilege(oid, 'USAGE')), '{{}}')
+FROM (SELECT nspname, oid FROM pg_catalog.pg_namespace LIMIT {MOST_SCHEMAS}) AS listed
 """
 """Statement whose value says for each schema whether the role may use it, as JSON."""
 _NAME = re.compile(r'"((?:[^"]|"")+)"|([^\s,"]+)')
@@ -25,6 +26,8 @@ _ALWAYS = ("$user", "pg_temp", "pg_catalog")
 def ignored_schemas(search_path: str, usable: bytes) -> Iterator[str]:
     """Yield a message for each schema that PostgreSQL ignores; `usable` is the value of USABLE_SCHEMAS."""
     schemas: Mapping[str, bool] = json.loads(usable.decode(errors="replace"))
+    if len(schemas) >= MOST_SCHEMAS:
+        return  # the others are unknown
     for quoted, plain in _NAME.findall(search_path):
         name = quoted.replace('""', '"') or plain.translate(_FOLDED)
         if name in _ALWAYS or schemas.get(name):

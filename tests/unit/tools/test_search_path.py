@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
-from poller.tools.check.search_path import ignored_schemas
+from poller.tools.check.search_path import MOST_SCHEMAS, ignored_schemas
 
 USABLE = b'{"public": true, "pg_catalog": true, "Tenant, A": true, "a\\"b": true, "closed": false}'
 OTHER_ENCODING = b'{"\xc4rger": true}'
+
+
+def test_no_schema_of_an_incomplete_list_is_reported() -> None:
+    usable = json.dumps(dict.fromkeys(map(str, range(MOST_SCHEMAS)), True)).encode()
+    assert list(ignored_schemas("tenant", usable)) == []
 
 
 def test_a_name_in_another_encoding_is_no_obstacle() -> None:
