@@ -29,6 +29,8 @@ target_factory     Factory of the pollers of all targets of one process, and of 
 target_poller      Poller of one target: its poll cycle, its ticks and its instruments.
 target_pollers     Pollers of all targets, replaced one by one when the configuration or a list of databases
                    changes.
+target_ticks       Ticks of one target: which are due, which queries their next run contains, and when they
+                   ended.
 targets_log        Log records about many targets together: their servers and their skipped ticks.
 telemetry_export   Export of the spans and log records of one process.
 timer              APScheduler timetable of all ticks, which calls a function whenever a tick is due.

@@ -6,14 +6,14 @@ import logging
 import math
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from poller.daemon.first_polls import FirstPolls
-from poller.daemon.server_queues import Outcome, QueueConfig, ServerQueues, Waiting
+from poller.daemon.server_queues import Outcome, QueueConfig, ServerQueues, Waiting, outcome_of
+from poller.daemon.target_ticks import TargetTicks
 from poller.daemon.targets_log import TargetsLog
 from poller.daemon.timer import Entry, Timer
 from poller.model.duration import format_duration
@@ -60,22 +60,10 @@ class Pollable(Protocol):
 
 @dataclass(slots=True)
 class _Schedule:
-    """The ticks of one target, by name."""
+    """One target, its ticks, and how its last turn ended."""
 
     target: Pollable
-    ticks: dict[str, Tick] = field(default_factory=dict)
-    due: dict[str, None] = field(default_factory=dict)
-    """Ticks that wait for a run, in their order."""
-    fresh: dict[str, set[str]] = field(default_factory=dict)
-    """Queries that are to be polled at once, by tick."""
-    regular: set[str] = field(default_factory=set)
-    """Waiting ticks of which all queries are due, not only the fresh ones."""
-    retry: set[str] = field(default_factory=set)
-    """Waiting ticks whose last run reached no server."""
-    running: str | None = None
-    ended: dict[str, float] = field(default_factory=dict)
-    skips: dict[str, int] = field(default_factory=dict)
-    server: str = ""
+    ticks: TargetTicks = field(default_factory=TargetTicks)
     refusals: int = 0
     """Number of successive turns in which the server refused the target."""
     error: PollError | None = None
@@ -120,10 +108,6 @@ class PollScheduler:
         """Guards the state below; held for moments only."""
         self._idle = threading.Condition(self._lock)
         self._schedules: dict[str, _Schedule] = {}
-        self._servers: Counter[str] = Counter()
-        """Number of targets of each server."""
-        self._unavailable: dict[str, tuple[PollError, float]] = {}
-        """Why a server is in quarantine, and since when (monotonic seconds)."""
         self._look_at = -math.inf
         """When the turns are next looked at because one may have stopped counting (monotonic seconds)."""
         self._log = TargetsLog()
@@ -150,19 +134,15 @@ class PollScheduler:
         with self._lock:
             schedule = self._schedules.setdefault(target.name, _Schedule(target))
             schedule.target = target
-            before, schedule.ticks = schedule.ticks, {tick.name: tick for tick in ticks}
-            for gone in before.keys() - schedule.ticks.keys():
-                self._leave(schedule, gone)
-            for tick in ticks:
-                entry = Entry(target.name, tick.name)
-                if names := {query.name for query in tick.queries}.intersection(fresh):
-                    schedule.fresh.setdefault(tick.name, set()).update(names)
-                    schedule.due[tick.name] = None
-                    # Until the poller is ready, it also awaits the databases that the first lists contain.
-                    at_start = tick.schedule is None and not (self._started and self.ready)
-                    self._first_polls.expect(entry, at_start=at_start)
-                if tick.name not in before:
-                    self._timer.enter(entry, tick, time.time())
+            replaced = schedule.ticks.replace(ticks, fresh)
+            for gone in replaced.removed:
+                self._leave(Entry(target.name, gone))
+            for tick in replaced.fresh:
+                # Until the poller is ready, it also awaits the databases that the first lists contain.
+                at_start = tick.schedule is None and not (self._started and self.ready)
+                self._first_polls.expect(Entry(target.name, tick.name), at_start=at_start)
+            for tick in replaced.added:
+                self._timer.enter(Entry(target.name, tick.name), tick, time.time())
         self._offer(target.name)
         self._report_first_polls()
 
@@ -170,10 +150,9 @@ class PollScheduler:
         """Remove a target; a tick in progress ends as usual."""
         with self._lock:
             if schedule := self._schedules.pop(name, None):
-                for tick in schedule.ticks:
-                    self._leave(schedule, tick)
+                for gone in schedule.ticks.replace([], []).removed:
+                    self._leave(Entry(name, gone))
                 self._queues.remove(name)
-                self._move(schedule, "")
         self._report_first_polls()
 
     def stop(self, interrupt: Callable[[], None], timeout: float) -> bool:
@@ -208,22 +187,22 @@ class PollScheduler:
         """Return each tick and the end of its last run (seconds since 1970) or None."""
         with self._lock:
             return {
-                Entry(target, name): (tick, schedule.ended.get(name))
+                Entry(target, tick.name): (tick, end)
                 for target, schedule in self._schedules.items()
-                for name, tick in schedule.ticks.items()
+                for tick, end in schedule.ticks.ends
             }
 
     def next_runs(self, target: str = "") -> dict[str, float]:
         """Return the time of the next poll of each query of a target, by its name, in seconds since 1970."""
         with self._lock:
             schedule = self._schedules.get(target)
-            ticks = list(schedule.ticks.values()) if schedule else []
+            ticks = list(schedule.ticks) if schedule else []
             retry_at = self._queues.retry_at(target)
-            due = set(schedule.due) if schedule else set()
+            due = schedule.ticks.due if schedule and retry_at is not None else []
         result = {}
         for tick in ticks:
             at = self._timer.next_run(Entry(target, tick.name))
-            if retry_at is not None and tick.name in due:
+            if retry_at is not None and tick in due:
                 retry = time.time() + max(0.0, retry_at - time.monotonic())
                 at = retry if at is None else min(at, retry)
             if at is not None:
@@ -246,9 +225,9 @@ class PollScheduler:
             return None
         with self._lock:
             ticks = [
-                (Entry(target, name), tick)
+                (Entry(target, tick.name), tick)
                 for target, schedule in self._schedules.items()
-                for name, tick in schedule.ticks.items()
+                for tick in schedule.ticks
             ]
             doing = list(self._doing.values())
         self._timer.set_right(ticks, time.time())
@@ -270,11 +249,8 @@ class PollScheduler:
             tick = schedule.ticks.get(entry.tick) if schedule else None
             if schedule is None or tick is None or self._stopping:
                 return
-            runs = schedule.running == entry.tick
-            overrun = runs or entry.tick in schedule.regular
-            if not runs:
-                schedule.regular.add(entry.tick)
-                schedule.due[entry.tick] = None
+            runs = schedule.ticks.running == tick.name
+            overrun = schedule.ticks.note_due(tick.name)
         error = self._offer(entry.target, due=True)
         if error is not None and not runs:
             self._fail(schedule, [tick], error)
@@ -289,19 +265,19 @@ class PollScheduler:
         """
         schedule = self._schedules.get(name)
         server = schedule.target.server() if schedule else ""  # without the lock, because it may read a file
-        error, others = None, list[_Schedule]()
+        error, others = None, list[str]()
         with self._lock:
             if schedule is not None and self._schedules.get(name) is schedule:
-                if self._started and server != schedule.server and self._servers[server] == 1:
-                    others = [other for other in self._schedules.values() if other.server == server]
-                self._move(schedule, server)
-                if schedule.due:
-                    self._queues.offer(name, server, schedule.target.connections, time.monotonic())
-                error, _ = self._unavailable.get(server, (None, 0.0))
-                if due and self._servers[server] == 1:
+                connections = schedule.target.connections
+                if self._queues.place(name, server, connections) and self._started:
+                    others = self._queues.neighbours(name)
+                if schedule.ticks.due:
+                    self._queues.offer(name, server, connections, time.monotonic())
+                error = self._queues.error(name)
+                if due and self._queues.is_alone(name):
                     self._queues.wake(server, early=True)
                     error = None
-        for other in others:
+        if len(others) == 1 and (other := self._schedules.get(others[0])):
             self._rest(other)  # the only target of a server may have kept its connection
         self._dispatch()
         return error
@@ -344,12 +320,13 @@ class PollScheduler:
     def _run_all(self, schedule: _Schedule) -> Outcome:
         """Run the due ticks of a target; if its server cannot be reached, the rest fails without a try."""
         outcome: Outcome = "none"
-        names = list(schedule.due)
-        for number, name in enumerate(names, 1):
-            result = self._run(schedule, name)
+        with self._lock:
+            due = schedule.ticks.due
+        for number, tick in enumerate(due, 1):
+            result = self._run(schedule, tick.name)
             outcome = outcome if result == "none" else result
             if outcome not in ("none", "reached"):
-                left = [schedule.ticks[other] for other in names[number:] if other in schedule.ticks]
+                left = [other for tick in due[number:] if (other := schedule.ticks.get(tick.name))]
                 if left and schedule.error is not None:
                     self._fail(schedule, left, schedule.error)
                 break
@@ -360,37 +337,26 @@ class PollScheduler:
         target = schedule.target
         entry = Entry(target.name, name)
         with self._lock:
-            tick = schedule.ticks.get(name)
-            whole = name in schedule.regular or name in schedule.retry
-            fresh = schedule.fresh.pop(name, set())
-            schedule.due.pop(name, None)
-            schedule.regular.discard(name)
-            schedule.retry.discard(name)
+            run = schedule.ticks.take(name)
             self._first_polls.begin(entry)
-            queries = [query for query in tick.queries if whole or query.name in fresh] if tick else []
-            if tick is None or not queries:  # removed, or its queries are in another tick
+            if run is None:  # the tick was removed, or its queries are in another one
                 return "none"
             if self._stopping or not self._may_poll():
                 return "none"
-            skips = schedule.skips.get(name, 0)
-            schedule.running = name
-            self._doing[target.name] = entry, time.monotonic(), tick.interval + self._patience
+            schedule.ticks.running = name
+            self._doing[target.name] = entry, time.monotonic(), run.tick.interval + self._patience
         outcome: Outcome = "none"
         try:
-            results = target.run(queries, lambda: self._queues.note_answer(target.name))
-            outcome, schedule.error = _outcome(results)
+            results = target.run(run.queries, lambda: self._queues.note_answer(target.name))
+            outcome, schedule.error = outcome_of(results)
         except Exception:
             logger.exception("tick %s failed because of a defect of the poller", name)
         with self._lock:
-            schedule.running = None
             del self._doing[target.name]
             self._idle.notify_all()
-            if outcome not in ("none", "reached") and name in schedule.ticks:
-                schedule.due[name] = None  # once more, when the server is available
-                schedule.retry.add(name)
-            if schedule.skips.get(name, 0) == skips:
-                schedule.skips.pop(name, None)  # the tick keeps up again; the next skip is a warning
-        self._ended(schedule, [name], first=bool(fresh))
+            # Once more, when the server is available.
+            schedule.ticks.end(run, retry=outcome not in ("none", "reached"))
+        self._ended(schedule, [run.tick], first=run.fresh)
         return outcome
 
     def _finish(
@@ -409,37 +375,29 @@ class PollScheduler:
             if replaced and outcome != "reached":
                 outcome = "none"
             now = time.monotonic()
-            server, retry_at = self._queues.finish(name, outcome, now)
+            error = schedule.error if schedule is not None else None
+            turn = self._queues.finish(name, outcome, now, error)
             if current is None:
                 self._queues.remove(name)
             if schedule is not None and outcome != "none":
-                error = schedule.error
                 refused, schedule.refusals = schedule.refusals, 0
                 if outcome == "refused":
                     schedule.refusals = refused + 1
                     pause = self._refusal_retry.pause(refused)
                     self._timer.call(f"refused {name}", pause, self._offer, name)
-                known = self._unavailable.get(server)
-                if retry_at is None:
-                    self._unavailable.pop(server, None)
-                elif error is not None:
-                    if known is None:
-                        others = [self._schedules.get(other) for other in self._queues.waiting(server)]
-                        failing = [
-                            (other, [other.ticks[tick] for tick in other.due if tick in other.ticks])
-                            for other in others
-                            if other is not None and other is not schedule
-                        ]
-                    self._unavailable[server] = error, known[1] if known else now
-                    self._timer.call(f"server {server}", max(0.0, retry_at - now), self._wake, server)
-        if schedule is not None and outcome != "none" and name:
-            if retry_at is not None and known is None and error is not None:
-                self._log.unavailable(server, error, len(failing))
-            elif retry_at is None and known is not None:
-                self._log.available(server, now - known[1])
+                if turn.retry_at is not None:
+                    pause = max(0.0, turn.retry_at - now)
+                    self._timer.call(f"server {turn.server}", pause, self._wake, turn.server)
+            if turn.began:
+                others = (self._schedules.get(other) for other in self._queues.waiting(turn.server))
+                failing = [(other, other.ticks.due) for other in others if other and other is not schedule]
+        if name and turn.began and error is not None:
+            self._log.unavailable(turn.server, error, len(failing))
+        elif name and turn.lasted is not None:
+            self._log.available(turn.server, turn.lasted)
         for other, ticks in failing:
             self._fail(other, ticks, error or PollError("unavailable", "the server is unavailable"))
-        if current is not None and current.due and (replaced or outcome != "refused"):
+        if current is not None and current.ticks.due and (replaced or outcome != "refused"):
             self._offer(name)  # another tick was due meanwhile, or the target is on another server
         else:
             self._dispatch()
@@ -452,14 +410,13 @@ class PollScheduler:
         except Exception:  # a defect of one target must not stop the others
             logger.exception("a failure could not be recorded because of a defect of the poller")
         with self._lock:
-            first = any(tick.name in schedule.fresh for tick in ticks)
-        self._ended(schedule, [tick.name for tick in ticks], first=first)
+            first = schedule.ticks.are_fresh(ticks)
+        self._ended(schedule, ticks, first=first)
 
-    def _ended(self, schedule: _Schedule, ticks: Sequence[str], *, first: bool) -> None:
-        now = time.time()
+    def _ended(self, schedule: _Schedule, ticks: Sequence[Tick], *, first: bool) -> None:
         with self._lock:
-            schedule.ended.update((tick, now) for tick in ticks if tick in schedule.ticks)
-            self._first_polls.end((Entry(schedule.target.name, tick) for tick in ticks), first=first)
+            schedule.ticks.note_ends(ticks, time.time())
+            self._first_polls.end((Entry(schedule.target.name, tick.name) for tick in ticks), first=first)
         if not self._stopping:
             self._on_tick()
         self._report_first_polls()
@@ -467,8 +424,8 @@ class PollScheduler:
     def _rest(self, schedule: _Schedule) -> None:
         name = schedule.target.name
         with self._lock:
-            shared = self._servers[schedule.server] > 1
-            ticks = [] if shared else [Entry(name, tick) for tick in schedule.ticks]
+            alone = self._queues.is_alone(name)
+            ticks = [Entry(name, tick.name) for tick in schedule.ticks] if alone else []
         due = (self._timer.next_run(entry) for entry in ticks)
         at = min((run for run in due if run is not None), default=math.inf)
         try:
@@ -483,7 +440,8 @@ class PollScheduler:
             report()
 
     def _overran(self, schedule: _Schedule, tick: str) -> None:
-        times = schedule.skips[tick] = schedule.skips.get(tick, 0) + 1
+        with self._lock:
+            times = schedule.ticks.skip(tick)
         if not schedule.target.name:
             level = logging.WARNING if times == 1 else logging.DEBUG
             logger.log(level, "tick %s skipped: the previous one is still running", tick)
@@ -491,38 +449,7 @@ class PollScheduler:
             self._log.skipped(f"{tick} of target {schedule.target.name}")
         schedule.target.overran(tick)
 
-    def _leave(self, schedule: _Schedule, tick: str) -> None:
-        """Delete all state of a tick."""
-        entry = Entry(schedule.target.name, tick)
+    def _leave(self, entry: Entry) -> None:
+        """Run a tick no more."""
         self._timer.leave(entry)
         self._first_polls.end([entry], first=False)
-        schedule.regular.discard(tick)
-        schedule.retry.discard(tick)
-        for known in (schedule.due, schedule.fresh, schedule.ended, schedule.skips):
-            known.pop(tick, None)
-
-    def _move(self, schedule: _Schedule, server: str) -> None:
-        """Count a target among those of `server`; empty: of none."""
-        if server != schedule.server:
-            for name, change in ((schedule.server, -1), (server, 1)):
-                if name:
-                    self._servers[name] += change
-                    if not self._servers[name]:
-                        del self._servers[name]
-                        self._unavailable.pop(name, None)
-            schedule.server = server
-
-
-def _outcome(results: Sequence[PollResult]) -> tuple[Outcome, PollError | None]:
-    """Return how the server answered, and the error if no query was sent to it.
-
-    If a query was sent, the tick is not tried again before its time: a query that kills its backend must not
-    run every second.
-    """
-    errors = (result.error for result in results if result.error and result.error.kind == "unavailable")
-    error = next((error for error in errors if error.unsent), None)
-    if error is None:
-        return "reached", None
-    if not error.server_wide:
-        return "refused", error
-    return ("full" if error.sqlstate == "53300" else "unavailable"), error

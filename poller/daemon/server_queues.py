@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections import OrderedDict, deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
+from poller.model.errors import PollError
+from poller.model.result import PollResult
 from poller.model.retry import RETRY, RetryConfig
 
 Outcome = Literal["none", "reached", "refused", "unavailable", "full"]
@@ -17,6 +20,21 @@ refused      the server refused this target: its database, role or password
 unavailable  the server did not answer
 full         the server has no connection left (SQLSTATE 53300)
 """
+
+
+def outcome_of(results: Sequence[PollResult]) -> tuple[Outcome, PollError | None]:
+    """Return how the server answered, and the error if no query was sent to it.
+
+    If a query was sent, the tick is not tried again before its time: a query that kills its backend must not
+    run every second.
+    """
+    errors = (result.error for result in results if result.error and result.error.kind == "unavailable")
+    error = next((error for error in errors if error.unsent), None)
+    if error is None:
+        return "reached", None
+    if not error.server_wide:
+        return "refused", error
+    return ("full" if error.sqlstate == "53300" else "unavailable"), error
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +63,10 @@ class _Server:
     reduced_until: float = 0.0
     retry_at: float | None = None
     """Time of the next try; set while the server is in quarantine."""
+    error: PollError | None = None
+    """Why the server is in quarantine."""
+    since: float = 0.0
+    """When its quarantine began."""
     failures: int = 0
     running: int = 0
     waiting: deque[str] = field(default_factory=deque)
@@ -90,6 +112,10 @@ class Finished(NamedTuple):
     """Server on which the target had its turn."""
     retry_at: float | None
     """When the server is tried again; None unless it is in quarantine."""
+    began: bool
+    """Whether the quarantine of the server begins with this turn."""
+    lasted: float | None
+    """Seconds of the quarantine that this turn ends; None if it ends none."""
 
 
 class Waiting(NamedTuple):
@@ -119,25 +145,45 @@ class ServerQueues:
         self._order: OrderedDict[str, None] = OrderedDict()
         """Servers that may have room and a waiting target."""
         self._home: dict[str, str] = {}
-        """The server of each target that was offered."""
+        """The server of each target."""
         self._waiting: dict[str, _Wait] = {}
         """The targets that wait, each in the queue of its server."""
         self._turns: dict[str, _Turn] = {}
         """The turns in progress, by target."""
 
     def offer(self, target: str, server: str, connections: int, now: float) -> None:
-        """Let a target wait for its turn on its server, unless it waits there or has its turn already.
+        """Let a target wait for its turn on its server, unless it waits there or has its turn already."""
+        self.place(target, server, connections)
+        self._order[server] = None  # also if it waits already: no lost call of `wake` may be for ever
+        if target not in self._turns and target not in self._waiting:
+            self._wait(target, server, self._servers[server], now)
+
+    def place(self, target: str, server: str, connections: int) -> bool:
+        """Note the server of a target, and return whether it was on another one, or on none.
 
         If targets of one server declare different numbers of `connections`, the smallest is used.
         """
-        if self._home.get(target, server) != server:
+        before = self._home.get(target)
+        if before not in (None, server):
             self.remove(target)  # its connection string names another server by now
-        queue = self._servers.setdefault(server, _Server())
-        queue.declare(target, connections)
+        self._servers.setdefault(server, _Server()).declare(target, connections)
         self._home[target] = server
-        self._order[server] = None  # also if it waits already: no lost call of `wake` may be for ever
-        if target not in self._turns and target not in self._waiting:
-            self._wait(target, server, queue, now)
+        return before != server
+
+    def neighbours(self, target: str) -> list[str]:
+        """Return the other targets on the server of a target."""
+        queue = self._queue_of(target)
+        return [other for other in queue.connections if other != target] if queue else []
+
+    def is_alone(self, target: str) -> bool:
+        """Return whether no other target is on the server of a target."""
+        queue = self._queue_of(target)
+        return queue is None or len(queue.connections) == 1
+
+    def error(self, target: str) -> PollError | None:
+        """Return why the server of a target is in quarantine; None if it is not."""
+        queue = self._queue_of(target)
+        return queue.error if queue else None
 
     def take(self, now: float) -> str | None:
         """Begin a turn: return its target; None if no turn may begin now."""
@@ -164,14 +210,19 @@ class ServerQueues:
         if turn := self._turns.get(target):
             turn.answered = True
 
-    def finish(self, target: str, outcome: Outcome, now: float) -> Finished:
-        """End a turn; a target whose server is unavailable waits for another one."""
+    def finish(self, target: str, outcome: Outcome, now: float, error: PollError | None = None) -> Finished:
+        """End a turn; a target whose server is unavailable, because of `error`, waits for another one."""
         server = self._turns.pop(target).server
         queue = self._servers[server]
         queue.running -= 1
+        was_available, lasted = queue.retry_at is None, None
         if outcome in ("reached", "refused"):
-            queue.retry_at, queue.failures = None, 0
+            lasted = None if was_available else now - queue.since
+            queue.retry_at, queue.error, queue.failures = None, None, 0
         elif outcome != "none":
+            queue.error = error
+            if was_available:
+                queue.since = now
             if outcome == "full":
                 queue.reduced = max(1, queue.cap(now) // 2)
                 queue.reduced_until = now + self._config.full_for
@@ -184,7 +235,7 @@ class ServerQueues:
         self._order[server] = None
         if queue.unused:
             self._forget(server)
-        return Finished(server, queue.retry_at)
+        return Finished(server, queue.retry_at, was_available and queue.retry_at is not None, lasted)
 
     def wake(self, server: str, *, early: bool = False) -> float | None:
         """Consider a server again, because its pause is over; if `early`, end the pause.
@@ -230,6 +281,9 @@ class ServerQueues:
         limit = self._config.unanswered_after
         ends = (turn.started + limit for turn in self._turns.values() if not turn.answered)
         return min((end for end in ends if end > now), default=None) if self._waiting else None
+
+    def _queue_of(self, target: str) -> _Server | None:
+        return self._servers.get(self._home.get(target, ""))
 
     def _wait(self, target: str, server: str, queue: _Server, now: float) -> None:
         queue.waiting.append(target)

@@ -223,7 +223,7 @@ def test_a_success_ends_the_retries_and_resets_the_backoff(bed: Bed) -> None:
     daemon = bed.start(tick(), tick("beat", interval=0.25))
     assert eventually(lambda: sum(run.queries == ("t",) for run in bed.runs) >= 1)
     assert eventually(lambda: bed.begun >= 6)
-    assert eventually(lambda: daemon._unavailable == {})  # noqa: SLF001 - not observable before the next outage
+    assert eventually(lambda: daemon._queues.error("") is None)  # noqa: SLF001 - not observable before the next outage
 
 
 @pytest.mark.slow

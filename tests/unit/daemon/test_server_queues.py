@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from poller.daemon.server_queues import Outcome, QueueConfig, ServerQueues
+from poller.model.errors import PollError
 from poller.model.retry import RetryConfig
 from poller.model.tick import Tick
 
@@ -34,7 +35,7 @@ def test_targets_of_one_server_run_in_the_order_in_which_they_were_offered() -> 
         (name,) = taken(queues, now)
         order.append(name)
         queues.note_answer(name)
-        assert queues.finish(name, "reached", now) == ("s", None)
+        assert queues.finish(name, "reached", now)[:2] == ("s", None)
     assert order == ["c", "a", "b"]
     assert taken(queues, 3.0) == []
 
@@ -98,7 +99,7 @@ def test_an_unavailable_server_is_tried_by_one_target_at_a_time_after_pauses_tha
     for name in ("a", "b", "c"):
         queues.offer(name, "s", 3, 0.0)
     assert taken(queues, 0.0) == ["a", "b", "c"]
-    assert queues.finish("a", "unavailable", 10.0) == ("s", 11.0)
+    assert queues.finish("a", "unavailable", 10.0)[:2] == ("s", 11.0)
     assert queues.finish("b", "unavailable", 10.0).retry_at == 11.0, "it began before the quarantine"
     assert taken(queues, 10.0) == []
     assert queues.finish("c", "unavailable", 10.5).retry_at == 11.0
@@ -154,7 +155,7 @@ def test_a_target_that_moves_to_another_server_leaves_the_queue_of_the_unavailab
     assert queues.finish("a", "unavailable", 0.0).server == "old"
     queues.offer("a", "new", 1, 0.5)
     assert taken(queues, 0.5) == ["a"]
-    assert queues.finish("a", "reached", 1.0) == ("new", None)
+    assert queues.finish("a", "reached", 1.0)[:2] == ("new", None)
     assert queues.waiting("old") == []
 
 
@@ -225,6 +226,7 @@ class Machine(RuleBasedStateMachine):
         self.turns: dict[str, str] = {}
         self.waiting: dict[str, str] = {}
         self.home: dict[str, str] = {}
+        self.quarantine: dict[str, float] = {}
 
     @rule(name=names, server=servers)
     def offer(self, name: int, server: int) -> None:
@@ -233,6 +235,16 @@ class Machine(RuleBasedStateMachine):
         self.home[target] = str(server)
         if target not in self.turns:
             self.waiting[target] = str(server)
+        self.end_quarantine_of_unused_servers()
+
+    @rule(name=names, server=servers)
+    def place(self, name: int, server: int) -> None:
+        target, before = str(name), self.home.get(str(name))
+        assert self.queues.place(target, str(server), 1 + server) == (before != str(server))
+        self.home[target] = str(server)
+        if before != str(server):
+            self.waiting.pop(target, None)
+        self.end_quarantine_of_unused_servers()
 
     @rule()
     def take(self) -> None:
@@ -244,16 +256,27 @@ class Machine(RuleBasedStateMachine):
     def finish(self, outcome: Outcome, data: st.DataObject) -> None:
         target = data.draw(st.sampled_from(sorted(self.turns)))
         server = self.turns.pop(target)
-        retry_at = self.queues.finish(target, outcome, self.now).retry_at
-        assert outcome == "none" or (retry_at is None) == (outcome in ("reached", "refused"))
-        if outcome in ("unavailable", "full") and self.home.get(target) == server:
-            self.waiting[target] = server
+        turn = self.queues.finish(target, outcome, self.now, PollError("unavailable", outcome))
+        assert outcome == "none" or (turn.retry_at is None) == (outcome in ("reached", "refused"))
+        assert turn.began == (outcome in ("unavailable", "full") and server not in self.quarantine)
+        if outcome in ("unavailable", "full"):
+            self.quarantine.setdefault(server, self.now)
+            if self.home.get(target) == server:
+                self.waiting[target] = server
+        since = self.quarantine.pop(server, None) if outcome in ("reached", "refused") else None
+        assert turn.lasted == (None if since is None else self.now - since)
+        self.end_quarantine_of_unused_servers()
 
     @rule(name=names)
     def remove(self, name: int) -> None:
         self.queues.remove(str(name))
         self.waiting.pop(str(name), None)
         self.home.pop(str(name), None)
+        self.end_quarantine_of_unused_servers()
+
+    def end_quarantine_of_unused_servers(self) -> None:
+        used = {*self.home.values(), *self.turns.values()}
+        self.quarantine = {server: since for server, since in self.quarantine.items() if server in used}
 
     @rule(seconds=st.floats(0.0, 100.0))
     def wait(self, seconds: float) -> None:
@@ -272,6 +295,14 @@ class Machine(RuleBasedStateMachine):
         assert {
             target: server for server in map(str, range(4)) for target in self.queues.waiting(server)
         } == self.waiting
+
+    @invariant()
+    def targets_know_their_neighbours_and_the_quarantine(self) -> None:
+        for target, server in self.home.items():
+            others = {other for other, at in self.home.items() if at == server} - {target}
+            assert set(self.queues.neighbours(target)) == others
+            assert self.queues.is_alone(target) == (not others)
+            assert (self.queues.error(target) is not None) == (server in self.quarantine)
 
     def teardown(self) -> None:
         """After an end of all failures everything that waits gets its turn."""
