@@ -120,6 +120,13 @@ def each_once(result: PollResult, before: PollResult | None) -> PollResult:
     )
 
 
+def note_collection(result: PollResult) -> None:
+    """Note that the data points of `result` that were not exported are part of a collection."""
+    for sample in result.samples:
+        if sample.time is not None:
+            sample.time.collected = not sample.time.exported
+
+
 def confirm(result: PollResult) -> bool:
     """Note that the collected data points of `result` were handed over; return whether there were any."""
     times = [sample.time for sample in result.samples if sample.time is not None and sample.time.collected]

@@ -115,8 +115,6 @@ class CatalogInstruments:
         for result in frame.results:
             for sample in result.samples:
                 self._current.setdefault(sample.metric, []).append((result, sample))
-                if sample.time is not None:
-                    sample.time.collected = not sample.time.exported
         definitions = {metric.name: _identity(metric) for metric in reversed(frame.metrics)}
         for source in frame.more:
             definitions |= {name: ("gauge", *texts) for name, texts in source.definitions.items()}
@@ -168,9 +166,8 @@ class CatalogInstruments:
 
     def _observe(self, name: str, _: CallbackOptions) -> Iterator[Observation]:
         for _result, sample in self._current.get(name, ()):
-            if sample.time is not None and not sample.time.collected:
-                continue
-            yield Observation(sample.value, sample.attributes)
+            if sample.time is None or not sample.time.exported:
+                yield Observation(sample.value, sample.attributes)
         for value, attributes in self._more.get(name, ()):
             yield Observation(value, attributes)
 

@@ -18,7 +18,7 @@ from poller.model.result import (
     state_of,
 )
 from poller.polling.counter_resets import continued
-from poller.polling.data_times import confirm, each_once
+from poller.polling.data_times import confirm, each_once, note_collection
 from poller.polling.duplicates import Claims, Contested, without
 from poller.polling.state_file import TargetValues
 
@@ -58,36 +58,25 @@ class ResultStore:
         Return the results without the series that another query reports too. Results of queries that a swap
         has removed or changed meanwhile are ignored. `now` is in seconds.
         """
-        results = [
-            each_once(result, self._last(result.query.name)) if result.outcome == "ok" else result
-            for result in map(self._current_result, results)
-            if result is not None
-        ]
-        states = {
-            result.query.name: (
-                state_after(result, self._failing.get(result.query.name)),
-                now,
-                None if result.outcome == "skipped" else result.duration,
-            )
-            for result in results
-        }
-        for result in results:
-            failed = own_failure(result)
-            if failed:
-                self._failing[result.query.name] = state_of(result)
-            elif failed is not None:
-                self._failing.pop(result.query.name, None)
-        fresh = [
-            GoodResult(continued(result, self._last(result.query.name)), now)
-            for result in results
-            if result.outcome == "ok"
-        ]
-        with self._lock:
-            self._good.update((good.result.query.name, good) for good in fresh)
-            self._states.update(states)
-            for good in fresh:
-                self._claims.put(good.result)
-        self._save(good.result.query.name for good in fresh)
+        with self._lock:  # also while results are compared with the last ones, which an export changes
+            results = [
+                each_once(result, self._last(result.query.name)) if result.outcome == "ok" else result
+                for result in map(self._current_result, results)
+                if result is not None
+            ]
+            for result in results:
+                name = result.query.name
+                if result.outcome == "ok":
+                    self._good[name] = GoodResult(continued(result, self._last(name)), now)
+                    self._claims.put(self._good[name].result)
+                duration = None if result.outcome == "skipped" else result.duration
+                self._states[name] = state_after(result, self._failing.get(name)), now, duration
+                failed = own_failure(result)
+                if failed:
+                    self._failing[name] = state_of(result)
+                elif failed is not None:
+                    self._failing.pop(name, None)
+        self._save(result.query.name for result in results if result.outcome == "ok")
         return self.without_duplicates(results, now)
 
     def without_duplicates(self, results: Sequence[PollResult], now: float) -> list[PollResult]:
@@ -120,10 +109,12 @@ class ResultStore:
     def current(self, now: float) -> list[PollResult]:
         """Return the good results that are not older than `max_age`, without duplicate series.
 
-        They are in the order of the queries.
+        They are in the order of the queries. Their data points with a time of their own count as collected.
         """
         with self._lock:  # so that results and duplicates are of one moment
             results = [good.result for good in self._current(now)]
+            for result in results:
+                note_collection(result)
             claims = self._contested(results, now)
         return [without(result, claims) for result in results]
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+import threading
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -245,6 +247,31 @@ def test_a_metric_without_a_time_column_keeps_the_time_of_the_export() -> None:
     assert times["others"] > round(datetime(2026, 6, 1, tzinfo=UTC).timestamp()) * SECOND
     life.store.confirm_export()
     assert [metric.name for metric in life.collect()] == ["others"]
+
+
+@pytest.mark.slow
+def test_a_row_that_is_corrected_during_an_export_is_exported_once() -> None:
+    interval = sys.getswitchinterval()
+    life, ends, exported = Life(), threading.Event(), list[Exported]()
+
+    def export() -> None:
+        while not ends.is_set():
+            exported.extend(life.export())
+
+    exports = threading.Thread(target=export)
+    sys.setswitchinterval(1e-6)
+    try:
+        exports.start()
+        for now in range(100, 8000, 10):
+            for value in range(5):
+                life.poll(now, row("a", now - 10, value))
+    finally:
+        ends.set()
+        exports.join()
+        sys.setswitchinterval(interval)
+    times = [at for _, at, _ in exported]
+    assert times == sorted(set(times))
+    assert len(times) > 10
 
 
 KINDS = st.sampled_from("ab")
