@@ -40,7 +40,6 @@ COMMANDS = {
 
 _MODULES = {"health": "health_help", "import": "import_", "try": "try_"}
 """Commands whose module has another name: `health` runs without typer, `import` and `try` are keywords."""
-_SECRET_OPTIONS = {"--database", "--database-url", "--otlp-endpoint", "--password-command"}
 _LEFT_OVER = re.compile(r"(unexpected extra argument|No such option)\S* .*", re.DOTALL)
 _NOT_REPEATED = r"\1, omitted here because it may be part of a secret; quote a value that contains blanks"
 
@@ -77,7 +76,7 @@ class _Later(typer.core.TyperCommand):
         try:
             return command.make_context(info_name, args, parent, **extra)
         except TyperException as error:
-            if _SECRET_OPTIONS.intersection(argument.partition("=")[0] for argument in arguments):
+            if _secret_options().intersection(argument.partition("=")[0] for argument in arguments):
                 # `--database-url host=x password=y`, unquoted: the extra argument may be the secret.
                 error.message = _LEFT_OVER.sub(_NOT_REPEATED, error.message)
             error.message = reworded(
@@ -90,12 +89,19 @@ class _Later(typer.core.TyperCommand):
             raise
 
 
-def _stand_in() -> None:
-    """Never called: `_Later` runs the real command."""
+def _secret_options() -> set[str]:
+    """Return the options whose value may contain a secret: those of settings, and `--database` of `test`."""
+    from poller.config.settings import SETTINGS
+
+    return {"--database", *(setting.option for setting in SETTINGS.values() if setting.sensitive)}
+
+
+def _never_called() -> None:
+    """Stand for a command in the table of commands; `_Later` runs the real one."""
 
 
 for _name, _help in COMMANDS.items():
-    app.command(_name, help=_help, cls=_Later)(_stand_in)
+    app.command(_name, help=_help, cls=_Later)(_never_called)
 
 
 def _version(requested: bool) -> None:

@@ -32,6 +32,8 @@ class Setting:
     """In the order of precedence: the poller's own, the server's (`OBSCURA_*`), OpenTelemetry's."""
     limits: Mapping[str, Any]
     """Constraints of `pydantic.Field`: `ge`, `le`, `gt`, `min_length`, `pattern`."""
+    sensitive: bool
+    """Whether a part of the value may be a secret, so that it is printed only after masking."""
 
     @property
     def option(self) -> str:
@@ -40,7 +42,7 @@ class Setting:
 
     @property
     def secret(self) -> bool:
-        """Whether the value must be masked, and may come from the file of `<variable>_FILE`."""
+        """Whether the value is a secret, which may come from the file of `<variable>_FILE`."""
         return self.type is Secret
 
     @property
@@ -96,6 +98,7 @@ def declarations(settings: type) -> dict[str, Setting]:
                 example=item.metadata["example"],
                 variables=(f"POLLER_{item.name.upper()}", *item.metadata["others"]),
                 limits=item.metadata["limits"],
+                sensitive=Secret in members or not item.repr,
             )
     return declared
 

@@ -368,7 +368,7 @@ class Settings:
             if name == "leader_election" and self.lease_name is not None:
                 return value.reveal().strip()
             return mask_conninfo(value.reveal()) if name in ("database_url", "leader_election") else MASK
-        if name.endswith("_endpoint") and value is not None:
+        if SETTINGS[name].sensitive and value is not None:
             return mask_url(value)
         return SETTINGS[name].format(value)
 
