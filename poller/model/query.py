@@ -139,6 +139,15 @@ class Estimate:
     """Planner cost of the query's own SQL above which the estimate runs."""
 
 
+DESCRIPTIONS = frozenset({"description", "alert", "owner"})
+"""Keys of a query and its metrics that only describe it."""
+_NOT_NUMBERS = DESCRIPTIONS | {
+    *("name", "interval", "schedule", "timeout", "max_age", "group", "snapshot", "requires", "targets"),
+    *("once_per_server", "max_cost"),
+}
+"""Keys of a query that do not change its numbers. All others, also future ones, may change them."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class QueryDefinition:
     """One SQL statement, its schedule and limits, and the metrics of its rows.
@@ -187,18 +196,19 @@ class QueryDefinition:
 
     @cached_property
     def digest(self) -> str:
-        """Hash of the SQL and the mapping of its rows: if it changes, earlier values do not apply."""
-        declared = self.declared()
-        settings = {key: declared[key] for key in ("sql", "metrics", "estimate", "max_series", "overflow")}
-        if self.parameters != NO_PARAMETERS:  # without them, the hash is the one of earlier versions
-            settings["parameters"] = declared["parameters"]
-        for metric in settings["metrics"]:
-            del metric["description"], metric["alert"]
-            if metric["time_column"] is None:  # the digest is that of the versions without the key
+        """Hash of all keys that may change its numbers: if it changes, earlier values do not apply."""
+        keys = {key: value for key, value in self.declared().items() if key not in _NOT_NUMBERS}
+        # Without a key of a later version, the hash is that of the versions before.
+        if self.parameters == NO_PARAMETERS:
+            del keys["parameters"]
+        if not self.settings:
+            del keys["settings"]
+        for metric in keys["metrics"]:
+            for description in DESCRIPTIONS & metric.keys():
+                del metric[description]
+            if metric["time_column"] is None:
                 del metric["time_column"], metric["settle"]
-        if self.settings:  # without settings, the digest is that of earlier versions
-            settings["settings"] = declared["settings"]
-        return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+        return hashlib.sha256(json.dumps(keys, sort_keys=True).encode()).hexdigest()
 
     @property
     def exact_limit(self) -> float:

@@ -7,17 +7,11 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from poller.model.duration import format_duration
-from poller.model.query import MetricDefinition, QueryDefinition
+from poller.model.query import DESCRIPTIONS, MetricDefinition, QueryDefinition
 
 MOST_NAMES = 20
 """Maximum names, or lines of one kind, in a report; more are only counted."""
 _DURATIONS = ("interval", "timeout", "max_age")
-_DESCRIPTIONS = {"description", "alert", "owner"}
-# Schedule, targets, conditions and descriptions of a query do not change its numbers. All other keys, also
-# future ones, may change them.
-_NOT_NUMBERS = {
-    *_DURATIONS, "schedule", "group", "snapshot", "requires", "targets", "once_per_server", "max_cost",
-}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,11 +24,11 @@ class Change:
     @property
     def changes_numbers(self) -> bool:
         """Whether the old values are not comparable with the new ones."""
-        return _numbers(self.before) != _numbers(self.after)
+        return self.before.digest != self.after.digest
 
     @property
     def changes_descriptions_only(self) -> bool:
-        return _without_descriptions(self.before) == _without_descriptions(self.after)
+        return _keys(self.before, DESCRIPTIONS) == _keys(self.after, DESCRIPTIONS)
 
     def __str__(self) -> str:
         """List the keys that differ, with the values of durations."""
@@ -138,15 +132,6 @@ def _keys(query: QueryDefinition, without: Collection[str] = ()) -> dict[str, st
     ]
     # As JSON, because the attribute values 1, 1.0 and true are equal in Python.
     return {key: json.dumps(value) for key, value in keys.items()}
-
-
-def _without_descriptions(query: QueryDefinition) -> dict[str, str]:
-    return _keys(query, _DESCRIPTIONS)
-
-
-def _numbers(query: QueryDefinition) -> dict[str, str]:
-    """Return the keys that decide the query's numbers."""
-    return {key: value for key, value in _without_descriptions(query).items() if key not in _NOT_NUMBERS}
 
 
 def listed(names: Iterable[str]) -> str:
