@@ -5,18 +5,17 @@ from __future__ import annotations
 import functools
 import inspect
 import logging
-from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, ParamSpec, TypeVar, overload
 
-from opentelemetry.context import attach, detach
 from opentelemetry.trace import (
     Span,
     StatusCode,
     Tracer,
     TracerProvider,
     get_tracer_provider,
-    set_span_in_context,
+    use_span,
 )
 
 from poller.events import request
@@ -31,6 +30,10 @@ Capture = Sequence[str] | Mapping[str, str]
 
 _LONGEST = 256
 """Maximum length of a captured argument, in characters."""
+
+
+_within = functools.partial(use_span, record_exception=False, set_status_on_exception=False)
+"""Make a span current while a block runs; `_Call.failed` records its exception."""
 
 
 @functools.lru_cache(maxsize=1)
@@ -115,14 +118,13 @@ class _Call:
     def span(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Iterator[None]:
         """Make the span of one call current while the block runs."""
         span = self.start(args, kwargs)
-        token = attach(set_span_in_context(span))
         try:
-            yield
+            with _within(span):
+                yield
         except BaseException as error:
             self.failed(span, error)
             raise
         finally:
-            detach(token)
             span.end()
 
 
@@ -175,19 +177,22 @@ def _generator(function: Any, call: _Call) -> Any:
     def generator(*args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
         inner = function(*args, **kwargs)
         span = call.start(args, kwargs)
-        run = _Within(span)
         try:
-            item = run.step(next, inner)
+            with _within(span):
+                item = next(inner)
             while True:
                 try:
                     value = yield item
                 except GeneratorExit:
-                    run.step(inner.close)
+                    with _within(span):
+                        inner.close()
                     raise
                 except BaseException as error:  # noqa: BLE001 - the generator must handle it
-                    item = run.step(inner.throw, error)
+                    with _within(span):
+                        item = inner.throw(error)
                 else:
-                    item = run.step(inner.send, value)
+                    with _within(span):
+                        item = inner.send(value)
         except StopIteration as end:
             return end.value
         except BaseException as error:
@@ -204,19 +209,22 @@ def _asynchronous_generator(function: Any, call: _Call) -> Any:
     async def generator(*args: Any, **kwargs: Any) -> AsyncGenerator[Any, Any]:
         inner = function(*args, **kwargs)
         span = call.start(args, kwargs)
-        run = _Within(span)
         try:
-            item = await run.wait(inner.__anext__())
+            with _within(span):
+                item = await inner.__anext__()
             while True:
                 try:
                     value = yield item
                 except GeneratorExit:
-                    await run.wait(inner.aclose())
+                    with _within(span):
+                        await inner.aclose()
                     raise
                 except BaseException as error:  # noqa: BLE001 - the generator must handle it
-                    item = await run.wait(inner.athrow(error))
+                    with _within(span):
+                        item = await inner.athrow(error)
                 else:
-                    item = await run.wait(inner.asend(value))
+                    with _within(span):
+                        item = await inner.asend(value)
         except StopAsyncIteration:
             return
         except BaseException as error:
@@ -226,24 +234,3 @@ def _asynchronous_generator(function: Any, call: _Call) -> Any:
             span.end()
 
     return generator
-
-
-class _Within:
-    """Runs single steps of a generator with its span as the current span."""
-
-    def __init__(self, span: Span) -> None:
-        self._span = span
-
-    def step(self, function: Callable[..., Any], *args: Any) -> Any:
-        token = attach(set_span_in_context(self._span))
-        try:
-            return function(*args)
-        finally:
-            detach(token)
-
-    async def wait(self, step: Awaitable[Any]) -> Any:
-        token = attach(set_span_in_context(self._span))
-        try:
-            return await step
-        finally:
-            detach(token)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pgparse
 
-from poller.config.queries.sql_functions import Call, calls
+from poller.config.queries.sql_functions import Call, calls, walk
 
 _COMPARES = {"=", "<", ">", "<=", ">="}
 
@@ -247,12 +247,4 @@ def are_equal(first: Any, second: Any) -> bool:
 
 def nodes(tree: Any, name: str) -> Iterator[Any]:
     """Return every node called `name` in a parse tree, at any depth."""
-    pending = [tree]
-    while pending:
-        node = pending.pop()
-        if isinstance(node, dict):
-            if name in node:
-                yield node[name]
-            pending.extend(node.values())
-        elif isinstance(node, list):
-            pending.extend(node)
+    return (node[name] for node in walk(tree) if name in node)

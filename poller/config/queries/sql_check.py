@@ -6,12 +6,13 @@ The grammar is libpg_query's (PostgreSQL 17), so an older server may still rejec
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from itertools import chain
 from typing import Any
 
 import pgparse
 
-from poller.config.queries.sql_functions import Call, acting, calls
+from poller.config.queries.sql_functions import Call, acting, calls, walk
 from poller.config.queries.sql_parameters import names_in, parameter_at, to_placeholders
 from poller.model.text import did_you_mean
 
@@ -74,7 +75,7 @@ def statement_problem(sql: str, parameters: Sequence[str] = ()) -> str | None:
     ((kind, body),) = statements[0]["stmt"].items()
     if kind not in _READS:
         return f"is {_statement_kind(kind, sql)}; a query may only read: write {_ALLOWED}"
-    for inner, _ in _nodes(body):
+    for inner in chain.from_iterable(walk(body)):
         if inner in _WRITES:
             return f"contains {_WRITES[inner]} inside WITH; a query may only read"
         if inner == "intoClause":
@@ -102,8 +103,8 @@ def _parameter_problem(sql: str, body: Any, parameters: Sequence[str]) -> str | 
     """Return the problem of a placeholder that the user wrote, or of a parameter without one."""
     text = sql.encode()
     used = set()
-    for kind, node in _nodes(body):
-        if kind == "ParamRef":
+    for parent in walk(body):
+        if node := parent.get("ParamRef"):
             number, at = node.get("number", 0), node.get("location", 0)
             if text[at : at + 1] != b":":
                 return (
@@ -135,17 +136,6 @@ def is_ordered(sql: str) -> bool:
     except (pgparse.PGQueryError, RecursionError, LookupError, ValueError):
         return False
     return kind != "SelectStmt" or "sortClause" in body
-
-
-def _nodes(tree: Any) -> Iterator[tuple[str, Any]]:
-    pending = [tree]
-    while pending:
-        node = pending.pop()
-        if isinstance(node, dict):
-            yield from node.items()
-            pending.extend(node.values())
-        elif isinstance(node, list):
-            pending.extend(node)
 
 
 def _statement_kind(kind: str, sql: str) -> str:

@@ -117,26 +117,32 @@ def is_harmless(name: str) -> bool:
     return _HARMLESS.fullmatch(name) is not None and acting(name) is None
 
 
-def calls(tree: Any) -> Iterator[Call]:
-    """Return every function call in a parse tree, in both notations: `f(x)` and `(x).f`."""
+def walk(tree: Any) -> Iterator[dict[str, Any]]:
+    """Return every node of a parse tree, at any depth; without recursion, because `a+a+...` is deep."""
     pending = [tree]
     while pending:
         node = pending.pop()
         if isinstance(node, list):
             pending.extend(node)
         elif isinstance(node, dict):
-            if call := node.get("FuncCall"):
-                names = _strings(call.get("funcname", []))
-                if names:
-                    schema = names[-2] if len(names) > 1 else None
-                    yield Call(schema, names[-1], len(call.get("args", [])))
-            if indirection := node.get("A_Indirection"):
-                yield from (Call(None, name, 1) for name in _strings(indirection.get("indirection", [])))
-            if column := node.get("ColumnRef"):
-                fields = _strings(column.get("fields", []))
-                if len(fields) > 1:
-                    yield Call(None, fields[-1], 1, of_row=True)
+            yield node
             pending.extend(node.values())
+
+
+def calls(tree: Any) -> Iterator[Call]:
+    """Return every function call in a parse tree, in both notations: `f(x)` and `(x).f`."""
+    for node in walk(tree):
+        if call := node.get("FuncCall"):
+            names = _strings(call.get("funcname", []))
+            if names:
+                schema = names[-2] if len(names) > 1 else None
+                yield Call(schema, names[-1], len(call.get("args", [])))
+        if indirection := node.get("A_Indirection"):
+            yield from (Call(None, name, 1) for name in _strings(indirection.get("indirection", [])))
+        if column := node.get("ColumnRef"):
+            fields = _strings(column.get("fields", []))
+            if len(fields) > 1:
+                yield Call(None, fields[-1], 1, of_row=True)
 
 
 def _strings(parts: list[Any]) -> list[str]:

@@ -1,14 +1,12 @@
-"""Checks of every query against a server: validity, result columns and cost."""
+"""Checks of every query against a server: validity and result columns."""
 
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from poller.config.queries.query_file import Origin, spot_in
-from poller.config.queries.sql_ast import compared_columns, counts_a_whole_relation, identifier
 from poller.model.casts import not_a_time
 from poller.model.diagnostics import Diagnostic, Place, Severity
 from poller.model.errors import PollError
@@ -16,15 +14,14 @@ from poller.model.path import Key
 from poller.model.printable import one_line
 from poller.model.query import MetricDefinition, QueryDefinition
 from poller.model.rows import Column, Rows
-from poller.model.text import as_yaml, did_you_mean, quote
+from poller.model.text import did_you_mean, quote
 from poller.polling.mapping import repeated_column, to_samples
 from poller.postgres.inspect import CatalogFacts, Inspected, Inspection
 from poller.postgres.inspect_relations import Type
-from poller.postgres.plan import Scan
 from poller.postgres.server_facts import unmet_requirement
-from poller.postgres.sql_text import literal
 from poller.postgres.volatile_functions import ADVICE
 from poller.tools.check.cardinality import many_values
+from poller.tools.check.plans import PlanCheck
 from poller.tools.check.result import CheckedQuery
 from poller.tools.check.search_path import USABLE_SCHEMAS, ignored_schemas
 
@@ -33,8 +30,6 @@ LARGE_ROWS = 100_000
 
 _PRIVILEGE = "42501"
 _GATE = "under requires."
-_FEW_ROWS = 0.1
-"""Fraction of a table below which an index is useful."""
 
 
 def check_queries(
@@ -150,8 +145,9 @@ class _QueryCheck:
         diagnostics = [*self._statement(("sql",), self.query.sql, self.own)]
         if self.cheap is not None and self.query.estimate is not None:
             diagnostics += self._statement(("estimate", "sql"), self.query.estimate.sql, self.cheap)
-            diagnostics += self._estimate(self.cheap)
-        diagnostics += [*self._cost(), *self._scans(), *self._search_path()]
+        relations = self.catalog_facts.relations
+        plan = PlanCheck(self.query, self.origin, self.own, self.cheap, relations, self.large_rows)
+        diagnostics += [*plan.diagnostics(), *self._search_path()]
         diagnostics.sort(key=lambda diagnostic: diagnostic.line)
         refused = any(
             diagnostic.severity == "error" and diagnostic.rule != "max-cost" for diagnostic in diagnostics
@@ -163,14 +159,9 @@ class _QueryCheck:
             self.own.cost,
             self.query.max_cost,
             {column.name: self._type(column).name for column in self.own.columns},
-            self._estimate_answers,
+            plan.estimate_answers,
             tuple(diagnostics),
         )
-
-    @property
-    def _estimate_answers(self) -> bool:
-        estimate = self.query.estimate
-        return estimate is not None and (self.own.cost or 0.0) > self.query.exact_limit
 
     def _diagnostic(
         self, rule: str, severity: Severity, message: str, *path: Key, place: Place | None = None
@@ -301,40 +292,6 @@ class _QueryCheck:
     def _type(self, column: Column) -> Type:
         return self.catalog_facts.types.get(column.oid) or Type(f"type {column.oid}", "X")
 
-    def _estimate(self, cheap: Inspected) -> Iterator[Diagnostic]:
-        estimate = self.query.estimate
-        if estimate is None or self.own.cost is None:
-            return
-        if cheap.cost is not None and cheap.cost >= self.own.cost:
-            problem = f"costs {cheap.cost:,.0f}, not less than the exact query's {self.own.cost:,.0f}"
-            yield self._diagnostic(
-                "estimate", "warning", f"{problem}; remove the estimate", "estimate", "sql"
-            )
-        elif self._estimate_answers:
-            limit = self.query.exact_limit
-            key: tuple[Key, ...] = (
-                ("estimate", "above_cost") if limit == estimate.above_cost else ("max_cost",)
-            )
-            message = (
-                f"the estimate is used on this server, because the exact query's cost {self.own.cost:,.0f} "
-                f"exceeds {key[-1]} {limit:,.0f}"
-            )
-            yield self._diagnostic("estimate", "note", message, *key)
-
-    def _cost(self) -> Iterator[Diagnostic]:
-        sent, path = (
-            (self.cheap, ("estimate", "sql"))
-            if self._estimate_answers and self.cheap is not None
-            else (self.own, ("sql",))
-        )
-        limit = self.query.max_cost
-        if sent.cost is not None and limit is not None and sent.cost > limit:
-            problem = (
-                f"the planner's cost {sent.cost:,.0f} is above max_cost {limit:,.0f}, so no poll runs it"
-            )
-            advice = "make it cheaper" + (", or add an estimate" if self.query.estimate is None else "")
-            yield self._diagnostic("max-cost", "error", f"{problem}; {advice}", *path)
-
     def _search_path(self) -> Iterator[Diagnostic]:
         error = self.own.error
         refused = error is not None and error.setting == "search_path"
@@ -342,49 +299,9 @@ class _QueryCheck:
         for message in ignored_schemas(path, self.usable_schemas):
             yield self._diagnostic("search-path", "warning", message, "settings", "search_path")
 
-    def _scans(self) -> Iterator[Diagnostic]:
-        if self._estimate_answers or self.own.plan is None:
-            return
-        for scan in dict.fromkeys(self.own.plan.scans):
-            relation = self.catalog_facts.relations.get(scan.relation)
-            if relation is None:
-                continue
-            if relation.rows is None:
-                name = relation.quoted
-                message = f"{name} was never analysed, so the cost is unreliable; run ANALYZE {name}"
-                yield self._diagnostic("statistics", "note", message, "sql")
-            elif relation.rows >= self.large_rows:
-                yield self._scan(scan, relation.quoted, relation.rows, relation.indexed)
-
-    def _scan(self, scan: Scan, name: str, rows: float, indexed: Mapping[str, str]) -> Diagnostic:
-        reads = f"reads all of {name}, {rows:,.0f} rows"
-        columns = [column for column in compared_columns(scan.condition) if column not in indexed]
-        if columns and scan.rows < _FEW_ROWS * rows:
-            index = f"CREATE INDEX CONCURRENTLY ON {name} ({identifier(columns[0])})"
-            message = f"{reads}, to find {scan.rows:,.0f}; create an index: {index}"
-            return self._diagnostic("missing-index", "warning", message, "sql")
-        if counts_a_whole_relation(self.query.sql) and self.query.estimate is None:
-            column = identifier(self.own.columns[0].name)
-            # -1 means that the table was never analysed: NULL, which no metric exports.
-            count = f"nullif(reltuples, -1)::bigint AS {column}"
-            sql = f"SELECT {count} FROM pg_class WHERE oid = {literal(name)}::regclass"
-            estimate = as_yaml({"sql": sql, "above_cost": _rounded(self.own.cost or 0.0)})
-            message = f"{reads}; add an estimate: {estimate}"
-            return self._diagnostic("sequential-scan", "warning", message, "sql")
-        advice = "use a longer interval" + (", or add an estimate" if self.query.estimate is None else "")
-        return self._diagnostic("sequential-scan", "warning", f"{reads}; {advice}", "sql")
-
 
 def _suffix(path: tuple[Key, ...]) -> str:
     return " (in the estimate's sql)" if path[0] == "estimate" else ""
-
-
-def _rounded(cost: float) -> int:
-    """A round number below `cost`."""
-    if cost <= 1:
-        return 1
-    power = 10 ** int(math.log10(cost))
-    return max(1, int(cost / 2 // power * power) or power // 2)
 
 
 def refusal(error: PollError, sql: str, *, in_file: bool = True) -> str:
