@@ -97,7 +97,7 @@ def _secret_options() -> set[str]:
 
 
 def _never_called() -> None:
-    """Stand for a command in the table of commands; `_Later` runs the real one."""
+    """Function of every listed command; `_Later` runs the real one."""
 
 
 for _name, _help in COMMANDS.items():

@@ -300,7 +300,7 @@ class DeclaredMetric(Part):
         return settle
 
     def definition(self) -> MetricDefinition:
-        """Return the definition without its histogram, which `with_histograms` adds to the query."""
+        """Return the definition without its histogram, which `with_histogram` adds to the query."""
         parts = self.parts()
         del parts["histogram"]
         return MetricDefinition(**parts)
