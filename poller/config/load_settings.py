@@ -110,7 +110,8 @@ def destinations(
                 protocol = _protocol(signal, values, sources, environ)
                 endpoints[signal] = resolve(value, where, protocol, signal)
             except ConfigError as error:
-                problems += error.problems
+                # All signals have the problems of a shared endpoint.
+                problems += [problem for problem in error.problems if problem not in problems]
     return endpoints, problems
 
 
@@ -126,7 +127,7 @@ def _place(
         field = "otlp_endpoint"
         if not values.get(field):
             return "", ""
-        if sources[field].name == "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT":
+        if signal != "metrics" and sources[field].name == "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT":
             return environ.get(_SHARED, "").strip(), _SHARED
     return values[field].strip(), sources[field].name
 
@@ -137,14 +138,15 @@ def _protocol(
     sources: Mapping[str, SettingSource],
     environ: Mapping[str, str],
 ) -> Protocol | None:
-    own = f"OTEL_EXPORTER_OTLP_{signal.upper()}_PROTOCOL"
-    if protocol := environ.get(own, "").strip().lower():
-        if protocol not in _PROTOCOLS:
-            raise ConfigError([invalid(own, f"{protocol!r} is not one of grpc, http/protobuf")])
-        return _PROTOCOLS[protocol]
     shared = values.get("otlp_protocol")
-    if shared and sources["otlp_protocol"].name == "OTEL_EXPORTER_OTLP_METRICS_PROTOCOL":
-        shared = environ.get("OTEL_EXPORTER_OTLP_PROTOCOL")
+    if signal != "metrics":
+        own = f"OTEL_EXPORTER_OTLP_{signal.upper()}_PROTOCOL"
+        if protocol := environ.get(own, "").strip().lower():
+            if protocol not in _PROTOCOLS:
+                raise ConfigError([invalid(own, f"{protocol!r} is not one of grpc, http/protobuf")])
+            return _PROTOCOLS[protocol]
+        if shared and sources["otlp_protocol"].name == "OTEL_EXPORTER_OTLP_METRICS_PROTOCOL":
+            shared = environ.get("OTEL_EXPORTER_OTLP_PROTOCOL")
     return _PROTOCOLS.get((shared or "").strip().lower())
 
 
@@ -157,81 +159,88 @@ def load(environ: Mapping[str, str], overrides: Mapping[str, Any] | None = None)
     Raises ConfigError with every problem; no message contains a secret.
     """
     environment = Environment(_VARIABLES, environ)
-    values: dict[str, Any] = {}
-    sources: dict[str, SettingSource] = {}
-    for name, setting in SETTINGS.items():
-        override = (overrides or {}).get(name)
-        if override is not None:
-            sources[name] = SettingSource("option", setting.option)
-            values[name] = None if override == "" and setting.default is None else override
-        elif entry := environment.value_of(name):
-            values[name], sources[name] = entry
-    raw, raw_sources = dict(values), dict(sources)
-    if off := environment.switched_off():
-        values["otlp_endpoint"], sources["otlp_endpoint"] = None, off
-
+    values, sources = _written(environment, overrides or {})
+    off = environment.switched_off()
     problems = [*environment.problems, *environment.sdk_problems()]
     if values.get("targets"):
         problems += _single_database_problems(values, sources, environment)
     problems += _shard_problems(values, sources)
-    read: dict[str, Any] | None = None
-    try:
-        read = _VARIABLES(**values).model_dump(exclude_unset=True)
-        read |= {name: Secret(text) for name, text in read.items() if text and SETTINGS[name].secret}
-    except ValidationError as error:
-        problems += [
-            invalid(sources[name].name, _say(SETTINGS[name], values[name], dict(details)))
-            for details in error.errors(include_url=False, include_input=False)
-            if (name := str(details["loc"][0]))
-        ]
-    target: Endpoint | None = None
-    if values.get("otlp_endpoint"):
-        protocol = _lower(values.get("otlp_protocol"))
-        try:
-            target = resolve(
-                values["otlp_endpoint"].strip(),
-                sources["otlp_endpoint"].name,
-                "http/protobuf" if protocol == "http/protobuf" else "grpc" if protocol == "grpc" else None,
-            )
-        except ConfigError as error:
-            problems += error.problems
-    others: dict[Signal, Endpoint] = {}
+    read, wrong = _validated(values | ({"otlp_endpoint": None} if off else {}), sources)
+    problems += wrong
+    signals: list[Signal] = [] if off else ["metrics"]
     if read is not None and not (off and off.name == "OTEL_SDK_DISABLED"):
-        others, wrong = destinations(_signals(read), raw, raw_sources, environ)
-        # The problems of a shared endpoint are already in the list.
-        problems += [problem for problem in wrong if problem not in problems]
+        signals += _signals(read)
+    endpoints, wrong = destinations(signals, values, sources, environ)
+    problems += wrong
     if (election := values.get("leader_election")) is not None:
         problems += _election_problems(election, sources["leader_election"].name, bool(values.get("targets")))
     if problems or read is None:
         raise ConfigError(problems)
     warnings = environment.warnings()
-    if "logs" in _signals(read) and "logs" not in others:
+    if "logs" in _signals(read) and "logs" not in endpoints:
         warnings += ("POLLER_OTLP_LOGS: has no effect without an endpoint; set POLLER_OTLP_ENDPOINT",)
+    if read.get("shard"):
+        warnings += _apply_shard(read, sources)
     files = {
         name: environment.file_of(name) if name in sources and sources[name].name.endswith("_FILE") else None
         for name in ("database_url", "leader_election")
     }
-    if read.get("shard"):
-        shard = Shard.read(read["shard"], read.get("shards"))
-        # Shards on one host, or with the same variables, must not report their own metrics as one process.
-        read["instance"] = f"{read.get('instance') or socket.gethostname()}-{shard.index}"
-        if shard.count != (read.get("shards") or shard.count):
-            text = (
-                f"{sources['shard'].name}: {shard.index} is not below {sources['shards'].name}, which is "
-                f"{read['shards']}; this process polls as shard {shard} until it is stopped, and other "
-                "shards poll its servers as well"
-            )
-            warnings += (text,)
     return Settings(
         **read,
-        sources=sources,
+        sources=sources | ({"otlp_endpoint": off} if off else {}),
         warnings=warnings,
-        endpoint=target,
-        others=others,
+        endpoint=endpoints.pop("metrics", None),
+        others=endpoints,
         libpq=environment.has_libpq(),
         database_file=files["database_url"],
         election_file=files["leader_election"],
     )
+
+
+def _written(
+    environment: Environment, overrides: Mapping[str, Any]
+) -> tuple[dict[str, Any], dict[str, SettingSource]]:
+    """Return the settings as users wrote them, and the source of each."""
+    values: dict[str, Any] = {}
+    sources: dict[str, SettingSource] = {}
+    for name, setting in SETTINGS.items():
+        override = overrides.get(name)
+        if override is not None:
+            sources[name] = SettingSource("option", setting.option)
+            values[name] = None if override == "" and setting.default is None else override
+        elif entry := environment.value_of(name):
+            values[name], sources[name] = entry
+    return values, sources
+
+
+def _validated(
+    values: Mapping[str, Any], sources: Mapping[str, SettingSource]
+) -> tuple[dict[str, Any] | None, list[Diagnostic]]:
+    """Return the validated settings, or None and their problems."""
+    try:
+        read = _VARIABLES(**values).model_dump(exclude_unset=True)
+    except ValidationError as error:
+        return None, [
+            invalid(sources[name].name, _message(SETTINGS[name], values[name], dict(details)))
+            for details in error.errors(include_url=False, include_input=False)
+            if (name := str(details["loc"][0]))
+        ]
+    return read | {name: Secret(text) for name, text in read.items() if text and SETTINGS[name].secret}, []
+
+
+def _apply_shard(read: dict[str, Any], sources: Mapping[str, SettingSource]) -> tuple[str, ...]:
+    """Name the instance after the shard; return the warnings."""
+    shard = Shard.read(read["shard"], read.get("shards"))
+    # Shards on one host, or with the same variables, must not report their own metrics as one process.
+    read["instance"] = f"{read.get('instance') or socket.gethostname()}-{shard.index}"
+    if shard.count == (read.get("shards") or shard.count):
+        return ()
+    text = (
+        f"{sources['shard'].name}: {shard.index} is not below {sources['shards'].name}, which is "
+        f"{read['shards']}; this process polls as shard {shard} until it is stopped, and other "
+        "shards poll its servers as well"
+    )
+    return (text,)
 
 
 def _single_database_problems(
@@ -310,7 +319,7 @@ def _signals(values: Mapping[str, Any]) -> list[Signal]:
     return [signal for signal, name in switches.items() if values.get(name, SETTINGS[name].default)]
 
 
-def _say(setting: Setting, value: object, error: dict[str, Any]) -> str:
+def _message(setting: Setting, value: object, error: dict[str, Any]) -> str:
     """Return a message for pydantic's error: the value (masked if secret), its problem, an example."""
     example = f"write one like {setting.example}"
     if setting.secret:
