@@ -60,7 +60,7 @@ def values(setting: str, choices: Sequence[str]) -> Callable[[str], list[str]]:
 def _names(sources: Sequence[Path]) -> Iterator[str]:
     from poller.config.queries.files import files_of
     from poller.config.queries.query_file import QueryFile
-    from poller.config.queries.yaml_file import read
+    from poller.config.yaml_file import read
 
     for source in sources:
         for path in files_of(source):

@@ -21,8 +21,8 @@ def run(settings: Settings) -> None:
 
     answer(lambda: settings)
     # Imported here because shell completion waits for the imports of the module.
+    from poller.config.file_watcher import fingerprint
     from poller.config.load import open_configuration
-    from poller.config.queries.file_watcher import fingerprint
     from poller.config.queries.files import resolve
 
     def read_sources() -> tuple[object, object]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from poller.config.file_watcher import Fingerprint, contents, fingerprint
 from poller.config.loader_process import LoaderError, LoaderProcess
-from poller.config.queries.file_watcher import Fingerprint, contents, fingerprint
 from poller.config.settings import Settings
 from poller.model.configuration import Configuration
 from poller.model.diagnostics import invalid

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from poller.config.queries.files import resolve
 from poller.config.queries.load import build_catalog, open_files
 from poller.config.queries.query_file import QueryFile
-from poller.config.queries.yaml_file import in_order
 from poller.config.settings import Settings
 from poller.config.targets.conflicts import find_target_conflicts
 from poller.config.targets.load import LocatedTarget, load_located
+from poller.config.yaml_file import in_order
 from poller.model.catalog import Catalog
 from poller.model.configuration import Configuration
 from poller.model.diagnostics import Diagnostic

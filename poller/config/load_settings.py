@@ -20,7 +20,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from poller.config import setting as declared
 from poller.config.environment import Environment
-from poller.config.queries.schema.fields import Duration
+from poller.config.fields import Duration
 from poller.config.setting import Setting
 from poller.config.settings import KUBERNETES, SETTINGS, Settings, SettingSource
 from poller.model.diagnostics import Diagnostic, invalid

@@ -9,8 +9,8 @@ from typing import Literal, Protocol
 
 from opentelemetry.metrics import CallbackOptions, Counter, Meter, Observation
 
+from poller.config.file_watcher import Fingerprint
 from poller.config.queries.diff import Difference, compare, listed
-from poller.config.queries.file_watcher import Fingerprint
 from poller.daemon.target_pollers import TargetChanges
 from poller.model.configuration import Configuration
 from poller.model.diagnostics import Diagnostic

@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import NoReturn
 
 from poller.config.catalog_process import CatalogProcess
+from poller.config.file_watcher import Fingerprint, Watcher, fingerprint
 from poller.config.loader_process import LoaderProcess
 from poller.config.orphans import ORPHANS
-from poller.config.queries.file_watcher import Fingerprint, Watcher, fingerprint
 from poller.config.settings import Settings
 from poller.daemon.build import open_lock, version
 from poller.daemon.elected_pollers import ElectedPollers

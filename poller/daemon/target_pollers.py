@@ -10,8 +10,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from poller.config.file_watcher import Fingerprint, fingerprint
 from poller.config.queries.diff import Difference, compare
-from poller.config.queries.file_watcher import Fingerprint, fingerprint
 from poller.daemon.discovery_poller import DiscoveryPoller
 from poller.daemon.own_targets import OwnTargets
 from poller.daemon.scheduler import PollScheduler

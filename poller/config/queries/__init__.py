@@ -2,8 +2,6 @@
 
 conflicts       Validation across queries and files: duplicate names, conflicting metric definitions.
 diff            Difference between two catalogues, and the queries whose state remains valid after a reload.
-error_messages  Error messages for query files, made from pydantic's validation errors.
-file_watcher    Watcher that reloads the query files after a change or on request.
 files           Resolution of `POLLER_QUERIES` to query files.
 histogram       Histogram of a column as ordinary gauges: `_bucket` with the attribute `le`, `_sum` and
                 `_count`.
@@ -16,8 +14,4 @@ sql_check       Validation by PostgreSQL's grammar that a text is a single read-
 sql_functions   Functions that have side effects despite READ ONLY, and volatile functions that only read.
 sql_parameters  Named parameters of a statement: `:name`, as in psql and SQLAlchemy, and the server's
                 placeholders `$n`.
-yaml_file       YAML file of the configuration: its data, the locations of its keys, and its structural
-                errors.
-yaml_reader     Strict YAML reader that records the position of every key.
-yaml_text       YAML serializer in block style.
 """

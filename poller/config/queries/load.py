@@ -9,13 +9,13 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from poller.config.error_messages import sentences
 from poller.config.queries.conflicts import find_conflicts
-from poller.config.queries.error_messages import sentences
 from poller.config.queries.files import resolve
 from poller.config.queries.query_file import QueryFile
 from poller.config.queries.schema.query import DeclaredQuery
-from poller.config.queries.yaml_file import in_order
 from poller.config.settings import Settings
+from poller.config.yaml_file import in_order
 from poller.model.catalog import Catalog, Defaults
 from poller.model.diagnostics import Diagnostic
 from poller.model.duration import parse_duration

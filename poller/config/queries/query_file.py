@@ -11,7 +11,7 @@ from poller.config.queries.files import MAX_BYTES
 from poller.config.queries.schema.parameters import parameter_names
 from poller.config.queries.sql_ast import without_end
 from poller.config.queries.sql_parameters import to_placeholders
-from poller.config.queries.yaml_file import ListFile
+from poller.config.yaml_file import ListFile
 from poller.model.diagnostics import Diagnostic, Place
 from poller.model.files import read_regular
 from poller.model.path import Key

@@ -9,8 +9,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from poller.config.queries.error_messages import sentences
-from poller.config.queries.yaml_file import in_order
+from poller.config.error_messages import sentences
 from poller.config.settings import Settings
 from poller.config.targets.schema import (
     NAME,
@@ -21,6 +20,7 @@ from poller.config.targets.schema import (
     password_contradiction,
 )
 from poller.config.targets.targets_file import TargetsFile
+from poller.config.yaml_file import in_order
 from poller.model.diagnostics import Diagnostic
 from poller.model.errors import ConfigError
 from poller.model.path import Key

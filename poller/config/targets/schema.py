@@ -12,8 +12,8 @@ from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, Validat
 from pydantic.config import JsonDict
 from pydantic.json_schema import WithJsonSchema
 
-from poller.config.queries.schema.attributes import AS_ATTRIBUTE, AttributeName, FixedValue, same_labels
-from poller.config.queries.schema.fields import (
+from poller.config.attributes import AS_ATTRIBUTE, AttributeName, FixedValue, same_labels
+from poller.config.fields import (
     AS_DURATION,
     NOT_A_BOOLEAN,
     Duration,

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
-from poller.config.queries.yaml_file import ListFile
+from poller.config.yaml_file import ListFile
 from poller.model.diagnostics import Diagnostic
 from poller.model.path import Key
 from poller.model.secrets import MASK

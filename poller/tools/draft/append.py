@@ -16,7 +16,7 @@ import yaml
 from poller.config.queries.files import MAX_BYTES, holds_cases
 from poller.config.queries.load import build_catalog
 from poller.config.queries.query_file import QueryFile
-from poller.config.queries.yaml_reader import parse
+from poller.config.yaml_reader import parse
 from poller.model.catalog import Defaults
 from poller.model.diagnostics import Diagnostic, invalid
 from poller.model.errors import ConfigError

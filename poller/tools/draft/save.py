@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from poller.config.queries.files import files_of, named, resolve
 from poller.config.queries.load import build_catalog, open_files
 from poller.config.queries.query_file import QueryFile
-from poller.config.queries.yaml_reader import parse
+from poller.config.yaml_reader import parse
 from poller.model.catalog import Defaults
 from poller.model.diagnostics import invalid
 from poller.model.errors import ConfigError

@@ -7,8 +7,8 @@ from typing import Any
 
 import yaml
 
-from poller.config.queries.yaml_reader import parse
-from poller.config.queries.yaml_text import to_text
+from poller.config.yaml_reader import parse
+from poller.config.yaml_text import to_text
 
 _WIDTH = 10_000
 """Maximum line length in characters; folding would change the user's text."""

@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from poller.config.queries.yaml_text import to_text
+from poller.config.yaml_text import to_text
 from poller.model.duration import format_duration
 from poller.model.prometheus import label_name, labels_text, metric_name
 from poller.model.query import Alert, MetricDefinition, MetricType, Of, QueryDefinition, Severity

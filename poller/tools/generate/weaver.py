@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from poller.config.queries.yaml_text import to_text
+from poller.config.yaml_text import to_text
 from poller.events._catalog.declaration import Attribute, Metric
 from poller.model.prometheus import metric_name
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from poller.config.queries.files import unreadable
-from poller.config.queries.yaml_reader import parse
+from poller.config.yaml_reader import parse
 from poller.model.diagnostics import Diagnostic, Place, invalid
 from poller.model.errors import ConfigError
 from poller.model.files import NotRegularError, read_regular

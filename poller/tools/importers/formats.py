@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
-from poller.config.queries.yaml_reader import parse
+from poller.config.yaml_reader import parse
 from poller.model.catalog import Defaults
 from poller.model.diagnostics import Diagnostic, Place, invalid
 from poller.model.errors import ConfigError

@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from poller.config.queries.files import MAX_BYTES
-from poller.config.queries.yaml_reader import Tagged
+from poller.config.yaml_reader import Tagged
 from poller.model.files import read_regular
 from poller.tools.importers.cron_schedule import read_schedule
 from poller.tools.importers.draft import DraftMetric, DraftQuery

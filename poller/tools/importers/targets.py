@@ -11,10 +11,10 @@ from urllib.parse import urlsplit
 
 from pydantic import ValidationError
 
-from poller.config.queries.error_messages import sentences
-from poller.config.queries.yaml_reader import Tagged
+from poller.config.error_messages import sentences
 from poller.config.targets.load import MAX_TARGETS
 from poller.config.targets.schema import DeclaredDefaults, DeclaredIdentity
+from poller.config.yaml_reader import Tagged
 from poller.model.diagnostics import Place
 from poller.model.secrets import MASK, foreign_parameters, mask_conninfo, userinfo
 from poller.tools.draft.yaml_writer import Pairs, to_yaml

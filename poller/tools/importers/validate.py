@@ -11,7 +11,7 @@ from typing import Any
 
 from poller.config.queries.load import validate
 from poller.config.queries.query_file import QueryFile
-from poller.config.queries.yaml_reader import Document, Node, Position
+from poller.config.yaml_reader import Document, Node, Position
 from poller.model.catalog import Defaults
 from poller.model.diagnostics import Diagnostic, Place
 from poller.model.duration import format_duration

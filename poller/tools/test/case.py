@@ -8,7 +8,7 @@ from typing import Literal
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from poller.config.queries.schema.fields import Part
+from poller.config.fields import Part
 from poller.model.numbers import is_representable
 from poller.model.query import AttributeValue
 from poller.model.text import did_you_mean, kind_of, quote

@@ -11,9 +11,9 @@ from typing import Any
 import pgparse
 from pydantic import ValidationError
 
-from poller.config.queries.error_messages import sentences
+from poller.config.error_messages import sentences
 from poller.config.queries.files import unreadable
-from poller.config.queries.yaml_file import YamlFile, read
+from poller.config.yaml_file import YamlFile, read
 from poller.model.diagnostics import Diagnostic
 from poller.model.files import NotRegularError, read_regular
 from poller.model.path import Key

@@ -47,8 +47,8 @@ sys.meta_path.insert(0, AtImport())
 """
 """Python code that acts before a module is imported."""
 HANGS = """
-import poller.config.queries.file_watcher
-watcher = poller.config.queries.file_watcher
+import poller.config.file_watcher
+watcher = poller.config.file_watcher
 watcher.fingerprint = lambda _: (print("child", os.getpid(), flush=True), time.sleep(3600))
 """
 Start = Callable[..., Process]
@@ -111,11 +111,11 @@ def test_the_daemon_never_imports_the_parser_even_after_a_reload(
 
 def test_a_sighup_while_the_files_are_read_causes_another_reload(daemon: Start) -> None:
     hangs_up = """
-import poller.config.queries.file_watcher
-def fingerprint(sources, fingerprint=poller.config.queries.file_watcher.fingerprint):
+import poller.config.file_watcher
+def fingerprint(sources, fingerprint=poller.config.file_watcher.fingerprint):
     os.kill(os.getppid(), signal.SIGHUP)
     return fingerprint(sources)
-poller.config.queries.file_watcher.fingerprint = fingerprint
+poller.config.file_watcher.fingerprint = fingerprint
 """
     process = daemon(child=hangs_up, POLLER_WATCH="false")
     process.wait_for_line("query files read again: nothing changed")
@@ -138,7 +138,7 @@ def test_a_start_without_an_interpreter_for_the_child_is_reported(daemon: Start)
 def test_a_defect_in_the_child_ends_both_and_is_reported_once_without_a_secret(
     daemon: Start, form: str
 ) -> None:
-    module = "poller.config.queries.file_watcher"
+    module = "poller.config.file_watcher"
     defect = f"import {module}\n{module}.fingerprint = lambda _: {{}}[os.environ['PGPASSWORD']]"
     process = daemon(child=defect, PGPASSWORD="correct-horse", POLLER_LOG_FORMAT=form)
     assert process.wait() == 1

@@ -20,10 +20,10 @@ from apscheduler.events import (
 )
 from opentelemetry.metrics import NoOpMeter
 
+from poller.config.file_watcher import Fingerprint, contents, fingerprint
 from poller.config.load import open_configuration
 from poller.config.load_settings import load
 from poller.config.queries.diff import Difference
-from poller.config.queries.file_watcher import Fingerprint, contents, fingerprint
 from poller.daemon.reload import Reload
 from poller.daemon.scheduler import PollScheduler
 from poller.daemon.server_queues import QueueConfig

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from poller.config.queries.file_watcher import Watcher, contents, fingerprint
+from poller.config.file_watcher import Watcher, contents, fingerprint
 from poller.daemon.signals import on_hangup
 from tests.bed.process import eventually
 from tests.bed.volume import ConfigMap, replace

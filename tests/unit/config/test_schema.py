@@ -14,7 +14,7 @@ from jsonschema import Draft202012Validator
 from poller.config.queries.files import holds_cases
 from poller.config.queries.load import load
 from poller.config.queries.schema.json_schema import as_text, schema
-from poller.config.queries.yaml_file import read
+from poller.config.yaml_file import read
 from poller.model.catalog import Defaults
 from tests.bed.documentation import all_blocks
 from tests.bed.process import ROOT, Process

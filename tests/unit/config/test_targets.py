@@ -14,9 +14,9 @@ from jsonschema import Draft202012Validator
 
 from poller.config.load_settings import load as load_settings
 from poller.config.queries.schema.json_schema import as_text
-from poller.config.queries.yaml_file import read
 from poller.config.targets.json_schema import schema
 from poller.config.targets.load import load_targets
+from poller.config.yaml_file import read
 from poller.model.errors import ConfigError
 from poller.model.secrets import Secret
 from poller.model.target import Databases, Target

@@ -11,8 +11,8 @@ import pytest
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader, NumberDataPoint
 
+from poller.config.file_watcher import Fingerprint, contents, fingerprint
 from poller.config.queries.diff import Difference
-from poller.config.queries.file_watcher import Fingerprint, contents, fingerprint
 from poller.config.queries.load import load
 from poller.daemon.reload import MOST_PROBLEMS, Reload
 from poller.daemon.target_pollers import TargetChanges

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from pydantic_core import PydanticUndefined
 
+from poller.config.fields import MisfitError, Part
 from poller.config.queries.schema.alert import DeclaredAlert
 from poller.config.queries.schema.estimate import DeclaredEstimate
-from poller.config.queries.schema.fields import MisfitError, Part
 from poller.config.queries.schema.metric import DeclaredMetric
 from poller.config.queries.schema.query import DeclaredQuery
 from poller.config.queries.schema.requirements import DeclaredRequirements

@@ -23,7 +23,7 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsSer
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from poller.config.queries.yaml_text import to_text
+from poller.config.yaml_text import to_text
 from poller.events import logs as event_logs
 from poller.model.log_format import JsonFormatter, RecordReader, TextFormatter
 from poller.model.printable import indented, lines, one_line

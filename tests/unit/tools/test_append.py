@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from poller.config.queries.load import load
 from poller.config.queries.query_file import QueryFile
-from poller.config.queries.yaml_file import read
+from poller.config.yaml_file import read
 from poller.model.catalog import Defaults
 from poller.model.errors import ConfigError
 from poller.tools.draft.append import append, refuse
@@ -244,7 +244,7 @@ TEXTS = st.text(
 @pytest.mark.slow
 @given(TEXTS)
 def test_any_text_survives_a_round_trip_through_yaml(text: str) -> None:
-    from poller.config.queries.yaml_reader import parse
+    from poller.config.yaml_reader import parse
 
     query = {**NEW, "sql": text, "group": text.strip() or "x"}
     document = parse(to_file(query).encode())

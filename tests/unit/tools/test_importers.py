@@ -20,7 +20,7 @@ from poller.config.load_settings import load as load_settings
 from poller.config.queries.load import load, open_files
 from poller.config.queries.sql_ast import nodes
 from poller.config.queries.sql_parameters import to_placeholders
-from poller.config.queries.yaml_reader import parse
+from poller.config.yaml_reader import parse
 from poller.model.diagnostics import Place
 from poller.model.errors import PollError
 from poller.model.result import Answer

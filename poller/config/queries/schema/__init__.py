@@ -1,11 +1,9 @@
 """The schema of query files.
 
 alert            Schema of an alert of a metric in a query file.
-attributes       Names and values of attributes that OTLP and Prometheus can carry.
 boundaries       Boundaries of a histogram, and what they require of the other keys of the metric.
 contradictions   Keys of a query that contradict one of its metrics.
 estimate         Schema of the key `estimate` of a query, and the validation of its statements.
-fields           Base model of all parts of a query file: strict keys and conversion to a definition.
 json_schema      JSON Schema of query files, for completion and validation in editors.
 metric           Schema of a metric in a query file.
 parameters       Parameters of a query: names, values, and the combinations with which its statement runs.

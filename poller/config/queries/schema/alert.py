@@ -8,7 +8,7 @@ from typing import Annotated, get_args
 
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
 
-from poller.config.queries.schema.fields import ENDLESS, AlsoText, Duration, MisfitError, Part, whole
+from poller.config.fields import ENDLESS, AlsoText, Duration, MisfitError, Part, whole
 from poller.model.query import Alert, Of, Severity, Side
 from poller.model.text import quote
 

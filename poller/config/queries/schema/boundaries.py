@@ -8,8 +8,8 @@ from typing import Annotated
 
 from pydantic import BeforeValidator, ValidationInfo
 
+from poller.config.fields import ENDLESS, MisfitError
 from poller.config.queries.histogram import LE, MAX_COLUMN_BYTES, SUFFIXES, bucket_columns
-from poller.config.queries.schema.fields import ENDLESS, MisfitError
 from poller.model.prometheus import metric_name
 from poller.model.text import quote
 

@@ -7,9 +7,9 @@ from collections.abc import Iterator, Sequence
 
 from pydantic import ValidationInfo
 
+from poller.config.attributes import label
+from poller.config.fields import MisfitError
 from poller.config.queries.histogram import LE
-from poller.config.queries.schema.attributes import label
-from poller.config.queries.schema.fields import MisfitError
 from poller.config.queries.schema.metric import DeclaredMetric
 from poller.model.query import NO_PARAMETERS
 

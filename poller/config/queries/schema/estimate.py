@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field, ValidationInfo, field_validator
 
-from poller.config.queries.schema.fields import NOT_A_BOOLEAN, Part
+from poller.config.fields import NOT_A_BOOLEAN, Part
 from poller.config.queries.schema.parameters import parameter_names
 from poller.config.queries.sql_check import statement_problem
 from poller.config.queries.sql_parameters import to_placeholders

@@ -10,15 +10,16 @@ from typing import get_args
 
 from pydantic import ConfigDict, Field, ValidationInfo, field_validator
 
-from poller.config.queries.histogram import le_text
-from poller.config.queries.schema.alert import DeclaredAlert
-from poller.config.queries.schema.attributes import (
+from poller.config.attributes import (
     AS_ATTRIBUTE,
     AttributeName,
     ColumnName,
     FixedValue,
     same_labels,
 )
+from poller.config.fields import Duration, Part, raise_all, whole
+from poller.config.queries.histogram import le_text
+from poller.config.queries.schema.alert import DeclaredAlert
 from poller.config.queries.schema.boundaries import (
     MOST_BOUNDARIES,
     NO_HISTOGRAM,
@@ -27,7 +28,6 @@ from poller.config.queries.schema.boundaries import (
     is_histogram,
     le_problems,
 )
-from poller.config.queries.schema.fields import Duration, Part, raise_all, whole
 from poller.config.queries.schema.parameters import parameter_names
 from poller.model.query import (
     MAX_ATTRIBUTE_LENGTH,

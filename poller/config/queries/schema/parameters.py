@@ -10,8 +10,8 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, WithJsonSchema
 
-from poller.config.queries.schema.attributes import AS_VALUE, attribute_name, attribute_value
-from poller.config.queries.schema.fields import raise_all, whole
+from poller.config.attributes import AS_VALUE, attribute_name, attribute_value
+from poller.config.fields import raise_all, whole
 from poller.model.query import AttributeValue
 from poller.model.text import kind_of, quote, value_text
 

@@ -8,10 +8,10 @@ from typing import Annotated
 
 from pydantic import AfterValidator, ConfigDict, Field, ValidationInfo, field_validator
 
+from poller.config.fields import NOT_A_BOOLEAN, Duration, MisfitError, Part, raise_all, whole
 from poller.config.queries.histogram import with_histogram
 from poller.config.queries.schema.contradictions import contradictions
 from poller.config.queries.schema.estimate import DeclaredEstimate, bound
-from poller.config.queries.schema.fields import NOT_A_BOOLEAN, Duration, MisfitError, Part, raise_all, whole
 from poller.config.queries.schema.metric import DeclaredMetric
 from poller.config.queries.schema.parameters import DeclaredParameters
 from poller.config.queries.schema.requirements import DeclaredRequirements

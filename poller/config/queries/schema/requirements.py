@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from pydantic import Field, field_validator
 
-from poller.config.queries.schema.fields import Part
+from poller.config.fields import Part
 from poller.model.query import RequiredRole, Requirements
 from poller.model.text import quote
 

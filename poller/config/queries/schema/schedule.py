@@ -8,7 +8,7 @@ from zoneinfo import ZoneInfo, available_timezones
 
 from pydantic import AfterValidator, Field
 
-from poller.config.queries.schema.fields import whole
+from poller.config.fields import whole
 from poller.model.schedule import MAX_LENGTH, parse_schedule
 from poller.model.text import did_you_mean, quote
 

@@ -1,4 +1,4 @@
-"""Watcher that reloads the query files after a change or on request."""
+"""Watcher that reloads query files and targets after a change or on request."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ class Watcher:
                     self._current = self._current if requested else current
                 previous = current
             except Exception:  # a defect must not end the watcher
-                logger.exception("the query files could not be reloaded")
+                logger.exception("the configuration could not be reloaded")
                 requested = False
 
     def _wait(self, seconds: float | None) -> bool:

@@ -1,4 +1,4 @@
-"""Error messages for query files, made from pydantic's validation errors."""
+"""Error messages for query and targets files, made from pydantic's validation errors."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from annotated_types import Ge, Le
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
-from poller.config.queries.schema.fields import Duration, MisfitError, ProblemsError
+from poller.config.fields import Duration, MisfitError, ProblemsError
 from poller.model.duration import format_duration
 from poller.model.text import as_yaml, did_you_mean, kind_of, near, quote
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
-from poller.config.queries.error_messages import unknown_key
+from poller.config.error_messages import unknown_key
 from poller.config.queries.files import MAX_BYTES, files_of, source_problem, unreadable
-from poller.config.queries.yaml_reader import Document, parse
+from poller.config.yaml_reader import Document, parse
 from poller.model.diagnostics import Diagnostic, Place
 from poller.model.files import NotRegularError, open_regular
 from poller.model.path import Key

@@ -1,4 +1,4 @@
-"""Base model of all parts of a query file: strict keys and conversion to a definition."""
+"""Base model of the parts of query and targets files: strict keys and conversion to a definition."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, WithJsonSchema
 
-from poller.config.queries.schema.fields import whole
+from poller.config.fields import whole
 from poller.model.query import MAX_ATTRIBUTE_LENGTH, AttributeValue
 from poller.model.text import quote
 
