@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
+import signal
 import sys
 from collections.abc import Iterator
 
@@ -37,6 +38,12 @@ if _worker := os.environ.get("PYTEST_XDIST_WORKER"):
     from poller.receiver.ports import take_share
 
     take_share(int(_worker.removeprefix("gw")), int(os.environ["PYTEST_XDIST_WORKER_COUNT"]))
+
+# A script that runs the tests in the background, or under nohup, ignores these signals, and every process of
+# the tests would inherit that. A process ends by Ctrl-C only if it does not.
+for _number in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
+    if signal.getsignal(_number) is signal.SIG_IGN:
+        signal.signal(_number, signal.default_int_handler if _number == signal.SIGINT else signal.SIG_DFL)
 
 # A busy machine must not fail a test.
 settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -214,10 +214,9 @@ def test_a_cluster_that_cannot_start_raises_the_servers_message_and_is_removed(
 
 
 PARENT = """
-    import faulthandler, sys, time
+    import sys, time
     from pathlib import Path
     from poller.demo.cluster import Cluster
-    faulthandler.dump_traceback_later(50)  # what it waits for, before a test gives up
     {setup}
     cluster = Cluster({programs})
     print(cluster.directory, cluster.primary.pid, cluster.standby.pid, flush=True)
