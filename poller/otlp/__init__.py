@@ -8,6 +8,7 @@ http_transport   HTTP transport of `requests` with connections that another thre
 metric_reader    Metric reader of the SDK's instruments.
 preferences      Standard variables for temporality, histograms and exemplars of the poller's own metrics.
 queue_database   Tables of the queue's SQLite database, its reads, and its checksums.
+queue_folder     Folder of the queue: its lock, and its database, replaced if it is damaged or removed.
 queue_lock       Lock on the state folder, so that only one process uses it.
 queue_recovery   Recovery of the requests of a damaged database that cannot be opened.
 queue_storage    SQLite storage of encoded requests, on disk or in memory.

@@ -14,9 +14,9 @@ from typing import Protocol
 from poller.model.retry import RETRY, RetryConfig
 from poller.otlp.export_log import ExportLog, ExportStats
 from poller.otlp.queue_database import StoredRequest
+from poller.otlp.queue_folder import Reason
 from poller.otlp.request import Request, halves
 from poller.otlp.response import ExportResult
-from poller.otlp.sending_queue import Reason
 from poller.otlp.signals import SignalFormat
 
 HELD_PAUSES = 5

@@ -18,7 +18,7 @@ from poller.model.otlp_endpoint import Endpoint, Protocol, Signal, resolve
 from poller.model.retry import RetryConfig
 from poller.otlp.exporter import resource
 from poller.otlp.metric_reader import OnDemandReader
-from poller.otlp.sending_queue import Reason
+from poller.otlp.queue_folder import Reason
 from poller.otlp.signal_exporter import QueueLimits, SignalExport
 from poller.receiver.answers import CannedAnswer
 from poller.receiver.receiver import ACCEPT, CUT, HANG, INVALID, UNAVAILABLE, Receiver, partial

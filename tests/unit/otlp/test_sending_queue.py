@@ -172,8 +172,7 @@ def test_disk_space_is_released_after_an_outage(open_queue: Open, tmp_path: Path
 def test_a_commit_waits_for_the_disk(open_queue: Open, tmp_path: Path) -> None:
     """FULL: SQLite syncs the database and its journal at each commit (its manual, "PRAGMA synchronous")."""
     queue = open_queue(tmp_path)
-    assert queue._disk is not None  # noqa: SLF001 - otherwise only observable by a power failure
-    database = queue._disk._db  # noqa: SLF001 - the same
+    database = queue._disk._open_storage._db  # noqa: SLF001 - otherwise only observable by a power failure
     assert database.execute("PRAGMA synchronous").fetchone() == (2,)
     assert database.execute("PRAGMA journal_mode").fetchone() == (b"truncate",)
 
@@ -533,8 +532,7 @@ def killed(open_queue: Open, folder: Path, count: int, during: str) -> tuple[lis
         queue.remove(getattr(queue.take(), "id"))  # noqa: B009 - there is one
     bodies = [repeated(number).body.decode().rstrip(".") for number in range(count + 20)]
     committed, unsure = bodies[settled:count], bodies[count:]
-    assert queue._disk is not None  # noqa: SLF001 - no interface interrupts a commit
-    database = queue._disk._db  # noqa: SLF001 - the same
+    database = queue._disk._open_storage._db  # noqa: SLF001 - no interface interrupts a commit
     if during != "nothing":
         database.execute("PRAGMA cache_size = 4")  # so that pages are written before the end
         database.execute("BEGIN IMMEDIATE")
