@@ -235,7 +235,7 @@ def _to_otlp_json(polled: Sequence[Polled], settings: Settings) -> str:
     from google.protobuf.json_format import MessageToJson
 
     from poller.daemon.build import version
-    from poller.daemon.target_factory import identity_of, name_of_database
+    from poller.daemon.metric_source import name_of_database, resource_attributes
     from poller.otlp.exporter import resource
     from poller.otlp.request import message
     from poller.polling.instruments import CatalogInstruments, Frame
@@ -244,8 +244,8 @@ def _to_otlp_json(polled: Sequence[Polled], settings: Settings) -> str:
     os.environ.pop("OTEL_SDK_DISABLED", None)
     groups = []
     for target, results in polled:
-        instance, more = identity_of(settings, target, name_of_database(target))
-        described = resource(settings.service_name, instance, version(), more)
+        more = resource_attributes(target, name_of_database(target))
+        described = resource(settings.service_name, target.name or settings.instance, version(), more)
         metrics = [metric for result in results for metric in result.query.metrics]
         if not metrics:
             continue  # a server whose list of databases could not be read

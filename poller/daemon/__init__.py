@@ -15,6 +15,7 @@ kubernetes_api     Requests for one Lease to the API server of Kubernetes, with 
                    official client.
 kubernetes_lease   Leader lock on a Lease of Kubernetes, with the algorithm of client-go's leader election.
 leader_election    Leader election: whether this process polls, by a lock with a lease and its own clock.
+metric_source      Exported metrics of one target: its values, and the poller's own metrics about it.
 own_targets        Selection of the targets that a shard polls, by their servers.
 poll_cycle         Poll cycle of one tick: fetch, map, store and observe the results.
 reload             Reload of the query files and targets, all or nothing: invalid files change nothing.
@@ -26,7 +27,7 @@ server_queues      Queues of targets with due ticks, one per server: first in, f
 signals            Signal handlers: SIGHUP requests a reload, SIGTERM and SIGINT stop, a second one exits at
                    once.
 target_factory     Factory of the pollers of all targets of one process, and of the parts that they share.
-target_poller      Poller of one target: its poll cycle, its ticks and its instruments.
+target_poller      Poller of one target: its poll cycle, its ticks and the use of its connection.
 target_pollers     Pollers of all targets, replaced one by one when the configuration or a list of databases
                    changes.
 target_ticks       Ticks of one target: which are due, which queries their next run contains, and when they

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Protocol
 
-from poller.daemon.target_poller import TargetPoller
+from poller.daemon.target_poller import AnswerListener, TargetPoller
 from poller.model.tick import Tick, ticks
 from poller.polling.poll import to_result
 from poller.postgres.database_list import DatabaseList, list_query, read_list
-from poller.telemetry.discovery_metrics import DiscoveryMetrics
 from poller.telemetry.logging import about
 
 if TYPE_CHECKING:
@@ -23,8 +22,16 @@ if TYPE_CHECKING:
     from poller.model.result import PollResult
     from poller.model.rows import Rows
     from poller.model.target import Databases, Target
+    from poller.telemetry.discovery_metrics import DiscoveryMetrics
 
 logger = logging.getLogger(__name__)
+
+
+class DatabasePollers(Protocol):
+    """The pollers of the databases of servers."""
+
+    def apply_list(self, server: DiscoveryPoller, databases: DatabaseList, /) -> int:
+        """Poll only the selected databases of the server's list; return the number of missing ones."""
 
 
 class DiscoveryPoller(TargetPoller):
@@ -40,14 +47,19 @@ class DiscoveryPoller(TargetPoller):
         queries: Sequence[QueryDefinition],
         cycle: PollCycle,
         instance: str,
+        listener: AnswerListener,
+        pollers: DatabasePollers | None,
         discoveries: Counter,
+        metrics: DiscoveryMetrics,
         observers: Sequence[PollObserver],
     ) -> None:
-        """Prepare; `discoveries` counts the reads, and `observers` get the result of each."""
-        super().__init__(target, queries, cycle, instance)
-        self.metrics = DiscoveryMetrics()
-        self.on_list: Callable[[DatabaseList], int] = lambda _: 0
-        """Function that polls only the databases of this list; it returns the number of missing ones."""
+        """Prepare; `pollers` get each list, and `observers` the result of each read.
+
+        `discoveries` counts the reads, and `metrics` are about the last one.
+        """
+        super().__init__(target, queries, cycle, instance, listener)
+        self._pollers = pollers
+        self._metrics = metrics
         self._list = list_query(databases.refresh)
         self._databases = databases
         self._discoveries = discoveries
@@ -99,10 +111,10 @@ class DiscoveryPoller(TargetPoller):
                 extra={"excluded": counts["excluded"], "no_privilege": counts["no_privilege"]},
             )
         self._none_logged = not listed.polled
-        missing = self.on_list(listed)
+        missing = self._pollers.apply_list(self, listed) if self._pollers is not None else 0
         self._log_over_limit(counts["over_limit"])
-        self.metrics.last_success = time.time()
-        self.metrics.counts = {**counts, "missing": missing}
+        self._metrics.last_success = time.time()
+        self._metrics.counts = {**counts, "missing": missing}
         self._discoveries.add(1, {"poller.outcome": "ok"})
         if self._failed:
             self._failed = False

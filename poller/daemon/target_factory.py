@@ -13,9 +13,9 @@ from opentelemetry.metrics import NoOpMeter
 
 from poller.config.settings import Settings
 from poller.daemon.build import open_exporter, open_replica, open_telemetry, version
-from poller.daemon.discovery_poller import DiscoveryPoller
+from poller.daemon.discovery_poller import DatabasePollers, DiscoveryPoller
 from poller.daemon.poll_cycle import PollCycle, longest_absence
-from poller.daemon.target_poller import TargetPoller
+from poller.daemon.target_poller import AnswerListener, TargetPoller
 from poller.daemon.telemetry_export import TelemetryExport
 from poller.model.diagnostics import invalid
 from poller.model.errors import ConfigError
@@ -26,8 +26,9 @@ from poller.polling.store import ResultStore
 from poller.postgres.admission import Admission
 from poller.postgres.cancellation import CancelToken
 from poller.postgres.circuit_breaker import CircuitBreaker
-from poller.postgres.conninfo import database_name, is_conninfo, misunderstood
-from poller.postgres.server_tracker import ServerInfo, ServerTracker
+from poller.postgres.conninfo import is_conninfo, misunderstood
+from poller.postgres.server_tracker import ServerTracker
+from poller.telemetry.discovery_metrics import DiscoveryMetrics
 from poller.telemetry.poll_log import PollLog
 from poller.telemetry.poll_metrics import PollMetrics, TargetPolls
 from poller.telemetry.query_metrics import QueryMetrics
@@ -37,7 +38,8 @@ from poller.telemetry.target_metrics import TargetMetrics
 if TYPE_CHECKING:
     from opentelemetry.metrics import Counter, Meter
 
-    from poller.model.query import AttributeValue, QueryDefinition
+    from poller.daemon.metric_source import TargetMetricSource
+    from poller.model.query import QueryDefinition
     from poller.model.result import GoodResult
     from poller.model.target import Target
     from poller.polling.instruments import CatalogInstruments, StatusMetrics
@@ -79,7 +81,7 @@ class TargetFactory:
             self._state = StateFile(settings.state_dir)
         self.exporter = open_exporter(settings, periodic=daemon, leads=self._leads) if push else None
         self.telemetry = open_telemetry(settings, self.exporter) if push else TelemetryExport()
-        self._instruments: CatalogInstruments | None = None
+        self._sources: dict[TargetPoller, TargetMetricSource] = {}
         self._metrics: PollMetrics | None = None
         if self.exporter is not None and self._own != "off":
             self._metrics = PollMetrics(self.exporter.meter, by_query=self._own == "query")
@@ -104,11 +106,13 @@ class TargetFactory:
         target: Target,
         queries: Sequence[QueryDefinition],
         restored: Sequence[GoodResult] | None = None,
+        pollers: DatabasePollers | None = None,
     ) -> TargetPoller:
         """Prepare the polls of `queries` on `target` without opening a connection.
 
-        It starts with the values `restored`, by default those of the previous run. Raises ConfigError if
-        libpq rejects the name of the only database of a poller without POLLER_TARGETS.
+        It starts with the values `restored`, by default those of the previous run. If the databases of the
+        target are discovered, `pollers` poll them. Raises ConfigError if libpq rejects the name of the only
+        database of a poller without POLLER_TARGETS.
         """
         if not target.name and not is_conninfo(conninfo := target.conninfo()):
             where = self._settings.source("database_url").name
@@ -126,20 +130,28 @@ class TargetFactory:
             report_lag=self._settings.own_metrics != "off",
             warned=self._primaries,
         )
-        reported: list[Callable[[ServerInfo], None]] = [tracker.record, tracing.note]
-        replica = open_replica(self._settings, target, admission, reported, self._cancel_token)
         gauges: list[StatusMetrics] = []
         target_metrics: list[TargetMetrics] = []
+        discovery_metrics = DiscoveryMetrics()
+        metrics = None
         if self._metrics is not None:
             target_metrics = [TargetMetrics()] if target.name or self._own == "target" else []
             gauges = [
                 QueryMetrics(states_only=self._own == "target"),
                 *target_metrics,
                 ReplicaMetrics(tracker),
+                *([discovery_metrics] if target.databases is not None else []),
             ]
-        metrics = None
-        if self._metrics is not None:
             metrics = TargetPolls(self._metrics, tracing.context)
+        listener = AnswerListener()
+        listeners = [tracker.record, tracing.note, listener.note_server]
+        source = None
+        if self.exporter is not None:
+            from poller.daemon.metric_source import TargetMetricSource
+
+            source = TargetMetricSource(target, store, gauges, self._instruments, self.exporter.resource)
+            listeners.append(source.note_server)
+        replica = open_replica(self._settings, target, admission, listeners, self._cancel_token)
         cycle = PollCycle(
             replica,
             store,
@@ -159,28 +171,36 @@ class TargetFactory:
         )
         instance = target.name or self._settings.instance
         if target.databases is None:
-            poller = TargetPoller(target, queries, cycle, instance)
+            poller = TargetPoller(target, queries, cycle, instance, listener)
         else:
             poller = DiscoveryPoller(
-                target, target.databases, queries, cycle, instance, self._discoveries, target_metrics
+                target,
+                target.databases,
+                queries,
+                cycle,
+                instance,
+                listener,
+                pollers,
+                self._discoveries,
+                discovery_metrics,
+                target_metrics,
             )
-            gauges += [poller.metrics] if self._metrics is not None else []
-        poller.gauges = gauges
-        self._export(poller)
-        reported.append(poller.note_server)
+        if self.exporter is not None and source is not None:
+            self.exporter.add(source)
+            self._sources[poller] = source
         return poller
 
     def close(self, poller: TargetPoller) -> None:
         """Export the values of a target no more, and close its connection as soon as it is not in use."""
-        if self.exporter is not None and self._instruments is not None and poller.collect is not None:
-            poller.on_database = lambda: None  # a tick in progress must not export the target again
-            self.exporter.remove(poller.collect)
+        if self.exporter is not None and (source := self._sources.pop(poller, None)) is not None:
+            self.exporter.remove(source)
             self._instruments.forget(poller.name)
         poller.retire()
 
     def withdraw(self, poller: TargetPoller) -> None:
         """Export only the values of a target that is not polled any more, until `close`."""
-        poller.gauges = []
+        if (source := self._sources.get(poller)) is not None:
+            source.gauges = ()
         poller.retire()
 
     def forget(self, name: str) -> None:
@@ -227,47 +247,8 @@ class TargetFactory:
             description="Reads of a server's list of databases by outcome.",
         )
 
-    def _export(self, poller: TargetPoller) -> None:
-        """Export the values of a target, and its gauges, under the target's own resource."""
-        if self.exporter is None:
-            return
-        from poller.otlp.exporter import resource_of_target
-        from poller.polling.instruments import CatalogInstruments, read_store
+    @functools.cached_property
+    def _instruments(self) -> CatalogInstruments:
+        from poller.polling.instruments import CatalogInstruments
 
-        exporter = self.exporter
-
-        if self._instruments is None:
-            self._instruments = CatalogInstruments(version(), starts=self._daemon)
-        instruments, store, target = self._instruments, poller.cycle.store, poller.target
-        poller.collect = lambda: instruments.collect(read_store(store, poller.gauges, target.name))
-        if not target.name:
-            exporter.add(poller.collect, exporter.resource, store.confirm_export)
-            return
-
-        def describe() -> None:
-            assert poller.collect is not None  # noqa: S101 # set above
-            instance, more = identity_of(self._settings, target, poller.database)
-            described = resource_of_target(exporter.resource, instance, more)
-            exporter.add(poller.collect, described, store.confirm_export)
-
-        poller.database = name_of_database(target)
-        poller.on_database = describe
-        describe()
-
-
-def identity_of(settings: Settings, target: Target, database: str) -> tuple[str, dict[str, AttributeValue]]:
-    """Return `service.instance.id` of a target's series, and the other resource attributes of the target.
-
-    There is no `server.address`, because a failover would change the series' identity.
-    """
-    if not target.name:
-        return settings.instance, {}
-    more: dict[str, AttributeValue] = {**target.resource, "db.system.name": "postgresql"}
-    return target.name, more | ({"db.namespace": database} if database else {})
-
-
-def name_of_database(target: Target) -> str:
-    """Return the name of a target's database as far as its connection string has it; empty if unknown."""
-    with contextlib.suppress(OSError, ValueError):  # its polls report that its file cannot be read
-        return target.database or database_name(target.conninfo())
-    return ""
+        return CatalogInstruments(version(), starts=self._daemon)

@@ -1,4 +1,4 @@
-"""Poller of one target: its poll cycle, its ticks and its instruments."""
+"""Poller of one target: its poll cycle, its ticks and the use of its connection."""
 
 from __future__ import annotations
 
@@ -18,9 +18,18 @@ from poller.postgres.conninfo import server_of_target
 from poller.telemetry.logging import about
 
 if TYPE_CHECKING:
-    from poller.otlp.exporter import Collect
-    from poller.polling.instruments import StatusMetrics
     from poller.postgres.server_tracker import ServerInfo
+
+
+class AnswerListener:
+    """Listener that calls the function of the tick in progress when the server has answered."""
+
+    def __init__(self) -> None:
+        self.on_server: Callable[[], None] = lambda: None
+
+    def note_server(self, _: ServerInfo) -> None:
+        """Report that the server has answered."""
+        self.on_server()
 
 
 class TargetPoller:
@@ -32,21 +41,17 @@ class TargetPoller:
         queries: Sequence[QueryDefinition],
         cycle: PollCycle,
         instance: str,
+        listener: AnswerListener,
     ) -> None:
-        """Prepare the polls of `queries` on `target`; `instance` spreads the offsets of the ticks."""
+        """Prepare the polls of `queries` on `target`; `instance` spreads the offsets of the ticks.
+
+        The source of `cycle` reports its server to `listener`.
+        """
         self.target = target
         self.cycle = cycle
-        self.collect: Collect | None = None
-        """Function that returns the metrics of the target; None if nothing is exported."""
-        self.gauges: list[StatusMetrics] = []
-        """The poller's own metrics about the target, in addition to its values."""
         self.queries = tuple(queries)
-        self.database = ""
-        """Name of the database, as far as it is known."""
-        self.on_database: Callable[[], None] = lambda: None
-        """Function that is called when the target turns out to be another database."""
         self._instance = instance
-        self._on_server: Callable[[], None] = lambda: None
+        self._listener = listener
         self._in_use = threading.Lock()
         self._retired = False
 
@@ -82,7 +87,7 @@ class TargetPoller:
 
     def run(self, queries: Sequence[QueryDefinition], on_server: Callable[[], None]) -> Sequence[PollResult]:
         """Poll the queries of one tick; call `on_server` when the server has answered."""
-        self._on_server = on_server
+        self._listener.on_server = on_server
         try:
             with self._in_use, about(self.name):
                 return self._poll(queries)
@@ -92,13 +97,6 @@ class TargetPoller:
 
     def _poll(self, queries: Sequence[QueryDefinition]) -> Sequence[PollResult]:
         return self.cycle.run(queries)
-
-    def note_server(self, server: ServerInfo) -> None:
-        """Note the server that has answered, and its database, which `url_file` may have changed."""
-        self._on_server()
-        if server.database != self.database:
-            self.database = server.database
-            self.on_database()
 
     def fail(self, queries: Sequence[QueryDefinition], error: PollError) -> None:
         """Record that `queries` failed without a try."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import logging
 import threading
 import time
@@ -115,6 +114,59 @@ class TargetPollers:
                     changes = self._apply(targets, compare(self._queries, self._queries))
                     _log_moves(changes.added, changes.removed)
 
+    def apply_list(self, poller: DiscoveryPoller, databases: DatabaseList) -> int:
+        """Poll only the selected databases of a list; return the number of missing ones.
+
+        A database that is not in the list is missing: it is not polled, and its data is deleted some time
+        later unless it returns. The same applies to one to which the role may not connect any more, which
+        does not count as missing. The data of a database with another OID is deleted, because it is another
+        database.
+        """
+        listed = databases.polled
+        with self._lock:
+            target = poller.target
+            if self._pollers.get(target.name) is not poller or target.databases is None:
+                return 0  # a reload has removed or changed the target meanwhile
+            server = self._servers.get(target.name)
+            if server is None:  # delete the values of databases that left before the start
+                names = {target.of_database(name).name for name in listed}
+                prefix = f"{target.name}/"
+                self._factory.retain(lambda name: name in names or not name.startswith(prefix))
+                server = self._servers[target.name] = _ServerDatabases({})
+            pollers = self._pollers.copy()
+            gone = [name for name in server.polled if name not in listed]
+            new = [name for name, oid in listed.items() if server.polled.get(name) != oid]
+            now = time.monotonic()
+            for name in gone:
+                left = pollers.pop(target.of_database(name).name)
+                self._scheduler.remove(left.name)
+                self._factory.withdraw(left)
+                server.missing[name] = _Missing(left, server.polled[name], now)
+            for name in new:
+                of_database = target.of_database(name, listed[name])
+                returned = server.missing.pop(name, None)
+                if returned is not None and returned.oid == listed[name]:
+                    pollers[of_database.name] = self._replace(returned.poller, of_database)
+                    continue
+                old = returned.poller if returned else pollers.get(of_database.name)
+                if old is not None:
+                    self._delete(old)
+                pollers[of_database.name] = self._open(of_database)
+            server.polled = dict(listed)
+            self._pollers = pollers
+            for name, missing in list(server.missing.items()):
+                if (
+                    now - missing.since >= target.databases.forget
+                    or len(server.missing) > target.databases.limit
+                ):
+                    del server.missing[name]
+                    self._delete(missing.poller)
+            no_privilege = set(databases.no_privilege)
+            if gone or new:
+                refused = [name for name in gone if name in no_privilege]
+                _log_changes(len(listed), new, [name for name in gone if name not in no_privilege], refused)
+            return len(server.missing.keys() - no_privilege)
+
     def url_files(self) -> Fingerprint:
         """Return the status of all files with connection strings, also of the targets of other shards."""
         return fingerprint([target.url_file for target in self._configured if target.url_file is not None])
@@ -186,9 +238,7 @@ class TargetPollers:
         return [query for query in self._queries if target.runs(query)]
 
     def _open(self, target: Target, restored: Sequence[GoodResult] | None = None) -> TargetPoller:
-        poller = self._factory.open(target, self._queries_of(target), restored)
-        if isinstance(poller, DiscoveryPoller):
-            poller.on_list = functools.partial(self._apply_list, poller)
+        poller = self._factory.open(target, self._queries_of(target), restored, self)
         try:
             self._scheduler.replace(poller, poller.ticks, poller.fresh)
         except Exception:  # for example out of threads
@@ -231,59 +281,6 @@ class TargetPollers:
         poller.cycle.store.detach()  # a tick in progress stores nothing
         self._factory.close(poller)
         self._factory.forget(poller.name)
-
-    def _apply_list(self, poller: DiscoveryPoller, databases: DatabaseList) -> int:
-        """Poll only the selected databases of a list; return the number of missing ones.
-
-        A database that is not in the list is missing: it is not polled, and its data is deleted some time
-        later unless it returns. The same applies to one to which the role may not connect any more, which
-        does not count as missing. The data of a database with another OID is deleted, because it is another
-        database.
-        """
-        listed = databases.polled
-        with self._lock:
-            target = poller.target
-            if self._pollers.get(target.name) is not poller or target.databases is None:
-                return 0  # a reload has removed or changed the target meanwhile
-            server = self._servers.get(target.name)
-            if server is None:  # delete the values of databases that left before the start
-                names = {target.of_database(name).name for name in listed}
-                prefix = f"{target.name}/"
-                self._factory.retain(lambda name: name in names or not name.startswith(prefix))
-                server = self._servers[target.name] = _ServerDatabases({})
-            pollers = self._pollers.copy()
-            gone = [name for name in server.polled if name not in listed]
-            new = [name for name, oid in listed.items() if server.polled.get(name) != oid]
-            now = time.monotonic()
-            for name in gone:
-                left = pollers.pop(target.of_database(name).name)
-                self._scheduler.remove(left.name)
-                self._factory.withdraw(left)
-                server.missing[name] = _Missing(left, server.polled[name], now)
-            for name in new:
-                of_database = target.of_database(name, listed[name])
-                returned = server.missing.pop(name, None)
-                if returned is not None and returned.oid == listed[name]:
-                    pollers[of_database.name] = self._replace(returned.poller, of_database)
-                    continue
-                old = returned.poller if returned else pollers.get(of_database.name)
-                if old is not None:
-                    self._delete(old)
-                pollers[of_database.name] = self._open(of_database)
-            server.polled = dict(listed)
-            self._pollers = pollers
-            for name, missing in list(server.missing.items()):
-                if (
-                    now - missing.since >= target.databases.forget
-                    or len(server.missing) > target.databases.limit
-                ):
-                    del server.missing[name]
-                    self._delete(missing.poller)
-            no_privilege = set(databases.no_privilege)
-            if gone or new:
-                refused = [name for name in gone if name in no_privilege]
-                _log_changes(len(listed), new, [name for name in gone if name not in no_privilege], refused)
-            return len(server.missing.keys() - no_privilege)
 
 
 def _is_same_server(old: Target, new: Target) -> bool:

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import Metric
@@ -37,11 +37,22 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-Collect = Callable[[], list[Metric]]
-"""Function that returns metrics with their data points; called at every collection."""
-
 SILENT_INTERVALS = 3
 """Intervals without a delivered export after which `poller health` reports that the export fails."""
+
+
+class MetricSource(Protocol):
+    """Source of metrics with a resource of their own, such as those of a target."""
+
+    @property
+    def resource(self) -> Resource:
+        """The resource; read at every collection, because it may change."""
+
+    def collect(self) -> list[Metric]:
+        """Return the metrics with their data points; called at every collection."""
+
+    def confirm_export(self) -> None:
+        """Note that the metrics of the last collection are in the queue, from which they are delivered."""
 
 
 def resource(
@@ -103,9 +114,10 @@ class MetricExporter:
         self._version = str(resource.attributes.get("service.version", ""))
         preferences = read_preferences(os.environ)
         self._reader = OnDemandReader(preferences.temporality, preferences.aggregation)
-        self._collectors: dict[Collect, tuple[Resource, Callable[[], None]]] = {}
-        self._collected: list[Callable[[], None]] = []
-        """Confirmations of the sources of the last collection."""
+        self._sources: dict[MetricSource, None] = {}
+        """In the order of their addition."""
+        self._collected: list[MetricSource] = []
+        """The sources of the last collection whose export is not confirmed yet."""
         sender = otlp.build(endpoint, timeout)
         self._provider = MeterProvider(
             [self._reader], resource, preferences.exemplar_filter, shutdown_on_exit=False
@@ -126,23 +138,15 @@ class MetricExporter:
             self._ticker = threading.Thread(target=self._tick, name="push", daemon=True)
             self._ticker.start()
 
-    def add(
-        self,
-        collect: Collect,
-        resource: Resource | None = None,
-        confirm: Callable[[], None] = lambda: None,
-    ) -> None:
-        """Export the metrics that `collect` returns as well; without `resource`, as those of this process.
-
-        `confirm` is called when they are in the queue, from which they are delivered.
-        """
+    def add(self, source: MetricSource) -> None:
+        """Export the metrics of `source` as well."""
         with self._adding:
-            self._collectors[collect] = resource or self._resource, confirm
+            self._sources[source] = None
 
-    def remove(self, collect: Collect) -> None:
-        """Export the metrics of `collect` no more."""
+    def remove(self, source: MetricSource) -> None:
+        """Export the metrics of `source` no more."""
         with self._adding:
-            self._collectors.pop(collect, None)
+            self._sources.pop(source, None)
 
     @property
     def resource(self) -> Resource:
@@ -255,7 +259,7 @@ class MetricExporter:
 
     def _confirm(self) -> None:
         while self._collected:
-            self._collected.pop()()
+            self._collected.pop().confirm_export()
 
     def _collect(self) -> list[Request] | None:
         """Collect and encode all metrics; return None if that fails."""
@@ -265,15 +269,16 @@ class MetricExporter:
             # By identity, because the hash of a resource is expensive.
             groups: dict[int, tuple[Resource, list[Metric]]] = {}
             with self._adding:  # held for a moment, because a collection may take long
-                collectors = list(self._collectors.items()) if self._leads() else []
-            confirms = []
-            for collect, (resource, confirm) in collectors:
-                if (metrics := _collected(collect)) is not None:
+                sources = list(self._sources) if self._leads() else []
+            collected = []
+            for source in sources:
+                resource = source.resource
+                if (metrics := _collected(source)) is not None:
                     groups.setdefault(id(resource), (resource, []))[1].extend(metrics)
-                    confirms.append(confirm)
+                    collected.append(source)
             if not self._leads():  # the process may have been stopped in between, for any time
                 groups.clear()
-                confirms.clear()
+                collected.clear()
             own = groups.setdefault(id(self._resource), (self._resource, []))[1]
             own += map(starting_in_time, self._reader.read())
             try:
@@ -284,7 +289,7 @@ class MetricExporter:
                     for resource, metrics in groups.values()
                 ]
                 requests = self._encode(encodable, begun)
-            self._collected = confirms
+            self._collected = collected
             return requests
         except Exception:  # errors of the SDK and of callbacks; no error may end the thread
             logger.exception("the metrics could not be collected")
@@ -328,10 +333,10 @@ class MetricExporter:
             logger.warning("%s not delivered and lost; %s", counted(lost, "request"), why)
 
 
-def _collected(collect: Collect) -> list[Metric] | None:
+def _collected(source: MetricSource) -> list[Metric] | None:
     """Return the metrics of one source; an error is logged and does not affect the other sources."""
     try:
-        return collect()
+        return source.collect()
     except Exception:
         logger.exception("a part of the metrics could not be collected")
         return None

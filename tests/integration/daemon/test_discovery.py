@@ -22,6 +22,7 @@ from psycopg.conninfo import make_conninfo
 
 from poller.config.load_settings import load
 from poller.config.targets.schema import DeclaredTarget
+from poller.daemon.discovery_poller import DiscoveryPoller
 from poller.daemon.own_targets import OwnTargets
 from poller.daemon.scheduler import PollScheduler
 from poller.daemon.server_queues import QueueConfig
@@ -562,11 +563,11 @@ def test_databases_that_come_and_go_leave_nothing(server: Server, make_bed: Call
     target = server.target(forget=0.0, refresh=NEVER)
     bed = make_bed(target)
     assert eventually(lambda: len(bed.names()) == 5)
-    discovery = next(poller for poller in bed.pollers if poller.name == "s")
+    discovery = next(poller for poller in bed.pollers if isinstance(poller, DiscoveryPoller))
     oids = {f"{p}a": 1}
     for number in range(200):
         oids = {f"{p}a": 1, f"{p}new{number}": number}
-        discovery.on_list(DatabaseList(oids, (), (), ()))  # type: ignore[attr-defined]
+        bed.pollers.apply_list(discovery, DatabaseList(oids, (), (), ()))
     assert bed.names() == {"s", f"s/{p}a", f"s/{p}new199"}
     servers = bed.pollers._servers["s"]  # noqa: SLF001 - the objects are counted
     assert len(servers.missing) == 0
@@ -575,7 +576,7 @@ def test_databases_that_come_and_go_leave_nothing(server: Server, make_bed: Call
     assert eventually(lambda: len(scheduler._queues._turns) == 0)  # noqa: SLF001
     assert eventually(_has_at_most_pollers(len(bed.names())))
     exporter: Any = bed.factory.exporter
-    assert len(exporter._collectors) <= 3 + 1  # noqa: SLF001
+    assert len(exporter._sources) <= 3 + 1  # noqa: SLF001
 
 
 def _has_at_most_pollers(most: int) -> Callable[[], bool]:

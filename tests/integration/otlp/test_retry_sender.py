@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from opentelemetry.metrics import CallbackOptions, Observation
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
+from opentelemetry.sdk.metrics.export import Metric
 
 from poller.model.duration import parse_duration
 from poller.model.otlp_endpoint import Endpoint, resolve
@@ -593,6 +594,18 @@ def test_no_more_points_are_counted_as_rejected_than_were_sent(deliver: Deliver,
     assert eventually(lambda: retry_sender.stats.rejected == {"partial_success": 6})
 
 
+class FailingSource:
+    """A source of metrics whose collection fails."""
+
+    resource = resource("failing", "i", "1")
+
+    def collect(self) -> list[Metric]:
+        raise ZeroDivisionError
+
+    def confirm_export(self) -> None:
+        raise AssertionError
+
+
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_a_metric_that_cannot_be_encoded_is_dropped_alone(
     receiver: Receiver, counting: Open, protocol: str, caplog: pytest.LogCaptureFixture
@@ -600,7 +613,7 @@ def test_a_metric_that_cannot_be_encoded_is_dropped_alone(
     counter = counting(receiver, protocol)
     counter.push.meter.create_observable_counter("huge", [lambda _: [Observation(2**63)]])
     counter.push.meter.create_observable_counter("fine", [lambda _: [Observation(2**63 - 1)]])
-    counter.push.add(lambda: [1 / 0])  # type: ignore[list-item]
+    counter.push.add(FailingSource())
     for _ in range(2):
         assert counter.push.flush(60)
     assert {point.metric for point in receiver.points()} == {"number", "fine"}

@@ -15,7 +15,7 @@ from poller.config.targets.schema import DeclaredTarget
 from poller.daemon.poll_cycle import PollCycle
 from poller.daemon.scheduler import PollScheduler
 from poller.daemon.server_queues import QueueConfig
-from poller.daemon.target_poller import TargetPoller
+from poller.daemon.target_poller import AnswerListener, TargetPoller
 from poller.daemon.timer import Entry, Timer
 from poller.model.errors import PollError
 from poller.model.query import QueryDefinition
@@ -205,7 +205,7 @@ def poller_of(*queries: QueryDefinition, ended: dict[str, float]) -> TargetPolle
         log=PollLog(),
     )
     target = DeclaredTarget.model_validate({"name": "eu-1", "url": "host=h"}).definition()
-    return TargetPoller(target, queries, cycle, "eu-1")
+    return TargetPoller(target, queries, cycle, "eu-1", AnswerListener())
 
 
 def test_only_a_missed_run_is_made_up_at_the_start() -> None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from poller.config.targets.schema import DeclaredTarget
 from poller.daemon.poll_cycle import PollCycle
-from poller.daemon.target_poller import TargetPoller
+from poller.daemon.target_poller import AnswerListener, TargetPoller
 from poller.model.query import QueryDefinition
 from poller.model.result import Answer
 from poller.model.rows import Column, Rows
@@ -50,7 +50,7 @@ def test_a_connection_is_not_closed_while_a_poll_uses_it() -> None:
         log=PollLog(),
     )
     target = DeclaredTarget.model_validate({"name": "eu-1", "url": "host=h"}).definition()
-    source.poller = TargetPoller(target, QUERIES, cycle, "eu-1")
+    source.poller = TargetPoller(target, QUERIES, cycle, "eu-1", AnswerListener())
     source.poller.run(QUERIES, lambda: None)
     assert source.rested == []
     source.poller.rest(1.0)
