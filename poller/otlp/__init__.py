@@ -13,7 +13,7 @@ queue_lock       Lock on the state folder, so that only one process uses it.
 queue_recovery   Recovery of the requests of a damaged database that cannot be opened.
 queue_storage    SQLite storage of encoded requests, on disk or in memory.
 request          OTLP requests: encoding of collected metrics, and splitting to a size that collectors accept.
-response         Verdict on a collector's response: accepted, rejected or to be retried.
+response         Classification of a collector's response: accepted, retryable or rejected.
 retry_sender     Retry-aware delivery of OTLP requests, oldest first, one at a time.
 sender           Sender for an endpoint, configured by the standard OTEL_EXPORTER_OTLP_* variables.
 sending_queue    Queue of undelivered OTLP requests, oldest first, bounded by size and age.

@@ -10,7 +10,7 @@ from typing import Literal
 
 from poller.model.duration import format_duration
 from poller.model.text import counted
-from poller.otlp.response import ExportResult, Fate, advise
+from poller.otlp.response import Disposition, ExportResult, advise
 from poller.otlp.signals import SignalFormat
 
 _UNWANTED = frozenset({"UNIMPLEMENTED", "404", "405"})
@@ -127,7 +127,7 @@ class ExportLog:
             self._logger.log(level, "message of the collector: %s", export_result.reason, extra=extra)
 
     def _extra(self, export_result: ExportResult, **more: object) -> dict[str, object]:
-        hint = advise(export_result.reason) if export_result.fate != "taken" else None
+        hint = advise(export_result.reason) if export_result.disposition != "accepted" else None
         if self._form.off and self._is_unwanted(export_result):
             hint = f"the collector accepts no {self._form.items}; {self._form.off} turns them off"
         return {"endpoint": self._endpoint, **export_result.error, **more, **({"hint": hint} if hint else {})}
@@ -138,9 +138,9 @@ class ExportLog:
 
 
 Rejection = Literal["partial_success", "invalid", "too_large", "poison", "unencodable"]
-_OUTCOMES: dict[Fate, str] = {
-    "taken": "ok",
-    "later": "failed",
+_OUTCOMES: dict[Disposition, str] = {
+    "accepted": "ok",
+    "retryable": "failed",
     "held": "failed",
     "invalid": "refused",
     "too_large": "refused",
@@ -158,7 +158,8 @@ class ExportStats:
 
     def count_answer(self, export_result: ExportResult) -> None:
         """Count one request."""
-        self.requests[("poller.outcome", _OUTCOMES[export_result.fate]), *export_result.error.items()] += 1
+        outcome = ("poller.outcome", _OUTCOMES[export_result.disposition])
+        self.requests[outcome, *export_result.error.items()] += 1
         if export_result.rejected:
             self.rejected["partial_success"] += export_result.rejected
 

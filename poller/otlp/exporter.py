@@ -21,11 +21,11 @@ from poller.model.duration import format_duration
 from poller.model.retry import RETRY, RetryConfig
 from poller.model.series import starting_in_time
 from poller.model.text import counted
-from poller.otlp import sender as otlp
 from poller.otlp.metric_reader import OnDemandReader
 from poller.otlp.preferences import read_preferences
 from poller.otlp.request import MAX_SIZE, SCOPE, Request, encode, is_encodable
 from poller.otlp.retry_sender import RetrySender
+from poller.otlp.sender import build_sender
 from poller.otlp.signals import format_of
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ def resource_of_target(process: Resource, instance: str, more: Mapping[str, Attr
 class MetricExporter:
     """A meter, and a thread that collects its metrics every `interval` seconds, at `flush` and at the end.
 
-    Collected metrics are encoded at once and stored in the spool, from which they are delivered. So a slow
+    Collected metrics are encoded at once and stored in the queue, from which they are delivered. So a slow
     or unreachable collector delays no collection. The SDK's own thread is not used because it ends at the
     first error of a collection.
     """
@@ -118,7 +118,7 @@ class MetricExporter:
         """In the order of their addition."""
         self._collected: list[MetricSource] = []
         """The sources of the last collection whose export is not confirmed yet."""
-        sender = otlp.build(endpoint, timeout)
+        sender = build_sender(endpoint, timeout)
         self._provider = MeterProvider(
             [self._reader], resource, preferences.exemplar_filter, shutdown_on_exit=False
         )

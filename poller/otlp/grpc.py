@@ -12,10 +12,10 @@ from google.rpc.status_pb2 import Status  # type: ignore[import-untyped]  # it s
 
 from poller.otlp.response import (
     ExportResult,
-    judge_accepted,
-    judge_error,
-    judge_grpc,
-    judge_unread,
+    classify_accepted,
+    classify_error,
+    classify_grpc,
+    classify_unread,
     printable_text,
 )
 from poller.otlp.signals import SignalFormat
@@ -71,7 +71,7 @@ class GrpcSender:
             if code == "UNAVAILABLE" and proven and result.wait is None:
                 # A proxy or firewall may have cut an idle connection that worked before.
                 result = self._send(body)
-        self._proven = result.fate == "taken"
+        self._proven = result.disposition == "accepted"
         return result
 
     def rest(self) -> None:
@@ -117,14 +117,14 @@ class GrpcSender:
             answer = export(body, timeout=self._timeout, metadata=self._headers)
         except grpc.RpcError as error:
             code, details = error.code().name, error.details() or ""
-            return judge_grpc(code, details, _retry_delay(error), self._proxy)
+            return classify_grpc(code, details, _retry_delay(error), self._proxy)
         except Exception as error:  # noqa: BLE001 - metadata that cannot be sent raise anything
-            return judge_error(error, "held")
+            return classify_error(error, "held")
         try:
             partial = self._form.response.FromString(answer).partial_success
         except DecodeError as error:
-            return judge_unread(str(error))
-        return judge_accepted(getattr(partial, self._form.rejected), partial.error_message)
+            return classify_unread(str(error))
+        return classify_accepted(getattr(partial, self._form.rejected), partial.error_message)
 
 
 def _retry_delay(error: Any) -> float | None:

@@ -22,7 +22,13 @@ from requests.exceptions import ContentDecodingError
 from requests.utils import get_auth_from_url, get_environ_proxies, select_proxy
 
 from poller.otlp.http_transport import AbortableAdapter, AbortableConnection, cause_of
-from poller.otlp.response import ExportResult, judge_accepted, judge_error, judge_http, judge_unread
+from poller.otlp.response import (
+    ExportResult,
+    classify_accepted,
+    classify_error,
+    classify_http,
+    classify_unread,
+)
 from poller.otlp.signals import SignalFormat
 
 PROTOBUF = "application/x-protobuf"
@@ -116,7 +122,7 @@ class HttpSender:
 
     def _overdue(self) -> ExportResult:
         error = requests.ReadTimeout(f"no complete answer within {self._timeout:g} s")
-        return judge_error(error, "later")
+        return classify_error(error, "retryable")
 
     def _exchange_with_retry(self, body: bytes, deadline: float) -> ExportResult:
         body = self._compress(body)
@@ -151,11 +157,11 @@ class HttpSender:
             return _refused(response, kind, content)
         if not unread and not _is_otlp(self._form, kind, content):
             # Another server received and discarded the data.
-            return judge_http(response.status_code, "a web server answers, not a collector", None)
+            return classify_http(response.status_code, "a web server answers, not a collector", None)
         self._proven = True
         if unread:
-            return judge_unread(unread)
-        return judge_accepted(*_partial_success(self._form, kind, content))
+            return classify_unread(unread)
+        return classify_accepted(*_partial_success(self._form, kind, content))
 
     def _unsent(self, error: Exception) -> ExportResult:
         # An unusable header or proxy raises no RequestException, or one that is also a ValueError.
@@ -163,7 +169,7 @@ class HttpSender:
         proxy = None
         if self._session.trust_env and isinstance(error, requests.ConnectionError):
             proxy = select_proxy(self._url, get_environ_proxies(self._url))
-        return judge_error(error, "later" if passing else "held", proxy, cause_of(error))
+        return classify_error(error, "retryable" if passing else "held", proxy, cause_of(error))
 
 
 def _credentials_of_url(request: requests.PreparedRequest) -> requests.PreparedRequest:
@@ -185,14 +191,14 @@ def _read(response: requests.Response) -> tuple[bytes, str]:
 def _refused(response: requests.Response, kind: str, content: bytes) -> ExportResult:
     if 300 <= response.status_code < 400:
         # Following a redirect would send secret headers to a host that the answer chooses.
-        return judge_http(response.status_code, "the collector is elsewhere; correct the endpoint", None)
+        return classify_http(response.status_code, "the collector is elsewhere; correct the endpoint", None)
     message = response.reason or ""
     if kind == PROTOBUF:
         with contextlib.suppress(DecodeError):
             message = Status.FromString(content).message or message
     elif kind != "text/html" and content.strip():
         message = f"{message}: {content.decode(errors='replace')}"
-    return judge_http(response.status_code, message, retry_after(response.headers.get("retry-after")))
+    return classify_http(response.status_code, message, retry_after(response.headers.get("retry-after")))
 
 
 def _is_otlp(form: SignalFormat, kind: str, content: bytes) -> bool:

@@ -23,7 +23,7 @@ _LEAF = b"\x0d"
 def salvage(path: Path) -> Iterator[StoredRequest | None]:
     """Yield the requests of a database that cannot be opened, like `QueueStorage.rescue`; raises nothing.
 
-    The first page is the same in every spool, so a copy of the file gets a new first page. The checksums of
+    The first page is the same in every queue, so a copy of the file gets a new first page. The checksums of
     the rows show which rows are intact.
     """
     copy = path.with_name("spool.salvage.db")

@@ -1,4 +1,4 @@
-"""Verdict on a collector's response: accepted, rejected or to be retried."""
+"""Classification of a collector's response: accepted, retryable or rejected."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import Literal
 from poller.model.redaction import redact, redact_beginning
 from poller.model.secrets import mask_url
 
-Fate = Literal["taken", "later", "held", "invalid", "too_large"]
-"""The result of a request.
+Disposition = Literal["accepted", "retryable", "held", "invalid", "too_large"]
+"""What happens to a request after its response.
 
-taken      the collector accepted it, except for `rejected` items
-later      it was not accepted, and the specification permits to send the same request again
+accepted   the collector accepted it, except for `rejected` items
+retryable  it was not accepted, and the specification permits to send the same request again
 held       it was refused for a cause that an operator must fix (a token, a path), or for a cause unrelated
            to its data; the specification would drop it, the poller keeps it and retries slowly
 invalid    its data were refused, and would be refused again
@@ -24,11 +24,11 @@ too_large  it was refused for its size; its halves may be accepted
 LONGEST_REASON = 300
 """Maximum length in characters of a collector's text in logs; a proxy may answer with a whole web page."""
 
-_GRPC_LATER = frozenset(
+_GRPC_RETRYABLE = frozenset(
     {"CANCELLED", "DEADLINE_EXCEEDED", "ABORTED", "OUT_OF_RANGE", "UNAVAILABLE", "DATA_LOSS"}
 )
 """OTLP specification 1.10, "Failures"; RESOURCE_EXHAUSTED only together with RetryInfo."""
-_HTTP_LATER = frozenset({429, 502, 503, 504})
+_HTTP_RETRYABLE = frozenset({429, 502, 503, 504})
 """OTLP specification 1.10, "Retryable Response Codes"."""
 _GRPC_INVALID = frozenset({"INVALID_ARGUMENT"})
 _HTTP_INVALID = frozenset({400, 422})
@@ -43,9 +43,9 @@ _ANSWER_TOO_LARGE = "CLIENT: Received message larger than max"
 class ExportResult:
     """The result of one request, with or without an answer."""
 
-    fate: Fate
+    disposition: Disposition
     reason: str = ""
-    """Reason as text, without secrets, on one line. With `taken` it is a warning of the collector."""
+    """Reason as text, without secrets, on one line. With `accepted` it is a warning of the collector."""
     error: Mapping[str, str | int] = field(default_factory=dict)
     """`error.type` and the status code, as attributes of metrics and log records; empty after success."""
     rejected: int = 0
@@ -86,59 +86,62 @@ def advise(reason: str, *, answered: bool = False) -> str | None:
     return next((hint for pattern, hint in table if re.search(pattern, reason)), None)
 
 
-def judge_accepted(rejected: int, message: str) -> ExportResult:
-    """Judge an accepted request by the two fields of its partial success."""
-    return ExportResult("taken", printable_text(message), rejected=max(0, rejected))
+def classify_accepted(rejected: int, message: str) -> ExportResult:
+    """Classify an accepted request by the two fields of its partial success."""
+    return ExportResult("accepted", printable_text(message), rejected=max(0, rejected))
 
 
-def judge_grpc(code: str, details: str, wait: float | None, proxy: str | None = None) -> ExportResult:
-    """Judge a gRPC status by its name; `wait` is its RetryInfo in seconds, None without RetryInfo.
+def classify_grpc(code: str, details: str, wait: float | None, proxy: str | None = None) -> ExportResult:
+    """Classify a gRPC status by its name; `wait` is its RetryInfo in seconds, None without RetryInfo.
 
     `proxy` is the URL of the proxy, if any; the reason names it if the connection failed.
     """
-    fate: Fate = "held"
+    disposition: Disposition = "held"
     if _ANSWER_TOO_LARGE in details:
         # Only an accepted request has an answer.
-        return judge_unread(details)
+        return classify_unread(details)
     if code in ("RESOURCE_EXHAUSTED", "OUT_OF_RANGE") and _TOO_LARGE.search(details):
-        fate = "too_large"
-    elif code in _GRPC_LATER or (code == "RESOURCE_EXHAUSTED" and wait is not None):
-        fate = "later"
+        disposition = "too_large"
+    elif code in _GRPC_RETRYABLE or (code == "RESOURCE_EXHAUSTED" and wait is not None):
+        disposition = "retryable"
     elif code in _GRPC_INVALID:
-        fate = "invalid"
+        disposition = "invalid"
     error = {"error.type": code, "rpc.response.status_code": code}
     on_the_way = name_proxy(proxy) if code in ("UNAVAILABLE", "DEADLINE_EXCEEDED") else ""
-    return ExportResult(fate, printable_text(f"{on_the_way}{code}: {details}"), error, wait=wait)
+    return ExportResult(disposition, printable_text(f"{on_the_way}{code}: {details}"), error, wait=wait)
 
 
-def judge_http(status: int, message: str, wait: float | None) -> ExportResult:
-    """Judge an HTTP error status; `wait` is its Retry-After in seconds, None without that header."""
-    fate: Fate = "held"
-    if status in _HTTP_LATER:
-        fate = "later"
+def classify_http(status: int, message: str, wait: float | None) -> ExportResult:
+    """Classify an HTTP error status; `wait` is its Retry-After in seconds, None without that header."""
+    disposition: Disposition = "held"
+    if status in _HTTP_RETRYABLE:
+        disposition = "retryable"
     elif status == 413:
-        fate = "too_large"
+        disposition = "too_large"
     elif status in _HTTP_INVALID:
-        fate = "invalid"
+        disposition = "invalid"
     error: dict[str, str | int] = {"error.type": str(status), "http.response.status_code": status}
-    return ExportResult(fate, printable_text(f"HTTP {status}: {message}"), error, wait=wait)
+    return ExportResult(disposition, printable_text(f"HTTP {status}: {message}"), error, wait=wait)
 
 
-def judge_unread(why: str) -> ExportResult:
-    """Judge an accepted request whose answer cannot be read."""
-    return ExportResult("taken", printable_text(f"the answer cannot be read: {why}"))
+def classify_unread(why: str) -> ExportResult:
+    """Classify an accepted request whose answer cannot be read."""
+    return ExportResult("accepted", printable_text(f"the answer cannot be read: {why}"))
 
 
-def judge_error(
-    error: Exception, fate: Literal["later", "held"], proxy: str | None = None, cause: str | None = None
+def classify_error(
+    error: Exception,
+    disposition: Literal["retryable", "held"],
+    proxy: str | None = None,
+    cause: str | None = None,
 ) -> ExportResult:
-    """Judge a request without an answer; `proxy` is the URL of the proxy, if any.
+    """Classify a request without an answer; `proxy` is the URL of the proxy, if any.
 
     `cause` replaces the error's own text.
     """
     name = type(error).__name__
     return ExportResult(
-        fate, printable_text(f"{name_proxy(proxy)}{name}: {cause or error}"), {"error.type": name}
+        disposition, printable_text(f"{name_proxy(proxy)}{name}: {cause or error}"), {"error.type": name}
     )
 
 

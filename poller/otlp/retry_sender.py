@@ -36,7 +36,7 @@ class Sender(Protocol):
     """A sender of one request at a time; it returns failures as results and raises no error for them."""
 
     def send(self, body: bytes) -> ExportResult:
-        """Send an encoded request of the signal and judge the answer."""
+        """Send an encoded request of the signal and classify the answer."""
 
     def rest(self) -> None:
         """Release resources that only sending needs, because no request is expected soon."""
@@ -89,15 +89,15 @@ class Ticket:
     """A handle to wait for the delivery of certain requests."""
 
     waiting: set[int]
-    """Ids of undelivered requests in the spool."""
+    """Ids of undelivered requests in the queue."""
     clean: bool = True
     """Whether every delivered request was accepted without rejected items."""
 
 
 class RetrySender:
-    """A thread that sends the requests in a signal's spool, strictly in order.
+    """A thread that sends the requests in a signal's queue, strictly in order.
 
-    A request leaves the spool only after the collector accepted it or refused it for its data. A request
+    A request leaves the queue only after the collector accepted it or refused it for its data. A request
     that is repeatedly refused for an unrelated reason is dropped as poison if the collector still accepts
     another request. That is one it accepted before, because a request may arrive twice but never out of
     order; before the first success it is the next request in the queue.
@@ -208,7 +208,7 @@ class RetrySender:
             return ticket.clean and not ticket.waiting
 
     def close(self) -> None:
-        """End the thread and cancel a request in progress; undelivered requests stay in the spool."""
+        """End the thread and cancel a request in progress; undelivered requests stay queued."""
         with self._changed:
             self._ended = True
             self._changed.notify_all()
@@ -229,7 +229,7 @@ class RetrySender:
             return
         self.busy_since = time.monotonic()
         try:
-            export_result = self._judge(head)
+            export_result = self._send_oldest(head)
         finally:
             self.busy_since = None
         with self._changed:
@@ -256,18 +256,18 @@ class RetrySender:
                     resting = True
         return None
 
-    def _judge(self, head: StoredRequest) -> ExportResult:
+    def _send_oldest(self, head: StoredRequest) -> ExportResult:
         export_result = self._send(head.request)
-        if export_result.fate == "taken":
+        if export_result.disposition == "accepted":
             self._witness = head.request
-        elif export_result.fate == "held":
+        elif export_result.disposition == "held":
             self._refusals += 1
             if self._refusals > REFUSALS_BEFORE_DOUBT and self._takes_another(head):
                 # Retry, because the collector may have recovered just before it accepted the other request.
                 export_result = self._send(head.request) if self._witness is not None else export_result
-                if export_result.fate == "held":
+                if export_result.disposition == "held":
                     self.stats.count_lost("poison", head.request.items)
-                    return replace(export_result, fate="invalid")
+                    return replace(export_result, disposition="invalid")
         return export_result
 
     def _takes_another(self, head: StoredRequest) -> bool:
@@ -278,7 +278,7 @@ class RetrySender:
         other = self._witness
         if other is None and (after := self.queue.after(head.id)):
             other = after.request
-        return other is not None and self._send(other).fate == "taken"
+        return other is not None and self._send(other).disposition == "accepted"
 
     def _send(self, request: Request) -> ExportResult:
         """Send a request, or its halves if it is too large."""
@@ -288,32 +288,32 @@ class RetrySender:
         # The collector may report more rejected items than the request has.
         export_result = replace(export_result, rejected=min(export_result.rejected, request.items))
         self.stats.count_answer(export_result)
-        if export_result.fate == "too_large" and request.items > 1:
+        if export_result.disposition == "too_large" and request.items > 1:
             self._too_large = min(self._too_large, len(request.body))
             return self._send_halves(request)
-        if export_result.fate in ("invalid", "too_large"):
-            self.stats.count_lost(export_result.fate, request.items)
+        if export_result.disposition in ("invalid", "too_large"):
+            self.stats.count_lost(export_result.disposition, request.items)
         return export_result
 
     def _send_halves(self, request: Request) -> ExportResult:
         rejected, reason = 0, ""
         for half in halves(request, self.form):
             export_result = self._send(half)
-            if export_result.fate in ("later", "held"):
+            if export_result.disposition in ("retryable", "held"):
                 return export_result  # the whole request is retried; sending its items twice changes nothing
-            rejected += export_result.rejected if export_result.fate == "taken" else half.items
+            rejected += export_result.rejected if export_result.disposition == "accepted" else half.items
             reason = export_result.reason or reason
         if rejected >= request.items:
             return ExportResult("invalid", reason, export_result.error)
-        return ExportResult("taken", reason, rejected=rejected)
+        return ExportResult("accepted", reason, rejected=rejected)
 
     def _note(self, head: StoredRequest, export_result: ExportResult) -> None:
         self._last = export_result
         self._attempts += 1
-        before, self.last_ok = self.last_ok, export_result.fate == "taken"
+        before, self.last_ok = self.last_ok, export_result.disposition == "accepted"
         if self.last_ok:
             self.accepted_at = time.monotonic()
-        if export_result.fate in ("later", "held"):
+        if export_result.disposition in ("retryable", "held"):
             self._postpone(export_result)
         else:
             self._settle(head, export_result)
@@ -327,15 +327,15 @@ class RetrySender:
         for ticket in self._tickets:
             if head.id in ticket.waiting:
                 ticket.waiting.remove(head.id)
-                ticket.clean &= export_result.fate == "taken" and not export_result.rejected
-        if export_result.fate == "taken":
+                ticket.clean &= export_result.disposition == "accepted" and not export_result.rejected
+        if export_result.disposition == "accepted":
             self._export_log.accepted(export_result, head.request.items, last=self.queue.empty)
         else:
             self._export_log.refused(export_result, head.request.items)
 
     def _postpone(self, export_result: ExportResult) -> None:
         self.queue.give_back()
-        retry = self._held_retry if export_result.fate == "held" else self._retry
+        retry = self._held_retry if export_result.disposition == "held" else self._retry
         requested = min(export_result.wait or 0.0, LONGEST_REQUESTED_PAUSE)
         # If a caller waits, or the collector requested a pause, every pause is like the first.
         pause = retry.pause(0 if self._tickets or export_result.wait is not None else self._tries)
@@ -347,4 +347,5 @@ class RetrySender:
 
     def _cannot_succeed_soon(self, *, patient: bool) -> bool:
         """Return whether the last result rules out an early success."""
-        return self._last is not None and self._last.fate in (("held",) if patient else ("held", "later"))
+        lasting = ("held",) if patient else ("held", "retryable")
+        return self._last is not None and self._last.disposition in lasting

@@ -31,7 +31,7 @@ _TALKATIVE = ("urllib3.connection", "urllib3.connectionpool")
 _REDACTION = Redaction()
 
 
-def build(
+def build_sender(
     endpoint: Endpoint, timeout: float, environ: Mapping[str, str] = os.environ, signal: Signal = "metrics"
 ) -> GrpcSender | HttpSender:
     """Build the sender of `signal`; `timeout` bounds one request, in seconds. It sends nothing yet.

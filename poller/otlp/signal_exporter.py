@@ -11,9 +11,9 @@ from typing import Any
 from poller.model.otlp_endpoint import Endpoint, Signal
 from poller.model.retry import RETRY, RetryConfig
 from poller.model.text import counted
-from poller.otlp import sender as otlp
 from poller.otlp.request import MAX_SIZE, split
 from poller.otlp.retry_sender import RetrySender
+from poller.otlp.sender import build_sender
 from poller.otlp.sending_queue import SendingQueue
 from poller.otlp.signals import format_of
 
@@ -56,7 +56,7 @@ class SignalExport:
         self._limits = limits or QueueLimits()
         self._form = format_of(signal)
         self._loss_level = logging.WARNING if requested else logging.INFO
-        sender = otlp.build(endpoint, timeout, signal=signal)
+        sender = build_sender(endpoint, timeout, signal=signal)
         self._queue = SendingQueue(
             None,
             max_size=self._limits.size,

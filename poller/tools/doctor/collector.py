@@ -221,13 +221,13 @@ def _export(endpoint: Endpoint, timeout: float) -> tuple[str | None, float]:
 
     Raises ConfigError if the standard variables cannot be used.
     """
-    from poller.otlp import sender as otlp
+    from poller.otlp.sender import build_sender
 
-    sender = otlp.build(endpoint, timeout)
+    sender = build_sender(endpoint, timeout)
     since = time.monotonic()
     try:
         answer = sender.send(b"")
         duration = time.monotonic() - since
     finally:
         sender.close()
-    return None if answer.fate == "taken" else answer.reason, duration
+    return None if answer.disposition == "accepted" else answer.reason, duration

@@ -21,8 +21,8 @@ from poller.model.otlp_endpoint import Endpoint, resolve
 from poller.model.retry import RetryConfig
 from poller.model.text import install
 from poller.otlp import request as otlp_request
-from poller.otlp import sender as otlp
 from poller.otlp.exporter import MetricExporter, resource
+from poller.otlp.sender import build_sender
 from poller.otlp.sending_queue import SendingQueue
 from poller.receiver.receiver import (
     ACCEPT,
@@ -208,7 +208,7 @@ def test_a_certificate_file_that_is_missing_is_a_configuration_error(
         "https://127.0.0.1:4317", "POLLER_OTLP_ENDPOINT", "grpc" if protocol == "grpc" else None
     )
     with pytest.raises(ConfigError) as caught:
-        otlp.build(endpoint, 1.0)
+        build_sender(endpoint, 1.0)
     assert str(caught.value) == (
         "OTEL_EXPORTER_OTLP_METRICS_CERTIFICATE: '/nowhere/ca.pem' cannot be read: No such file or directory"
     )
@@ -231,8 +231,8 @@ class Enough(logging.Handler):
 refused = threading.Event()
 logging.getLogger().addHandler(Enough())
 endpoint = resolve(sys.argv[1], "POLLER_OTLP_ENDPOINT", "grpc")
-spool = SendingQueue(None, max_size=2**20, max_age=60.0)
-push = MetricExporter(endpoint, described("x", "y", "z"), spool, interval=1.0)
+queue = SendingQueue(None, max_size=2**20, max_age=60.0)
+push = MetricExporter(endpoint, described("x", "y", "z"), queue, interval=1.0)
 push.meter.create_counter("things").add(7)
 pages = int(pathlib.Path("/proc/self/statm").read_text().split()[0])
 resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + 2**29, resource.RLIM_INFINITY))
@@ -264,7 +264,7 @@ def test_http_without_its_package_names_the_package_to_install(monkeypatch: pyte
     # With None, Python's import system reports the module as missing.
     monkeypatch.setitem(sys.modules, "requests", None)
     with pytest.raises(ConfigError, match=re.escape(install("http"))):
-        otlp.build(resolve("http://127.0.0.1:4318", "POLLER_OTLP_ENDPOINT"), 1.0)
+        build_sender(resolve("http://127.0.0.1:4318", "POLLER_OTLP_ENDPOINT"), 1.0)
 
 
 def test_a_ca_bundle_for_requests_does_not_replace_the_collector_s_authority(
@@ -281,7 +281,7 @@ def test_a_ca_bundle_for_requests_does_not_replace_the_collector_s_authority(
 def test_a_compression_that_does_not_exist_is_a_configuration_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_COMPRESSION", "zip")
     with pytest.raises(ConfigError, match=r"OTEL_EXPORTER_OTLP_.*zip"):
-        otlp.build(resolve("http://127.0.0.1:4317", "POLLER_OTLP_ENDPOINT"), 1.0)
+        build_sender(resolve("http://127.0.0.1:4317", "POLLER_OTLP_ENDPOINT"), 1.0)
 
 
 _PROVIDERS = {
@@ -331,7 +331,7 @@ def test_a_credential_provider_is_used_as_opentelemetry_specifies(
     for name, message in (("none", "'none' is not installed"), ("wrong", "it gives a dict, not a ")):
         monkeypatch.setenv(where, name)
         with pytest.raises(ConfigError, match=f"{where}: {message}"):
-            otlp.build(endpoint, 1.0)
+            build_sender(endpoint, 1.0)
 
 
 def test_the_standard_variables_choose_temporality_and_histograms(

@@ -20,11 +20,11 @@ from opentelemetry.sdk.metrics.export import Metric
 from poller.model.duration import parse_duration
 from poller.model.otlp_endpoint import Endpoint, resolve
 from poller.model.retry import RetryConfig
-from poller.otlp import sender as otlp
 from poller.otlp.exporter import SILENT_INTERVALS, MetricExporter, resource
 from poller.otlp.request import Request
 from poller.otlp.response import ExportResult
 from poller.otlp.retry_sender import REFUSALS_BEFORE_DOUBT, RetrySender
+from poller.otlp.sender import build_sender
 from poller.otlp.sending_queue import SendingQueue
 from poller.otlp.signals import format_of
 from poller.receiver.decode import points_of
@@ -515,7 +515,7 @@ def deliver() -> Iterator[Deliver]:
         queue.close()
 
 
-ACCEPTED = ExportResult("taken")
+ACCEPTED = ExportResult("accepted")
 
 
 @pytest.mark.slow
@@ -526,7 +526,7 @@ def test_the_pauses_between_attempts_start_again_after_a_success(
     tries = 6  # for each of the two requests
 
     def judge(_: bytes, count: int) -> ExportResult:
-        return ACCEPTED if count % tries == 0 else ExportResult("later", "away")
+        return ACCEPTED if count % tries == 0 else ExportResult("retryable", "away")
 
     _, sender = deliver(judge, [b"a", b"b"], pause=60.0)
     assert eventually(lambda: len(sender.sent) == 2 * tries, 60)
@@ -555,7 +555,7 @@ def test_the_sender_rests_once_each_time_the_queue_becomes_empty(
 
 
 def test_the_sender_rests_in_a_long_pause_between_two_attempts(deliver: Deliver) -> None:
-    _, sender = deliver(lambda _, __: ExportResult("later", "away", wait=3600.0), [b"a"])
+    _, sender = deliver(lambda _, __: ExportResult("retryable", "away", wait=3600.0), [b"a"])
     assert eventually(lambda: sender.rests == 1)
     assert len(sender.sent) == 1
 
@@ -576,11 +576,11 @@ def test_a_request_is_suspected_after_the_stated_number_of_refusals(deliver: Del
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_unavailable_with_a_requested_delay_is_not_retried_at_once(receiver: Receiver, protocol: str) -> None:
     """Without a delay it is retried once, because an idle connection may have been cut."""
-    sender = otlp.build(endpoint_of(receiver, protocol), 60.0, {})
-    assert sender.send(b"").fate == "taken"
+    sender = build_sender(endpoint_of(receiver, protocol), 60.0, {})
+    assert sender.send(b"").disposition == "accepted"
     receiver.answer_next(CannedAnswer("UNAVAILABLE", 503, "later", retry_after=7))
     result = sender.send(b"")
-    assert (result.fate, result.wait, len(receiver.attempts())) == ("later", 7.0, 2)
+    assert (result.disposition, result.wait, len(receiver.attempts())) == ("retryable", 7.0, 2)
     sender.close()
 
 
@@ -588,7 +588,7 @@ def test_unavailable_with_a_requested_delay_is_not_retried_at_once(receiver: Rec
 def test_no_more_points_are_counted_as_rejected_than_were_sent(deliver: Deliver, rejected: int) -> None:
     """Two such answers would overflow the counter and fail every later export."""
     retry_sender, sender = deliver(
-        lambda *_: ExportResult("taken", "no", rejected=rejected), [b"a", b"b"], points=3
+        lambda *_: ExportResult("accepted", "no", rejected=rejected), [b"a", b"b"], points=3
     )
     assert eventually(lambda: len(sender.sent) == 2, 60)
     assert eventually(lambda: retry_sender.stats.rejected == {"partial_success": 6})

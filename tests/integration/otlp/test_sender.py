@@ -25,8 +25,8 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
 
 from poller.model.errors import ConfigError
 from poller.model.otlp_endpoint import Endpoint, Protocol, resolve
-from poller.otlp import sender as otlp
 from poller.otlp.response import ExportResult
+from poller.otlp.sender import build_sender
 from poller.receiver.receiver import Receiver
 from tests.bed.otlp import Certificates
 from tests.bed.process import ROOT, eventually
@@ -95,7 +95,7 @@ def silent(connection: socket.socket) -> None:
 
 
 def sender(url: str, timeout: float = 60.0, environ: Mapping[str, str] | None = None) -> Any:
-    return otlp.build(resolve(url, "POLLER_OTLP_ENDPOINT", "http/protobuf"), timeout, environ or {})
+    return build_sender(resolve(url, "POLLER_OTLP_ENDPOINT", "http/protobuf"), timeout, environ or {})
 
 
 def answering(*pieces: bytes) -> Script:
@@ -152,7 +152,7 @@ def test_the_timeout_limits_the_whole_exchange_however_slowly_bytes_arrive(
     connection = sender(serve(script), 0.5)
     for _ in range(2):
         result = connection.send(b"")
-        assert (result.fate, result.error["error.type"]) == ("later", "ReadTimeout")
+        assert (result.disposition, result.error["error.type"]) == ("retryable", "ReadTimeout")
     connection.close()
     assert eventually(lambda: not exchanges())
 
@@ -168,7 +168,7 @@ def test_the_timeout_limits_the_tls_handshake(serve: Serve, piece: bytes) -> Non
         silent(connection)
 
     client = sender(serve(script).replace("http", "https"), 0.5)
-    assert client.send(b"").fate == "later"
+    assert client.send(b"").disposition == "retryable"
     client.close()
     assert eventually(lambda: not exchanges())
 
@@ -186,13 +186,13 @@ def test_the_timeout_limits_a_hanging_name_resolution_and_a_single_thread_waits_
     monkeypatch.setattr(socket, "getaddrinfo", slow)
     client = sender(receiver.http_endpoint, 0.3)
     for _ in range(3):
-        assert client.send(b"").fate == "later"
+        assert client.send(b"").disposition == "retryable"
     assert len(exchanges()) == 1
     released.set()
     assert eventually(lambda: not exchanges())
     assert receiver.attempts() == [], "an abandoned request is not sent afterwards"
     monkeypatch.setattr(socket, "getaddrinfo", real)
-    assert client.send(b"").fate == "taken"
+    assert client.send(b"").disposition == "accepted"
     client.close()
 
 
@@ -204,8 +204,8 @@ def test_closing_a_sender_ends_its_current_request(serve: Serve) -> None:
     assert eventually(lambda: bool(exchanges()))
     client.close()
     sending.join(60)
-    assert [export_result.fate for export_result in results] == ["later"]
-    assert client.send(b"").fate == "later", "no request begins after that"
+    assert [export_result.disposition for export_result in results] == ["retryable"]
+    assert client.send(b"").disposition == "retryable", "no request begins after that"
 
 
 def exchanges() -> list[threading.Thread]:
@@ -231,7 +231,7 @@ def exchanges() -> list[threading.Thread]:
 def test_an_invalid_body_of_a_success_blocks_nothing(serve: Serve, body: bytes) -> None:
     client = sender(serve(answer_with(body, "application/json")))
     result = client.send(b"")
-    assert (result.fate, result.rejected) == ("taken", 0)
+    assert (result.disposition, result.rejected) == ("accepted", 0)
     client.close()
 
 
@@ -249,7 +249,7 @@ def test_a_long_partial_success_is_read_completely(serve: Serve, kind: str) -> N
     start = OK + f"Content-Type: {kind}\r\nTransfer-Encoding: chunked\r\n\r\n".encode()
     client = sender(serve(answering(start + chunks + b"0\r\n\r\n")))
     result = client.send(b"")
-    assert (result.fate, result.rejected, result.reason[:9]) == ("taken", 7, "too old, ")
+    assert (result.disposition, result.rejected, result.reason[:9]) == ("accepted", 7, "too old, ")
     client.close()
 
 
@@ -265,7 +265,7 @@ def test_a_long_partial_success_is_read_completely(serve: Serve, kind: str) -> N
 def test_a_success_with_an_unreadable_body_is_delivered_and_logged(serve: Serve, script: Script) -> None:
     client = sender(serve(script))
     result = client.send(b"")
-    assert result.fate == "taken"
+    assert result.disposition == "accepted"
     assert result.reason.startswith("the answer cannot be read: ")
     client.close()
 
@@ -278,7 +278,7 @@ def test_a_sender_sends_again_after_a_thread_could_not_be_started(serve: Serve) 
             client.send(b"")
     finally:
         threading.stack_size(0)
-    assert client.send(b"").fate == "taken"
+    assert client.send(b"").disposition == "accepted"
     client.close()
 
 
@@ -287,7 +287,7 @@ def test_an_invalid_retry_after_is_ignored(serve: Serve, value: str) -> None:
     text = f"HTTP/1.1 503 no\r\nRetry-After: {value}\r\nContent-Length: 0\r\n\r\n"
     client = sender(serve(answering(text.encode())))
     result = client.send(b"")
-    assert (result.fate, result.wait) == ("later", None)
+    assert (result.disposition, result.wait) == ("retryable", None)
     client.close()
 
 
@@ -306,9 +306,9 @@ def test_a_request_with_an_unreadable_grpc_answer_counts_as_delivered(answer: by
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, {"Export": method}),))
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
-    client = otlp.build(Endpoint(f"http://127.0.0.1:{port}", "grpc"), 60.0, {})
+    client = build_sender(Endpoint(f"http://127.0.0.1:{port}", "grpc"), 60.0, {})
     result = client.send(b"")
-    assert (result.fate, result.reason[:26]) == ("taken", "the answer cannot be read:")
+    assert (result.disposition, result.reason[:26]) == ("accepted", "the answer cannot be read:")
     client.close()
     server.stop(None).wait()
 
@@ -335,7 +335,7 @@ def netrc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_netrc_is_not_read(receiver: Receiver, user: str, environ: dict[str, str], sent: str | None) -> None:
     client = sender(receiver.http_endpoint.replace("://", f"://{user}"), environ=environ)
-    assert client.send(b"").fate == "taken"
+    assert client.send(b"").disposition == "accepted"
     client.close()
     assert receiver.attempts()[0].headers.get("authorization") == sent
 
@@ -364,7 +364,7 @@ def test_a_header_that_cannot_be_sent_is_a_configuration_error(
     """Otherwise the export would be sent without its credentials, or always be refused."""
     endpoint = resolve("http://127.0.0.1:1", "POLLER_OTLP_ENDPOINT", protocol)
     with pytest.raises(ConfigError, match=f"^OTEL_EXPORTER_OTLP_HEADERS: {complaint}") as caught:
-        otlp.build(endpoint, 1.0, {"OTEL_EXPORTER_OTLP_HEADERS": headers})
+        build_sender(endpoint, 1.0, {"OTEL_EXPORTER_OTLP_HEADERS": headers})
     assert "sesam" not in str(caught.value)
 
 
@@ -375,8 +375,8 @@ def test_headers_are_read_as_the_standard_specifies(receiver: Receiver, protocol
         "OTEL_EXPORTER_OTLP_HEADERS": " X-One = a%2Cb , ,x-two=k=v==,authorization=Basic abc==\n",
         "OTEL_EXPORTER_OTLP_COMPRESSION": "gzip\n",
     }
-    client = otlp.build(resolve(url, "POLLER_OTLP_ENDPOINT", protocol), 60.0, environ)
-    assert client.send(b"").fate == "taken"
+    client = build_sender(resolve(url, "POLLER_OTLP_ENDPOINT", protocol), 60.0, environ)
+    assert client.send(b"").disposition == "accepted"
     client.close()
     sent = receiver.attempts()[0].headers
     assert (sent["x-one"], sent["x-two"], sent["authorization"]) == ("a,b", "k=v==", "Basic abc==")
@@ -399,12 +399,12 @@ def test_certificates_replaced_in_place_are_read_for_the_next_grpc_connection(
         "OTEL_EXPORTER_OTLP_CLIENT_KEY": str(key),
     }
     with Receiver(tls=certificates.mtls) as receiver:
-        client = otlp.build(Endpoint(receiver.grpc_endpoint, "grpc"), 20.0, environ)
-        assert client.send(b"").fate == "later"
+        client = build_sender(Endpoint(receiver.grpc_endpoint, "grpc"), 20.0, environ)
+        assert client.send(b"").disposition == "retryable"
         pem.unlink()
-        assert client.send(b"").fate == "later"
+        assert client.send(b"").disposition == "retryable"
         show(certificates.client, certificates.client_key)
-        assert eventually(lambda: client.send(b"").fate == "taken", 60)
+        assert eventually(lambda: client.send(b"").disposition == "accepted", 60)
         client.close()
 
 
@@ -419,14 +419,14 @@ def test_after_a_rest_a_sender_uses_a_new_channel_with_the_current_certificates(
         "OTEL_EXPORTER_OTLP_CLIENT_KEY": str(certificates.client_key),
     }
     with Receiver(tls=certificates.mtls) as receiver:
-        client = otlp.build(Endpoint(receiver.grpc_endpoint, "grpc"), 20.0, environ)
-        assert client.send(b"").fate == "taken"
+        client = build_sender(Endpoint(receiver.grpc_endpoint, "grpc"), 20.0, environ)
+        assert client.send(b"").disposition == "accepted"
         client.rest()
         client.rest()
-        assert client.send(b"").fate == "taken"
+        assert client.send(b"").disposition == "accepted"
         ca_file.write_bytes(certificates.stranger.read_bytes())
         client.rest()
-        assert client.send(b"").fate == "later"
+        assert client.send(b"").disposition == "retryable"
         client.close()
 
 
@@ -434,15 +434,15 @@ def test_a_grpc_sender_at_rest_has_no_connection_and_no_thread(receiver: Receive
     """An open channel would wake the process several times a second between two exports."""
     code = f"""
 import os, time
-from poller.otlp import sender as otlp
+from poller.otlp.sender import build_sender
 from poller.model.otlp_endpoint import Endpoint
 def threads(): return len(os.listdir("/proc/self/task"))
 def sockets():
     files = [f"/proc/self/fd/{{number}}" for number in range(3, 100)]
     return sum("socket:" in os.readlink(file) for file in files if os.path.lexists(file))
-client = otlp.build(Endpoint({receiver.grpc_endpoint!r}, "grpc"), 20.0, {{}})
+client = build_sender(Endpoint({receiver.grpc_endpoint!r}, "grpc"), 20.0, {{}})
 for _ in range(2):
-    assert client.send(b"").fate == "taken"
+    assert client.send(b"").disposition == "accepted"
     assert threads() > 1 and sockets() == 1
     client.rest()
     deadline = time.monotonic() + 30
@@ -457,9 +457,9 @@ for _ in range(2):
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_nothing_is_sent_after_close(receiver: Receiver, protocol: Any) -> None:
     url = receiver.grpc_endpoint if protocol == "grpc" else receiver.http_endpoint
-    client = otlp.build(resolve(url, "POLLER_OTLP_ENDPOINT", protocol), 20.0, {})
+    client = build_sender(resolve(url, "POLLER_OTLP_ENDPOINT", protocol), 20.0, {})
     client.close()
-    assert client.send(b"").fate != "taken"
+    assert client.send(b"").disposition != "accepted"
     assert receiver.attempts() == []
 
 
@@ -478,11 +478,11 @@ def test_a_proxy_of_the_environment_is_used_and_named_in_its_errors(
 
     proxy = serve(refuse)
     monkeypatch.setenv("https_proxy", proxy.replace("://", "://user:hunter22@"))
-    client = otlp.build(resolve("https://collector.test:9", "POLLER_OTLP_ENDPOINT", protocol), 20.0)
+    client = build_sender(resolve("https://collector.test:9", "POLLER_OTLP_ENDPOINT", protocol), 20.0)
     result = client.send(b"")
     client.close()
     assert requests[0].startswith(b"CONNECT collector.test:9")
-    assert result.fate == "later"
+    assert result.disposition == "retryable"
     assert f"through the proxy {proxy.replace('://', '://***@')}: " in result.reason
     assert "hunter22" not in result.reason
 
@@ -500,8 +500,8 @@ def test_no_proxy_is_read_in_lower_and_upper_case(
     monkeypatch.delenv("no_proxy")
     monkeypatch.setenv(variable, hosts)
     url = receiver.grpc_endpoint if protocol == "grpc" else receiver.http_endpoint
-    client = otlp.build(resolve(url, "POLLER_OTLP_ENDPOINT", protocol), 20.0)
-    assert client.send(b"").fate == "taken"
+    client = build_sender(resolve(url, "POLLER_OTLP_ENDPOINT", protocol), 20.0)
+    assert client.send(b"").disposition == "accepted"
     receiver.stop()
     assert "proxy" not in client.send(b"").reason
     client.close()
@@ -525,11 +525,11 @@ def test_after_a_hang_a_new_channel_opens_its_own_connection(receiver: Receiver,
                         other[source].sendall(data)
 
     endpoint = Endpoint(serve(forward), "grpc")
-    metrics, traces = (otlp.build(endpoint, 5.0, {}, signal) for signal in ("metrics", "traces"))
-    assert [metrics.send(b"").fate, traces.send(b"").fate] == ["taken", "taken"]
+    metrics, traces = (build_sender(endpoint, 5.0, {}, signal) for signal in ("metrics", "traces"))
+    assert [metrics.send(b"").disposition, traces.send(b"").disposition] == ["accepted", "accepted"]
     hanging += opened
     assert metrics.send(b"").error["error.type"] == "DEADLINE_EXCEEDED"
-    assert metrics.send(b"").fate == "taken"
+    assert metrics.send(b"").disposition == "accepted"
     metrics.close()
     traces.close()
 
@@ -538,7 +538,7 @@ def test_after_a_hang_a_new_channel_opens_its_own_connection(receiver: Receiver,
 @pytest.mark.parametrize("option", ["CERTIFICATE", "CLIENT_CERTIFICATE", "CLIENT_KEY"])
 def test_a_blank_file_name_is_an_error(protocol: Protocol, option: str) -> None:
     with pytest.raises(ConfigError, match=f"OTEL_EXPORTER_OTLP_{option}: is blank"):
-        otlp.build(Endpoint("https://127.0.0.1:1", protocol), 1.0, {f"OTEL_EXPORTER_OTLP_{option}": " "})
+        build_sender(Endpoint("https://127.0.0.1:1", protocol), 1.0, {f"OTEL_EXPORTER_OTLP_{option}": " "})
 
 
 @pytest.mark.parametrize(
@@ -556,10 +556,10 @@ def test_a_client_certificate_needs_its_key(
     environ = {f"OTEL_EXPORTER_OTLP_{option}": str(certificates.client_key)}
 
     with pytest.raises(ConfigError, match=f"_{option}: requires .*_{missing} as well"):
-        otlp.build(Endpoint("https://127.0.0.1:1", protocol), 1.0, environ)
+        build_sender(Endpoint("https://127.0.0.1:1", protocol), 1.0, environ)
 
 
 def test_over_http_the_file_of_a_client_certificate_may_contain_the_key(certificates: Certificates) -> None:
     environ = {"OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE": str(certificates.client)}
 
-    otlp.build(Endpoint("https://127.0.0.1:1/v1/metrics", "http/protobuf"), 1.0, environ).close()
+    build_sender(Endpoint("https://127.0.0.1:1/v1/metrics", "http/protobuf"), 1.0, environ).close()

@@ -11,7 +11,7 @@ import pytest
 
 from poller.model.redaction import learn
 from poller.otlp.http import retry_after
-from poller.otlp.response import LONGEST_REASON, Fate, judge_grpc, judge_http, printable_text
+from poller.otlp.response import LONGEST_REASON, Disposition, classify_grpc, classify_http, printable_text
 
 RETRYABLE = {"CANCELLED", "DEADLINE_EXCEEDED", "ABORTED", "OUT_OF_RANGE", "UNAVAILABLE", "DATA_LOSS"}
 
@@ -19,17 +19,17 @@ RETRYABLE = {"CANCELLED", "DEADLINE_EXCEEDED", "ABORTED", "OUT_OF_RANGE", "UNAVA
 @pytest.mark.parametrize("code", [code.name for code in grpc.StatusCode if code.name != "OK"])
 def test_a_grpc_status_is_retryable_according_to_the_specification(code: str) -> None:
     """Other statuses drop the request only if they reject the data: an operator can fix a token or a path."""
-    result = judge_grpc(code, "so it is", None)
-    expected = "later" if code in RETRYABLE else "invalid" if code == "INVALID_ARGUMENT" else "held"
-    assert result.fate == expected
+    result = classify_grpc(code, "so it is", None)
+    expected = "retryable" if code in RETRYABLE else "invalid" if code == "INVALID_ARGUMENT" else "held"
+    assert result.disposition == expected
     assert result.reason == f"{code}: so it is"
     assert result.error == {"error.type": code, "rpc.response.status_code": code}
 
 
 def test_exhausted_resources_are_retryable_with_retry_info_only() -> None:
-    result = judge_grpc("RESOURCE_EXHAUSTED", "quota", 7.0)
-    assert (result.fate, result.wait) == ("later", 7.0)
-    assert judge_grpc("RESOURCE_EXHAUSTED", "quota", None).fate == "held"
+    result = classify_grpc("RESOURCE_EXHAUSTED", "quota", 7.0)
+    assert (result.disposition, result.wait) == ("retryable", 7.0)
+    assert classify_grpc("RESOURCE_EXHAUSTED", "quota", None).disposition == "held"
 
 
 @pytest.mark.parametrize(
@@ -47,21 +47,23 @@ def test_exhausted_resources_are_retryable_with_retry_info_only() -> None:
     ],
 )
 def test_a_message_above_a_servers_limit_is_recognized_by_its_text(code: str, details: str) -> None:
-    assert judge_grpc(code, details, None).fate == "too_large"
+    assert classify_grpc(code, details, None).disposition == "too_large"
 
 
 @pytest.mark.parametrize(
-    ("status", "fate"),
+    ("status", "disposition"),
     [
-        *[(status, "later") for status in (429, 502, 503, 504)],
+        *[(status, "retryable") for status in (429, 502, 503, 504)],
         *[(status, "held") for status in (301, 307, 401, 403, 404, 405, 408, 415, 500, 501)],
         *[(status, "invalid") for status in (400, 422)],
         (413, "too_large"),
     ],
 )
-def test_an_http_status_is_retryable_according_to_the_specification(status: int, fate: Fate) -> None:
-    result = judge_http(status, "so it is", 3.0)
-    assert (result.fate, result.wait) == (fate, 3.0)
+def test_an_http_status_is_retryable_according_to_the_specification(
+    status: int, disposition: Disposition
+) -> None:
+    result = classify_http(status, "so it is", 3.0)
+    assert (result.disposition, result.wait) == (disposition, 3.0)
     assert result.error == {"error.type": str(status), "http.response.status_code": status}
 
 

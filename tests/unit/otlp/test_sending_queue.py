@@ -146,7 +146,7 @@ def test_a_request_that_is_being_sent_is_not_dropped(open_queue: Open, tmp_path:
 
 
 def test_the_newest_export_is_stored_with_any_size(open_queue: Open) -> None:
-    """Otherwise an export that is larger than the spool would be lost although the collector works."""
+    """Otherwise an export that is larger than the queue would be lost although the collector works."""
     queue = open_queue(None, max_size=2**40)
     large = [request(str(number), MEMORY_BYTES // 4) for number in range(8)]
     queue.append([request("old", MEMORY_BYTES // 4)])
@@ -182,9 +182,9 @@ import sys, time
 from pathlib import Path
 from poller.otlp.request import Request
 from poller.otlp.sending_queue import SendingQueue
-spool = SendingQueue(Path(sys.argv[1]), max_size=2**28, max_age=3600.0)
+queue = SendingQueue(Path(sys.argv[1]), max_size=2**28, max_age=3600.0)
 for number in range(int(sys.argv[2])):
-    spool.append([Request(str(number).encode().ljust(5000, b"."), 1)])
+    queue.append([Request(str(number).encode().ljust(5000, b"."), 1)])
     print("kept", number, flush=True)
 print("done", flush=True)
 time.sleep(600)
@@ -234,7 +234,7 @@ def test_a_folder_that_cannot_be_used_is_a_configuration_error(open_queue: Open,
 
 
 def live_copy(open_queue: Open, tmp_path: Path, count: int) -> Path:
-    """Return a copy of the files of a spool in use, as kill -9 leaves them."""
+    """Return a copy of the files of a queue in use, as kill -9 leaves them."""
     (tmp_path / "live").mkdir()
     queue = open_queue(tmp_path / "live")
     for number in range(count):
@@ -321,24 +321,24 @@ from pathlib import Path
 from poller.otlp.request import Request
 from poller.otlp.sending_queue import SendingQueue
 logging.basicConfig(format="%(levelname)s %(message)s")
-spool = SendingQueue(Path(sys.argv[1]), max_size=2**28, max_age=3600.0)
+queue = SendingQueue(Path(sys.argv[1]), max_size=2**28, max_age=3600.0)
 def append(*numbers):
     for number in numbers:
-        spool.append([Request(f"{number}".encode().ljust(9000, b"."), 1)])
+        queue.append([Request(f"{number}".encode().ljust(9000, b"."), 1)])
 append(*range(10))
 def limit(size): resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
 limit(4096 if "at once" in sys.argv else 200_000)
 append(*range(10, 60))
-print("outlives", spool.outlives)
-taken = spool.take(); spool.remove(taken.id)
+print("outlives", queue.outlives)
+taken = queue.take(); queue.remove(taken.id)
 limit(resource.RLIM_INFINITY)
 append(60, 61)
-found = [taken.request.body.rstrip(b".").decode()]
-while kept := spool.take():
-    found.append(kept.request.body.rstrip(b".").decode())
-    spool.remove(kept.id)
-print(*found)
-print("left", spool.requests, spool.size, spool.outlives)
+bodies = [taken.request.body.rstrip(b".").decode()]
+while stored := queue.take():
+    bodies.append(stored.request.body.rstrip(b".").decode())
+    queue.remove(stored.id)
+print(*bodies)
+print("left", queue.requests, queue.size, queue.outlives)
 """
 
 
@@ -617,7 +617,7 @@ def test_an_orphaned_or_invalid_journal_loses_nothing(open_queue: Open, tmp_path
 
 
 def version_1(folder: Path, count: int) -> sqlite3.Connection:
-    """Make a spool of version 1 whose write-ahead log contains most of it."""
+    """Make a queue of version 1 whose write-ahead log contains most of it."""
     folder.mkdir()
     database = sqlite3.connect(folder / "spool.db", isolation_level=None)
     for pragma in ("page_size = 4096", "auto_vacuum = INCREMENTAL", "journal_mode = WAL", "user_version = 1"):
@@ -790,14 +790,14 @@ from pathlib import Path
 from poller.otlp.request import Request
 from poller.otlp.sending_queue import SendingQueue
 logging.basicConfig(format="%(levelname)s %(message)s")
-spool = SendingQueue(Path(sys.argv[1]), max_size=2**28, max_age=3600.0)
+queue = SendingQueue(Path(sys.argv[1]), max_size=2**28, max_age=3600.0)
 for number in range(10):
-    spool.append([Request(f"{number}".encode().ljust(9000, b"."), 1)])
+    queue.append([Request(f"{number}".encode().ljust(9000, b"."), 1)])
 # No file may grow, and none be written beyond its first sector, as where the journal has no room.
 resource.setrlimit(resource.RLIMIT_FSIZE, (512, resource.RLIM_INFINITY))
 for _ in range(4):
-    spool.remove(spool.take().id)
-print(spool.requests, spool.size, spool.outlives, flush=True)
+    queue.remove(queue.take().id)
+print(queue.requests, queue.size, queue.outlives, flush=True)
 import os, signal
 os.kill(os.getpid(), signal.SIGKILL)
 """
@@ -834,21 +834,21 @@ from pathlib import Path
 from poller.otlp.request import Request
 from poller.otlp.sending_queue import SendingQueue
 folder = Path(sys.argv[1])
-spool = SendingQueue(folder, max_size=2**28, max_age=3600.0)
+queue = SendingQueue(folder, max_size=2**28, max_age=3600.0)
 if sys.argv[2] == "fill":
     for number in range(20):
-        spool.append([Request(f"{number}".encode().ljust(9000, b"."), 1)])
+        queue.append([Request(f"{number}".encode().ljust(9000, b"."), 1)])
     with contextlib.suppress(OSError), (folder / "filler").open("wb", buffering=0) as filler:
         while True:
             filler.write(bytes(512))
     for _ in range(4):
-        spool.remove(spool.take().id)
+        queue.remove(queue.take().id)
 else:
     for _ in range(int(sys.argv[2])):
-        kept = spool.take()
-        print(kept.request.body.rstrip(b".").decode())
-        spool.remove(kept.id)
-print("left", spool.requests, flush=True)
+        stored = queue.take()
+        print(stored.request.body.rstrip(b".").decode())
+        queue.remove(stored.id)
+print("left", queue.requests, flush=True)
 os.kill(os.getpid(), signal.SIGKILL)
 """
 
@@ -889,16 +889,16 @@ except OSError:
     fillers.pop()
 for _ in range(int(sys.argv[2])):
     fillers.pop().unlink()
-spool = SendingQueue(folder, max_size=2**28, max_age=3600.0)
-spool.append([Request(b"1", 1)])
-print(spool.outlives)
+queue = SendingQueue(folder, max_size=2**28, max_age=3600.0)
+queue.append([Request(b"1", 1)])
+print(queue.outlives)
 for filler in fillers:
     filler.unlink()
-spool.append([Request(b"2", 1)])
-print(spool.outlives)
-while kept := spool.take():
-    print(kept.request.body.decode())
-    spool.remove(kept.id)
+queue.append([Request(b"2", 1)])
+print(queue.outlives)
+while stored := queue.take():
+    print(stored.request.body.decode())
+    queue.remove(stored.id)
 """
 
 
