@@ -76,7 +76,7 @@ def poll(
     from poller.cli.targets import for_each, require_targets
     from poller.config.load import open_configuration
     from poller.daemon.target_factory import TargetFactory
-    from poller.polling.report import refusals
+    from poller.polling.report import rejection_lines
     from poller.postgres.cancellation import CancelToken
     from poller.telemetry.poll_log import PollLog
 
@@ -141,7 +141,7 @@ def poll(
         if verbose:
             for of_target in polled:
                 prefix = f"{of_target.target.name}: " if of_target.target.name else ""
-                lines = (line for result in of_target.results for line in refusals(result))
+                lines = (line for result in of_target.results for line in rejection_lines(result))
                 sys.stderr.writelines(f"{prefix}{one_line(line)}\n" for line in lines)
     finally:  # the values are pushed even if stdout cannot be written
         # The first signal ends the wait, but not the first attempt to deliver the values.
@@ -153,7 +153,7 @@ def poll(
         raise typer.Exit(128 + stop.number)
     failed = any(
         result.outcome == "failed"
-        or result.all_refused
+        or result.all_rejected
         or (result.skipped is not None and result.skipped.reason in REFUSALS)
         for result in results
     )

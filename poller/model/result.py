@@ -139,9 +139,9 @@ class PollResult(NamedTuple):
     """Seconds that the query used the connection."""
     outcome: Outcome
     samples: tuple[Sample, ...] = ()
-    quarantined: Mapping[str, int] = MappingProxyType({})
-    """Data points that were not exported, by reason."""
-    refused: tuple[RejectedRow, ...] = ()
+    rejected: Mapping[str, int] = MappingProxyType({})
+    """Number of rejected data points by reason."""
+    rejected_rows: tuple[RejectedRow, ...] = ()
     """The first of these rows, for display."""
     folded: int = 0
     """Data points that are summed in a series `other`."""
@@ -169,11 +169,9 @@ class PollResult(NamedTuple):
     """By metric with a time column: the newest time of its data points, in nanoseconds since 1970."""
 
     @property
-    def all_refused(self) -> bool:
+    def all_rejected(self) -> bool:
         """Whether rows arrived but all were rejected; rows with a NULL do not count as rejected."""
-        return not self.samples and any(
-            count for reason, count in self.quarantined.items() if reason != "null"
-        )
+        return not self.samples and any(count for reason, count in self.rejected.items() if reason != "null")
 
     @property
     def error_type(self) -> str | None:

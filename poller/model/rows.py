@@ -37,18 +37,18 @@ class OmittedSum:
     """One column's sum over the omitted rows."""
 
     total: Number = 0
-    refused: Counter[str] = field(default_factory=Counter)
+    rejected: Counter[str] = field(default_factory=Counter)
     """Number of values that are not in the sum, by reason: `null`, `nan`, `infinite`, `not_a_number`."""
 
     def take(self, raw: bytes | None, oid: int) -> None:
         """Add one value."""
         if raw is None:
-            self.refused["null"] += 1
+            self.rejected["null"] += 1
             return
         try:
             self.total = add(self.total, parse(raw, oid))
-        except NotRepresentableError as refused:
-            self.refused[str(refused)] += 1
+        except NotRepresentableError as error:
+            self.rejected[str(error)] += 1
 
 
 class Rows(NamedTuple):

@@ -115,7 +115,7 @@ def each_once(result: PollResult, before: PollResult | None) -> PollResult:
     return result._replace(
         samples=tuple(samples),
         newest=newest,
-        quarantined=dict(Counter(result.quarantined) + Counter(late=late)),
+        rejected=dict(Counter(result.rejected) + Counter(late=late)),
         advice=result.advice or (_LATE if late else None),
     )
 

@@ -70,6 +70,6 @@ def without(result: PollResult, claims: Contested) -> PollResult:
     lost = len(result.samples) - len(remaining)
     if not lost:
         return result
-    quarantined = Counter(result.quarantined) + Counter(duplicate=lost)
+    rejected = Counter(result.rejected) + Counter(duplicate=lost)
     advice = result.advice or "another query has the same series; distinguish them by fixed attributes"
-    return result._replace(samples=remaining, quarantined=quarantined, advice=advice)
+    return result._replace(samples=remaining, rejected=rejected, advice=advice)

@@ -24,7 +24,7 @@ from poller.model.text import value_text
 from poller.polling.attributes import EnumeratedAttributes
 from poller.polling.data_times import TimeColumn, hashes, newest_of_each
 
-MOST_REFUSALS = 20
+MOST_REJECTED_ROWS = 20
 """Maximum number of rejected rows of one result that are listed; the others are only counted."""
 
 _MOST_BYTES = 400
@@ -35,38 +35,39 @@ class RowAccounting:
     """Outcome of each candidate data point, collected while a result is mapped."""
 
     columns: tuple[Column, ...]
-    claimed: dict[tuple[str, Key, int], tuple[Sample, Row | None] | None] = field(default_factory=dict)
+    by_series: dict[tuple[str, Key, int], tuple[Sample, Row | None] | None] = field(default_factory=dict)
     """By series and time, across all metrics, because two may have one name; None if duplicates were
     withdrawn. Without a time column, the time is 0."""
-    quarantined: defaultdict[str, int] = field(default_factory=lambda: defaultdict(int))
-    refused: list[RejectedRow] = field(default_factory=list)
-    accepted: int = 0
+    rejected: defaultdict[str, int] = field(default_factory=lambda: defaultdict(int))
+    """Number of rejected candidates by reason."""
+    rejected_rows: list[RejectedRow] = field(default_factory=list)
+    added: int = 0
     folded: int = 0
     unsettled: int = 0
 
     def take(self, sample: Sample, row: Row | None = None) -> None:
-        """Store one sample; `row` is its source, if any. If its series exists already, refuse both."""
+        """Store one sample; `row` is its source, if any. If its series exists already, reject both."""
         time = 0 if sample.time is None else sample.time.at
         series = sample.metric, key_of(sample.attributes), time
-        if series not in self.claimed:
-            self.claimed[series] = sample, row
+        if series not in self.by_series:
+            self.by_series[series] = sample, row
             return
-        # Refuse the first sample as well: one of the two is wrong, and it is unknown which.
-        first = self.claimed[series]
+        # Reject the first sample as well: one of the two is wrong, and it is unknown which.
+        first = self.by_series[series]
         if first is not None:
-            self.refuse(sample.metric, "duplicate", first[1])
-        self.refuse(sample.metric, "duplicate", row)
-        self.claimed[series] = None
+            self.reject(sample.metric, "duplicate", first[1])
+        self.reject(sample.metric, "duplicate", row)
+        self.by_series[series] = None
 
-    def refuse(self, metric: str, reason: str, row: Row | None) -> None:
-        self.quarantined[reason] += 1
-        if row is not None and len(self.refused) < MOST_REFUSALS:
+    def reject(self, metric: str, reason: str, row: Row | None) -> None:
+        self.rejected[reason] += 1
+        if row is not None and len(self.rejected_rows) < MOST_REJECTED_ROWS:
             texts = (None if raw is None else raw[:_MOST_BYTES].decode(errors="replace") for raw in row)
             names = (column.name for column in self.columns)
-            self.refused.append(RejectedRow(metric, reason, dict(zip(names, texts, strict=True))))
+            self.rejected_rows.append(RejectedRow(metric, reason, dict(zip(names, texts, strict=True))))
 
     def samples(self) -> tuple[Sample, ...]:
-        return tuple([entry[0] for entry in self.claimed.values() if entry is not None])
+        return tuple([entry[0] for entry in self.by_series.values() if entry is not None])
 
 
 OTHER = "other"
@@ -75,21 +76,22 @@ _BOOL = 16
 
 
 class Mapped(NamedTuple):
-    """The data points of one result, and the counts of rows that became none.
+    """The data points of one result, and the counts of candidates that became none.
 
-    Each row makes one candidate per metric. So `len(samples) + folded + sum(quarantined.values()) - made`
-    equals the number of rows (including those beyond max_series) times the number of metrics; with a time
-    column, `unsettled` and `older` are part of the sum.
+    A candidate is one row for one metric, or is added without a row. So
+    `len(samples) + folded + sum(rejected.values()) - added` equals the number of rows (including those beyond
+    max_series) times the number of metrics; with a time column, `unsettled` and `older` are part of the sum.
     """
 
     samples: tuple[Sample, ...]
-    quarantined: Mapping[str, int]
-    accepted: int = 0
-    """Candidates without a row of their own: declared values without a row, and `other`."""
+    rejected: Mapping[str, int]
+    """Number of rejected candidates by reason."""
+    added: int = 0
+    """Candidates without a row: declared values that no row has, and `other`."""
     folded: int = 0
     """Candidates that are summed in `other`."""
-    refused: tuple[RejectedRow, ...] = ()
-    """The first MOST_REFUSALS rejected rows."""
+    rejected_rows: tuple[RejectedRow, ...] = ()
+    """The first MOST_REJECTED_ROWS rejected rows."""
     advice: str | None = None
     """The problem of each metric for which all rows were rejected."""
     unsettled: int = 0
@@ -130,8 +132,8 @@ def to_samples(query: QueryDefinition, rows: Rows, at: float) -> Mapped:
         if _is_unusable(metric, advice):
             reason = "not_a_number" if metric.value_column in advice else "not_a_time"
             for row in rows.values:
-                account.refuse(metric.name, reason, row)
-            account.quarantined["overflow"] += rows.beyond
+                account.reject(metric.name, reason, row)
+            account.rejected["overflow"] += rows.beyond
             continue
         _map_metric(query, metric, rows, positions, account, at)
         if rows.beyond:
@@ -141,10 +143,10 @@ def to_samples(query: QueryDefinition, rows: Rows, at: float) -> Mapped:
     newest = tuple(newest_of_each(samples)) if timed else samples
     return Mapped(
         newest,
-        {reason: count for reason, count in account.quarantined.items() if count},
-        account.accepted,
+        {reason: count for reason, count in account.rejected.items() if count},
+        account.added,
         account.folded,
-        tuple(account.refused),
+        tuple(account.rejected_rows),
         "; ".join(advice.values()) or None,
         account.unsettled,
         hashes(samples) if timed else None,
@@ -191,8 +193,8 @@ def _map_metric(
                 closed.see(attributes)
                 existing.add(key_of(attributes))
             value = _value(row[value_at], oid, metric)
-        except NotRepresentableError as refused:
-            account.refuse(metric.name, str(refused), row)
+        except NotRepresentableError as error:
+            account.reject(metric.name, str(error), row)
         else:
             attributes.update(metric.attributes)
             account.take(Sample(metric.name, value, attributes, time=time), row)
@@ -210,8 +212,8 @@ def _fill(
 ) -> None:
     """Add a 0 for each declared set without a row, up to `room` samples, and count the others."""
     absent = closed.count_missing(existing)
-    account.accepted += absent
-    account.quarantined["overflow"] += max(0, absent - room)
+    account.added += absent
+    account.rejected["overflow"] += max(0, absent - room)
     for attributes in itertools.islice(closed.missing(existing), room):
         account.take(Sample(metric.name, 0, {**attributes, **metric.attributes}))
 
@@ -220,35 +222,36 @@ def _account_for_the_rest(metric: MetricDefinition, rows: Rows, account: RowAcco
     """Sum the rows beyond the limit in one series, or count them."""
     folded = rows.folded.get(metric.value_column)
     if folded is None:
-        account.quarantined["overflow"] += rows.beyond
+        account.rejected["overflow"] += rows.beyond
         return
-    refused = _refused(metric, folded)
-    for reason, count in refused.items():
-        account.quarantined[reason] += count
-    rest = rows.beyond - sum(refused.values())
+    rejected = _rejected_values(metric, folded)
+    for reason, count in rejected.items():
+        account.rejected[reason] += count
+    rest = rows.beyond - sum(rejected.values())
     try:
         total = otlp_number(folded.total)
     except NotRepresentableError:
-        total, refused = 0, Counter(infinite=1)
+        total, rejected = 0, Counter(infinite=1)
     attributes: dict[str, AttributeValue] = {**dict.fromkeys(metric.attribute_columns, OTHER)}
     attributes.update(metric.attributes)
-    if refused or (metric.name, key_of(attributes), 0) in account.claimed:
+    if rejected or (metric.name, key_of(attributes), 0) in account.by_series:
         # A partial sum would look like the sum of all rows.
-        account.quarantined["overflow"] += rest
+        account.rejected["overflow"] += rest
         return
     account.take(Sample(metric.name, total, attributes))
-    account.accepted += 1
+    account.added += 1
     account.folded += rest
 
 
-def _refused(metric: MetricDefinition, folded: OmittedSum) -> Counter[str]:
-    refused = Counter(folded.refused)
-    nulls = refused.pop("null", 0)
+def _rejected_values(metric: MetricDefinition, folded: OmittedSum) -> Counter[str]:
+    """Return the number of values that the sum cannot include, by reason; a NULL that counts as 0 is none."""
+    rejected = Counter(folded.rejected)
+    nulls = rejected.pop("null", 0)
     if nulls and metric.on_null == "fail":
         raise _null(metric)
     if nulls and metric.on_null == "drop":
-        refused["null"] = nulls
-    return refused
+        rejected["null"] = nulls
+    return rejected
 
 
 def _positions(query: QueryDefinition, columns: tuple[Column, ...]) -> dict[str, int]:

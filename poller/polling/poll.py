@@ -60,8 +60,8 @@ def to_result(answer: Answer) -> PollResult:
         return result._replace(outcome="failed", error=error, returned=returned)
     return result._replace(
         samples=mapped.samples,
-        quarantined=mapped.quarantined,
-        refused=mapped.refused,
+        rejected=mapped.rejected,
+        rejected_rows=mapped.rejected_rows,
         folded=mapped.folded,
         advice=mapped.advice,
         estimated=answer.estimated,

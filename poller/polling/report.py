@@ -87,19 +87,19 @@ def print_table(console: Console, by_target: TargetResults, metrics: Mapping[str
     console.print(table)
 
 
-def refusals(result: PollResult) -> Iterator[str]:
+def rejection_lines(result: PollResult) -> Iterator[str]:
     """Yield a line for each listed omitted row, and one for the number of others."""
     name = result.query.name
     if result.advice:
         yield f"{name}: {result.advice}"
-    for refused in result.refused:
-        row = " ".join(f"{column}={_cell(text)}" for column, text in refused.row.items())
-        yield f"{name}: omitted from {refused.metric} ({refused.reason}): {row}"
+    for rejected in result.rejected_rows:
+        row = " ".join(f"{column}={_cell(text)}" for column, text in rejected.row.items())
+        yield f"{name}: omitted from {rejected.metric} ({rejected.reason}): {row}"
     for column in _null_and_empty(result):
         text = f"{name}: NULL and '' of {column} are one series to Prometheus"
         yield f"{text}; write coalesce({column}, 'none') to distinguish them"
-    beyond = result.quarantined.get("overflow", 0)
-    more = sum(result.quarantined.values()) - beyond - len(result.refused)
+    beyond = result.rejected.get("overflow", 0)
+    more = sum(result.rejected.values()) - beyond - len(result.rejected_rows)
     if more > 0:
         yield f"{name}: {more} more omitted"
     if beyond:
@@ -111,7 +111,9 @@ def refusals(result: PollResult) -> Iterator[str]:
 def _null_and_empty(result: PollResult) -> Iterator[str]:
     """Yield the attribute columns that are NULL in one duplicate row and empty in another."""
     for name in dict.fromkeys(name for metric in result.query.metrics for name in metric.attribute_columns):
-        values = {refusal.row.get(name, "-") for refusal in result.refused if refusal.reason == "duplicate"}
+        values = {
+            rejected.row.get(name, "-") for rejected in result.rejected_rows if rejected.reason == "duplicate"
+        }
         if {None, ""} <= values:
             yield name
 
@@ -152,7 +154,7 @@ def _as_object(result: PollResult, metrics: Mapping[str, MetricDefinition]) -> d
             }
             for sample in result.samples
         ],
-        "quarantined": dict(result.quarantined),
+        "quarantined": dict(result.rejected),
         "folded": result.folded,
     }
     if result.closed is not None:
@@ -175,7 +177,7 @@ def _as_object(result: PollResult, metrics: Mapping[str, MetricDefinition]) -> d
 
 def _omitted_rows(result: PollResult) -> str:
     """Return the number of omitted data points, by reason: `, 585 duplicate`."""
-    line = "".join(f", {count} {reason}" for reason, count in sorted(result.quarantined.items()))
+    line = "".join(f", {count} {reason}" for reason, count in sorted(result.rejected.items()))
     unsettled = f", {result.unsettled} unsettled" if result.unsettled else ""
     return (f"[yellow]{line}[/]" if line else "") + unsettled
 

@@ -124,7 +124,7 @@ class PollLog:
         return (
             result.outcome == "ok"
             and result.estimated is None
-            and not result.quarantined
+            and not result.rejected
             and result.query.name not in self._queries
             and not self._every_result
         )
@@ -198,8 +198,8 @@ class PollLog:
         name = result.query.name
         before = self._queries.get(name)
         # A NULL that `on_null: drop` omits is intended, so alone it is only counted.
-        news = sorted(reason for reason in result.quarantined if reason != "null")
-        quarantined = {f"quarantined.{r}": count for r, count in result.quarantined.items() if news}
+        news = sorted(reason for reason in result.rejected if reason != "null")
+        rejected = {f"quarantined.{r}": count for r, count in result.rejected.items() if news}
         if result.error is not None:
             error = result.error
             condition: tuple[str | None, ...] = ("failed", error.kind, error.sqlstate, error.conflict)
@@ -208,7 +208,7 @@ class PollLog:
         elif result.estimated is not None:
             condition = ("estimated", result.estimated)
         else:
-            condition = ("quarantine", *news) if news else ()
+            condition = ("rejected", *news) if news else ()
         if before is not None and before.condition == condition:
             due = before.again(now)
             level = logging.WARNING if due and result.error is not None else logging.DEBUG
@@ -229,9 +229,9 @@ class PollLog:
             self._holds.pop((name, "breaker"), None)
         elif condition:
             self._queries[name] = _Trouble(condition, now)
-        self._log_state(result, quarantined)
+        self._log_state(result, rejected)
 
-    def _log_state(self, result: PollResult, quarantined: dict[str, int]) -> None:
+    def _log_state(self, result: PollResult, rejected: dict[str, int]) -> None:
         name = result.query.name
         extra: dict[str, object] = {"query": name, "duration": round(result.duration, 4)}
         if result.error is not None:
@@ -245,9 +245,9 @@ class PollLog:
             logger.warning("query %s skipped: %s", name, result.skipped.detail, extra=extra)
         elif result.estimated is not None:
             logger.info("query %s: the estimate answers (%s)", name, result.estimated, extra=extra)
-        elif quarantined:
+        elif rejected:
             advice = {"hint": result.advice} if result.advice else {}
-            logger.warning("query %s: rows omitted", name, extra=extra | quarantined | advice)
+            logger.warning("query %s: rows omitted", name, extra=extra | rejected | advice)
         if result.outcome == "ok" and self._every_result:
             for sample in result.samples:
                 # In one field, because a column may have a name that logging reserves (`name`, `message`).

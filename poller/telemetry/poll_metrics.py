@@ -41,7 +41,7 @@ class PollMetrics:
             unit="{poll}",
             description="Polls by the state they end in; failures by error.type and SQLSTATE as well.",
         )
-        self._quarantined = meter.create_counter(
+        self._rejected = meter.create_counter(
             "poller.query.quarantined",
             unit="{data_point}",
             description="Data points that were not exported because they are invalid, by reason.",
@@ -81,8 +81,8 @@ class PollMetrics:
         self._polls.add(1, attributes, context)
         if result.folded:
             self._folded.add(result.folded, query, context)
-        for reason, count in result.quarantined.items():
-            self._quarantined.add(count, {**query, "poller.reason": reason}, context)
+        for reason, count in result.rejected.items():
+            self._rejected.add(count, {**query, "poller.reason": reason}, context)
 
     def plan_changed(self, query: str) -> None:
         """Count one change of the plan of `query`."""

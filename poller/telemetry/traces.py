@@ -188,7 +188,7 @@ def _attributes(result: PollResult) -> dict[str, AttributeValue]:
         attrs["db.response.returned_rows"] = result.returned
     if result.error is None:
         attrs["poller.query.series"] = len(result.samples)
-        attrs["poller.query.quarantined"] = sum(result.quarantined.values())
+        attrs["poller.query.quarantined"] = sum(result.rejected.values())
         return attrs
     if result.error.sqlstate is not None:
         attrs["db.response.status_code"] = result.error.sqlstate

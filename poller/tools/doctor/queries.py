@@ -106,7 +106,7 @@ def examine(answer: Answer, planned_queries: PlannedQueries, max_duty_cycle: flo
         code = f" ({error.sqlstate})" if error.sqlstate else ""
         return diagnostic("error", f"{error.kind}{code}: {error.message}; {spent}", error.hint)
     series = f"{len(result.samples)} series" + _estimate_note(answer, query)
-    if result.quarantined.keys() - {"null"}:
+    if result.rejected.keys() - {"null"}:
         advice = f"check the rows: poller poll --query {query.name} -v"
         return diagnostic("warning", f"{spent}, {series}, {_dropped(result)}", advice)
     if ignored := planned_queries.ignored.get(query.name):
@@ -121,7 +121,7 @@ def examine(answer: Answer, planned_queries: PlannedQueries, max_duty_cycle: flo
         )
         return diagnostic("warning", detail, "make the query cheaper, or its interval longer")
     # A NULL under on_null: drop is omitted because the definition asks for it.
-    return diagnostic("ok", f"{spent}, {series}" + (f", {_dropped(result)}" if result.quarantined else ""))
+    return diagnostic("ok", f"{spent}, {series}" + (f", {_dropped(result)}" if result.rejected else ""))
 
 
 def _estimate_note(answer: Answer, query: QueryDefinition) -> str:
@@ -131,7 +131,7 @@ def _estimate_note(answer: Answer, query: QueryDefinition) -> str:
 
 
 def _dropped(result: PollResult) -> str:
-    dropped = ", ".join(f"{count} {reason}" for reason, count in sorted(result.quarantined.items()))
+    dropped = ", ".join(f"{count} {reason}" for reason, count in sorted(result.rejected.items()))
     return f"rows dropped: {dropped}"
 
 

@@ -10,7 +10,7 @@ from poller.model.printable import one_line
 from poller.model.query import QueryDefinition
 from poller.model.result import PollResult
 from poller.model.rows import Rows
-from poller.polling.report import refusals
+from poller.polling.report import rejection_lines
 from poller.polling.report import to_json as poll_to_json
 from poller.postgres.inspect import Inspected
 from poller.postgres.inspect_relations import Type
@@ -44,7 +44,7 @@ def print_preview(
         f"{count} row{'' if count == 1 else 's'} in {_format_duration(result.duration)}{cost}\n", markup=False
     )
     _print(console, _metrics(drafted, result))
-    for doubt in [*drafted.doubts, *refusals(result)]:
+    for doubt in [*drafted.doubts, *rejection_lines(result)]:
         warn(console, doubt)
     console.print()
 

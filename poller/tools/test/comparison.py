@@ -11,7 +11,7 @@ from typing import Literal
 from poller.model.query import AttributeValue
 from poller.model.result import PollResult, Sample, state_of
 from poller.model.text import value_text
-from poller.polling.report import attributes_text, format_time, refusals
+from poller.polling.report import attributes_text, format_time, rejection_lines
 from poller.tools.test.case import Expectation, parse_time
 from poller.tools.test.case_file import LoadedCase
 
@@ -93,7 +93,7 @@ def _series(loaded_case: LoadedCase, result: PollResult) -> Iterator[Line]:
 
 def _quarantined(loaded_case: LoadedCase, result: PollResult) -> Iterator[Line]:
     expected = {str(reason): count for reason, count in loaded_case.case.quarantined.items() if count}
-    actual = {reason: count for reason, count in result.quarantined.items() if count}
+    actual = {reason: count for reason, count in result.rejected.items() if count}
     for reason in [*expected, *(reason for reason in actual if reason not in expected)]:
         expected_count, actual_count = expected.get(reason, 0), actual.get(reason, 0)
         if expected_count == actual_count:
@@ -111,7 +111,7 @@ def _explanations(result: PollResult) -> Iterator[str]:
             yield result.error.hint
     if result.skipped is not None:
         yield result.skipped.detail
-    yield from refusals(result)
+    yield from rejection_lines(result)
 
 
 def _metric(loaded_case: LoadedCase, expectation: Expectation) -> str:

@@ -327,7 +327,7 @@ def test_an_empty_table_is_zero_and_a_missing_value_is_absent(
         assert {sample.value for sample in mapped.samples} <= {0}
         absent = {metric.name for metric in query.metrics} - {sample.metric for sample in mapped.samples}
         assert absent <= {"inbox_depth", "pending_messages_oldest_age_seconds"}
-        assert mapped.quarantined == ({"null": 4 if "inbox_depth" in absent else 1} if absent else {})
+        assert mapped.rejected == ({"null": 4 if "inbox_depth" in absent else 1} if absent else {})
 
 
 def test_a_total_of_bytes_is_exact_beyond_the_precision_of_a_float(
@@ -345,7 +345,7 @@ def test_an_unknown_size_makes_the_total_absent_and_is_counted(connection: psyco
     for size, expires_at in ((500, server.now), (None, server.now), (70, server.now - MICROSECOND)):
         server.insert("attachments", size_bytes=size, expires_at=expires_at)
     mapped = server.ask(SHIPPED["attachments_bytes"])
-    assert (mapped.samples, mapped.quarantined) == ((), {"null": 1})
+    assert (mapped.samples, mapped.rejected) == ((), {"null": 1})
     assert server.values("attachments_known_sizes") == {
         "attachments_known_bytes": 500,
         "attachments_unknown_size_count": 1,

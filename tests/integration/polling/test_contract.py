@@ -133,7 +133,7 @@ def test_a_column_of_every_type_is_an_exact_number_or_counted_as_rejected(
                 # The text is not of this type, or the type is not numeric; no other failure is allowed.
                 assert result.error.kind in ("rejected", "mismatch"), result.error.message
                 continue
-            assert len(result.samples) + sum(result.quarantined.values()) == 1
+            assert len(result.samples) + sum(result.rejected.values()) == 1
             for sample in result.samples:
                 assert type(sample.value) in (int, float)
                 assert math.isfinite(sample.value)

@@ -130,4 +130,4 @@ def test_a_value_that_is_not_utf_8_rejects_only_its_row(ascii_dsn: str, snapshot
         (1, "plain"),
         (3, "München"),
     ]
-    assert result.quarantined == {"not_utf8": 1}
+    assert result.rejected == {"not_utf8": 1}

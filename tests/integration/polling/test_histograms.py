@@ -117,8 +117,8 @@ def test_each_value_is_in_all_buckets_from_its_own_on(replica: Replica, tmp_path
             else:
                 without_sum += 1
         assert values_of(result) == expected
-        assert sum(result.quarantined.values()) == without_sum
-        assert set(result.quarantined) <= {"nan", "infinite"}
+        assert sum(result.rejected.values()) == without_sum
+        assert set(result.rejected) <= {"nan", "infinite"}
 
 
 def test_a_histogram_of_nothing_is_zero(replica: Replica, tmp_path: Path) -> None:
@@ -152,7 +152,7 @@ def test_a_histogram_of_nothing_is_zero(replica: Replica, tmp_path: Path) -> Non
     assert values_of(empty) == series(None, 0)
     assert values_of(null) == series("a", 0)
     assert values_of(absent) == series("a", 1) | series("b", 0)
-    assert not any(result.quarantined for result in (empty, null, absent))
+    assert not any(result.rejected for result in (empty, null, absent))
 
 
 def test_names_that_need_quotes_and_a_row_limit_apply_to_a_histogram(
@@ -187,4 +187,4 @@ def test_names_that_need_quotes_and_a_row_limit_apply_to_a_histogram(
         ("0", "4"): 1, ("0", "+Inf"): 2, ("0", None): 2,
         ("1", "4"): 2, ("1", "+Inf"): 3, ("1", None): 3,
     }  # fmt: skip
-    assert result.quarantined == {"overflow": 4}
+    assert result.rejected == {"overflow": 4}

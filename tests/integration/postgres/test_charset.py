@@ -158,7 +158,7 @@ def test_only_rows_with_an_invalid_byte_are_dropped(
     }
     bad = right.count(None)
     assert bad or encoding == "LATIN1"
-    assert result.quarantined == ({"not_utf8": bad} if bad else {})
+    assert result.rejected == ({"not_utf8": bad} if bad else {})
 
 
 @pytest.mark.postgres

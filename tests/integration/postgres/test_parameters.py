@@ -215,7 +215,7 @@ def test_the_rows_of_all_runs_together_are_limited(replica: Replica) -> None:
         (4, 1),
         (4, 2),
     ]
-    assert result.quarantined == {"overflow": 2}
+    assert result.rejected == {"overflow": 2}
     query = replace(with_parameters(sql, metric, most=[3, 4], max_series=5), overflow="other")
     folded = fetch(replica, query)
     assert samples(folded)[-1] == ({"k": "other", "most": "other"}, 7)

@@ -104,7 +104,7 @@ def value(replica: Replica, sql: str) -> tuple[object, dict[str, int]]:
     (answer,) = replica.fetch([query])
     assert answer.rows is not None, answer.error
     mapped = to_samples(query, answer.rows, at=0.0)
-    return next((sample.value for sample in mapped.samples), None), dict(mapped.quarantined)
+    return next((sample.value for sample in mapped.samples), None), dict(mapped.rejected)
 
 
 # --- values -------------------------------------------------------------------------------------------
@@ -141,8 +141,8 @@ def test_numbers_equal_those_of_the_server(replica: Replica, sql: str, expected:
     if expected is None:
         assert ask(replica, sql) == [[(b"1",)]]
     else:
-        got, quarantined = value(replica, sql)
-        assert (got, type(got), quarantined) == (expected, type(expected), {})
+        got, rejected = value(replica, sql)
+        assert (got, type(got), rejected) == (expected, type(expected), {})
 
 
 @pytest.mark.parametrize(

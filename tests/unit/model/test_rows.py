@@ -48,7 +48,7 @@ def test_discarded_rows_are_summed_exactly_and_non_numbers_are_counted() -> None
     result = limited(Limit(1, fold=("n", "text", "gone")), rows)
     assert set(result.folded) == {"n"}, "texts and missing columns have no sum"
     assert result.folded["n"].total == 9 * 2**62
-    assert dict(result.folded["n"].refused) == {"null": 1}
+    assert dict(result.folded["n"].rejected) == {"null": 1}
 
 
 def test_memory_never_contains_more_than_twice_the_limit() -> None:

@@ -70,7 +70,7 @@ class Life:
             [
                 a_result(
                     self.query, *result.samples,
-                    quarantined=result.quarantined, closed=result.closed, unsettled=result.unsettled,
+                    rejected=result.rejected, closed=result.closed, unsettled=result.unsettled,
                 )
             ],
             0.0,
@@ -94,7 +94,7 @@ class Life:
 def test_the_newest_closed_row_of_each_series_becomes_a_data_point_with_its_time() -> None:
     result = mapped(100, row("a", 80, 1), row("a", 90, 2), row("a", 91, 3), row("b", 70, 4))
     assert described(result.samples) == [("a", 90, 2), ("b", 70, 4)]
-    assert (result.unsettled, result.older, result.quarantined) == (1, 1, {})
+    assert (result.unsettled, result.older, result.rejected) == (1, 1, {})
 
 
 @pytest.mark.parametrize(
@@ -113,8 +113,8 @@ def test_microseconds_are_exact() -> None:
 def test_a_time_in_the_future_is_rejected_and_counted() -> None:
     result = mapped(100, row("a", 101), row("b", 90))
     assert described(result.samples) == [("b", 90, 1)]
-    assert result.quarantined == {"future": 1}
-    assert result.refused[0].reason == "future"
+    assert result.rejected == {"future": 1}
+    assert result.rejected_rows[0].reason == "future"
 
 
 @pytest.mark.parametrize(
@@ -124,11 +124,11 @@ def test_a_time_in_the_future_is_rejected_and_counted() -> None:
 )  # fmt: skip
 def test_a_time_that_no_data_point_can_have_is_rejected(at: str) -> None:
     result = to_samples(QUERY, Rows(COLUMNS, [row("a", at)]), 1e10)
-    assert (result.samples, result.quarantined) == ((), {"not_a_time": 1})
+    assert (result.samples, result.rejected) == ((), {"not_a_time": 1})
 
 
 def test_a_row_without_a_time_is_rejected() -> None:
-    assert mapped(100, (b"1", b"a", None)).quarantined == {"not_a_time": 1}
+    assert mapped(100, (b"1", b"a", None)).rejected == {"not_a_time": 1}
 
 
 def test_a_null_in_an_open_row_does_not_fail_the_query() -> None:
@@ -142,7 +142,7 @@ def test_a_null_in_an_open_row_does_not_fail_the_query() -> None:
 
 def test_two_rows_of_one_series_and_time_are_duplicates() -> None:
     result = mapped(100, row("a", 90, 1), row("a", 90, 2), row("a", 80, 3))
-    assert (described(result.samples), result.quarantined) == ([("a", 80, 3)], {"duplicate": 2})
+    assert (described(result.samples), result.rejected) == ([("a", 80, 3)], {"duplicate": 2})
 
 
 @pytest.mark.parametrize(
@@ -167,7 +167,7 @@ def test_the_other_metrics_of_a_query_remain_if_a_time_column_has_another_type()
     both = a_query(metrics=(THINGS, a_metric("others", attribute_columns=("kind",))))
     result = to_samples(both, Rows((*COLUMNS[:2], Column("at", 1114)), [row("a", 1)]), seconds(100))
     assert [sample.metric for sample in result.samples] == ["others"]
-    assert result.quarantined == {"not_a_time": 1}
+    assert result.rejected == {"not_a_time": 1}
 
 
 def test_a_data_point_is_exported_once() -> None:
@@ -177,7 +177,7 @@ def test_a_data_point_is_exported_once() -> None:
     assert life.export() == []
     result = life.poll(101, row("a", 90))
     assert life.export() == []
-    assert (len(result.samples), result.quarantined) == (1, {}), "it does not count as missing"
+    assert (len(result.samples), result.rejected) == (1, {}), "it does not count as missing"
     life.poll(111, row("a", 90), row("a", 101, 2))
     assert life.export() == [("a", 101, 2)]
 
@@ -193,16 +193,16 @@ def test_a_value_that_changes_after_its_export_counts_as_late_once_per_change() 
     life.poll(100, row("a", 90, 1))
     life.export()
     changed = life.poll(101, row("a", 90, 2))
-    assert (described(changed.samples), changed.quarantined) == ([("a", 90, 1)], {"late": 1})
+    assert (described(changed.samples), changed.rejected) == ([("a", 90, 1)], {"late": 1})
     assert "longer settle" in (changed.advice or "")
-    assert life.poll(102, row("a", 90, 2)).quarantined == {}
+    assert life.poll(102, row("a", 90, 2)).rejected == {}
     assert life.export() == []
 
 
 def test_a_value_that_changes_before_its_export_is_exported_as_it_is_last() -> None:
     life = Life()
     life.poll(100, row("a", 90, 1))
-    assert life.poll(101, row("a", 90, 2)).quarantined == {}
+    assert life.poll(101, row("a", 90, 2)).rejected == {}
     assert life.export() == [("a", 90, 2)]
 
 
@@ -210,20 +210,20 @@ def test_a_row_that_is_older_than_an_exported_one_counts_as_late() -> None:
     life = Life()
     life.poll(100, row("a", 90))
     life.export()
-    assert life.poll(101, row("a", 90), row("a", 85)).quarantined == {"late": 1}
+    assert life.poll(101, row("a", 90), row("a", 85)).rejected == {"late": 1}
     assert life.export() == []
 
 
 def test_rows_from_before_the_first_poll_do_not_count_as_late() -> None:
     life = Life()
-    assert life.poll(100, row("a", 70), row("a", 80), row("a", 90)).quarantined == {}
-    assert life.poll(101, row("a", 70), row("a", 80), row("a", 90)).quarantined == {}
+    assert life.poll(100, row("a", 70), row("a", 80), row("a", 90)).rejected == {}
+    assert life.poll(101, row("a", 70), row("a", 80), row("a", 90)).rejected == {}
 
 
 def test_a_data_point_that_a_newer_one_replaces_before_its_export_counts_as_late() -> None:
     life = Life()
     life.poll(100, row("a", 90))
-    assert life.poll(110, row("a", 90), row("a", 100)).quarantined == {"late": 1}
+    assert life.poll(110, row("a", 90), row("a", 100)).rejected == {"late": 1}
     assert life.export() == [("a", 100, 1)]
 
 
@@ -293,9 +293,9 @@ def test_each_series_is_exported_in_order_and_only_with_closed_rows_of_the_last_
         now += pause
         result = life.poll(now, *(row(kind, at, n) for (kind, at), n in table.items()))
         future = sum(at > now for _, at in table)
-        assert result.quarantined.get("future", 0) == future
+        assert result.rejected.get("future", 0) == future
         assert result.unsettled == sum(now - SETTLE < at <= now for _, at in table)
-        assert result.quarantined.get("late", 0) <= len(table) + 2
+        assert result.rejected.get("late", 0) <= len(table) + 2
         if action:
             for kind, at, _ in life.export(confirm=action == "export"):
                 assert at <= now - SETTLE

@@ -39,7 +39,7 @@ def test_a_series_of_two_queries_is_not_exported_and_the_others_are() -> None:
     a, b = store.put([of_a((1, "x"), (2, "z")), of_b((1, "x"), (3, "y"))], 0.0)
     assert [(s.metric, s.value) for s in a.samples] == [("own", 7), ("shared", 2)]
     assert [(s.metric, s.value) for s in b.samples] == [("shared", 3)]
-    assert a.quarantined == b.quarantined == {"duplicate": 1}
+    assert a.rejected == b.rejected == {"duplicate": 1}
     assert a.advice == "another query has the same series; distinguish them by fixed attributes"
     frame = Frame((SHARED, OWN), store.current(0.0))
     exported = {
@@ -53,7 +53,7 @@ def test_a_series_of_an_earlier_tick_is_contested_as_well() -> None:
     store = ResultStore([A, B])
     assert store.put([of_a((1, "x"))], 0.0) == [of_a((1, "x"))]
     (b,) = store.put([of_b((1, "x"))], 1.0)
-    assert (b.samples, b.quarantined) == ((), {"duplicate": 1})
+    assert (b.samples, b.rejected) == ((), {"duplicate": 1})
     assert [[s.metric for s in result.samples] for result in store.current(1.0)] == [["own"], []]
 
 

@@ -13,7 +13,7 @@ from poller.model.errors import PollError
 from poller.model.query import MAX_ATTRIBUTE_LENGTH, QueryDefinition
 from poller.model.result import RejectedRow
 from poller.model.rows import Column, Limit, RowCollector, Rows
-from poller.polling.mapping import MOST_REFUSALS, Mapped, to_samples
+from poller.polling.mapping import MOST_REJECTED_ROWS, Mapped, to_samples
 from tests.bed.definitions import a_metric, a_query
 
 BOOL, INT8, INT2, INT4, OID, TEXT, FLOAT4, FLOAT8, NUMERIC = 16, 20, 21, 23, 26, 25, 700, 701, 1700
@@ -98,12 +98,12 @@ def test_a_fraction_or_a_number_beyond_64_bits_becomes_the_nearest_float(
 def test_a_value_that_is_not_finite_is_counted_and_not_exported(oid: int, text: bytes, reason: str) -> None:
     result = mapped(rows(b"1", text, oid=oid), attribute_columns=())
     assert [sample.value for sample in result.samples] == [1]
-    assert result.quarantined == {reason: 1}
+    assert result.rejected == {reason: 1}
 
 
 def test_a_numeric_beyond_every_float_is_infinite_and_not_exported() -> None:
     result = mapped(rows(b"1" + b"0" * 400, oid=NUMERIC))
-    assert (result.samples, result.quarantined) == ((), {"infinite": 1})
+    assert (result.samples, result.rejected) == ((), {"infinite": 1})
 
 
 # --- NULL ---------------------------------------------------------------------------------------------
@@ -114,7 +114,7 @@ def test_a_numeric_beyond_every_float_is_infinite_and_not_exported() -> None:
 )
 def test_a_negative_counter_is_counted_and_not_exported(oid: int, text: bytes) -> None:
     outcome = mapped(rows(text, oid=oid), type="counter")
-    assert (outcome.samples, outcome.quarantined) in (((), {"negative": 1}), ((), {"infinite": 1}))
+    assert (outcome.samples, outcome.rejected) in (((), {"negative": 1}), ((), {"infinite": 1}))
     assert len(mapped(rows(text, oid=oid), type="updowncounter").samples) == (text != b"-1e400")
 
 
@@ -125,7 +125,7 @@ def test_a_counter_of_zero_is_exported() -> None:
 
 def test_null_is_dropped_and_counted_by_default() -> None:
     result = mapped(rows(None))
-    assert (result.samples, result.quarantined) == ((), {"null": 1})
+    assert (result.samples, result.rejected) == ((), {"null": 1})
 
 
 def test_null_is_an_integer_zero_with_on_null_zero() -> None:
@@ -202,9 +202,9 @@ def test_only_the_metric_with_a_non_numeric_column_loses_its_rows() -> None:
     query = a_query(metrics=(a_metric("a"), a_metric("b", value_column="t")))
     result = to_samples(query, Rows((Column("n", INT8), Column("t", TEXT)), [(b"1", b"2")], beyond=3), at=0.0)
     assert [(sample.metric, sample.value) for sample in result.samples] == [("a", 1)]
-    assert result.quarantined == {"not_a_number": 1, "overflow": 6}
+    assert result.rejected == {"not_a_number": 1, "overflow": 6}
     assert result.advice == "value column 't' is text, not a number; write t::numeric"
-    assert result.refused == (RejectedRow("b", "not_a_number", {"n": "1", "t": "2"}),)
+    assert result.rejected_rows == (RejectedRow("b", "not_a_number", {"n": "1", "t": "2"}),)
 
 
 # --- series -------------------------------------------------------------------------------------------
@@ -213,11 +213,11 @@ def test_only_the_metric_with_a_non_numeric_column_loses_its_rows() -> None:
 def test_every_row_of_a_duplicate_series_is_rejected_and_no_other() -> None:
     result = by_kind(labelled((b"1", b"a"), (b"2", b"b"), (b"3", b"a"), (b"3", b"a")))
     assert [(sample.value, sample.attributes) for sample in result.samples] == [(2, {"kind": "b"})]
-    assert result.quarantined == {"duplicate": 3}
+    assert result.rejected == {"duplicate": 3}
 
 
 def test_two_rows_without_attributes_are_duplicates() -> None:
-    assert mapped(rows(b"1", b"1")).quarantined == {"duplicate": 2}
+    assert mapped(rows(b"1", b"1")).rejected == {"duplicate": 2}
 
 
 def test_the_same_attributes_of_two_metrics_are_not_duplicates() -> None:
@@ -241,12 +241,12 @@ def test_series_of_two_metrics_with_the_same_name_and_attributes_are_duplicates(
     column = a_metric("things", attribute_columns=("kind",), attribute_values={"kind": ("a", "b", "c")})
     outcome = to_samples(a_query(metrics=(static, column)), labelled((b"1", b"c")), at=0.0)
     assert [sample.attributes["kind"] for sample in outcome.samples] == ["c", "b"], "not a 0 either"
-    assert (outcome.quarantined, outcome.accepted) == ({"duplicate": 2}, 2)
+    assert (outcome.rejected, outcome.added) == ({"duplicate": 2}, 2)
 
 
 def test_an_empty_and_an_absent_attribute_are_duplicates_as_in_prometheus() -> None:
     result = by_kind(labelled((b"1", None), (b"2", b"")))
-    assert (result.samples, result.quarantined) == ((), {"duplicate": 2})
+    assert (result.samples, result.rejected) == ((), {"duplicate": 2})
 
 
 def test_a_boolean_attribute_is_true_or_false() -> None:
@@ -269,19 +269,19 @@ def test_static_attributes_keep_their_types_next_to_those_of_columns() -> None:
 def test_an_attribute_that_is_not_utf8_is_counted() -> None:
     result = by_kind(labelled((b"1", b"\xff"), (b"2", b"ok")))
     assert [sample.value for sample in result.samples] == [2]
-    assert result.quarantined == {"not_utf8": 1}
+    assert result.rejected == {"not_utf8": 1}
 
 
 def test_an_attribute_that_is_too_long_is_counted() -> None:
     fits, over = "ä".encode() * MAX_ATTRIBUTE_LENGTH, b"x" * (MAX_ATTRIBUTE_LENGTH + 1)
     result = by_kind(labelled((b"1", fits), (b"2", over)))
     assert [sample.value for sample in result.samples] == [1]
-    assert result.quarantined == {"attribute_too_long": 1}
+    assert result.rejected == {"attribute_too_long": 1}
 
 
 def test_rows_beyond_max_series_count_for_every_metric() -> None:
     query = a_query(metrics=(a_metric("a"), a_metric("b")))
-    assert to_samples(query, rows(b"1", beyond=7), at=0.0).quarantined == {"overflow": 14}
+    assert to_samples(query, rows(b"1", beyond=7), at=0.0).rejected == {"overflow": 14}
 
 
 def test_no_rows_make_no_samples() -> None:
@@ -290,14 +290,14 @@ def test_no_rows_make_no_samples() -> None:
 
 def test_the_first_rejected_rows_are_retained_for_messages() -> None:
     twins = by_kind(labelled((b"1", b"a"), (None, b"b"), (b"2", b"a"), (b"3", b"\xff")))
-    assert twins.refused == (
+    assert twins.rejected_rows == (
         RejectedRow("things", "null", {"n": None, "kind": "b"}),
         RejectedRow("things", "duplicate", {"n": "1", "kind": "a"}),
         RejectedRow("things", "duplicate", {"n": "2", "kind": "a"}),
         RejectedRow("things", "not_utf8", {"n": "3", "kind": "\ufffd"}),
     )
     many = mapped(rows(*[None] * 1000))
-    assert (len(many.refused), many.quarantined) == (MOST_REFUSALS, {"null": 1000})
+    assert (len(many.rejected_rows), many.rejected) == (MOST_REJECTED_ROWS, {"null": 1000})
 
 
 # --- closed attributes --------------------------------------------------------------------------------
@@ -313,7 +313,7 @@ def test_a_declared_value_without_a_row_is_zero() -> None:
     result = by_kind(labelled((b"5", b"sent")), attributes={"env": "prod"}, **STATES)
     assert kinds(result) == {"sent": 5, "queued": 0, "failed": 0}
     assert all(sample.attributes["env"] == "prod" for sample in result.samples)
-    assert result.accepted == 2
+    assert result.added == 2
     assert kinds(by_kind(labelled(), **STATES)) == {"queued": 0, "sent": 0, "failed": 0}, "also without rows"
 
 
@@ -321,13 +321,13 @@ def test_absent_values_of_a_counter_are_not_zero_and_values_stay_closed() -> Non
     result = labelled((b"7", b"queued"), (b"5", b"lost"))
     outcome = by_kind(result, attribute_values={"kind": ("queued", "sent")}, type="counter")
     assert [(sample.value, sample.attributes) for sample in outcome.samples] == [(7, {"kind": "queued"})]
-    assert (outcome.quarantined, outcome.accepted) == ({"undeclared_value": 1}, 0)
+    assert (outcome.rejected, outcome.added) == ({"undeclared_value": 1}, 0)
 
 
 def test_an_undeclared_value_is_rejected() -> None:
     result = by_kind(labelled((b"5", b"sent"), (b"1", b"lost"), (b"2", None)), **STATES)
     assert kinds(result) == {"sent": 5, "queued": 0, "failed": 0}
-    assert result.quarantined == {"undeclared_value": 2}
+    assert result.rejected == {"undeclared_value": 2}
 
 
 @pytest.mark.parametrize("bad", [[(None, b"sent")], [(b"1", b"sent"), (b"2", b"sent")]])
@@ -358,7 +358,7 @@ def test_zeros_do_not_exceed_max_series() -> None:
     query = a_query(metrics=(metric,), max_series=3)
     full = to_samples(query, labelled((b"1", b"x"), (b"1", b"a")), at=0.0)
     assert [(sample.attributes["kind"], sample.value) for sample in full.samples] == [("a", 1), ("b", 0)]
-    assert full.quarantined == {"undeclared_value": 1, "overflow": 1}, "samples beyond the limit are counted"
+    assert full.rejected == {"undeclared_value": 1, "overflow": 1}, "samples beyond the limit are counted"
 
 
 # --- the rows beyond max_series -----------------------------------------------------------------------
@@ -375,7 +375,7 @@ def test_the_rows_beyond_the_limit_are_summed_in_a_single_series() -> None:
     result = folded(b"5", b"7", b"9007199254740993", attributes={"env": "prod"})
     assert kinds(result) == {"top": 9, "other": 9007199254741005}
     assert [sample.attributes["env"] for sample in result.samples] == ["prod", "prod"]
-    assert (result.folded, result.accepted, result.quarantined) == (3, 1, {})
+    assert (result.folded, result.added, result.rejected) == (3, 1, {})
 
 
 def test_the_sum_of_decimals_is_exact() -> None:
@@ -390,7 +390,7 @@ def test_the_sum_of_decimals_is_exact() -> None:
 def test_an_incomplete_sum_is_not_exported(value: bytes | None, oid: int, reason: str) -> None:
     result = folded(b"5", value, oid=oid)
     assert kinds(result) == {"top": 9}
-    assert (result.folded, result.quarantined) == (0, {reason: 1, "overflow": 1})
+    assert (result.folded, result.rejected) == (0, {reason: 1, "overflow": 1})
 
 
 @pytest.mark.parametrize(
@@ -405,7 +405,7 @@ def test_an_incomplete_sum_is_not_exported(value: bytes | None, oid: int, reason
 def test_a_sum_beyond_every_double_is_omitted_and_counted(values: tuple[bytes, ...], oid: int) -> None:
     result = folded(*values, oid=oid)
     assert kinds(result) == {"top": 9}
-    assert (result.folded, result.quarantined) == (0, {"overflow": len(values)})
+    assert (result.folded, result.rejected) == (0, {"overflow": len(values)})
 
 
 def test_a_sum_beyond_64_bits_is_the_nearest_double() -> None:
@@ -422,7 +422,7 @@ def test_an_existing_series_named_other_is_unchanged() -> None:
     keeper = RowCollector(Limit(1, fold=("n",)), (Column("n", INT8), Column("kind", TEXT)))
     keeper.take([(b"9", b"other"), (b"1", b"a")])
     result = mapped(keeper.rows(), attribute_columns=("kind",))
-    assert (kinds(result), result.quarantined) == ({"other": 9}, {"overflow": 1})
+    assert (kinds(result), result.rejected) == ({"other": 9}, {"overflow": 1})
 
 
 # --- the account --------------------------------------------------------------------------------------
@@ -483,8 +483,7 @@ def check_account(query: QueryDefinition, result: Rows) -> Mapped | None:
         return None
     candidates = (len(result.values) + result.beyond) * len(query.metrics)
     assert (
-        len(outcome.samples) - outcome.accepted + outcome.folded + sum(outcome.quarantined.values())
-        == candidates
+        len(outcome.samples) - outcome.added + outcome.folded + sum(outcome.rejected.values()) == candidates
     )
     series = [(s.metric, frozenset(s.attributes.items())) for s in outcome.samples]
     assert len(set(series)) == len(series)

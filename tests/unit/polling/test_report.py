@@ -13,7 +13,7 @@ from poller.model.query import MetricDefinition
 from poller.model.result import PollResult, Sample, Skip
 from poller.model.rows import Column, Rows
 from poller.polling.mapping import to_samples
-from poller.polling.report import attributes_text, print_table, refusals, to_json
+from poller.polling.report import attributes_text, print_table, rejection_lines, to_json
 from tests.bed.definitions import a_metric, a_query, a_result
 
 QUERY = a_query("waiting")
@@ -29,7 +29,7 @@ GOOD = a_result(
     Sample("things", 1234567, {"state": "queued", "live": True}),
     Sample("things", 2**63 - 1, {"state": "[bold]sent"}),
     duration=1.25,
-    quarantined={"null": 2},
+    rejected={"null": 2},
 )
 
 
@@ -53,12 +53,12 @@ def test_the_table_has_a_line_per_series_and_per_query_without_series() -> None:
 
 
 def test_the_state_of_a_query_without_series_contains_the_omitted_rows_and_reasons() -> None:
-    refused = a_result(QUERY, quarantined={"not_a_number": 3, "duplicate": 585})
+    refused = a_result(QUERY, rejected={"not_a_number": 3, "duplicate": 585})
     assert table(refused)[1][-1] == "ok, 585 duplicate, 3 not_a_number"
 
 
 @pytest.mark.parametrize(
-    ("samples", "quarantined", "is_so"),
+    ("samples", "rejected", "is_so"),
     [
         ([], {"duplicate": 585}, True),
         ([], {"duplicate": 2, "null": 1}, True),
@@ -68,10 +68,10 @@ def test_the_state_of_a_query_without_series_contains_the_omitted_rows_and_reaso
     ],
 )
 def test_ignored_rows_do_not_count_as_rejected(
-    samples: list[Sample], quarantined: dict[str, int], is_so: bool
+    samples: list[Sample], rejected: dict[str, int], is_so: bool
 ) -> None:
     """min() over no rows is a single NULL, and `on_null: drop` ignores it."""
-    assert a_result(QUERY, *samples, quarantined=quarantined).all_refused is is_so
+    assert a_result(QUERY, *samples, rejected=rejected).all_rejected is is_so
 
 
 def test_a_unit_in_square_brackets_is_printed_unchanged() -> None:
@@ -148,6 +148,6 @@ def test_null_and_empty_attributes_that_are_duplicates_are_explained(
     mapped = to_samples(
         query, Rows((Column("n", 20), Column("c", 25)), [(b"1", row) for row in rows]), at=0.0
     )
-    result = a_result(query, refused=mapped.refused, quarantined=mapped.quarantined)
+    result = a_result(query, rejected_rows=mapped.rejected_rows, rejected=mapped.rejected)
     hint = "NULL and '' of c are one series to Prometheus; write coalesce(c, 'none') to distinguish them"
-    assert (f"{query.name}: {hint}" in list(refusals(result))) is expected
+    assert (f"{query.name}: {hint}" in list(rejection_lines(result))) is expected

@@ -256,11 +256,11 @@ def test_an_outage_does_not_repeat_an_old_failure(recorded: Recorded) -> None:
 
 
 def test_omitted_rows_are_logged_by_reason_and_count_except_a_declared_null(recorded: Recorded) -> None:
-    assert recorded(a_result(A, quarantined={"null": 3})) == []
-    assert recorded(a_result(A, quarantined={"null": 3, "duplicate": 2})) == ["WARNING query a: rows omitted"]
+    assert recorded(a_result(A, rejected={"null": 3})) == []
+    assert recorded(a_result(A, rejected={"null": 3, "duplicate": 2})) == ["WARNING query a: rows omitted"]
     assert recorded.extra("quarantined.duplicate") == 2
     assert recorded.extra("quarantined.null") == 3, "with another reason it is listed as well"
-    assert recorded(a_result(A, quarantined={"duplicate": 5})) == [], "the same reason again"
+    assert recorded(a_result(A, rejected={"duplicate": 5})) == [], "the same reason again"
     assert recorded(GOOD_A) == ["INFO query a recovered after 2m"]
 
 

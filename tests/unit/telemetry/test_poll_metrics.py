@@ -50,7 +50,7 @@ def of(query: str, **more: object) -> frozenset[tuple[str, object]]:
 
 def test_the_names_units_and_kinds_of_the_pollers_own_metrics() -> None:
     own = Own()
-    own.record(a_result(A, quarantined={"null": 1}))
+    own.record(a_result(A, rejected={"null": 1}))
     own.overrun("default/1m")
     own.plan_changed("a")
     assert {(m.name, m.unit, type(m.data)) for m in own.read().values()} == {
@@ -118,8 +118,8 @@ def test_a_poll_within_a_sampled_span_is_an_exemplar_once() -> None:
 
 def test_omitted_data_points_are_counted_by_reason() -> None:
     own = Own()
-    own.record(a_result(A, quarantined={"null": 2, "duplicate": 3}))
-    own.record(a_result(A, quarantined={"null": 1}))
+    own.record(a_result(A, rejected={"null": 2, "duplicate": 3}))
+    own.record(a_result(A, rejected={"null": 1}))
     assert own.values("poller.query.quarantined") == {
         of("a", **{"poller.reason": "null"}): 3,
         of("a", **{"poller.reason": "duplicate"}): 3,

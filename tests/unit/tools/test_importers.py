@@ -569,7 +569,7 @@ def account(answer: Answer) -> str:
         mapped = to_samples(answer.query, answer.rows, at=0.0)
     except PollError as error:
         return error.kind
-    omitted = sum(mapped.quarantined.values())
+    omitted = sum(mapped.rejected.values())
     assert len(mapped.samples) + omitted == len(answer.rows.values) * len(answer.query.metrics)
-    reasons = "".join(f", {count} {reason}" for reason, count in sorted(mapped.quarantined.items()))
+    reasons = "".join(f", {count} {reason}" for reason, count in sorted(mapped.rejected.items()))
     return f"{len(mapped.samples)} exported{reasons}"
