@@ -106,7 +106,18 @@ class DataTime:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One series' value: an int within 64 bits or a finite float."""
+    """One series' value: an int within 64 bits or a finite float.
+
+    Only the objects in `sequence` and `time` change after the poll. All changes but one are made during a
+    collection, which the exporter's lock allows once at a time:
+
+    - `sequence.start`: the first collection sets it (`polling.instruments`);
+    - `time.collected`: the store sets it under its own lock when it returns its results;
+    - `time.exported`: the store sets it after the hand-over. It does not need its lock, because `exported`
+      is true before `collected` is false, so that no poll can see a data point that is neither.
+
+    A newer result may contain the last sample, or its `sequence`, again.
+    """
 
     metric: str
     value: int | float
@@ -185,7 +196,7 @@ class GoodResult(NamedTuple):
     at: float
 
 
-Word = Literal["ok", "estimated", "failed", "skipped", "stale"]
+StateName = Literal["ok", "estimated", "failed", "skipped", "stale"]
 
 
 class State(NamedTuple):
@@ -205,14 +216,15 @@ class State(NamedTuple):
     query are exported until they are too old.
     """
 
-    name: Word
+    name: StateName
     reason: str | None = None
 
     def __str__(self) -> str:
         return f"{self.name}({self.reason})" if self.reason else self.name
 
 
-_NOT_ITS_FAULT = {"unavailable", "cancelled"}
+_CAUSED_BY_OTHERS = {"unavailable", "cancelled"}
+"""Kinds of errors that the query itself does not cause."""
 OK = State("ok")
 STALE = State("stale")
 WAITING = State("skipped", "schedule")
@@ -233,7 +245,7 @@ def own_failure(result: PollResult) -> bool | None:
 
     A timeout counts as a failure even if the estimate answered.
     """
-    if result.outcome == "skipped" or result.error_type in _NOT_ITS_FAULT:
+    if result.outcome == "skipped" or result.error_type in _CAUSED_BY_OTHERS:
         return None
     if result.error is not None and (result.error.unsent or result.duration == 0.0):
         return None  # it did not run: another query's conflict ended the session

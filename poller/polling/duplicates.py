@@ -9,23 +9,23 @@ from poller.model.query import QueryDefinition
 from poller.model.result import PollResult
 from poller.model.series import Key, key_of
 
-Contested = Mapping[str, Collection[Key]]
-"""The attributes of contested series, by metric."""
+Duplicates = Mapping[str, Collection[Key]]
+"""The attributes of duplicate series, by metric."""
 
 
-class Claims:
+class DuplicateTracker:
     """Tracks which queries have a value for a series, for metrics that several queries report.
 
-    Each result updates it. So the time to find the contested series of a tick depends only on the size of
+    Each result updates it. So the time to find the duplicate series of a tick depends only on the size of
     that tick, not on the total number of queries.
     """
 
     def __init__(self, queries: Iterable[QueryDefinition], results: Iterable[PollResult]) -> None:
         """Start with the last good `results` of `queries`."""
-        feeders = Counter(name for query in queries for name in {metric.name for metric in query.metrics})
-        self._shared = {name for name, count in feeders.items() if count > 1}
+        counts = Counter(name for query in queries for name in {metric.name for metric in query.metrics})
+        self._shared = {name for name, count in counts.items() if count > 1}
         self._series: dict[str, list[tuple[str, Key]]] = {}
-        self._claimants: dict[tuple[str, Key], set[str]] = {}
+        self._queries_of: dict[tuple[str, Key], set[str]] = {}
         for result in results:
             self.put(result)
 
@@ -33,10 +33,10 @@ class Claims:
         """Replace the series of the result's query."""
         query = result.query.name
         for series in self._series.pop(query, ()):
-            claimants = self._claimants[series]
-            claimants.remove(query)
-            if not claimants:
-                del self._claimants[series]
+            queries = self._queries_of[series]
+            queries.remove(query)
+            if not queries:
+                del self._queries_of[series]
         if self._shared.isdisjoint(metric.name for metric in result.query.metrics):
             return
         self._series[query] = [
@@ -45,27 +45,27 @@ class Claims:
             if sample.metric in self._shared
         ]
         for series in self._series[query]:
-            self._claimants.setdefault(series, set()).add(query)
+            self._queries_of.setdefault(series, set()).add(query)
 
-    def contested(self, queries: Iterable[str], is_current: Callable[[str], bool]) -> Contested:
+    def duplicates(self, queries: Iterable[str], is_current: Callable[[str], bool]) -> Duplicates:
         """Return the series of `queries` that several queries report now; `is_current` takes a query name."""
-        repeated: defaultdict[str, set[Key]] = defaultdict(set)
+        duplicates: defaultdict[str, set[Key]] = defaultdict(set)
         for query in queries:
             for metric, key in self._series.get(query, ()):
-                claimants = self._claimants[metric, key]
-                if len(claimants) > 1 and sum(map(is_current, claimants)) > 1:
-                    repeated[metric].add(key)
-        return repeated
+                reporting = self._queries_of[metric, key]
+                if len(reporting) > 1 and sum(map(is_current, reporting)) > 1:
+                    duplicates[metric].add(key)
+        return duplicates
 
 
-def without(result: PollResult, claims: Contested) -> PollResult:
-    """Return `result` without its contested series, which count as `duplicate`, as within one result."""
-    if not claims or not any(metric.name in claims for metric in result.query.metrics):
+def without(result: PollResult, duplicates: Duplicates) -> PollResult:
+    """Return `result` without its duplicate series, which count as `duplicate`, as within one result."""
+    if not duplicates or not any(metric.name in duplicates for metric in result.query.metrics):
         return result
     remaining = tuple(
         sample
         for sample in result.samples
-        if sample.metric not in claims or key_of(sample.attributes) not in claims[sample.metric]
+        if sample.metric not in duplicates or key_of(sample.attributes) not in duplicates[sample.metric]
     )
     lost = len(result.samples) - len(remaining)
     if not lost:

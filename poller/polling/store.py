@@ -19,7 +19,7 @@ from poller.model.result import (
 )
 from poller.polling.counter_resets import continued
 from poller.polling.data_times import confirm, each_once, note_collection
-from poller.polling.duplicates import Claims, Contested, without
+from poller.polling.duplicates import Duplicates, DuplicateTracker, without
 from poller.polling.state_file import TargetValues
 
 
@@ -50,7 +50,7 @@ class ResultStore:
             name: (state_of(good.result), good.at, None) for name, good in self._good.items()
         }
         self._failing: dict[str, State] = {}
-        self._claims = Claims(self._queries, (good.result for good in self._good.values()))
+        self._tracker = DuplicateTracker(self._queries, (good.result for good in self._good.values()))
 
     def put(self, results: Sequence[PollResult], now: float) -> list[PollResult]:
         """Store the good results of one tick, all at once, so that no export sees half of a snapshot.
@@ -68,7 +68,7 @@ class ResultStore:
                 name = result.query.name
                 if result.outcome == "ok":
                     self._good[name] = GoodResult(continued(result, self._last(name)), now)
-                    self._claims.put(self._good[name].result)
+                    self._tracker.put(self._good[name].result)
                 duration = None if result.outcome == "skipped" else result.duration
                 self._states[name] = state_after(result, self._failing.get(name)), now, duration
                 failed = own_failure(result)
@@ -82,8 +82,8 @@ class ResultStore:
     def without_duplicates(self, results: Sequence[PollResult], now: float) -> list[PollResult]:
         """Return `results`, which were stored, without the series that another query reports too."""
         with self._lock:
-            claims = self._contested(results, now)
-        return [without(result, claims) for result in results]
+            duplicates = self._duplicates(results, now)
+        return [without(result, duplicates) for result in results]
 
     def swap(self, queries: Iterable[QueryDefinition], dropped: Collection[str]) -> None:
         """Replace the queries; delete the stored state of removed queries and of those in `dropped`.
@@ -100,7 +100,7 @@ class ResultStore:
                 for name, good in self._good.items()
                 if name in stay
             }
-            self._claims = Claims(queries, (good.result for good in self._good.values()))
+            self._tracker = DuplicateTracker(queries, (good.result for good in self._good.values()))
             self._states = {name: state for name, state in self._states.items() if name in stay}
             self._failing = {name: state for name, state in self._failing.items() if name in stay}
         if self._state_file is not None:
@@ -115,8 +115,8 @@ class ResultStore:
             results = [good.result for good in self._current(now)]
             for result in results:
                 note_collection(result)
-            claims = self._contested(results, now)
-        return [without(result, claims) for result in results]
+            duplicates = self._duplicates(results, now)
+        return [without(result, duplicates) for result in results]
 
     def confirm_export(self) -> None:
         """Note that the data points of the last collection were handed over for delivery.
@@ -184,12 +184,12 @@ class ResultStore:
             if good is not None and now - good.at <= query.max_age:
                 yield good
 
-    def _contested(self, results: Iterable[PollResult], now: float) -> Contested:
+    def _duplicates(self, results: Iterable[PollResult], now: float) -> Duplicates:
         def is_current(name: str) -> bool:
             good = self._good[name]
             return now - good.at <= good.result.query.max_age
 
-        return self._claims.contested((result.query.name for result in results), is_current)
+        return self._tracker.duplicates((result.query.name for result in results), is_current)
 
     def _last(self, name: str) -> PollResult | None:
         good = self._good.get(name)

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, get_args
 
+from poller.model.result import StateName
 from poller.telemetry.poll_metrics import STATE
 
 if TYPE_CHECKING:
     from poller.model.result import Freshness, PollResult
 
-_STATES = ("ok", "estimated", "failed", "skipped", "stale")
+_STATES: tuple[StateName, ...] = get_args(StateName)
 
 
 class TargetMetrics:

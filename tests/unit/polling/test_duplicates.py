@@ -49,7 +49,7 @@ def test_a_series_of_two_queries_is_not_exported_and_the_others_are() -> None:
     assert exported == {"own": [7], "shared": [2, 3]}
 
 
-def test_a_series_of_an_earlier_tick_is_contested_as_well() -> None:
+def test_a_series_of_an_earlier_tick_is_a_duplicate_as_well() -> None:
     store = ResultStore([A, B])
     assert store.put([of_a((1, "x"))], 0.0) == [of_a((1, "x"))]
     (b,) = store.put([of_b((1, "x"))], 1.0)
@@ -62,7 +62,7 @@ def test_a_series_is_exported_if_the_other_query_has_no_current_value() -> None:
     assert ResultStore([A, B]).put(results, 0.0) == results
 
 
-def contested(results: Iterable[PollResult]) -> dict[str, set[Key]]:
+def duplicates_in(results: Iterable[PollResult]) -> dict[str, set[Key]]:
     """Return the series that several of `results` contain, by a complete search."""
     samples = [sample for result in results for sample in result.samples]
     series = Counter((sample.metric, key_of(sample.attributes)) for sample in samples)
@@ -95,8 +95,8 @@ def test_incremental_detection_equals_a_complete_search() -> None:
             store.swap(queries, {queries[0].name})
             continue
         good = [item.result for item in store.good(now)]
-        claims = contested(good)
-        assert put == without(result, claims)
-        assert store.current(now) == [without(other, claims) for other in good]
+        duplicates = duplicates_in(good)
+        assert put == without(result, duplicates)
+        assert store.current(now) == [without(other, duplicates) for other in good]
         changes += put != result
     assert changes > 20
