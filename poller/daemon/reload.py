@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from typing import Literal, Protocol
 
-from opentelemetry.metrics import CallbackOptions, Counter, Meter, Observation
+from opentelemetry.metrics import Meter
 
 from poller.config.file_watcher import Fingerprint
 from poller.config.queries.diff import Difference, compare, listed
@@ -16,6 +16,7 @@ from poller.model.configuration import Configuration
 from poller.model.diagnostics import Diagnostic
 from poller.model.errors import ConfigError
 from poller.model.text import counted
+from poller.telemetry.process_metrics import register_reloads
 
 logger = logging.getLogger(__name__)
 
@@ -70,7 +71,9 @@ class Reload:
         self._apply_configuration = apply
         self._read = b""
         self._last_success = time.time()
-        self._reloads = self._create_instruments(meter)
+        self._reloads = register_reloads(
+            meter, self._files, self._things, lambda: not self.problems, lambda: self._last_success
+        )
 
     def run(self, requested: bool) -> Outcome:
         """Reload the files; unless `requested`, only if their contents changed since the last read."""
@@ -128,27 +131,3 @@ class Reload:
             logger.error("%s", problem)
         if (more := len(problems) - MOST_PROBLEMS) > 0:
             logger.error("and %s; `poller check` reports all", counted(more, "more problem"))
-
-    def _create_instruments(self, meter: Meter) -> Counter:
-        """Create the metrics about reloads; return their counter."""
-        meter.create_observable_gauge(
-            "poller.config.reload.success",
-            [self._observe_success],
-            unit="{reload}",
-            description=f"1 while the {self._files} on disk are those that run, 0 after a rejected reload.",
-        )
-        meter.create_observable_gauge(
-            "poller.config.reload.last_success",
-            [self._observe_last_success],
-            unit="s",
-            description=f"Time at which the running {self._things} were read, in seconds since 1970.",
-        )
-        return meter.create_counter(
-            "poller.config.reloads", unit="{reload}", description=f"Reloads of the {self._files} by outcome."
-        )
-
-    def _observe_success(self, _: CallbackOptions) -> list[Observation]:
-        return [Observation(int(not self.problems))]
-
-    def _observe_last_success(self, _: CallbackOptions) -> list[Observation]:
-        return [Observation(self._last_success)]

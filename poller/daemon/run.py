@@ -40,11 +40,9 @@ from poller.model.duration import format_duration
 from poller.model.retry import RETRY, RetryConfig
 from poller.model.text import counted
 from poller.model.tick import ticks
-from poller.telemetry.leader_metrics import register_leader_metrics
 from poller.telemetry.logging import configure
 from poller.telemetry.poll_log import log_withheld
-from poller.telemetry.queue_metrics import register_queue_gauges
-from poller.telemetry.shard_metrics import register_shard_gauges
+from poller.telemetry.process_metrics import register_leader, register_queue, register_shard
 from poller.terminal.exit import run_to_end
 
 logger = logging.getLogger(__name__)
@@ -126,18 +124,18 @@ class Daemon:
             refusal_retry=RETRY if only else _REFUSAL_RETRY,
         )
         if not only:
-            register_queue_gauges(self._factory.meter, self._scheduler.waiting)
+            register_queue(self._factory.meter, self._scheduler.waiting)
         self._pollers = TargetPollers(self._factory, self._scheduler, OwnTargets(settings.own_shard))
         self._server_watcher: Watcher | None = None
         if shard := settings.own_shard:
-            register_shard_gauges(self._factory.meter, shard, self._pollers.configured)
+            register_shard(self._factory.meter, shard, self._pollers.configured)
             # Connection strings are read at each connect, also without POLLER_WATCH.
             self._server_watcher = Watcher(self._pollers.url_files, self._move_targets)
         self._elected: ElectedPollers | None = None
         if election is None:
             self._pollers.apply(configuration)
         else:
-            register_leader_metrics(
+            register_leader(
                 self._factory.meter,
                 election.status.name,
                 lambda: (election.polls, election.changes),

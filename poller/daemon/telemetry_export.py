@@ -57,9 +57,9 @@ class TelemetryExport:
 
             self._parts.append(LogRecords(logs, resource, timeout, meter_provider=meter_provider))
         if own is not None:
-            from poller.telemetry import export_metrics
+            from poller.telemetry.export_metrics import register_exports
 
-            export_metrics.register(own.meter, [own.delivery, *(part.delivery for part in self._parts)])
+            register_exports(own.meter, [own.delivery, *(part.delivery for part in self._parts)])
 
     def tracing_of(self, target: str) -> Tracing:
         """Return the spans of one target; empty: of the only one."""

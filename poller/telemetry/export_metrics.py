@@ -15,7 +15,7 @@ SIGNAL = "poller.signal"
 REASON = "poller.reason"
 
 
-def register(meter: Meter, deliveries: Sequence[RetrySender]) -> None:
+def register_exports(meter: Meter, deliveries: Sequence[RetrySender]) -> None:
     """Create the metrics `poller.export.*`, which read the counts of each signal's delivery.
 
     The conventions' `otel.sdk.exporter.*` are not used, because they have one metric per signal, and none

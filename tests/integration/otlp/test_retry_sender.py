@@ -39,7 +39,7 @@ from poller.receiver.receiver import (
     partial,
     throttle,
 )
-from poller.telemetry import export_metrics
+from poller.telemetry.export_metrics import register_exports
 from tests.bed.process import eventually
 
 PROTOCOLS = ["grpc", "http/protobuf"]
@@ -417,7 +417,7 @@ def test_only_an_otlp_response_says_that_the_data_were_accepted(
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_metrics_report_the_outcome_of_exports(receiver: Receiver, counting: Open, protocol: str) -> None:
     counter = counting(receiver, protocol)
-    export_metrics.register(counter.push.meter, [counter.push.delivery])
+    register_exports(counter.push.meter, [counter.push.delivery])
     receiver.answer_next(UNAVAILABLE, INVALID, partial(2, "no"))
     assert counter.push.flush(60) is False
     assert counter.push.flush(60) is False

@@ -22,7 +22,7 @@ from poller.otlp.queue_folder import Reason
 from poller.otlp.signal_exporter import QueueLimits, SignalExport
 from poller.receiver.answers import CannedAnswer
 from poller.receiver.receiver import ACCEPT, CUT, HANG, INVALID, UNAVAILABLE, Receiver, partial
-from poller.telemetry import export_metrics
+from poller.telemetry.export_metrics import register_exports
 from poller.telemetry.span_exporter import Spans
 from tests.bed.otlp import Certificates
 from tests.bed.process import eventually
@@ -341,7 +341,7 @@ def test_the_metrics_of_exports_distinguish_the_signals(receiver: Receiver, make
     traces, logs = make(receiver, signal="traces"), make(receiver, signal="logs")
     reader = OnDemandReader()
     meter = MeterProvider([reader], shutdown_on_exit=False).get_meter("one")
-    export_metrics.register(meter, [traces.delivery, logs.delivery])
+    register_exports(meter, [traces.delivery, logs.delivery])
     receiver.answers = {"traces": partial(2, "too many"), "logs": INVALID}
     traces.export(spans, ["a", "b", "c"])
     logs.export(records, ["a"])

@@ -5,16 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from opentelemetry.sdk.metrics import MeterProvider
-from opentelemetry.sdk.metrics.export import NumberDataPoint
 
 from poller.daemon.own_targets import OwnTargets
 from poller.model.secrets import Secret
 from poller.model.shards import Shard, owner_of
 from poller.model.target import Target
-from poller.otlp.metric_reader import OnDemandReader
 from poller.postgres.conninfo import server_of
-from poller.telemetry.shard_metrics import register_shard_gauges
 
 COUNT = 3
 
@@ -108,20 +104,3 @@ def test_a_target_whose_file_names_another_server_moves(tmp_path: Path) -> None:
     for index in (0, 2, 1):
         file.write_text(f"postgresql://poller:secret@{host_of(index)}/app")
         assert [bool(own.select([a])) for own in shards] == [index == other for other in range(COUNT)]
-
-
-def test_the_gauges_of_a_shard_have_its_index() -> None:
-    reader = OnDemandReader()
-    provider = MeterProvider([reader], shutdown_on_exit=False)
-    register_shard_gauges(provider.get_meter("poller"), Shard(2, 5), lambda: 7)
-    points = {
-        (metric.name, metric.unit, point.value, str(point.attributes))
-        for metric in reader.read()
-        for point in metric.data.data_points
-        if isinstance(point, NumberDataPoint)
-    }
-    attributes = "{'poller.shard.index': '2'}"
-    assert points == {
-        ("poller.shard.count", "{shard}", 5, attributes),
-        ("poller.shard.targets", "{target}", 7, attributes),
-    }

@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-from opentelemetry.sdk.metrics import MeterProvider
-from opentelemetry.sdk.metrics.export import NumberDataPoint
-
 from poller.daemon.server_queues import QueueConfig, ServerQueues, Waiting
-from poller.otlp.metric_reader import OnDemandReader
-from poller.telemetry.queue_metrics import register_queue_gauges
 
 
 def test_targets_wait_while_another_has_the_connection_of_their_server() -> None:
@@ -56,20 +51,3 @@ def test_a_removed_target_waits_no_longer() -> None:
     queues.remove("a")
 
     assert queues.all_waiting(5.0) == Waiting(1, 1.0)
-
-
-def test_both_numbers_are_gauges_without_attributes() -> None:
-    reader = OnDemandReader()
-    provider = MeterProvider([reader], shutdown_on_exit=False)
-    register_queue_gauges(provider.get_meter("poller"), lambda: Waiting(7, 1.5))
-
-    points = {
-        (metric.name, metric.unit, point.value, bool(point.attributes))
-        for metric in reader.read()
-        for point in metric.data.data_points
-        if isinstance(point, NumberDataPoint)
-    }
-    assert points == {
-        ("poller.queue.targets", "{target}", 7, False),
-        ("poller.queue.delay", "s", 1.5, False),
-    }
