@@ -12,6 +12,7 @@ from poller.model.tick import Tick, ticks
 from poller.polling.poll import to_result
 from poller.postgres.database_list import DatabaseList, list_query, read_list
 from poller.telemetry.logging import about
+from poller.telemetry.status_metrics import DiscoveryMetrics
 
 if TYPE_CHECKING:
     from opentelemetry.metrics import Counter

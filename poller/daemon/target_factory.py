@@ -31,9 +31,7 @@ from poller.postgres.server_tracker import ServerTracker
 from poller.telemetry.discovery_metrics import DiscoveryMetrics
 from poller.telemetry.poll_log import PollLog
 from poller.telemetry.poll_metrics import PollMetrics, TargetPolls
-from poller.telemetry.query_metrics import QueryMetrics
-from poller.telemetry.replica_metrics import ReplicaMetrics
-from poller.telemetry.target_metrics import TargetMetrics
+from poller.telemetry.status_metrics import QueryMetrics, ReplicaMetrics, TargetMetrics
 
 if TYPE_CHECKING:
     from opentelemetry.metrics import Counter, Meter

@@ -20,7 +20,7 @@ from poller.otlp.metric_reader import OnDemandReader
 from poller.otlp.preferences import read_preferences
 from poller.otlp.request import encode
 from poller.polling.instruments import CatalogInstruments, Frame
-from poller.telemetry.query_metrics import QueryMetrics
+from poller.telemetry.status_metrics import QueryMetrics
 from tests.bed.definitions import a_metric, a_query, a_result
 from tests.benchmarks.figures import memory
 

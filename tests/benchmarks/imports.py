@@ -27,7 +27,7 @@ DAEMON = {
     "SQLite, for the spool": "import sqlite3",
     "OpenTelemetry's SDK": "import opentelemetry.sdk.metrics.export",
     "OTLP's messages": "import opentelemetry.proto.collector.metrics.v1.metrics_service_pb2",
-    "the poller": "import poller.daemon.run, poller.otlp.exporter, poller.telemetry.query_metrics",
+    "the poller": "import poller.daemon.run, poller.otlp.exporter, poller.telemetry.status_metrics",
 }
 BY_PROTOCOL = {"gRPC": "import poller.otlp.grpc", "or, for HTTP, requests": "import poller.otlp.http"}
 ELSEWHERE = {

@@ -1,16 +1,19 @@
-"""The status of every query as gauges: exact names, units and values, without removed queries."""
+"""The gauges of a target: exact names, units and values, without removed queries and old information."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
-from opentelemetry.sdk.metrics.export import Gauge, Metric
+import pytest
+from opentelemetry.sdk.metrics.export import Gauge, Metric, NumberDataPoint
 
 from poller.model.errors import PollError
 from poller.model.result import PollResult, Sample, Skip
 from poller.polling.instruments import CatalogInstruments, Frame
 from poller.polling.store import ResultStore
-from poller.telemetry.query_metrics import QueryMetrics
+from poller.postgres.server_tracker import ServerInfo, ServerTracker
+from poller.telemetry.status_metrics import QueryMetrics, ReplicaMetrics
 from tests.bed.definitions import a_query, a_result
 
 A = a_query("a", interval=60, max_age=100, timeout=1)
@@ -19,7 +22,7 @@ B = a_query("b", interval=300)
 Series = dict[frozenset[tuple[str, Any]], Any]
 
 
-class Exporting:
+class QueryBed:
     """A store and the metrics of its queries, collected at a time that the test chooses."""
 
     def __init__(self) -> None:
@@ -55,7 +58,7 @@ def failed(at: float = 1000.0) -> PollResult:
 
 
 def test_the_gauges_have_exact_names_and_units() -> None:
-    exporting = Exporting()
+    exporting = QueryBed()
     exporting.store.put([a_result(A)], 0)
     metrics = exporting.collect().values()
     assert {(metric.name, metric.unit, type(metric.data)) for metric in metrics} == {
@@ -69,7 +72,7 @@ def test_the_gauges_have_exact_names_and_units() -> None:
 
 def test_a_healthy_query_has_three_gauges() -> None:
     """With its counter of polls these are its four data points per export."""
-    exporting = Exporting()
+    exporting = QueryBed()
     exporting.store.put([a_result(A, Sample("a", 1, {})), a_result(B)], 0)
     exporting.collect()
     metrics = exporting.collect().values()
@@ -77,7 +80,7 @@ def test_a_healthy_query_has_three_gauges() -> None:
 
 
 def test_last_success_duration_and_series_follow_the_polls_of_a_query() -> None:
-    exporting = Exporting()
+    exporting = QueryBed()
     exporting.store.put([a_result(A, Sample("a", 1, {}), at=1234.5, duration=0.25)], 10)
     assert exporting.values("poller.query.last_success") == {of("a"): 1234.5}
     assert exporting.values("poller.query.duration") == {of("a"): 0.25}
@@ -91,7 +94,7 @@ def test_last_success_duration_and_series_follow_the_polls_of_a_query() -> None:
 
 
 def test_a_state_other_than_ok_is_1_and_then_0_once() -> None:
-    exporting = Exporting()
+    exporting = QueryBed()
     assert exporting.states("a") == {"stale": 1}, "a query that was never polled"
     exporting.store.put([a_result(A), a_result(B)], 0)
     assert exporting.states("a") == {"stale": 0}
@@ -106,7 +109,7 @@ def test_a_state_other_than_ok_is_1_and_then_0_once() -> None:
 
 
 def test_a_query_whose_values_are_withheld_is_stale_next_to_the_state_of_its_last_poll() -> None:
-    exporting = Exporting()
+    exporting = QueryBed()
     exporting.store.put([a_result(A)], 0)
     exporting.store.put([failed()], 90)
     exporting.now = 101
@@ -114,7 +117,7 @@ def test_a_query_whose_values_are_withheld_is_stale_next_to_the_state_of_its_las
 
 
 def test_estimated_values_stay_estimated_while_later_polls_fail() -> None:
-    exporting = Exporting()
+    exporting = QueryBed()
     exporting.store.put([a_result(A, estimated="cost")], 0)
     exporting.store.put([failed()], 60)
     exporting.now = 61
@@ -124,9 +127,60 @@ def test_estimated_values_stay_estimated_while_later_polls_fail() -> None:
 
 
 def test_a_query_that_is_removed_has_no_data_point() -> None:
-    exporting = Exporting()
+    exporting = QueryBed()
     exporting.store.put([failed(), a_result(B)], 0)
     assert exporting.states("a") == {"failed timeout": 1, "stale": 1}
     exporting.store.swap([B], {"a"})
     assert exporting.states("a") == {}
     assert exporting.values("poller.query.last_success") == {of("b"): 1000.0}
+
+
+class ServerBed:
+    """The gauges of a tracker, collected at a time that the test chooses."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.tracker = ServerTracker(30.0)
+        self._metrics = ReplicaMetrics(self.tracker, lambda: self.now)
+        self._instruments = CatalogInstruments("1.2.3")
+
+    def read(self) -> dict[str, Metric]:
+        return {metric.name: metric for metric in self._instruments.collect(Frame(more=[self._metrics]))}
+
+    def values(self, name: str) -> Series:
+        metric = self.read().get(name)
+        return {
+            frozenset((point.attributes or {}).items()): point.value
+            for point in (metric.data.data_points if metric else ())
+            if isinstance(point, NumberDataPoint)
+        }
+
+
+@pytest.fixture
+def server() -> ServerBed:
+    return ServerBed()
+
+
+def key(**attributes: object) -> frozenset[tuple[str, object]]:
+    return frozenset(attributes.items())
+
+
+def test_the_servers_gauges_are_those_of_the_last_connection_and_age_with_it(server: ServerBed) -> None:
+    assert server.read() == {}
+    info = ServerInfo("10.0.0.1", 5432, standby=True, timeline=3, lag=2.5, data_age=3.0, why="x", at=100.0)
+    server.tracker.record(info)
+    server.now = 110.0
+    place = key(**{"server.address": "10.0.0.1", "server.port": 5432})
+    assert {name: server.values(name) for name in server.read()} == {
+        "poller.replica.lag": {place: 2.5},
+        "poller.replica.data_age": {place: 13.0},
+        "poller.replica.standby": {place: 1},
+        "poller.replica.timeline": {place: 3},
+    }
+    server.tracker.record(
+        replace(info, standby=False, timeline=None, lag=None, data_age=None, port=5433, at=110.0)
+    )
+    place = key(**{"server.address": "10.0.0.1", "server.port": 5433})
+    assert {name: server.values(name) for name in server.read()} == {"poller.replica.standby": {place: 0}}
+    server.now = 140.1
+    assert server.read() == {}, "an old lag must not be exported"
