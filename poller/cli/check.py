@@ -19,11 +19,10 @@ from poller.config.settings import Settings
 from poller.config.targets.conflicts import unused_targets
 from poller.config.targets.load import LocatedTarget
 from poller.model.catalog import Catalog
-from poller.model.configuration import list_names
 from poller.model.diagnostics import Diagnostic, Severity, failed, invalid
 from poller.model.errors import ConfigError, PollError
 from poller.model.target import Target
-from poller.model.text import counted
+from poller.model.text import counted, list_names
 from poller.tools.check.result import RULES, CheckedQuery
 from poller.tools.check.warnings import query_warnings
 from poller.tools.test.discovery import check_cases

@@ -168,7 +168,7 @@ def _due(
     A server whose list cannot be read is among them. Raises ConfigError if no query runs on any of the
     targets.
     """
-    from poller.model.configuration import list_names
+    from poller.model.text import list_names
 
     due = [(target, [query for query in queries if target.runs(query)]) for target in selection.targets]
     for name, discovery in selection.discoveries.items():

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from fnmatch import fnmatchcase
 from typing import NamedTuple
 
 from poller.cli.database import admission_of
@@ -12,9 +11,9 @@ from poller.cli.targets import exclusion, for_each
 from poller.config.settings import Settings
 from poller.daemon.build import open_replica
 from poller.daemon.own_targets import OwnTargets
-from poller.model.configuration import unmatched
 from poller.model.diagnostics import invalid
 from poller.model.errors import ConfigError, PollError
+from poller.model.patterns import matches_any, no_target
 from poller.model.result import PollResult
 from poller.model.target import Target, can_match
 from poller.model.text import quote
@@ -92,7 +91,7 @@ def select_targets(
     selected: set[str] = set()
     problems = []
     for pattern in patterns:
-        matching = {name for name in names if _matches(name, pattern)}
+        matching = {name for name in names if matches_any(name, [pattern])}
         unread = {
             name
             for name, discovery in discoveries.items()
@@ -102,7 +101,7 @@ def select_targets(
         if not matching and not unread:
             server, slash, _ = pattern.partition("/")
             databases = [name for name in names if slash and name.startswith(f"{server}/")]
-            message = _reason(pattern, discoveries.values()) or unmatched(pattern, databases or names)
+            message = _reason(pattern, discoveries.values()) or no_target(pattern, databases or names)
             problems.append(invalid("--target", message))
     if problems:
         raise ConfigError(problems)
@@ -150,10 +149,6 @@ def _with_databases(targets: Sequence[Target], discoveries: Mapping[str, Discove
                 yield target.of_database(name, oid)
 
 
-def _matches(name: str, pattern: str) -> bool:
-    return name == pattern or fnmatchcase(name, pattern)
-
-
 def _reason(pattern: str, discoveries: Iterable[Discovery]) -> str | None:
     """Return why a database that `pattern` matches is not polled; None if it matches none."""
     for target, _, databases in discoveries:
@@ -168,7 +163,7 @@ def _reason(pattern: str, discoveries: Iterable[Discovery]) -> str | None:
             (databases.no_privilege, "refuses the role; grant it CONNECT on the database"),
         )
         for names, reason in reasons:
-            name = next((name for name in names if _matches(f"{target.name}/{name}", pattern)), None)
+            name = next((name for name in names if matches_any(f"{target.name}/{name}", [pattern])), None)
             if name is not None:
                 full = f"{target.name}/{name}"
                 subject = "it" if full == pattern else quote(full)

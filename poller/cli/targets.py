@@ -8,12 +8,11 @@ from typing import TypeVar
 
 from poller.config.settings import Settings
 from poller.config.targets.load import load_targets
-from poller.model.configuration import list_names
 from poller.model.diagnostics import invalid
 from poller.model.errors import ConfigError, PollError
 from poller.model.secrets import mask_conninfo
 from poller.model.target import Target
-from poller.model.text import did_you_mean, quote
+from poller.model.text import did_you_mean, list_names, quote
 from poller.postgres.conninfo import server_of_target
 
 Result = TypeVar("Result")

@@ -11,7 +11,6 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from fnmatch import fnmatchcase
 from typing import Annotated
 
 import typer
@@ -21,9 +20,9 @@ from poller.cli.watch_view.show import show_live, show_once
 from poller.cli.watch_view.source import PollerStatus, ReadStatus, running_poller
 from poller.config.settings import Settings
 from poller.daemon.health import places
-from poller.model.configuration import select_names
 from poller.model.diagnostics import invalid
 from poller.model.errors import ConfigError
+from poller.model.patterns import matches_any, select_targets
 
 logger = logging.getLogger(__name__)
 
@@ -71,7 +70,7 @@ def _opened(poller: PollerStatus, patterns: Sequence[str]) -> str:
         raise ConfigError([invalid("--target", "needs targets, but this poller has a single database")])
     if not patterns or not poller.targets:
         return ""
-    names = select_names(patterns, [target.name for target in poller.targets])
+    names = select_targets(patterns, [target.name for target in poller.targets])
     return patterns[0] if names == {patterns[0]} else ""
 
 
@@ -82,11 +81,7 @@ def _selected(read_status: ReadStatus, patterns: Sequence[str]) -> ReadStatus:
         poller = read_status()
         if not patterns or poller.targets is None:
             return poller
-        targets = [
-            target
-            for target in poller.targets
-            if any(target.name == pattern or fnmatchcase(target.name, pattern) for pattern in patterns)
-        ]
+        targets = [target for target in poller.targets if matches_any(target.name, patterns)]
         return replace(poller, targets=targets)
 
     return read_selected

@@ -17,6 +17,8 @@ numbers         Exact numbers from PostgreSQL's text output, and the reasons why
 otlp_endpoint   Resolver of the OTLP endpoint per signal: URL, protocol, and TLS or plain text.
 otlp_variables  Reader of the OTEL_EXPORTER_OTLP_* variables of one signal, such as headers and TLS files.
 path            Path into the data of a file: keys of mappings and indices of lists.
+patterns        Selection of names by patterns (`*`, `?` and `[...]`), with the patterns that match no name as
+                problems.
 printable       Escapes for text in a terminal or a log, so that it cannot control the terminal.
 prometheus      Prometheus text format of samples, with the names that its OTLP receiver assigns.
 query           Query definition: SQL, schedule, limits, requirements, metrics and their alerts.

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from functools import cached_property
 from pathlib import Path
 
-from poller.model.diagnostics import invalid
-from poller.model.errors import ConfigError
+from poller.model.patterns import select_names
 from poller.model.query import MetricDefinition, QueryDefinition
 from poller.model.text import did_you_mean, quote
 
@@ -47,19 +45,11 @@ class Catalog:
 
         Raises ConfigError for patterns that match no query.
         """
-        names = [query.name for query in self.queries]
-        problems = [
-            invalid("--query", f"{quote(pattern)} matches no query{_hint(pattern, names)}")
-            for pattern in patterns
-            if not any(fnmatchcase(name, pattern) for name in names)
-        ]
-        if problems:
-            raise ConfigError(problems)
-        return tuple(
-            query for query in self.queries if any(fnmatchcase(query.name, pattern) for pattern in patterns)
-        )
+        selected = select_names(patterns, [query.name for query in self.queries], "--query", _no_query)
+        return tuple(query for query in self.queries if query.name in selected)
 
 
-def _hint(pattern: str, names: Sequence[str]) -> str:
+def _no_query(pattern: str, names: Sequence[str]) -> str:
     more = f" and {len(names) - 20} more" if len(names) > 20 else ""
-    return f"{did_you_mean(pattern, names) or ';'} there are: {', '.join(sorted(names)[:20])}{more}"
+    hint = f"{did_you_mean(pattern, names) or ';'} there are: {', '.join(sorted(names)[:20])}{more}"
+    return f"{quote(pattern)} matches no query{hint}"

@@ -8,6 +8,8 @@ import re
 from collections.abc import Iterable, Mapping
 
 _LONGEST = 60
+_MOST_LISTED = 10
+"""Maximum number of names in a message."""
 _PLAIN = re.compile(r"[A-Za-z0-9_](?:[\w .()*/>-]*[\w()])?", re.ASCII)
 
 
@@ -53,6 +55,13 @@ _SEVERAL = {"query": "queries", "more query": "more queries"}
 def counted(number: int, thing: str) -> str:
     """Return a number with its noun: `1 file`, `2 queries`."""
     return f"{number} {thing if number == 1 else _SEVERAL.get(thing, f'{thing}s')}"
+
+
+def list_names(names: Iterable[str]) -> str:
+    """Return the first names as text, and the number of the others."""
+    names = sorted(names)
+    more = f" and {len(names) - _MOST_LISTED} more" if len(names) > _MOST_LISTED else ""
+    return f"{', '.join(names[:_MOST_LISTED])}{more}"
 
 
 def near(word: str, candidates: Iterable[str], cutoff: float = 0.6) -> str | None:

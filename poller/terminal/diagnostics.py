@@ -12,11 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import quote
 
-from poller.model.configuration import list_names
 from poller.model.diagnostics import Diagnostic, Severity, failed
 from poller.model.printable import lines, one_line
 from poller.model.redaction import redact, redact_all
-from poller.model.text import counted
+from poller.model.text import counted, list_names
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from poller.model.configuration import list_names
 from poller.model.diagnostics import Diagnostic
 from poller.model.target import Databases
+from poller.model.text import list_names
 from poller.postgres.database_list import DatabaseList
 
 

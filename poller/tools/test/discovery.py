@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from pathlib import Path
 
 from poller.config.queries.files import files_of, holds_cases, unreadable
@@ -12,6 +11,7 @@ from poller.config.queries.load import load
 from poller.model.catalog import Defaults
 from poller.model.diagnostics import Diagnostic, invalid
 from poller.model.errors import ConfigError
+from poller.model.patterns import select_names
 from poller.model.query import QueryDefinition
 from poller.model.text import did_you_mean, quote
 from poller.tools.test.case_file import CaseReader, LoadedCase
@@ -84,18 +84,12 @@ def select_cases(loaded_cases: Sequence[LoadedCase], patterns: Sequence[str]) ->
     Raises ConfigError for every pattern that matches nothing.
     """
     names = [loaded_case.case.name for loaded_case in loaded_cases]
-    problems = [
-        invalid("--case", f"{quote(pattern)} matches no case{did_you_mean(pattern, names)}")
-        for pattern in patterns
-        if not any(fnmatchcase(name, pattern) for name in names)
-    ]
-    if problems:
-        raise ConfigError(problems)
-    return [
-        loaded_case
-        for loaded_case in loaded_cases
-        if any(fnmatchcase(loaded_case.case.name, pattern) for pattern in patterns)
-    ]
+    selected = select_names(patterns, names, "--case", _no_case)
+    return [loaded_case for loaded_case in loaded_cases if loaded_case.case.name in selected]
+
+
+def _no_case(pattern: str, names: Sequence[str]) -> str:
+    return f"{quote(pattern)} matches no case{did_you_mean(pattern, names)}"
 
 
 def _files(source: Path) -> tuple[list[Path], list[Path]]:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from poller.model.configuration import list_names, select_names
 from poller.model.errors import ConfigError
+from poller.model.patterns import select_targets
+from poller.model.text import list_names
 
 NAMES = ["eu-1", "eu-2", "us-1", "tenants/t_1"]
 
@@ -19,17 +20,17 @@ NAMES = ["eu-1", "eu-2", "us-1", "tenants/t_1"]
         (["tenants/*"], {"tenants/t_1"}),
     ],
 )
-def test_patterns_select_names(patterns: list[str], selected: set[str]) -> None:
-    assert select_names(patterns, NAMES) == selected
+def test_patterns_select_targets(patterns: list[str], selected: set[str]) -> None:
+    assert select_targets(patterns, NAMES) == selected
 
 
 def test_a_name_with_characters_of_patterns_selects_itself() -> None:
-    assert select_names(["tenants/t[1]"], ["tenants/t[1]"]) == {"tenants/t[1]"}
+    assert select_targets(["tenants/t[1]"], ["tenants/t[1]"]) == {"tenants/t[1]"}
 
 
 def test_every_pattern_without_a_target_is_reported_with_a_suggestion() -> None:
     with pytest.raises(ConfigError) as caught:
-        select_names(["eu-1", "eu-11", "asia"], NAMES)
+        select_targets(["eu-1", "eu-11", "asia"], NAMES)
     assert [str(problem) for problem in caught.value.problems] == [
         "--target: 'eu-11' matches no target; did you mean 'eu-1'?",
         "--target: 'asia' matches no target; there are: eu-1, eu-2, tenants/t_1, us-1",
