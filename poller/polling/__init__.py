@@ -11,6 +11,8 @@ mapping         Mapping of rows to samples; rows that do not fit are rejected an
 poll            Poll of one tick: results of all its queries, with failures as values instead of exceptions.
 report          Report of a poll: tables for people, JSON for programs.
 state_file      State file with the last good values of every target, which preserves them across a restart.
+state_row       Row of the state file: the last good result of one query of one target, as JSON with a
+                checksum.
 status          Status of every query at one moment, for `poller watch`.
 store           Store of each query's last good samples, by the poll's clock and the export's clock.
 target_status   Status of one target at one moment, for `poller watch`.

@@ -4,23 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import logging
-import math
 import sqlite3
 import threading
-import zlib
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar, get_args
+from typing import TypeVar
 
 from poller.model import database
 from poller.model.database import PAGE, STORAGE_ERRORS, DamagedError, Schema, is_damage
-from poller.model.files import parse_json
 from poller.model.query import QueryDefinition
-from poller.model.result import DataTime, EstimateReason, GoodResult, PollResult, Sample, UnbrokenSequence
+from poller.model.result import GoodResult
 from poller.model.text import counted
+from poller.polling.state_row import StateRow, decode, definition_of, encode
 
 logger = logging.getLogger(__name__)
 
@@ -49,17 +46,6 @@ CREATE TABLE IF NOT EXISTS value (
 T = TypeVar("T")
 
 
-class Row(NamedTuple):
-    """The result of one query of one target."""
-
-    target: str
-    query: str
-    source: bytes
-    definition: bytes
-    checksum: int
-    body: bytes
-
-
 class StateFile:
     """A SQLite database with one row per target and query; thread-safe.
 
@@ -73,7 +59,7 @@ class StateFile:
         self._max_bytes = max_bytes
         self._path = folder / "values.db"
         self._turn = threading.RLock()
-        self.waiting: deque[list[Row]] = deque()
+        self.waiting: deque[list[StateRow]] = deque()
         """Rows of the ticks that wait for the next commit."""
         self._db: sqlite3.Connection | None = None
         self._files: database.Files = ()
@@ -96,7 +82,7 @@ class StateFile:
 
         self.run(delete)
 
-    def store(self, rows: list[Row]) -> None:
+    def store(self, rows: list[StateRow]) -> None:
         """Insert or replace all of the rows, or none if the disk cannot store them."""
         self.waiting.append(rows)
         with self._turn:
@@ -215,7 +201,7 @@ class TargetValues:
         """
         queries = tuple(queries)
 
-        def select(db: sqlite3.Connection) -> list[Row | None]:
+        def select(db: sqlite3.Connection) -> list[StateRow | None]:
             return [_select(db, self._target, query.name) for query in queries]
 
         rows = self._file.run(select, reading=True) or []
@@ -224,10 +210,10 @@ class TargetValues:
         good: list[GoodResult] = []
         problems: list[Exception] = []
         for query, row in zip(queries, rows, strict=False):
-            if row is None or (row.source, row.definition) != (self._source, _definition(query)):
+            if row is None or (row.source, row.definition) != (self._source, definition_of(query)):
                 continue
             try:
-                result = _result(query, row)
+                result = decode(query, row)
             except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError) as error:
                 problems.append(error)
             else:
@@ -243,7 +229,7 @@ class TargetValues:
 
     def add(self, results: Sequence[GoodResult]) -> None:
         """Store the values of one tick; after the return, they survive a kill, but see `StateFile`."""
-        self._file.store([_row(self._target, self._source, good.result) for good in results])
+        self._file.store([encode(self._target, self._source, good.result) for good in results])
 
     def retain(self, names: Collection[str]) -> None:
         """Delete the values of all queries except `names`."""
@@ -256,105 +242,15 @@ class TargetValues:
         self._file.run(delete)
 
 
-def checksum_of(row: Row) -> int:
-    """Return the checksum of the row's other values."""
-    return zlib.crc32(row.body, zlib.crc32(repr(row[:4]).encode()))
-
-
-def _row(target: str, source: bytes, result: PollResult) -> Row:
-    body = json.dumps(
-        {
-            "at": result.at,
-            "duration": result.duration,
-            "estimated": result.estimated,
-            "server": result.server,
-            "samples": [_document(sample) for sample in result.samples],
-            **({"newest": result.newest} if result.newest else {}),
-        },
-        separators=(",", ":"),
-    ).encode()
-    row = Row(target, result.query.name, source, _definition(result.query), 0, body)
-    return row._replace(checksum=checksum_of(row))
-
-
-def _select(db: sqlite3.Connection, target: str, query: str) -> Row | None:
+def _select(db: sqlite3.Connection, target: str, query: str) -> StateRow | None:
     entry = db.execute(
         "SELECT source, definition, checksum, CASE WHEN length(body) <= ? THEN body END"
         " FROM value WHERE target = ? AND query = ?",
         (_MAX_BODY, target, query),
     ).fetchone()
-    return entry and Row(target, query, *entry)
+    return entry and StateRow(target, query, *entry)
 
 
 def _delete(db: sqlite3.Connection, where: str, keys: Sequence[tuple[str, ...]]) -> None:
     with database.transaction(db):
         db.executemany(f"DELETE FROM value WHERE {where}", keys)
-
-
-def _definition(query: QueryDefinition) -> bytes:
-    return bytes.fromhex(query.digest)
-
-
-def _check(holds: bool, otherwise: str) -> None:
-    if not holds:
-        raise ValueError(otherwise)
-
-
-def _document(sample: Sample) -> list[Any]:
-    """Return a sample as a list, which ends with the start time of its sequence, or the time of its row."""
-    times: list[Any] = []
-    if sample.sequence is not None and sample.sequence.start is not None:
-        times = [sample.sequence.start]
-    elif sample.time is not None:
-        times = [sample.time.at, sample.time.exported]
-    return [sample.metric, sample.value, dict(sample.attributes), *times]
-
-
-def _is_number(value: object) -> bool:
-    if type(value) is int:
-        return -(2**63) <= value < 2**63
-    return type(value) is float and math.isfinite(value)
-
-
-def _is_text(value: object) -> bool:
-    # encode() fails for half of a surrogate pair, which would make every later export fail.
-    return type(value) is str and value.encode() is not None
-
-
-def _is_attribute(value: object) -> bool:
-    return type(value) is bool or _is_number(value) or _is_text(value)
-
-
-def _result(query: QueryDefinition, row: Row) -> PollResult:
-    """Return the stored result; raises an error of its conversion if the row is damaged."""
-    _check(
-        checksum_of(row) == row.checksum, f"the row of {query.name!r} differs from the row that was stored"
-    )
-    entry = parse_json(row.body)
-    types = {metric.name: metric.type for metric in query.metrics}
-    timed = {metric.name for metric in query.metrics if metric.time_column is not None}
-    samples = []
-    for metric, value, attributes, *times in entry["samples"]:
-        _check(metric in types and _is_number(value), f"{metric!r} has {value!r}")
-        _check(all(map(_is_attribute, [*attributes, *attributes.values()])), f"{metric!r} has {attributes!r}")
-        valid = all(type(at) is int and 0 < at < 2**64 for at in times[:1])
-        _check(valid and all(type(exported) is bool for exported in times[1:]), f"{metric!r} has {times!r}")
-        sequence = None if types[metric] == "gauge" else UnbrokenSequence(*times)
-        time = DataTime(*times) if metric in timed else None
-        samples.append(Sample(metric, value, dict(attributes), sequence, time))
-    newest = entry.get("newest", {})
-    _check(all(metric in timed and type(at) is int for metric, at in newest.items()), f"newest is {newest!r}")
-    at, duration, estimated, server = (entry[key] for key in ("at", "duration", "estimated", "server"))
-    _check(_is_number(at) and _is_number(duration), f"its times are {at!r} and {duration!r}")
-    _check(estimated in (None, *get_args(EstimateReason)), f"estimated is {estimated!r}")
-    _check(_is_text(server), f"server is {server!r}")
-    return PollResult(
-        query,
-        float(at),
-        float(duration),
-        "ok",
-        tuple(samples),
-        estimated=estimated,
-        server=server,
-        newest=newest,
-    )

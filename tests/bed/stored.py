@@ -7,7 +7,7 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
-from poller.polling.state_file import Row, checksum_of
+from poller.polling.state_row import StateRow, checksum_of
 
 
 def make_older(state: Path, query: str, hours: float) -> None:
@@ -17,7 +17,7 @@ def make_older(state: Path, query: str, hours: float) -> None:
         for stored in db.execute(f"SELECT {columns} FROM value WHERE query = ?", (query,)).fetchall():
             body = json.loads(stored[-1])
             body["at"] -= 3600 * hours
-            row = Row(*stored)._replace(body=json.dumps(body).encode())
+            row = StateRow(*stored)._replace(body=json.dumps(body).encode())
             db.execute(
                 "UPDATE value SET checksum = ?, body = ? WHERE target = ? AND query = ?",
                 (checksum_of(row), row.body, row.target, query),

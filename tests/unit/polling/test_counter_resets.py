@@ -18,7 +18,8 @@ from poller.config.queries.load import load
 from poller.model.catalog import Defaults
 from poller.model.result import Sample, UnbrokenSequence
 from poller.polling.instruments import CatalogInstruments, Frame
-from poller.polling.state_file import Row, StateFile, checksum_of
+from poller.polling.state_file import StateFile
+from poller.polling.state_row import StateRow, checksum_of
 from poller.polling.store import ResultStore
 from poller.receiver.decode import Point
 from poller.receiver.receiver import Receiver
@@ -197,7 +198,7 @@ def test_an_invalid_start_time_is_not_restored(life: Life, tmp_path: Path, start
     life.poll(x=5)
     life.file.close()
     with contextlib.closing(sqlite3.connect(tmp_path / "values.db", isolation_level=None)) as db:
-        row = Row(*db.execute("SELECT * FROM value").fetchone())
+        row = StateRow(*db.execute("SELECT * FROM value").fetchone())
         row = row._replace(body=row.body.replace(b'{"kind":"x"}]', f'{{"kind":"x"}},{start}]'.encode()))
         db.execute("UPDATE value SET checksum = ?, body = ?", (checksum_of(row), row.body))
     life.die()

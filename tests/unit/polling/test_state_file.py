@@ -27,7 +27,8 @@ from poller.config.load_settings import load
 from poller.daemon.target_factory import TargetFactory
 from poller.model.errors import ConfigError, PollError
 from poller.model.result import GoodResult, PollResult, Sample
-from poller.polling.state_file import MAX_BYTES, Row, StateFile, checksum_of
+from poller.polling.state_file import MAX_BYTES, StateFile
+from poller.polling.state_row import StateRow, checksum_of
 from poller.polling.store import ResultStore
 from poller.receiver.receiver import Receiver
 from tests.bed.definitions import a_metric, a_query, a_result
@@ -75,12 +76,12 @@ def alter(folder: Path, sql: str) -> None:
         db.executescript(sql)
 
 
-def rows(folder: Path) -> list[Row]:
+def rows(folder: Path) -> list[StateRow]:
     """Return the stored rows without a lock on the file."""
     copy = folder / "copy.db"
     shutil.copyfile(folder / "values.db", copy)
     with contextlib.closing(sqlite3.connect(copy)) as db:
-        return [Row(*row) for row in db.execute("SELECT * FROM value")]
+        return [StateRow(*row) for row in db.execute("SELECT * FROM value")]
 
 
 def rewrite(folder: Path, change: Callable[[Any], Any]) -> None:
