@@ -1,4 +1,4 @@
-"""Counter resets: start times of sums, continued from poll to poll or begun again after a reset."""
+"""Counter resets: which sequence each sum continues; its start time is set at the first export."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from poller.model.series import Key, key_of
 
 
 def continued(result: PollResult, before: PollResult | None) -> PollResult:
-    """Return `result` with the start times of its sums, continued from `before`.
+    """Return `result` with the sequences of its sums, continued from `before`.
 
-    `before` is the last good result of the same query. A new start time begins if a counter is lower than
+    `before` is the last good result of the same query. A new sequence begins if a counter is lower than
     before (it was reset), if `before` lacks the series (its history is unknown), or if another server
-    answered (it has its own counters).
+    answered (it has its own counters). The first export of a sequence sets its start time.
     """
     types = {metric.name: metric.type for metric in result.query.metrics if metric.type != "gauge"}
     if not types:

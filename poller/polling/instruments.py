@@ -1,4 +1,4 @@
-"""Observable instruments over the store: one per metric definition, read at each collection."""
+"""Observable instruments over the store, one per metric definition, with the times of their data points."""
 
 from __future__ import annotations
 
