@@ -12,7 +12,6 @@ from poller.model.tick import Tick, ticks
 from poller.polling.poll import to_result
 from poller.postgres.database_list import DatabaseList, list_query, read_list
 from poller.telemetry.logging import about
-from poller.telemetry.status_metrics import DiscoveryMetrics
 
 if TYPE_CHECKING:
     from opentelemetry.metrics import Counter
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
     from poller.model.result import PollResult
     from poller.model.rows import Rows
     from poller.model.target import Databases, Target
-    from poller.telemetry.discovery_metrics import DiscoveryMetrics
+    from poller.telemetry.status_metrics import DiscoveryMetrics
 
 logger = logging.getLogger(__name__)
 

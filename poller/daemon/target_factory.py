@@ -28,10 +28,9 @@ from poller.postgres.cancellation import CancelToken
 from poller.postgres.circuit_breaker import CircuitBreaker
 from poller.postgres.conninfo import is_conninfo, misunderstood
 from poller.postgres.server_tracker import ServerTracker
-from poller.telemetry.discovery_metrics import DiscoveryMetrics
 from poller.telemetry.poll_log import PollLog
 from poller.telemetry.poll_metrics import PollMetrics, TargetPolls
-from poller.telemetry.status_metrics import QueryMetrics, ReplicaMetrics, TargetMetrics
+from poller.telemetry.status_metrics import DiscoveryMetrics, QueryMetrics, ReplicaMetrics, TargetMetrics
 
 if TYPE_CHECKING:
     from opentelemetry.metrics import Counter, Meter
