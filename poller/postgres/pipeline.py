@@ -7,6 +7,7 @@ import math
 import select
 import time
 from collections.abc import Generator, Mapping, Sequence
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -55,7 +56,7 @@ class Statement(NamedTuple):
     """Rows that are kept; the rest is received, counted and discarded, so that memory stays bounded."""
     timeout: float | None = None
     """The statement_timeout in effect, in seconds, to distinguish the two meanings of SQLSTATE 57014."""
-    after: tuple[str, ...] = ()
+    preceding: tuple[str, ...] = ()
     """Statements that run before this one, under the same Sync; if one of them fails, this one is not run."""
     parameters: Parameters = NO_PARAMETERS
     """The statement runs once with each of them, in order, until an error. Their values are the last columns.
@@ -63,8 +64,8 @@ class Statement(NamedTuple):
     `patience` and `timeout` are for one run; `limit` and the limit of the result's size for all together.
     """
     settings: Mapping[str, str] = MappingProxyType({})
-    """PostgreSQL settings, by name, that are set in the same way after `after`, until the transaction ends or
-    is rolled back to a savepoint."""
+    """PostgreSQL settings, by name, that are set after `preceding` under the same Sync, until the transaction
+    ends or is rolled back to a savepoint."""
     describe: bool = False
     """Whether the statement is only prepared, not run: the reply has its columns and no rows."""
 
@@ -82,6 +83,26 @@ class Reply(NamedTuple):
         if self.error is not None:
             raise self.error
         return (self.rows.values[0][0] if self.rows else None) or b""
+
+
+class _Failure(NamedTuple):
+    """The server's error for one statement, or for one of those before it."""
+
+    result: PGresult
+    elapsed: float
+    """Seconds since the run began."""
+    setting: str | None = None
+    """PostgreSQL setting that was being set."""
+    parameters: Mapping[str, AttributeValue] = MappingProxyType({})
+    """Parameters of the run."""
+
+
+@dataclass(slots=True)
+class _Outcome:
+    """Results of one statement that have arrived so far."""
+
+    collector: RowCollector | None = None
+    failure: _Failure | None = None
 
 
 class Pipeline:
@@ -110,7 +131,17 @@ class Pipeline:
         self._relay: Relay
         self._unanswered = 0
         self._unsent = False
+        # Three deadlines, in monotonic seconds. `_wait` ends the run at the earlier of `_end` and `_dead`:
+        #
+        #   the run ends at                   before `_overdue`   after it
+        #   `_end`: budget of the run         OverBudgetError     `unavailable`, or `timeout` (*)
+        #   `_dead`: patience of a statement  `unavailable`       `unavailable`, or `timeout` (*)
+        #
+        # `_overdue` is when the server should have reported the statement_timeout.
+        # (*) `timeout` if the server then cancels the statement at the poller's request: it works, but did
+        # not enforce the timeout.
         self._end = math.inf
+        self._dead = math.inf
         self._overdue = math.inf
 
     def send(self, statements: Sequence[Statement], budget: float = math.inf) -> Generator[Reply]:
@@ -158,9 +189,9 @@ class Pipeline:
         refused: dict[int, PollError] = {}
         for number, statement in enumerate(statements):
             settings = [f"SELECT {set_config(name, value)}" for name, value in statement.settings.items()]
-            texts = (*statement.after, *settings, statement.sql)
+            texts = (*statement.preceding, *settings, statement.sql)
             try:
-                *after, sql = [text.encode(self.charset.codec) for text in texts]
+                *preliminaries, sql = [text.encode(self.charset.codec) for text in texts]
                 runs = [
                     [value_text(value).encode(self.charset.codec) for value in values.values()]
                     for values in statement.parameters
@@ -170,7 +201,7 @@ class Pipeline:
                 if problem.object != statement.sql:
                     refused[number].position = None  # it is in a parameter or a setting
                 continue
-            for text in after:
+            for text in preliminaries:
                 pgconn.send_query_params(text, None)
             if statement.describe:
                 pgconn.send_prepare(b"", sql)
@@ -200,62 +231,80 @@ class Pipeline:
 
     def _read_reply(self, statement: Statement, since: float) -> tuple[Rows | None, PollError | None]:
         """Read the results of one statement and of those before it, up to and including their Sync."""
-        failure: PGresult | None = None
-        elapsed = 0.0
-        setting: str | None = None
-        failed: Mapping[str, AttributeValue] = {}
-        next_result = self._next_result
-        deadline = self._begin_run(statement, since)
-        for name in (*[None] * len(statement.after), *statement.settings, *[None] * statement.describe):
-            while (result := next_result(deadline)) is not None:
-                if result.status == _FATAL:
-                    failure, setting, elapsed = result, name, time.monotonic() - since
-        keeper: RowCollector | None = None
-        names = [Column(name, _TEXT) for name in statement.parameters[0]]
+        outcome = _Outcome()
+        self._begin_run(statement, since)
+        self._read_preliminaries(statement, outcome, since)
         try:
-            # After an error, the server skips the remaining runs, but each has a result.
-            for number, values in enumerate(statement.parameters[: 1 if statement.describe else None]):
-                if number and failure is None:
-                    since = time.monotonic()
-                    deadline = self._begin_run(statement, since)
-                if failure is None and not statement.describe:
-                    self._pgconn.set_chunked_rows_mode(_CHUNK_ROWS)
-                last = tuple([value_text(value).encode() for value in values.values()])
-                while (result := next_result(deadline)) is not None:
-                    status = result.status
-                    if status in _ROWS:
-                        keeper = keeper or RowCollector(statement.limit, (*self._columns(result), *names))
-                        rows = self._values(result)
-                        keeper.take([row + last for row in rows] if last else rows)
-                    elif status == ExecStatus.COMMAND_OK and statement.describe:
-                        keeper = RowCollector(statement.limit, (*self._columns(result), *names))
-                    elif status in _COPY:
-                        # In pipeline mode, libpq can leave COPY only by closing the connection.
-                        self._hang_up()
-                        raise PollError("rejected", "COPY is not a query")
-                    elif status == _FATAL:
-                        failure, failed, elapsed = result, values, time.monotonic() - since
-            sync = next_result(deadline)
+            if statement.describe:
+                self._read_description(statement, outcome, since)
+            else:
+                self._read_runs(statement, outcome, since)
+            sync = self._next_result()
         except psycopg.OperationalError:
-            if failure is None:
+            if outcome.failure is None:
                 raise
             sync = None
-        if sync is None or sync.status != _SYNC:
-            if failure is not None:
-                # An error without a Sync has ended the session.
-                raise self._failure(failure, 0.0, None)
-            raise psycopg.OperationalError("the answers no longer match the statements")
-        if failure is not None:
-            error = self._failure(failure, elapsed, statement.timeout, setting)
-            if failed and error.position is None:  # an error with a position is one of the statement itself
-                error.message += f" (with {', '.join(f'{name} = {quote(failed[name])}' for name in failed)})"
-            return None, error
-        return keeper.rows() if keeper else Rows((), []), None
+        complete = sync is not None and sync.status == _SYNC
+        failure = outcome.failure
+        if failure is None:
+            if not complete:
+                raise psycopg.OperationalError("the answers no longer match the statements")
+            return outcome.collector.rows() if outcome.collector else Rows((), []), None
+        if not complete:
+            # An error without a Sync has ended the session.
+            raise self._error_of(failure.result, 0.0, None)
+        error = self._error_of(failure.result, failure.elapsed, statement.timeout, failure.setting)
+        if failure.parameters and error.position is None:  # a position is in the statement itself
+            values = ", ".join(f"{name} = {quote(value)}" for name, value in failure.parameters.items())
+            error.message += f" (with {values})"
+        return None, error
 
-    def _begin_run(self, statement: Statement, now: float) -> float:
-        """Note when the server will be late with the next result; return when it counts as dead."""
+    def _read_preliminaries(self, statement: Statement, outcome: _Outcome, since: float) -> None:
+        """Read the results of `preceding`, of the settings, and of Prepare if there is one."""
+        preceding, prepare = [None] * len(statement.preceding), [None] * statement.describe
+        for setting in (*preceding, *statement.settings, *prepare):
+            while (result := self._next_result()) is not None:
+                if result.status == _FATAL:
+                    outcome.failure = _Failure(result, time.monotonic() - since, setting)
+
+    def _read_description(self, statement: Statement, outcome: _Outcome, since: float) -> None:
+        """Read the columns of a statement that is not run."""
+        while (result := self._next_result()) is not None:
+            if result.status == ExecStatus.COMMAND_OK:
+                outcome.collector = self._collector(statement, result)
+            elif result.status == _FATAL:
+                elapsed = time.monotonic() - since
+                outcome.failure = _Failure(result, elapsed, parameters=statement.parameters[0])
+
+    def _read_runs(self, statement: Statement, outcome: _Outcome, since: float) -> None:
+        """Read the rows of all runs. After an error, the server skips the rest, but each has a result."""
+        for number, parameters in enumerate(statement.parameters):
+            if outcome.failure is None:
+                if number:
+                    since = time.monotonic()
+                    self._begin_run(statement, since)
+                self._pgconn.set_chunked_rows_mode(_CHUNK_ROWS)
+            values = tuple([value_text(value).encode() for value in parameters.values()])
+            while (result := self._next_result()) is not None:
+                if result.status in _ROWS:
+                    outcome.collector = outcome.collector or self._collector(statement, result)
+                    rows = self._values(result)
+                    outcome.collector.take([row + values for row in rows] if values else rows)
+                elif result.status in _COPY:
+                    # In pipeline mode, libpq can leave COPY only by closing the connection.
+                    self._hang_up()
+                    raise PollError("rejected", "COPY is not a query")
+                elif result.status == _FATAL:
+                    outcome.failure = _Failure(result, time.monotonic() - since, parameters=parameters)
+
+    def _begin_run(self, statement: Statement, now: float) -> None:
+        """Note when the server is late with the next result, and when it counts as dead."""
         self._overdue = now + (math.inf if statement.timeout is None else statement.timeout + _LATE)
-        return now + statement.patience
+        self._dead = now + statement.patience
+
+    def _collector(self, statement: Statement, result: PGresult) -> RowCollector:
+        parameters = [Column(name, _TEXT) for name in statement.parameters[0]]
+        return RowCollector(statement.limit, (*self._columns(result), *parameters))
 
     def _columns(self, result: PGresult) -> tuple[Column, ...]:
         codec = self.charset.codec
@@ -269,7 +318,7 @@ class Pipeline:
             return [tuple([raw and to_utf8(raw) for raw in row]) for row in rows]
         return rows
 
-    def _failure(
+    def _error_of(
         self, result: PGresult, elapsed: float, timeout: float | None, setting: str | None = None
     ) -> PollError:
         if _NO_MEMORY in result.error_message:
@@ -300,34 +349,34 @@ class Pipeline:
         error.setting = setting
         return error
 
-    def _next_result(self, deadline: float) -> PGresult | None:
+    def _next_result(self) -> PGresult | None:
         pgconn = self._pgconn
         while pgconn.is_busy():
             # All received bytes belong to this answer, because libpq has not parsed any later one.
             if self._received > self._max_bytes:
                 raise _too_large(f"the result has more than {self._max_bytes:,} bytes")
             # Send and receive together: the server may be unable to read until the poller reads.
-            ready = self._wait(select.POLLIN | (select.POLLOUT if self._unsent else 0), deadline)
+            ready = self._wait(select.POLLIN | (select.POLLOUT if self._unsent else 0))
             if ready & ~select.POLLOUT:
                 self._received += self._relay.receive()
             if self._unsent:
                 self._unsent = self._relay.flush()
         return pgconn.get_result()
 
-    def _wait(self, events: int, deadline: float) -> int:
+    def _wait(self, events: int) -> int:
         """Wait for the server's socket; return its ready events.
 
-        Raises PollError `cancelled` or `unavailable`, and OverBudgetError.
+        Raises PollError `cancelled` or `unavailable`, and OverBudgetError; see the deadlines in `__init__`.
         """
         self._poll.register(self._relay, events)
         while True:
-            left = min(deadline, self._end) - time.monotonic()
+            left = min(self._dead, self._end) - time.monotonic()
             ready = dict(self._poll.poll(max(0.0, left) * 1000))
             if self._cancel_token.fileno() in ready:
                 raise PollError("cancelled", "stop requested")
             if self._relay.fileno() in ready:
                 return ready[self._relay.fileno()]
-            if left <= 0 and time.monotonic() < self._overdue and self._end < deadline:
+            if left <= 0 and time.monotonic() < self._overdue and self._end < self._dead:
                 raise OverBudgetError
             if left <= 0:
                 raise PollError(

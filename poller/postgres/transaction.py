@@ -141,20 +141,20 @@ class TransactionStatements:
         """Return `sql` with a comment that names `query`."""
         return commented(sql, self.tags(query.name))
 
-    def _query(self, query: QueryDefinition, sql: str, *after: str) -> Statement:
+    def _query(self, query: QueryDefinition, sql: str, *preceding: str) -> Statement:
         return Statement(
             sql,
             query.timeout + self.limits.patience,
             query.limit,
             query.timeout,
-            after,
+            preceding,
             query.parameters,
             query.settings,
         )
 
-    def _make_statement(self, sql: str, *after: str) -> Statement:
+    def _make_statement(self, sql: str, *preceding: str) -> Statement:
         timeout = self.limits.opening_timeout
-        return Statement(sql, timeout + self.limits.patience, timeout=timeout, after=after)
+        return Statement(sql, timeout + self.limits.patience, timeout=timeout, preceding=preceding)
 
     def _bounds(self, statement_timeout: float, transaction_timeout: float) -> str:
         """Return the statement that sets the limits, where the server has the parameter.

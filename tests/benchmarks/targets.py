@@ -57,7 +57,7 @@ def plain(dsns: Sequence[str], queries: Sequence[QueryDefinition], *, opening: S
     def poll_database(dsn: str) -> None:
         with psycopg.connect(dsn, autocommit=True) as connection, connection.pipeline():
             for statement in opening:
-                for sql in (*statement.after, statement.sql):
+                for sql in (*statement.preceding, statement.sql):
                     connection.execute(sql.encode())
             cursors = []
             for query in queries:

@@ -265,7 +265,7 @@ def test_a_transaction_outside_the_snapshot_is_also_read_only() -> None:
     """A pooler may hide the session's default."""
     statements = TransactionStatements(TransactionLimits(1.0), budget=10.0)
     query, end = statements.alone(a_query(snapshot=False), "SELECT 1 AS n")
-    begin, _ = query.after
+    begin, _ = query.preceding
     assert begin.startswith("BEGIN ")
     assert "READ ONLY" in begin
     assert end.sql == "ROLLBACK"

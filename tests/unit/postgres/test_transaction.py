@@ -14,10 +14,10 @@ def test_a_timeout_is_set_only_if_it_is_not_the_most_common() -> None:
     )
     assert statements.timeout == 5
     (quick,), (slow,) = statements.shared(QUICK, "SELECT 1"), statements.shared(SLOW, "SELECT 1")
-    assert quick.after == ("ROLLBACK TO SAVEPOINT tick",)
-    assert slow.after == ("ROLLBACK TO SAVEPOINT tick", "SET LOCAL statement_timeout = 7000")
+    assert quick.preceding == ("ROLLBACK TO SAVEPOINT tick",)
+    assert slow.preceding == ("ROLLBACK TO SAVEPOINT tick", "SET LOCAL statement_timeout = 7000")
     opening = [
-        sql for statement in statements.opening(["SELECT 2"]) for sql in (*statement.after, statement.sql)
+        sql for statement in statements.opening(["SELECT 2"]) for sql in (*statement.preceding, statement.sql)
     ]
     assert opening[-2:] == ["SET LOCAL statement_timeout = 5000", "SAVEPOINT tick"]
 
@@ -26,4 +26,4 @@ def test_without_a_common_timeout_every_query_sets_its_own() -> None:
     statements = TransactionStatements(TransactionLimits(1.0), 10.0, timeout=commonest_timeout([]))
     assert statements.timeout is None
     (quick,) = statements.shared(QUICK, "SELECT 1")
-    assert quick.after[-1] == "SET LOCAL statement_timeout = 5000"
+    assert quick.preceding[-1] == "SET LOCAL statement_timeout = 5000"
