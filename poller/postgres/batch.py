@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from typing import NamedTuple, cast
@@ -99,71 +99,121 @@ class Batch:
             for item, skip in refused:
                 settle(Answer(item.query, at, 0.0, skipped=skip, plan=item.plan))
             since = time.monotonic()
-            for answer in self._send(opened, sent, timeouts, ends, together=together):
+            for answer in _send(opened, sent, timeouts, ends, together=together):
                 settle(answer)
         except PollError as error:
             for answer in timeouts.values():
                 settle(answer)
-            # Only the first query used the connection (or waited for it); the others never started.
             elapsed = time.monotonic() - since
-            left = [query for query in queries if query.name not in answers]
-            if isinstance(error, OverBudgetError) and left and _is_late(left[0], elapsed):
-                error = _late(left[0])
-            over_budget = isinstance(error, OverBudgetError) or error.sqlstate in _OUT_OF_TIME
-            # The running query ended the session; the queries after it did not run.
-            by_query = error.kind in ("too_large", "timeout") and not error.unsent
-            for number, query in enumerate(left):
-                took = 0.0 if number else elapsed
-                # If the budget is used up, that is not a failure of the running query.
-                if isinstance(error, OverBudgetError) or ((over_budget or by_query) and number > 0):
-                    settle(Answer(query, at, took, skipped=_UNREACHED))
-                else:
-                    settle(Answer(query, at, took, error=error))
-            if over_budget:
-                self._first_next = {query.name for query in left}
-            elif left and (by_query or (error.kind == "conflict" and not error.unsent)):
-                # Both failures end the session. The failed query goes last, so that the others get results.
-                self._first_next = {query.name for query in queries} - {left[0].name}
+            rest = [query for query in queries if query.name not in answers]
+            if isinstance(error, OverBudgetError) and rest and _is_late(rest[0], elapsed):
+                error = _late(rest[0])
+            for answer in _answer_rest(rest, error, at, elapsed):
+                settle(answer)
+            self._plan_next(queries, rest, error)
         else:
             self._first_next -= answers.keys()
         return answers
 
-    def _send(
-        self,
-        opened: Snapshot,
-        sent: Sequence[_Sent],
-        timeouts: dict[str, Answer],
-        until: float,
-        *,
-        together: bool,
-    ) -> Iterator[Answer]:
-        """Send all queries; `timeouts` holds timed-out answers until their estimates arrive."""
-        statements = opened.statements
-        shared = [item for item in sent if together and item.query.snapshot]
-        alone = [item for item in sent if not (together and item.query.snapshot)]
-        # An estimate that replaces a timed-out query runs in the same snapshot, so ROLLBACK comes after it.
-        waits = any(item.may_estimate for item in shared)
-        end_of_shared: tuple[Statement, ...] = (statements.rollback(),)
-        for part, statement_for, end, ends in (
-            (shared, statements.shared, end_of_shared, min(until, time.monotonic() + statements.budget)),
-            (alone, statements.alone, (), until),
-        ):
-            for item, reply in _send_together(
-                opened.pipeline, part, statement_for, () if end and waits else end, ends
-            ):
-                answer = _answer(item, reply, opened.at if end else time.time() - reply.duration)
-                if answer.error is not None and answer.error.kind == "timeout" and item.may_estimate:
-                    timeouts[item.query.name] = answer
-                else:
-                    yield answer
-            late = [item._replace(estimated="timeout") for item in part if item.query.name in timeouts]
-            for item, reply in _send_together(
-                opened.pipeline, late, statement_for, end if waits else (), ends
-            ):
-                # If the estimate fails as well, report the timeout.
-                exact = timeouts.pop(item.query.name)
-                answer = _answer(item, reply, exact.at)
-                yield exact if answer.error else replace(answer, duration=exact.duration + answer.duration)
+    def _plan_next(
+        self, queries: Sequence[QueryDefinition], rest: Sequence[QueryDefinition], error: PollError
+    ) -> None:
+        """Choose the queries that go first in the next tick, after `error` left `rest` without results."""
+        if _is_over_budget(error):
+            self._first_next = {query.name for query in rest}
+        elif rest and (_is_by_query(error) or (error.kind == "conflict" and not error.unsent)):
+            # Both failures end the session. The failed query goes last, so that the others get results.
+            self._first_next = {query.name for query in queries} - {rest[0].name}
+
+
+def _send(
+    opened: Snapshot, sent: Sequence[_Sent], timeouts: dict[str, Answer], until: float, *, together: bool
+) -> Iterator[Answer]:
+    """Send all queries; `timeouts` holds timed-out answers until their estimates arrive."""
+    shared = [item for item in sent if together and item.query.snapshot]
+    alone = [item for item in sent if not (together and item.query.snapshot)]
+    budget_ends = time.monotonic() + opened.statements.budget
+    yield from _send_shared(opened, shared, timeouts, min(until, budget_ends))
+    yield from _send_alone(opened, alone, timeouts, until)
+
+
+def _send_shared(
+    opened: Snapshot, sent: Sequence[_Sent], timeouts: dict[str, Answer], until: float
+) -> Iterator[Answer]:
+    """Run the queries in the open snapshot, then the estimates of those that timed out, and end it."""
+    pipeline, statements = opened.pipeline, opened.statements
+    end = [statements.rollback()]
+    # An estimate that replaces a timed-out query runs in the same snapshot, so ROLLBACK comes after it.
+    waits = any(item.may_estimate for item in sent)
+    for item, reply in _send_together(pipeline, sent, statements.shared, [] if waits else end, until):
+        yield from _unless_estimated(item, _answer(item, reply, opened.at), timeouts)
+    if waits:
+        estimates = _send_together(pipeline, _estimates(sent, timeouts), statements.shared, end, until)
+        yield from _answer_by_estimates(estimates, timeouts)
+
+
+def _send_alone(
+    opened: Snapshot, sent: Sequence[_Sent], timeouts: dict[str, Answer], until: float
+) -> Iterator[Answer]:
+    """Run each query in its own transaction, then the estimates of those that timed out."""
+    pipeline, statements = opened.pipeline, opened.statements
+    for item, reply in _send_together(pipeline, sent, statements.alone, [], until):
+        yield from _unless_estimated(item, _answer(item, reply, time.time() - reply.duration), timeouts)
+    estimates = _send_together(pipeline, _estimates(sent, timeouts), statements.alone, [], until)
+    yield from _answer_by_estimates(estimates, timeouts)
+
+
+def _unless_estimated(item: _Sent, answer: Answer, timeouts: dict[str, Answer]) -> Iterator[Answer]:
+    """Yield the answer, except a timeout that an estimate can replace: it is added to `timeouts`."""
+    if answer.error is not None and answer.error.kind == "timeout" and item.may_estimate:
+        timeouts[item.query.name] = answer
+    else:
+        yield answer
+
+
+def _estimates(sent: Sequence[_Sent], timeouts: Mapping[str, Answer]) -> list[_Sent]:
+    return [item._replace(estimated="timeout") for item in sent if item.query.name in timeouts]
+
+
+def _answer_by_estimates(
+    replies: Iterator[tuple[_Sent, Reply]], timeouts: dict[str, Answer]
+) -> Iterator[Answer]:
+    """Yield the answer of each estimate; if it fails as well, the timeout of the query."""
+    for item, reply in replies:
+        exact = timeouts.pop(item.query.name)
+        answer = _answer(item, reply, exact.at)
+        yield exact if answer.error else replace(answer, duration=exact.duration + answer.duration)
+
+
+def _answer_rest(
+    rest: Sequence[QueryDefinition], error: PollError, at: float, elapsed: float
+) -> Iterator[Answer]:
+    """Answer the queries that have no answer because `error` ended the session.
+
+    Only the first of them used the connection (or waited for it), for `elapsed` seconds.
+    """
+    if not rest:
+        return
+    running, *waiting = rest
+    if isinstance(error, OverBudgetError):  # not a failure of the running query
+        yield Answer(running, at, elapsed, skipped=_UNREACHED)
+    else:
+        yield Answer(running, at, elapsed, error=error)
+    for query in waiting:
+        if _is_over_budget(error) or _is_by_query(error):
+            yield Answer(query, at, 0.0, skipped=_UNREACHED)
+        else:
+            yield Answer(query, at, 0.0, error=error)
+
+
+def _is_over_budget(error: PollError) -> bool:
+    """Whether the transaction of the tick lasted too long, according to the poller or the server."""
+    return isinstance(error, OverBudgetError) or error.sqlstate in _OUT_OF_TIME
+
+
+def _is_by_query(error: PollError) -> bool:
+    """Whether the running query ended the session, so that the queries after it did not run."""
+    return error.kind in ("too_large", "timeout") and not error.unsent
 
 
 def _is_late(query: QueryDefinition, elapsed: float) -> bool:
