@@ -110,37 +110,56 @@ class Replica:
         started = time.monotonic()
         shortest = min((query.interval for query in queries), default=0.0)
         ends = started + max([shortest, self.opener.limits.budget(queries)])
+        last_start = started + shortest / 2
         answers: dict[str, Answer] = {}
-        pending = list(queries)
+        pending: Sequence[QueryDefinition] = queries
         attempt = 1
         while True:
-            tried = self._batch.run(pending, on_answer, ends, together=attempt <= TRIES_TOGETHER)
-            if not any(map(_good, tried.values())):
-                # No new result has to share a snapshot with an earlier result, so keep the earlier ones.
-                tried = {name: answer for name, answer in tried.items() if not _good(answers.get(name))}
-            answers |= tried
-            unreached = [query for query in pending if _unreached(answers[query.name])]
-            if unreached and time.monotonic() < started + shortest / 2:
-                pending = unreached  # in a new snapshot, because the first one has reached its budget
-                continue
+            together = attempt <= TRIES_TOGETHER
+            self._reach(pending, answers, on_answer, last_start, ends, together=together)
             cancelled = [query for query in queries if _conflicts(answers[query.name])]
-            pause = self._retry.pause(attempt - 1)
-            late = time.monotonic() + pause > started + shortest / 2
-            if not cancelled or attempt > TRIES_TOGETHER or late or self._cancel_token.wait(pause):
+            if not cancelled or not self._may_retry(attempt, last_start):
                 break
             logger.debug("recovery conflict; retrying", extra={"attempt": attempt})
             attempt += 1
-            pending = cancelled
-            if attempt <= TRIES_TOGETHER and any(query.snapshot for query in cancelled):
-                # Retry all queries of the shared snapshot together; only the last attempt is one by one.
-                again = {query.name for query in cancelled}
-                pending = [query for query in queries if query.snapshot or query.name in again]
+            pending = _to_retry(cancelled, queries, together=attempt <= TRIES_TOGETHER)
         for answer in answers.values():
             if answer.error is not None:
                 answer.error.hint = answer.error.hint and self.opener.admission.wording(answer.error.hint)
                 # The traceback would keep every object of its frames alive, and the error itself.
                 answer.error.__traceback__ = None
         return [answers[query.name] for query in queries]
+
+    def _reach(
+        self,
+        pending: Sequence[QueryDefinition],
+        answers: dict[str, Answer],
+        on_answer: Callable[[str], None],
+        last_start: float,
+        ends: float,
+        *,
+        together: bool,
+    ) -> None:
+        """Run `pending`, in further snapshots if the budget of the first one did not reach all of them.
+
+        Store the result in `answers`. No further snapshot begins after `last_start` (monotonic seconds).
+        """
+        while True:
+            tried = self._batch.run(pending, on_answer, ends, together=together)
+            if not any(map(_good, tried.values())):
+                # No new result has to share a snapshot with an earlier result, so keep the earlier ones.
+                tried = {name: answer for name, answer in tried.items() if not _good(answers.get(name))}
+            answers |= tried
+            pending = [query for query in pending if _unreached(answers[query.name])]
+            if not pending or time.monotonic() >= last_start:
+                return
+
+    def _may_retry(self, attempt: int, last_start: float) -> bool:
+        """Pause after a recovery conflict; return whether another attempt may begin."""
+        pause = self._retry.pause(attempt - 1)
+        if attempt > TRIES_TOGETHER or time.monotonic() + pause > last_start:
+            return False
+        return not self._cancel_token.wait(pause)
 
     def rest(self, seconds: float) -> None:
         """Close the connection unless the next tick is due within KEEP_CONNECTION_SECONDS."""
@@ -160,6 +179,16 @@ class Replica:
     def _report(self, server_info: ServerInfo) -> None:
         for report in self._on_server_info:
             report(server_info)
+
+
+def _to_retry(
+    cancelled: Sequence[QueryDefinition], queries: Sequence[QueryDefinition], *, together: bool
+) -> Sequence[QueryDefinition]:
+    """Return the queries of the next attempt: with those of the shared snapshot, all that share it."""
+    if not together or not any(query.snapshot for query in cancelled):
+        return cancelled
+    names = {query.name for query in cancelled}
+    return [query for query in queries if query.snapshot or query.name in names]
 
 
 def _good(answer: Answer | None) -> bool:
