@@ -129,13 +129,8 @@ class SnapshotOpener:
         *,
         privileges: bool,
     ) -> Snapshot:
-        brief = self._meter.brief
-        looks = [lag_query(brief=brief)] if self.admission.wants_lag else []
         limits = self.limits
         pipeline = Pipeline(connection, self.cancel_token, limits.max_result_bytes)
-        facts = functools.partial(
-            facts_query, queries, count_active=self.admission.count_active, charset=pipeline.charset
-        )
         statements = TransactionStatements(
             limits,
             limits.budget(queries) if budget is None else budget,
@@ -143,42 +138,64 @@ class SnapshotOpener:
             commonest_timeout(queries),
             pipeline.charset,
         )
+        count_active = self.admission.count_active
+        query = functools.partial(facts_query, queries, count_active=count_active, charset=pipeline.charset)
+        opening = statements.opening(query(privileges=privileges))
+        brief = self._meter.brief
+        looks = [statements.own_statement(lag_query(brief=brief))] if self.admission.wants_lag else []
         at = time.time()
-        opening = list(pipeline.send(statements.opening([facts(privileges=privileges), *looks])))
-        lag = opening.pop() if looks else None
-        if error := next((reply.error for reply in opening if reply.error), None):
-            # Without its transaction, the burst would run without guards, so it must not run.
-            self.connection.close()
-            raise error
-        server_facts = read_facts(opening[2].value())
-        if (
-            self.admission.strict
-            and not privileges
-            and (server_facts.server, server_facts.session) != self._excess_of
-        ):
-            # A pooler has switched to another server since the last tick.
-            privileges = True
-            (again,) = pipeline.send([statements.own_statement(facts(privileges=True))])
-            if again.error:
+        begin, bounds, facts, savepoint, *lags = pipeline.send([*opening, *looks])
+        for reply in (begin, bounds, facts, savepoint):
+            if reply.error is not None:
+                # Without its transaction, the burst would run without guards, so it must not run.
                 self.connection.close()
-            server_facts = read_facts(again.value())
-        if privileges:
-            self._excess, self._excess_at = server_facts.excess, time.monotonic()
-            self._excess_of = (server_facts.server, server_facts.session)
-        server_facts = replace(server_facts, excess=self._excess)
+                raise reply.error
+        server_facts = self._facts(pipeline, statements, facts, query, privileges=privileges)
         if self.admission.judges_server:
             statements = replace(statements, server=server_facts.server)
-        if brief and lag is not None and (lag.error or not self._meter.covers(lag.value())):
-            (lag,) = pipeline.send([statements.own_statement(lag_query())])
-        return Snapshot(
-            pipeline, statements, server_facts, self._lag(pipeline, statements, server_facts, lag), at
-        )
+        lag = self._lag(pipeline, statements, server_facts, *lags, brief=brief)
+        return Snapshot(pipeline, statements, server_facts, lag, at)
+
+    def _facts(
+        self,
+        pipeline: Pipeline,
+        statements: TransactionStatements,
+        reply: Reply,
+        query: Callable[..., str],
+        *,
+        privileges: bool,
+    ) -> ServerFacts:
+        """Return the facts by the `reply` to `query`, with the excess privileges that were read last.
+
+        `privileges` is whether the reply contains the excess privileges.
+        """
+        facts = read_facts(reply.value())
+        if self.admission.strict and not privileges and _session_of(facts) != self._excess_of:
+            # A pooler has switched to another server since the last tick.
+            privileges = True
+            (again,) = pipeline.send([statements.own_statement(query(privileges=True))])
+            if again.error:
+                self.connection.close()
+            facts = read_facts(again.value())
+        if privileges:
+            self._excess, self._excess_at = facts.excess, time.monotonic()
+            self._excess_of = _session_of(facts)
+        return replace(facts, excess=self._excess)
 
     def _lag(
-        self, pipeline: Pipeline, statements: TransactionStatements, facts: ServerFacts, reply: Reply | None
+        self,
+        pipeline: Pipeline,
+        statements: TransactionStatements,
+        facts: ServerFacts,
+        reply: Reply | None = None,
+        *,
+        brief: bool,
     ) -> Lag:
+        """Return the lag by the `reply` to its query; without one, it was not read."""
         if reply is None:
             return Lag(None, None, facts.standby, None, "it was not read")
+        if brief and (reply.error or not self._meter.covers(reply.value())):
+            (reply,) = pipeline.send([statements.own_statement(lag_query())])
         for look in (1, 2):
             if reply.error is not None:
                 return Lag(None, None, facts.standby, None, f"reading it failed: {reply.error.message}")
@@ -206,3 +223,7 @@ class SnapshotOpener:
                 at=time.monotonic(),
             )
             self._on_server_info(server_info)
+
+
+def _session_of(facts: ServerFacts) -> tuple[str, str]:
+    return facts.server, facts.session

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import NamedTuple
 
 from poller.model.query import NO_PARAMETERS, Parameters, QueryDefinition
 from poller.postgres.charset import UTF8, Charset
@@ -50,6 +51,16 @@ class TransactionLimits:
         return max([longest, *(query.timeout + _LAST_WORD_SECONDS for query in queries)])
 
 
+class Opening(NamedTuple):
+    """Statements that begin the shared transaction, in the order in which they are sent."""
+
+    begin: Statement
+    bounds: Statement
+    """Sets the limits and formats of the transaction."""
+    facts: Statement
+    savepoint: Statement
+
+
 @dataclass(frozen=True, slots=True)
 class TransactionStatements:
     """Statements of one transaction, with its limits.
@@ -70,12 +81,11 @@ class TransactionStatements:
     server: str | None = None
     """The server process (`server_facts.SERVER`) that a later transaction requires; None: any."""
 
-    def opening(self, statements: Sequence[str]) -> list[Statement]:
-        """Return the statements that begin the shared transaction, run `statements` and set savepoint `tick`.
+    def opening(self, sql: str) -> Opening:
+        """Return the statements that begin the shared transaction, run `sql` and set savepoint `tick`.
 
-        The first of them must succeed. The others run after the savepoint, so that an error has no effect.
+        All of them must succeed. Further statements run after the savepoint, so that an error has no effect.
         """
-        first, *others = statements
         # The role's own limits may be too short for the statements that set the poller's limits.
         begin = self._make_statement(
             f"SET LOCAL idle_in_transaction_session_timeout = {_ms(self.limits.idle_timeout)}",
@@ -85,13 +95,7 @@ class TransactionStatements:
         bounds = self._bounds(self.limits.opening_timeout, self.budget + self.limits.patience)
         common = [] if self.timeout is None else [_set_timeout(self.timeout)]
         savepoint = self._make_statement("SAVEPOINT tick", *common)
-        return [
-            begin,
-            self._make_statement(bounds),
-            self._make_statement(first),
-            savepoint,
-            *map(self.own_statement, others),
-        ]
+        return Opening(begin, self._make_statement(bounds), self._make_statement(sql), savepoint)
 
     def own_statement(
         self,

@@ -154,9 +154,8 @@ def main(databases: int, count: int) -> None:
             ]
 
         bare = [Statement("BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY", 30.0)]
-        same = TransactionStatements(TransactionLimits(base.lock_timeout), 30.0).opening(
-            [facts_query(queries), lag_query()]
-        )
+        statements = TransactionStatements(TransactionLimits(base.lock_timeout), 30.0)
+        same = [*statements.opening(facts_query(queries)), statements.own_statement(lag_query())]
         rounds: dict[str, list[float]] = {"poller": [], "threads": [], "bare": []}
         for _ in range(_ROUNDS):
             rounds["bare"].append(plain(dsns, queries, opening=bare))

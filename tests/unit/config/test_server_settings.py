@@ -77,9 +77,7 @@ def test_the_bounds_of_a_setting(name: str, good: list[object], bad: list[object
 def test_no_setting_that_the_poller_sets_is_allowed() -> None:
     statements = TransactionStatements(TransactionLimits(1.0), 10.0)
     opening = " ".join(
-        part
-        for statement in statements.opening(["SELECT 1"])
-        for part in (*statement.preceding, statement.sql)
+        part for statement in statements.opening("SELECT 1") for part in (*statement.preceding, statement.sql)
     )
     own = set(re.findall(r"set_config\('(\w+)'", opening)) | set(re.findall(r"SET LOCAL (\w+)", opening))
     assert len(own) > 12

@@ -17,7 +17,7 @@ def test_a_timeout_is_set_only_if_it_is_not_the_most_common() -> None:
     assert quick.preceding == ("ROLLBACK TO SAVEPOINT tick",)
     assert slow.preceding == ("ROLLBACK TO SAVEPOINT tick", "SET LOCAL statement_timeout = 7000")
     opening = [
-        sql for statement in statements.opening(["SELECT 2"]) for sql in (*statement.preceding, statement.sql)
+        sql for statement in statements.opening("SELECT 2") for sql in (*statement.preceding, statement.sql)
     ]
     assert opening[-2:] == ["SET LOCAL statement_timeout = 5000", "SAVEPOINT tick"]
 
