@@ -7,6 +7,7 @@ import math
 import select
 import time
 from collections.abc import Generator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import NamedTuple
@@ -162,7 +163,7 @@ class Pipeline:
         """
         self._end = time.monotonic() + budget
         try:
-            with Relay(self._pgconn) as self._relay:
+            with closing(Relay(self._pgconn)) as self._relay:
                 try:
                     yield from self._send(statements)
                 except psycopg.OperationalError:

@@ -8,8 +8,6 @@ import socket
 import sys
 import termios
 from contextlib import suppress
-from types import TracebackType
-from typing import Self
 
 import psycopg
 from psycopg.pq.abc import PGconn
@@ -23,12 +21,12 @@ class Relay:
 
     libpq makes its buffer as large as the message that it receives, and one PQconsumeInput reads until the
     buffer is full or the socket is empty: a fast server can deliver a value of 500 MB in one call. No option
-    of libpq or of the socket limits that. Therefore libpq's descriptor is one end of a socket pair within the
-    `with` block, and the relay has the server's socket. TLS works, because libpq encrypts above its
+    of libpq or of the socket limits that. Therefore libpq's descriptor is one end of a socket pair until
+    `close`, and the relay has the server's socket. TLS works, because libpq encrypts above its
     descriptor. The relay sends everything that libpq has flushed so far, so segments are full although libpq
     flushes at each Sync.
 
-    libpq must not wait by itself within the block, because then no code would pass on its data.
+    libpq must not wait by itself before `close`, because then no code would pass on its data.
     """
 
     def __init__(self, pgconn: PGconn) -> None:
@@ -44,14 +42,6 @@ class Relay:
         for end in (self._server, self._inner, self._outer):
             end.setblocking(False)
         os.dup2(self._outer.fileno(), self._descriptor, inheritable=False)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def fileno(self) -> int:
         """Return the descriptor of the server's socket, to wait for."""

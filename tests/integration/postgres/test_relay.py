@@ -8,6 +8,7 @@ import select
 import socket
 import struct
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import psycopg
@@ -55,7 +56,7 @@ def test_each_read_passes_on_a_piece_of_a_message_and_the_whole_message_arrives(
 ) -> None:
     size = 20 * PIECE_BYTES
     pgconn = connection.pgconn
-    with Relay(pgconn) as relay:
+    with closing(Relay(pgconn)) as relay:
         pgconn.send_query_params(f"SELECT repeat('x', {size})".encode(), None)
         assert not relay.flush()
         pieces = []
@@ -91,7 +92,7 @@ def test_a_descriptor_with_the_number_of_a_closed_connection_is_not_touched(
     connection: psycopg.Connection,
 ) -> None:
     number = connection.fileno()
-    with Relay(connection.pgconn):
+    with closing(Relay(connection.pgconn)):
         connection.close()
         other = os.open("/dev/null", os.O_RDONLY)
         os.dup2(other, number)
@@ -104,7 +105,7 @@ def test_a_descriptor_with_the_number_of_a_closed_connection_is_not_touched(
 
 def test_a_connection_with_half_a_message_sent_is_not_used_again(connection: psycopg.Connection) -> None:
     pgconn = connection.pgconn
-    with Relay(pgconn):
+    with closing(Relay(pgconn)):
         pgconn.send_query_params(b"SELECT 1", None)
     with pytest.raises(psycopg.OperationalError):
         pgconn.consume_input()
