@@ -6,7 +6,7 @@ import logging
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import typer
 
@@ -15,7 +15,7 @@ from poller.config.settings import Settings
 from poller.daemon.build import open_replica
 from poller.daemon.signals import StopSignal
 from poller.model.errors import PollError
-from poller.model.target import RequireStandby, Target
+from poller.model.target import Target
 from poller.postgres.admission import Admission
 from poller.postgres.replica import Replica
 from poller.tools.doctor.server import unreachable
@@ -53,7 +53,7 @@ def database_session(
     level, handlers = logger.level, {number: signal.getsignal(number) for number in _STOPS}
     if settings.log_level != "debug":
         logger.setLevel(logging.CRITICAL)
-    replica = open_replica(settings, target, admission or Admission("false", report_lag=False))
+    replica = open_replica(settings, target, admission or Admission.unconditional(target))
     stop = None if interactive else StopSignal(replica.interrupt)
     try:
         yield DatabaseSession(replica, target, place_of(settings, target))
@@ -68,5 +68,6 @@ def database_session(
 
 def admission_of(target: Target) -> Admission:
     """Return the daemon's conditions without `warn`, because the command prints its own warning."""
-    require_standby: RequireStandby = "true" if target.require_standby == "true" else "false"
-    return Admission(require_standby, target.max_replay_lag, strict=target.strict)
+    if target.require_standby == "warn":
+        target = replace(target, require_standby="false")
+    return Admission.of(target)

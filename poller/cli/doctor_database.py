@@ -73,6 +73,7 @@ def examine_database(
             place=place,
             strict=target.strict,
             connections=target.connections,
+            max_active=target.max_active_backends,
         )
     except PollError as error:
         return unreached(settings, target, error)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 from poller.cli.database import admission_of
@@ -112,7 +113,9 @@ def reader(settings: Settings, cancel_token: CancelToken) -> Callable[[Target], 
     """Return the function that reads a server's list under the conditions of a poll."""
 
     def read(target: Target) -> Discovery:
-        replica = open_replica(settings, target, admission_of(target), cancel_token=cancel_token)
+        # The list has no history that could postpone it while the server is busy.
+        admission = admission_of(replace(target, max_active_backends=None))
+        replica = open_replica(settings, target, admission, cancel_token=cancel_token)
         try:
             return discover(target, replica)
         finally:

@@ -138,11 +138,7 @@ def open_replica(
     on_server_info: Sequence[Callable[[ServerInfo], None]] = (),
     cancel_token: CancelToken | None = None,
 ) -> Replica:
-    """Prepare the connection that the daemon and every command use, without opening it.
-
-    Messages of `admission` name the keys of the target.
-    """
-    admission.wording = target.with_keys
+    """Prepare the connection that the daemon and every command use, without opening it."""
     return Replica(
         target.conninfo,
         connect_timeout=target.connect_timeout,

@@ -118,15 +118,8 @@ class TargetFactory:
         tracing = self.telemetry.tracing_of(target.name)
         tracker = ServerTracker(longest_absence(queries), announce_first=self._daemon and not target.name)
         breaker = CircuitBreaker(self._settings.max_duty_cycle, target.max_active_backends)
-        admission = Admission(
-            target.require_standby,
-            target.max_replay_lag,
-            breaker.check,
-            count_active=target.max_active_backends is not None,
-            strict=target.strict,
-            report_lag=self._settings.own_metrics != "off",
-            warned=self._primaries,
-        )
+        report_lag = self._settings.own_metrics != "off"
+        admission = Admission.of(target, breaker.check, report_lag=report_lag, warned=self._primaries)
         gauges: list[StatusMetrics] = []
         target_metrics: list[TargetMetrics] = []
         discovery_metrics = DiscoveryMetrics()

@@ -5,18 +5,25 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Self
 
 from poller.model.duration import format_duration
 from poller.model.query import QueryDefinition
 from poller.model.result import Skip
-from poller.model.target import RequireStandby
+from poller.model.target import RequireStandby, Target
 from poller.postgres.replay_lag import Lag
 from poller.postgres.server_facts import ServerFacts, unmet_requirement
 
 logger = logging.getLogger(__name__)
 
-Hold = Callable[[QueryDefinition, float, int | None], Skip | None]
+Check = Callable[[QueryDefinition, float, int | None], Skip | None]
 """Return why a query must wait because of its own history, or None (see `CircuitBreaker.check`)."""
+HIDDEN_BACKENDS = "POLLER_MAX_ACTIVE_BACKENDS has no effect: the role cannot see other backends"
+"""Message if the server does not count the active backends of other clients."""
+
+
+def _without_history(_query: QueryDefinition, _now: float, _active: int | None) -> None:
+    return None
 
 
 @dataclass(slots=True)
@@ -29,9 +36,9 @@ class Admission:
 
     require_standby: RequireStandby = "warn"
     max_replay_lag: float | None = None
-    hold: Hold = lambda _query, _now, _active: None
+    check: Check = _without_history
     count_active: bool = False
-    """Whether `hold` needs the number of active backends."""
+    """Whether `check` needs the number of active backends."""
     strict: bool = False
     """Whether no query is sent if the role has more than read privileges."""
     excess_seconds: float = 60.0
@@ -43,6 +50,32 @@ class Admission:
     wording: Callable[[str], str] = str
     """Function that replaces the variables in a message by the keys of the target, if there are targets."""
     _blind: bool = False
+
+    @classmethod
+    def of(
+        cls,
+        target: Target,
+        check: Check = _without_history,
+        *,
+        report_lag: bool = True,
+        warned: set[str] | None = None,
+    ) -> Self:
+        """Return the conditions that the settings of `target` describe."""
+        return cls(
+            target.require_standby,
+            target.max_replay_lag,
+            check,
+            count_active=target.max_active_backends is not None,
+            strict=target.strict,
+            report_lag=report_lag,
+            warned=set() if warned is None else warned,
+            wording=target.with_keys,
+        )
+
+    @classmethod
+    def unconditional(cls, target: Target) -> Self:
+        """Return conditions that every server meets, for a command that only inspects `target`."""
+        return cls("false", report_lag=False, wording=target.with_keys)
 
     @property
     def wants_lag(self) -> bool:
@@ -60,16 +93,11 @@ class Admission:
         """Return the reason for each query that is not sent, by query name; `now` is in monotonic seconds."""
         if self.count_active and facts.active is None and not self._blind:
             self._blind = True
-            logger.warning(
-                self.wording(
-                    "POLLER_MAX_ACTIVE_BACKENDS has no effect: the role cannot see other backends; "
-                    "GRANT pg_read_all_stats to it"
-                )
-            )
+            logger.warning(self.wording(f"{HIDDEN_BACKENDS}; GRANT pg_read_all_stats to it"))
         whole = self._whole(facts, lag)
         skips: dict[str, Skip] = {}
         for query in queries:
-            skip = whole or unmet_requirement(query.requires, facts) or self.hold(query, now, facts.active)
+            skip = whole or unmet_requirement(query.requires, facts) or self.check(query, now, facts.active)
             if skip is not None:
                 skips[query.name] = skip
         return skips

@@ -14,6 +14,7 @@ from poller.model.diagnostics import Diagnostic, Severity
 from poller.model.duration import format_duration
 from poller.model.errors import PollError
 from poller.model.query import QueryDefinition
+from poller.postgres.admission import HIDDEN_BACKENDS
 from poller.postgres.connection import Connection, Host, ssl_mode
 from poller.postgres.inspect import Inspection, inspect
 from poller.postgres.server_facts import ServerFacts
@@ -67,11 +68,18 @@ def unreachable(error: PollError, place: str) -> Diagnostic:
 
 
 def examine(
-    catalogue: ServerCatalogue, session: Connection, *, place: str, strict: bool, connections: int = 1
+    catalogue: ServerCatalogue,
+    session: Connection,
+    *,
+    place: str,
+    strict: bool,
+    connections: int = 1,
+    max_active: int | None = None,
 ) -> list[Diagnostic]:
     """Findings about the connection and the role; `place` is the fallback for an unknown host.
 
     `connections` is the maximum number of connections of the poller to the server at the same time.
+    `max_active` is POLLER_MAX_ACTIVE_BACKENDS.
     """
     connection = session.connection()
     facts, values = catalogue.facts, catalogue.values
@@ -93,6 +101,7 @@ def examine(
             connections,
             superuser="superuser" in facts.excess,
         ),
+        *_backends(values["role"], facts.active, max_active),
         limits(values["role"], values["settings"]),
         clock(catalogue.skew),
         *_search_path(values["open_schemas"]),
@@ -194,6 +203,17 @@ def check_connections(
         )
         return diagnostic("warning", f"{used} in use of the role's {limit}", advice)
     return diagnostic("ok", f"{used} in use of the role's {limit}")
+
+
+def _backends(role: str, active: int | None, limit: int | None) -> list[Diagnostic]:
+    """Finding about the backends of other clients; `active` is None if the role cannot see them."""
+    if limit is None:
+        return []
+    facts = {"active": active, "limit": limit}
+    if active is None:
+        advice = f"GRANT pg_read_all_stats TO {identifier(role)}"
+        return [Diagnostic("warning", "backends", HIDDEN_BACKENDS, advice, facts=facts)]
+    return [Diagnostic("ok", "backends", f"{active} active, the limit is {limit}", facts=facts)]
 
 
 def _search_path(open_schemas: Mapping[str, Sequence[str]]) -> list[Diagnostic]:

@@ -259,6 +259,35 @@ def test_a_role_that_can_switch_to_a_writing_role_counts_as_writing(
         server.execute(f"DROP ROLE {role}")
 
 
+@pytest.mark.every_version
+def test_a_limit_of_active_backends_without_effect_is_a_warning(
+    server: MessagingServer, poller_process: Start
+) -> None:
+    """The daemon logs the same warning, because a role without pg_read_all_stats sees no other backends."""
+
+    def backends() -> Json:
+        url = make_conninfo(server.primary_dsn, user=role)
+        checks = examined(poller_process, POLLER_DATABASE_URL=url, POLLER_MAX_ACTIVE_BACKENDS="20")
+        return checks["backends"]
+
+    role = f"ordinary_{server.name}"
+    server.execute(f"CREATE ROLE {role} LOGIN")
+    try:
+        check = backends()
+        assert (check["state"], check["detail"], check["advice"]) == (
+            "warn",
+            "POLLER_MAX_ACTIVE_BACKENDS has no effect: the role cannot see other backends",
+            f"GRANT pg_read_all_stats TO {role}",
+        )
+        assert check["facts"] == {"active": None, "limit": 20}
+        server.execute(check["advice"])
+        check = backends()
+        active = check["facts"]["active"]
+        assert (check["state"], check["detail"]) == ("ok", f"{active} active, the limit is 20")
+    finally:
+        server.execute(f"DROP ROLE {role}")
+
+
 def test_each_missing_limit_is_reported_with_its_command() -> None:
     good = {"temp_file_limit": "1024", "max_parallel_workers_per_gather": "0", "hash_mem_multiplier": "1"}
     for name, value in {

@@ -173,7 +173,7 @@ def test_an_estimate_answers_above_the_lower_limit_if_it_is_cheap_enough(
 def test_a_postponed_query_is_skipped_if_its_estimate_is_too_expensive(
     database: Database, make_replica: Make
 ) -> None:
-    admission = Admission("false", hold=lambda *_: Skip("busy", "wait"))
+    admission = Admission("false", check=lambda *_: Skip("busy", "wait"))
     replica = make_replica(database.standby_dsn, admission=admission)
     answers = replica.fetch(
         [
@@ -193,7 +193,7 @@ def test_a_query_without_a_plan_is_run_to_get_its_error(replica: Replica) -> Non
 def test_a_postponed_query_is_answered_by_its_estimate(
     database: Database, make_replica: Make, reason: Any
 ) -> None:
-    admission = Admission("false", hold=lambda *_: Skip(reason, "wait"))
+    admission = Admission("false", check=lambda *_: Skip(reason, "wait"))
     replica = make_replica(database.standby_dsn, admission=admission)
     assert ask(replica, estimated("guessed", EXPENSIVE), a_query("held", EXPENSIVE)) == [
         (-1, reason),

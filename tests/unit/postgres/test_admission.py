@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from dataclasses import replace
 
 import pytest
 
+from poller.config.load_settings import load
 from poller.model.query import QueryDefinition
 from poller.model.result import Skip, SkipReason
 from poller.model.target import RequireStandby
@@ -103,12 +105,25 @@ def test_strict_refuses_a_role_with_more_than_read_privileges() -> None:
     assert Admission().decide(QUERIES[:1], mighty, FINE, 0.0) == {}
 
 
+def test_the_conditions_of_a_target_are_those_of_its_settings_and_name_its_keys() -> None:
+    target = replace(
+        load({"POLLER_DATABASE_URL": "host=x"}).only_target(), name="eu-1", strict=True, max_active_backends=5
+    )
+    mighty = ServerFacts(True, 180000, {}, frozenset(), excess=("superuser",))
+    admission = Admission.of(target)
+    assert admission.count_active
+    assert admission.decide(QUERIES[:1], mighty, FINE, 0.0)["plain"].detail == (
+        "`strict` of target eu-1 is set and the role may do more than read: superuser"
+    )
+    assert Admission.unconditional(target).decide(QUERIES[:1], mighty, FINE, 0.0) == {}
+
+
 def test_a_query_is_delayed_only_if_nothing_else_skips_it() -> None:
-    def hold(query: QueryDefinition, now: float, active: int | None) -> Skip | None:
+    def check(query: QueryDefinition, now: float, active: int | None) -> Skip | None:
         return Skip("busy", f"{query.name} {now} {active}")
 
     facts = ServerFacts(True, 180000, {}, frozenset(), active=7)
-    decisions = Admission(hold=hold).decide(QUERIES, facts, FINE, 5.0)
+    decisions = Admission(check=check).decide(QUERIES, facts, FINE, 5.0)
     assert decisions["plain"] == Skip("busy", "plain 5.0 7")
     assert decisions["gated"].reason == "relation"
 
