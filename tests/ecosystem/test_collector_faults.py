@@ -85,7 +85,6 @@ def check_complete(receiver: Receiver, *, late: int = 0) -> None:
     assert sum(time < before for time, before in zip(arrived, latest, strict=True)) <= late
 
 
-@pytest.mark.postgres
 def test_a_killed_collector_loses_nothing(
     receiver: Receiver, start_collector: StartCollector, start_daemon: StartDaemon
 ) -> None:
@@ -106,7 +105,6 @@ def test_a_killed_collector_loses_nothing(
     check_complete(receiver, late=1)
 
 
-@pytest.mark.postgres
 def test_a_collector_without_memory_refuses_requests_and_gets_them_later(
     receiver: Receiver, start_collector: StartCollector, start_daemon: StartDaemon
 ) -> None:
@@ -127,7 +125,6 @@ def test_a_collector_without_memory_refuses_requests_and_gets_them_later(
     check_complete(receiver)
 
 
-@pytest.mark.postgres
 def test_a_collector_with_a_full_queue_refuses_requests_and_gets_them_later(
     receiver: Receiver, start_collector: StartCollector, start_daemon: StartDaemon
 ) -> None:
@@ -144,7 +141,6 @@ def test_a_collector_with_a_full_queue_refuses_requests_and_gets_them_later(
     check_complete(receiver)
 
 
-@pytest.mark.postgres
 def test_a_collector_whose_authority_changes_gets_everything_after_the_change(
     receiver: Receiver, start_collector: StartCollector, start_daemon: StartDaemon, tmp_path: Path
 ) -> None:
@@ -180,7 +176,6 @@ def trust(file: Path, authority: trustme.CA) -> None:
     authority.cert_pem.write_to_path(str(file))
 
 
-@pytest.mark.postgres
 def test_a_result_above_the_collectors_limit_arrives_in_parts(
     receiver: Receiver, start_collector: StartCollector, start_daemon: StartDaemon, tmp_path: Path
 ) -> None:
@@ -215,7 +210,6 @@ def many_series(rows: int, size: int) -> str:
     return json.dumps({"queries": [query]})
 
 
-@pytest.mark.postgres
 @pytest.mark.slow
 def test_an_outage_of_an_hour_leaves_no_gap_in_prometheus_and_victoriametrics(
     prometheus: Prometheus,

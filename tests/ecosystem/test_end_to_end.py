@@ -33,7 +33,6 @@ Start = Callable[..., Process]
 StartCollector = Callable[..., Collector]
 
 
-@pytest.mark.postgres
 @pytest.mark.parametrize(
     ("protocol", "encrypted", "compression"),
     [
@@ -94,7 +93,6 @@ def test_the_shipped_gauges_arrive_through_a_collector_as_documented(
     assert IDENTITY.items() <= labels.items()
 
 
-@pytest.mark.postgres
 def test_remote_write_by_a_collector_gives_the_same_series(
     server: MessagingServer,
     poller_process: Start,
@@ -125,7 +123,6 @@ def test_remote_write_by_a_collector_gives_the_same_series(
         ]
 
 
-@pytest.mark.postgres
 def test_the_documented_collector_delivers_to_prometheus(
     server: MessagingServer,
     poller_process: Start,
@@ -152,7 +149,6 @@ def test_the_documented_collector_delivers_to_prometheus(
         assert prometheus.wait_for_series(metric) == [(IDENTITY, value)]
 
 
-@pytest.mark.postgres
 def test_log_records_and_exemplars_belong_to_the_exported_spans(
     server: MessagingServer,
     poller_process: Start,
@@ -216,7 +212,6 @@ def failing(folder: Path) -> Path:
     return file
 
 
-@pytest.mark.postgres
 def test_the_events_of_a_server_arrive_under_the_documented_names(
     database: Database,
     start_process: Start,

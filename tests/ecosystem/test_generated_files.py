@@ -36,7 +36,6 @@ def expressions() -> Iterator[tuple[str, str]]:
                 )
 
 
-@pytest.mark.postgres
 def test_every_expression_of_dashboards_and_rules_is_evaluated(
     server: MessagingServer, poller_process: Start, tmp_path: Path, backend: Backend
 ) -> None:
@@ -58,7 +57,6 @@ def evaluated(backend: Backend) -> tuple[set[str], set[str]]:
     return with_data, {rule["alert"] for rule in rules if backend.series(rule["expr"])}
 
 
-@pytest.mark.postgres
 def test_names_with_dots_hide_the_poller_from_dashboards_and_rules(
     server: MessagingServer,
     poller_process: Start,
@@ -79,7 +77,6 @@ def test_names_with_dots_hide_the_poller_from_dashboards_and_rules(
     assert firing == {"PollerGone"}
 
 
-@pytest.mark.postgres
 def test_an_alert_fires_and_resolves_in_prometheus(
     server: MessagingServer, poller_process: Start, tmp_path: Path
 ) -> None:

@@ -697,7 +697,6 @@ def test_the_documented_option_sets_a_query_file(tmp_path: Path) -> None:
     assert stored == {file: "queries: []\n"}
 
 
-@pytest.mark.postgres
 def test_the_daemon_runs_with_the_rendered_variables_and_files(
     server: MessagingServer, receiver: Receiver, poller_process: Callable[..., Process], tmp_path: Path
 ) -> None:
@@ -723,7 +722,6 @@ def test_the_daemon_runs_with_the_rendered_variables_and_files(
     assert "no such setting" not in process.stderr
 
 
-@pytest.mark.postgres
 def test_the_daemon_polls_the_rendered_targets_as_a_shard(
     server: MessagingServer, receiver: Receiver, poller_process: Callable[..., Process], tmp_path: Path
 ) -> None:

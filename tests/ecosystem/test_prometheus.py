@@ -28,7 +28,6 @@ def http(server: MessagingServer, backend: Backend, tmp_path: Path) -> dict[str,
     return environment(server, backend.otlp, tmp_path, POLLER_OTLP_PROTOCOL="http/protobuf")
 
 
-@pytest.mark.postgres
 @pytest.mark.parametrize(
     ("strategy", "polls", "duration"),
     [
@@ -63,7 +62,6 @@ def test_the_metrics_have_the_documented_names_and_labels(
     assert IDENTITY.items() <= labels.items()
 
 
-@pytest.mark.postgres
 def test_histogram_quantile_reads_the_gauges_of_a_histogram(
     server: MessagingServer,
     poller_process: Start,
@@ -105,7 +103,6 @@ def test_histogram_quantile_reads_the_gauges_of_a_histogram(
     assert median == 10
 
 
-@pytest.mark.postgres
 @pytest.mark.parametrize("window", ["0s", "30m"])
 def test_an_outage_of_prometheus_leaves_no_gap(
     server: MessagingServer,
@@ -130,7 +127,6 @@ def test_an_outage_of_prometheus_leaves_no_gap(
     assert max(exports) >= 10
 
 
-@pytest.mark.postgres
 def test_types_units_and_start_times_arrive(
     server: MessagingServer,
     poller_process: Start,
@@ -159,7 +155,6 @@ def test_types_units_and_start_times_arrive(
         assert samples[0][1] == 0
 
 
-@pytest.mark.postgres
 def test_a_restart_is_a_reset_and_the_gauges_continue(
     server: MessagingServer, poller_process: Start, prometheus: Prometheus, tmp_path: Path
 ) -> None:
@@ -183,7 +178,6 @@ def test_a_restart_is_a_reset_and_the_gauges_continue(
     assert {value for _, value in samples} == {SHIPPED["users_total"]}
 
 
-@pytest.mark.postgres
 def test_withheld_values_become_stale_and_return(
     server: MessagingServer,
     poller_process: Start,
@@ -212,7 +206,6 @@ def short_lived(folder: Path) -> Path:
     return file
 
 
-@pytest.mark.postgres
 @pytest.mark.parametrize(("window", "stored"), [("0s", False), ("30m", True)])
 def test_samples_older_than_those_of_another_poller_need_a_window(
     server: MessagingServer,
@@ -254,7 +247,6 @@ def earlier_samples(prometheus: Prometheus, until: float) -> int:
     return sum(at < until for _, samples in series for at, _ in samples)
 
 
-@pytest.mark.postgres
 @pytest.mark.parametrize(("window", "stored"), [("0s", False), ("3h", True)])
 def test_samples_have_the_time_of_their_rows(
     server: MessagingServer,

@@ -100,7 +100,6 @@ def own_labels(backend: Backend, labels: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name, value in labels.items() if name not in resource}
 
 
-@pytest.mark.postgres
 @pytest.mark.parametrize("level", ["target", "query"])
 def test_targets_with_the_same_series_never_mix(
     databases: Cluster, poller_process: Start, tmp_path: Path, backend: Backend, level: str
@@ -137,7 +136,6 @@ def test_targets_with_the_same_series_never_mix(
     assert firing <= {"PollerTicksLeftOut"}, "healthy targets fire no alert"
 
 
-@pytest.mark.postgres
 def test_each_target_has_its_own_target_info(
     databases: Cluster, poller_process: Start, tmp_path: Path, prometheus: Prometheus
 ) -> None:
@@ -159,7 +157,6 @@ def test_each_target_has_its_own_target_info(
     }
 
 
-@pytest.mark.postgres
 def test_a_failover_renames_no_series(
     databases: Cluster, poller_process: Start, tmp_path: Path, backend: Backend
 ) -> None:
@@ -185,7 +182,6 @@ def test_a_failover_renames_no_series(
     assert labels_of(backend, down["expr"]) == [SHOP]
 
 
-@pytest.mark.postgres
 def test_the_series_of_the_targets_continue_when_the_leader_is_killed(
     databases: Cluster, poller_process: Start, tmp_path: Path, backend: Backend
 ) -> None:

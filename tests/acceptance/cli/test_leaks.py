@@ -508,7 +508,6 @@ def test_a_secret_from_an_option_is_not_shown(bed: Bed, case: str) -> None:
     bed.assert_no_secret(settings, message="option --database-url")
 
 
-@pytest.mark.postgres
 @pytest.mark.parametrize(
     ("added", "message"),
     [
@@ -610,7 +609,6 @@ def test_doctor_shows_no_credential_for_a_collector(bed: Bed, case: str) -> None
     bed.assert_no_secret(process, message='"check": "collector"')
 
 
-@pytest.mark.postgres
 @pytest.mark.parametrize("protocol", ["grpc", "http/protobuf"])
 def test_exported_data_contain_no_secret(
     bed: Bed, database: Database, receiver: Receiver, protocol: str
@@ -654,7 +652,6 @@ def test_a_blank_in_the_secret_of_an_option_does_not_show_the_rest(bed: Bed) -> 
     bed.assert_no_secret(settings, message="unexpected")
 
 
-@pytest.mark.postgres
 @pytest.mark.parametrize("form", ["table", "json"])
 def test_a_query_error_shows_no_secret_from_the_connection_options(
     bed: Bed, database: Database, form: str, tmp_path: Path

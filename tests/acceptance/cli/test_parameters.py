@@ -15,8 +15,6 @@ from tests.bed.process import Process
 
 Start = Callable[..., Process]
 
-pytestmark = pytest.mark.postgres
-
 QUERIES = """\
 queries:
   - name: orders
@@ -109,6 +107,7 @@ def test_cases_are_tested_with_each_combination(run: Callable[..., str], folder:
     assert "1 case: 1 ok" in run("test", ".")
 
 
+@pytest.mark.postgres
 def test_try_says_where_parameters_are_declared(poller_process: Start) -> None:
     process = poller_process("try", "SELECT count(*) AS n FROM orders WHERE state = :state")
     assert process.wait() == 2

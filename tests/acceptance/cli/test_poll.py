@@ -26,7 +26,6 @@ from tests.bed.queries import write_queries
 Start = Callable[..., Process]
 
 
-@pytest.mark.postgres
 def test_table_has_a_line_per_series(server: MessagingServer, poller_process: Start) -> None:
     """In a pipe the table has no colour and no box, a series is a line, and stdout has only the result."""
     process = poller_process("poll", env={"POLLER_DATABASE_URL": server.standby_dsn})
@@ -45,7 +44,6 @@ def test_table_has_a_line_per_series(server: MessagingServer, poller_process: St
     assert process.stderr == ""
 
 
-@pytest.mark.postgres
 def test_skipped_queries_show_the_reason_and_fail_nothing(
     server: MessagingServer, poller_process: Start
 ) -> None:
@@ -58,7 +56,6 @@ def test_skipped_queries_show_the_reason_and_fail_nothing(
     assert "column attachments.size_bytes does not exist" in process.stderr
 
 
-@pytest.mark.postgres
 def test_a_failed_query_is_exit_code_1_and_the_other_results_are_printed(
     server: MessagingServer, poller_process: Start, tmp_path: Path
 ) -> None:
@@ -82,7 +79,6 @@ def test_a_failed_query_is_exit_code_1_and_the_other_results_are_printed(
     assert 'query bad failed: column "nothing" does not exist' in process.stderr
 
 
-@pytest.mark.postgres
 @pytest.mark.parametrize(
     ("sql", "code", "state"),
     [
@@ -125,7 +121,6 @@ def test_a_missing_database_url_is_exit_code_2(poller_process: Start) -> None:
     assert process.stdout == ""
 
 
-@pytest.mark.postgres
 @pytest.mark.parametrize(
     ("patterns", "polled"),
     [
@@ -152,7 +147,6 @@ def test_an_unknown_query_is_exit_code_2_with_a_suggestion(poller_process: Start
     assert "'users'" in process.stderr
 
 
-@pytest.mark.postgres
 def test_the_prometheus_format_equals_the_stored_series(
     server: MessagingServer, poller_process: Start
 ) -> None:
@@ -166,7 +160,6 @@ def test_the_prometheus_format_equals_the_stored_series(
     ) in process.stdout
 
 
-@pytest.mark.postgres
 def test_otlp_json_is_a_valid_export_request(server: MessagingServer, poller_process: Start) -> None:
     from google.protobuf.json_format import Parse
     from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
@@ -183,7 +176,6 @@ def test_otlp_json_is_a_valid_export_request(server: MessagingServer, poller_pro
     assert by_metric["attachments_total_bytes"].value == 15120
 
 
-@pytest.mark.postgres
 def test_push_delivers_each_value_once(
     server: MessagingServer, receiver: Receiver, poller_process: Start
 ) -> None:
@@ -197,7 +189,6 @@ def test_push_delivers_each_value_once(
     assert [point.value for point in receiver.points("users_total")] == [37]
 
 
-@pytest.mark.postgres
 def test_a_refused_push_is_exit_code_1(
     server: MessagingServer, receiver: Receiver, poller_process: Start
 ) -> None:
@@ -214,7 +205,6 @@ def test_a_refused_push_is_exit_code_1(
     assert "export refused" in process.stderr
 
 
-@pytest.mark.postgres
 def test_push_delivers_even_if_stdout_fails(server: MessagingServer, receiver: Receiver) -> None:
     command = shlex.join([sys.executable, "-m", "poller", "poll", "--push", "--format", "json"])
     done = subprocess.run(
@@ -232,7 +222,6 @@ def test_push_delivers_even_if_stdout_fails(server: MessagingServer, receiver: R
     assert [point.value for point in receiver.points("users_total")] == [37]
 
 
-@pytest.mark.postgres
 def test_a_partly_rejected_push_is_exit_code_1(
     server: MessagingServer, receiver: Receiver, poller_process: Start
 ) -> None:
@@ -247,7 +236,6 @@ def test_a_partly_rejected_push_is_exit_code_1(
     assert re.search(r"the collector rejects 1 of \d+ data points: too old", process.stderr)
 
 
-@pytest.mark.postgres
 def test_an_undelivered_push_is_exit_code_1_and_the_next_push_delivers_it(
     server: MessagingServer, receiver: Receiver, poller_process: Start, tmp_path: Path
 ) -> None:
@@ -270,7 +258,6 @@ def test_an_undelivered_push_is_exit_code_1_and_the_next_push_delivers_it(
     assert [point.value for point in receiver.points("users_total")] == [37, 38]
 
 
-@pytest.mark.postgres
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 @pytest.mark.parametrize("protocol", ["grpc", "http/protobuf"])
 def test_the_first_signal_ends_the_wait_for_a_collector_that_hangs(
@@ -313,7 +300,6 @@ def test_an_invalid_header_is_exit_code_2(poller_process: Start) -> None:
         )
 
 
-@pytest.mark.postgres
 def test_a_push_next_to_a_daemon_warns_that_it_stores_nothing_and_delivers(
     server: MessagingServer, receiver: Receiver, poller_process: Start, tmp_path: Path
 ) -> None:
@@ -352,7 +338,6 @@ def test_push_without_an_endpoint_is_exit_code_2(poller_process: Start) -> None:
     assert "--push: needs an endpoint; set POLLER_OTLP_ENDPOINT" in process.stderr
 
 
-@pytest.mark.postgres
 @pytest.mark.parametrize("no_color", [False, True])
 def test_a_terminal_gets_colour_unless_it_is_disabled(server: MessagingServer, no_color: bool) -> None:
     output = on_terminal(["poll", "--query", "users"], server, {"NO_COLOR": "1"} if no_color else {})
@@ -361,7 +346,6 @@ def test_a_terminal_gets_colour_unless_it_is_disabled(server: MessagingServer, n
     assert ("\x1b[32m" in output) is not no_color
 
 
-@pytest.mark.postgres
 def test_a_terminal_shows_the_running_query(server: MessagingServer, tmp_path: Path) -> None:
     queries = write_queries(
         tmp_path,
@@ -407,7 +391,6 @@ def on_terminal(arguments: list[str], server: Database, env: dict[str, str]) -> 
     return output.decode()
 
 
-@pytest.mark.postgres
 def test_a_series_fed_by_two_queries_is_omitted_from_both_as_in_the_daemon(
     database: Database, poller_process: Start, receiver: Receiver, tmp_path: Path
 ) -> None:

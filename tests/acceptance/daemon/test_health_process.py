@@ -102,7 +102,6 @@ def test_without_database_and_collector_the_daemon_is_alive_and_ready_and_report
     assert (code, output.startswith(f"alive: process {isolated.pid} (instance ")) == (0, True)
 
 
-@pytest.mark.postgres
 def test_json_contains_the_whole_heartbeat(database: Database, poller_process: Start, tmp_path: Path) -> None:
     file = write_queries(tmp_path, ("a", "SELECT 1 AS n"), ("b", "SELECT 1/0 AS n"))
     env = {"POLLER_DATABASE_URL": database.standby_dsn, "POLLER_QUERIES": file}

@@ -20,7 +20,6 @@ def count_stored(process: Process) -> int:
     return process.stderr.count(" export kept ")
 
 
-@pytest.mark.postgres
 @pytest.mark.parametrize("protocol", ["grpc", "http"])
 def test_an_outage_with_a_kill_in_the_middle_loses_no_export(
     server: MessagingServer, receiver: Receiver, poller_process: Start, tmp_path: Path, protocol: str
@@ -87,7 +86,6 @@ def test_an_outage_with_a_kill_in_the_middle_loses_no_export(
         assert "Traceback" not in process.stderr
 
 
-@pytest.mark.postgres
 def test_a_daemon_that_stops_during_an_outage_logs_the_fate_of_undelivered_exports(
     server: MessagingServer, receiver: Receiver, poller_process: Start, tmp_path: Path
 ) -> None:

@@ -6,13 +6,10 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 
 import psycopg
-import pytest
 
 from tests.bed.polled import Polled, polling
 from tests.bed.postgres import Database
 from tests.bed.process import eventually
-
-pytestmark = pytest.mark.postgres
 
 QUICK = "SELECT 1 AS n"
 SLOW = "SELECT 1 AS n FROM pg_sleep(0.4)"

@@ -54,7 +54,6 @@ def latest(points: list[Point]) -> dict[str, Point]:
     return {point.metric: point for point in points}
 
 
-@pytest.mark.postgres
 @pytest.mark.parametrize("protocol", ["grpc", "http"])
 def test_the_four_gauges_arrive_exactly(
     server: MessagingServer, receiver: Receiver, poller_process: Start, protocol: str
@@ -84,7 +83,6 @@ def test_the_four_gauges_arrive_exactly(
     assert arrived["users_total"].resource["service.instance.id"] == "test"
 
 
-@pytest.mark.postgres
 def test_values_follow_the_database(
     server: MessagingServer, receiver: Receiver, poller_process: Start
 ) -> None:
@@ -96,7 +94,6 @@ def test_values_follow_the_database(
     receiver.wait_for(lambda points: latest(points)["users_total"].value == 38)
 
 
-@pytest.mark.postgres
 def test_a_query_with_a_missing_size_column_is_skipped_and_logged(
     server: MessagingServer, receiver: Receiver, poller_process: Start
 ) -> None:
@@ -125,7 +122,6 @@ def test_a_query_with_a_missing_size_column_is_skipped_and_logged(
     assert process.stderr.count(reason) == 1
 
 
-@pytest.mark.postgres
 def test_a_migration_adds_the_fourth_gauge_without_a_restart(
     server: MessagingServer, receiver: Receiver, poller_process: Start
 ) -> None:
@@ -140,7 +136,6 @@ def test_a_migration_adds_the_fourth_gauge_without_a_restart(
     process.wait_for_line("query attachments_bytes recovered")
 
 
-@pytest.mark.postgres
 def test_sigterm_during_a_long_query_ends_in_order(
     server: MessagingServer, receiver: Receiver, poller_process: Start, tmp_path: Path
 ) -> None:
@@ -176,7 +171,6 @@ def test_sigterm_during_a_long_query_ends_in_order(
     assert "Traceback" not in process.stderr
 
 
-@pytest.mark.postgres
 def test_a_second_signal_ends_at_once(server: MessagingServer, poller_process: Start) -> None:
     """The last export is waiting for a collector that hangs."""
     with Receiver() as receiver:
@@ -199,7 +193,6 @@ def test_a_second_signal_ends_at_once(server: MessagingServer, poller_process: S
     assert code == 128 + signal.SIGINT
 
 
-@pytest.mark.postgres
 def test_a_blocked_log_does_not_delay_the_shutdown(database: Database) -> None:
     read, write = os.pipe()
     process = subprocess.Popen(
@@ -224,7 +217,6 @@ def test_a_blocked_log_does_not_delay_the_shutdown(database: Database) -> None:
         process.wait()
 
 
-@pytest.mark.postgres
 def test_a_collector_that_hangs_does_not_delay_the_shutdown(
     server: MessagingServer, poller_process: Start
 ) -> None:
@@ -241,7 +233,6 @@ def test_a_collector_that_hangs_does_not_delay_the_shutdown(
     assert code == 0
 
 
-@pytest.mark.postgres
 def test_the_daemon_recovers_when_the_database_returns(
     own_cluster: Cluster, receiver: Receiver, poller_process: Start
 ) -> None:
@@ -274,7 +265,6 @@ def test_the_daemon_recovers_when_the_database_returns(
     assert len([line for line in warnings if "replica unavailable" in line["message"]]) == 2
 
 
-@pytest.mark.postgres
 def test_the_daemon_recovers_when_the_collector_returns(
     server: MessagingServer, receiver: Receiver, poller_process: Start
 ) -> None:
@@ -293,7 +283,6 @@ def test_the_daemon_recovers_when_the_collector_returns(
     assert process.stderr.count("export failed") == 2
 
 
-@pytest.mark.postgres
 def test_a_value_older_than_max_age_is_not_exported(
     own_cluster: Cluster, receiver: Receiver, poller_process: Start
 ) -> None:
@@ -322,7 +311,6 @@ def test_a_value_older_than_max_age_is_not_exported(
     assert "poller.query.last_success" in {point.metric for point in newest}
 
 
-@pytest.mark.postgres
 def test_a_healthy_query_has_four_data_points_of_the_pollers_own_in_an_export(
     database: Database, receiver: Receiver, poller_process: Start, tmp_path: Path
 ) -> None:
@@ -346,7 +334,6 @@ def test_a_healthy_query_has_four_data_points_of_the_pollers_own_in_an_export(
     ]
 
 
-@pytest.mark.postgres
 def test_without_metrics_of_its_own_the_poller_exports_only_values(
     database: Database, receiver: Receiver, poller_process: Start, tmp_path: Path
 ) -> None:
@@ -368,7 +355,6 @@ def run_healthy(
     return receiver.requests()[-1].points()
 
 
-@pytest.mark.postgres
 def test_after_a_kill_and_a_restart_the_same_series_continue(
     server: MessagingServer, receiver: Receiver, poller_process: Start
 ) -> None:
@@ -390,7 +376,6 @@ def test_after_a_kill_and_a_restart_the_same_series_continue(
     assert (after.resource, after.attributes) == (before.resource, before.attributes)
 
 
-@pytest.mark.postgres
 def test_without_an_endpoint_results_are_logged(server: MessagingServer, poller_process: Start) -> None:
     """The design document calls this the logs-only mode."""
     process = poller_process(
@@ -403,7 +388,6 @@ def test_without_an_endpoint_results_are_logged(server: MessagingServer, poller_
     assert {"timestamp", "logger", "trace_id", "span_id"} <= record.keys()
 
 
-@pytest.mark.postgres
 def test_the_variables_of_the_design_document_are_accepted(
     server: MessagingServer, receiver: Receiver, poller_process: Start
 ) -> None:
@@ -423,7 +407,6 @@ def test_the_variables_of_the_design_document_are_accepted(
     assert point.resource["deployment.environment.name"] == "test"
 
 
-@pytest.mark.postgres
 def test_a_namespace_prefixes_every_metric(
     server: MessagingServer, receiver: Receiver, poller_process: Start
 ) -> None:
@@ -434,7 +417,6 @@ def test_a_namespace_prefixes_every_metric(
     receiver.wait_for(lambda points: latest(points).get("obscura_users_total"))
 
 
-@pytest.mark.postgres
 def test_a_failing_query_does_not_affect_the_other_results(
     server: MessagingServer, receiver: Receiver, poller_process: Start, tmp_path: Path
 ) -> None:
@@ -483,7 +465,6 @@ def test_a_failing_query_does_not_affect_the_other_results(
     assert [process.stderr.count(f"query {name} failed") for name in ("divided", "late", "text")] == [1, 1, 1]
 
 
-@pytest.mark.postgres
 def test_the_password_appears_nowhere(
     server: MessagingServer, receiver: Receiver, poller_process: Start
 ) -> None:
@@ -507,7 +488,6 @@ def _until(holds: Callable[[], bool], timeout: float = 60.0) -> None:
         time.sleep(0.05)
 
 
-@pytest.mark.postgres
 def test_the_first_values_of_many_groups_arrive_soon_in_few_requests(
     database: Database, receiver: Receiver, poller_process: Start, tmp_path: Path
 ) -> None:

@@ -11,14 +11,10 @@ from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-import pytest
-
 from tests.bed.polled import polling, write
 from tests.bed.postgres import Database
 from tests.bed.process import Process, eventually
 from tests.bed.stored import make_older
-
-pytestmark = pytest.mark.postgres
 
 CLOCK = "SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint AS n"
 

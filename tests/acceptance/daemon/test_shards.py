@@ -121,7 +121,6 @@ def test_a_shard_without_targets_reports_none(shards: list[Shard], write: Callab
     other.process.wait_for_line('polling 1 query on 0 targets.*0 of 1 target"')
 
 
-@pytest.mark.postgres
 @pytest.mark.timeout(600)
 def test_every_server_is_polled_by_one_shard_while_shards_are_added_removed_and_killed(
     shards: list[Shard],
@@ -183,7 +182,6 @@ def test_every_server_is_polled_by_one_shard_while_shards_are_added_removed_and_
     assert [shard.polled() for shard in three] == before
 
 
-@pytest.mark.postgres
 @pytest.mark.timeout(400)
 def test_a_target_moves_to_the_shard_of_the_server_that_its_file_names_now(
     shards: list[Shard],

@@ -33,7 +33,6 @@ def described(point: Point) -> str:
     )
 
 
-@pytest.mark.postgres
 @pytest.mark.parametrize("level", ["query", "off"])
 def test_without_targets_the_requests_are_those_of_a_poller_that_knows_none(
     database: Database,

@@ -8,8 +8,6 @@ import signal
 from collections.abc import Callable
 from pathlib import Path
 
-import pytest
-
 from poller.receiver.receiver import ACCEPT, CUT, HANG, UNAVAILABLE, Receiver
 from tests.bed.messaging import MessagingServer
 from tests.bed.process import Process, eventually
@@ -20,7 +18,6 @@ KILLS = int(os.environ.get("STORM_KILLS", "4"))
 """50 test more moments and take several minutes."""
 
 
-@pytest.mark.postgres
 def test_a_storm_of_kills_under_a_flapping_collector_loses_nothing(
     server: MessagingServer, receiver: Receiver, poller_process: Start, tmp_path: Path
 ) -> None:

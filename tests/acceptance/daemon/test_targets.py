@@ -124,7 +124,6 @@ def proxy(databases: list[str]) -> Iterator[Proxy]:
         yield proxy
 
 
-@pytest.mark.postgres
 @pytest.mark.every_version
 def test_each_target_has_its_own_resource_and_the_same_series_never_mix(
     bed: Bed, databases: list[str]
@@ -150,7 +149,6 @@ def test_each_target_has_its_own_resource_and_the_same_series_never_mix(
     assert not {"database", "poller.target.up"} & own
 
 
-@pytest.mark.postgres
 def test_the_first_steps_of_the_documentation_work(
     databases: list[str], start_process: Start, tmp_path: Path
 ) -> None:
@@ -168,7 +166,6 @@ def test_the_first_steps_of_the_documentation_work(
     assert "us-1" in process.stdout
 
 
-@pytest.mark.postgres
 def test_a_missed_run_of_a_schedule_is_made_up_for_on_each_target(
     bed: Bed, databases: list[str], tmp_path: Path
 ) -> None:
@@ -196,7 +193,6 @@ def test_a_missed_run_of_a_schedule_is_made_up_for_on_each_target(
     assert made_up == {name: bed.value(name, "nightly") for name in names}
 
 
-@pytest.mark.postgres
 def test_targets_are_added_removed_and_changed_without_touching_the_others(
     bed: Bed, databases: list[str]
 ) -> None:
@@ -236,7 +232,6 @@ def test_targets_are_added_removed_and_changed_without_touching_the_others(
     assert "targets.yaml:1: targets[0]" in reports[rejected + 1], reports
 
 
-@pytest.mark.postgres
 def test_queries_select_targets_by_tags_and_names(bed: Bed, databases: list[str]) -> None:
     bed.queries(
         query("everywhere", "SELECT 1 AS n"),
@@ -255,7 +250,6 @@ def test_queries_select_targets_by_tags_and_names(bed: Bed, databases: list[str]
     assert metrics["eu-2"] == {"everywhere", "named"}
 
 
-@pytest.mark.postgres
 def test_values_of_every_target_survive_a_restart(bed: Bed, databases: list[str]) -> None:
     bed.queries(query("stamp", "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint AS n", "1h"))
     for name, dsn in zip("ab", databases, strict=False):
@@ -273,7 +267,6 @@ def test_values_of_every_target_survive_a_restart(bed: Bed, databases: list[str]
     assert [bed.value(name, "stamp") for name in "ab"] == before
 
 
-@pytest.mark.postgres
 def test_the_secret_of_a_target_appears_nowhere(bed: Bed, databases: list[str], tmp_path: Path) -> None:
     secrets = ["planted-in-url-7h2", "planted-in-file-9k4", "planted-by-command-3m8"]
     closed = make_conninfo(databases[0], host="127.0.0.1", port=1)
@@ -305,7 +298,6 @@ def test_the_secret_of_a_target_appears_nowhere(bed: Bed, databases: list[str], 
         assert secret.encode() not in pushed
 
 
-@pytest.mark.postgres
 @pytest.mark.timeout(400)
 def test_dead_and_full_servers_cost_the_targets_of_other_servers_nothing(
     bed: Bed, own_cluster: Cluster, make_cluster: Callable[..., Cluster], databases: list[str], proxy: Proxy

@@ -87,7 +87,6 @@ def newest_hour(database: Database) -> int:
     return (int(end) + 3600) * 10**9
 
 
-@pytest.mark.postgres
 def test_each_data_point_has_the_time_of_its_row_and_arrives_once(
     database: Database, receiver: Receiver, poller_process: Start, environment: dict[str, str]
 ) -> None:
@@ -115,7 +114,6 @@ def test_each_data_point_has_the_time_of_its_row_and_arrives_once(
         assert exported(receiver) == expected
 
 
-@pytest.mark.postgres
 def test_poll_shows_the_time_and_exports_the_newest_data_point_again(
     receiver: Receiver, poller_process: Start, environment: dict[str, str]
 ) -> None:
@@ -135,7 +133,6 @@ def test_poll_shows_the_time_and_exports_the_newest_data_point_again(
     assert " TIME " in table.stdout.splitlines()[0]
 
 
-@pytest.mark.postgres
 def test_check_rejects_a_time_that_depends_on_the_session(
     poller_process: Start, environment: dict[str, str], tmp_path: Path
 ) -> None:

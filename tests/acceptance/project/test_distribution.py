@@ -49,7 +49,6 @@ def build(target: Path, **env: str) -> Distribution:
     return Distribution(wheel, sdist, sbom)
 
 
-@pytest.mark.postgres
 @pytest.mark.timeout(900)
 def test_the_wheel_and_the_sdist_are_complete_and_work(server: MessagingServer, tmp_path: Path) -> None:
     """A single test, because a build takes long. `.ci/dist` compares the wheel with that of the sdist."""

@@ -150,7 +150,6 @@ def test_after_the_installation_poller_is_on_the_path(page: Path, clone: Path, t
     assert done.stdout.splitlines()[-1].startswith("poller ")
 
 
-@pytest.mark.postgres
 def test_the_daemon_runs_with_the_variables_of_the_readme(
     server: MessagingServer, receiver: Receiver, start_process: Callable[..., Process], tmp_path: Path
 ) -> None:
@@ -192,7 +191,6 @@ def _steps(page: Path, folder: Path) -> Iterator[tuple[str, str | None, Path]]:
             yield f"{{ {block.argument}; }} > {output} 2>&1 || true", block.text, output
 
 
-@pytest.mark.postgres
 @pytest.mark.timeout(400)
 @pytest.mark.parametrize(
     "page", [page for page in PAGES if any(b.kind in ("output", "file") for b in blocks(page))], ids=name_of
@@ -254,7 +252,6 @@ def test_python_snippets_run(tmp_path: Path) -> None:
     assert f"{len(snippets)} passed" in done.stdout
 
 
-@pytest.mark.postgres
 def test_the_instrumented_server_exports_the_documented_telemetry(
     server: MessagingServer, receiver: Receiver, tmp_path: Path, start_process: Callable[..., Process]
 ) -> None:

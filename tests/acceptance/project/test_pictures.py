@@ -60,7 +60,6 @@ def printed(terminal: Terminal) -> list[str]:
     return lines[first:]
 
 
-@pytest.mark.postgres
 def test_poll(server: MessagingServer, on_terminal: Callable[..., Terminal], picture: Picture) -> None:
     lines = printed(on_terminal("poll", POLLER_DATABASE_URL=server.standby_dsn))
     picture("poll", "poller poll", lines)
@@ -72,7 +71,6 @@ def test_check_with_mistakes(on_terminal: Callable[..., Terminal], picture: Pict
     picture("check", f"poller check {block.argument}", printed(on_terminal("check", block.argument)))
 
 
-@pytest.mark.postgres
 @pytest.mark.usefixtures("server")
 def test_try(role: Role, on_terminal: Callable[..., Terminal], picture: Picture) -> None:
     role.made(access="all")
@@ -81,7 +79,6 @@ def test_try(role: Role, on_terminal: Callable[..., Terminal], picture: Picture)
     picture("try", f'poller try "{sql}"', lines)
 
 
-@pytest.mark.postgres
 @pytest.mark.usefixtures("server")
 def test_doctor(
     role: Role,
@@ -127,7 +124,6 @@ queries:
 """Queries in every state, with values that move within seconds."""
 
 
-@pytest.mark.postgres
 def test_watch(
     server: MessagingServer,
     on_terminal: Callable[..., Terminal],

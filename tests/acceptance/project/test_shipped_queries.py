@@ -531,7 +531,6 @@ def test_the_sizes_can_be_loaded_from_a_storage_listing_and_dropped_again(
     assert the_column(migrated) == []
 
 
-@pytest.mark.postgres
 def test_a_users_table_of_another_application_is_not_counted(
     database: Database, poller_process: Callable[..., Process]
 ) -> None:

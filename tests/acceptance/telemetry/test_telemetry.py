@@ -90,7 +90,6 @@ def kinds(points: Iterable[Point]) -> dict[str, str]:
     }
 
 
-@pytest.mark.postgres
 def test_the_reference_lists_the_metrics_of_a_daemon_with_kind_and_unit(
     database: Database, receiver: Receiver, poller_process: Start, tmp_path: Path
 ) -> None:
@@ -106,7 +105,6 @@ def test_the_reference_lists_the_metrics_of_a_daemon_with_kind_and_unit(
     assert kinds(receiver.points()).items() <= listed.items()
 
 
-@pytest.mark.postgres
 def test_the_reference_lists_the_metrics_of_targets_with_kind_and_unit(
     database: Database, receiver: Receiver, poller_process: Start, tmp_path: Path
 ) -> None:
@@ -139,7 +137,6 @@ def test_the_reference_lists_the_metrics_of_targets_with_kind_and_unit(
     assert line["target"] == "eu-1"
 
 
-@pytest.mark.postgres
 def test_the_reference_lists_the_metrics_of_a_leader_election_with_kind_and_unit(
     database: Database, receiver: Receiver, poller_process: Start, tmp_path: Path
 ) -> None:
@@ -175,7 +172,6 @@ def test_the_reference_lists_the_metrics_of_a_leader_election_with_kind_and_unit
 # --- spans --------------------------------------------------------------------------------------------
 
 
-@pytest.mark.postgres
 @pytest.mark.parametrize("protocol", ["grpc", "http"])
 def test_a_tick_arrives_as_a_single_trace_and_its_log_records_refer_to_it(
     database: Database, receiver: Receiver, poller_process: Start, tmp_path: Path, protocol: str
@@ -228,7 +224,6 @@ def test_a_tick_arrives_as_a_single_trace_and_its_log_records_refer_to_it(
     ), "the histogram of durations refers to the spans"
 
 
-@pytest.mark.postgres
 def test_the_server_shows_the_trace_of_a_query(
     database: Database, receiver: Receiver, poller_process: Start, tmp_path: Path
 ) -> None:
@@ -254,7 +249,6 @@ def test_the_server_shows_the_trace_of_a_query(
     )
 
 
-@pytest.mark.postgres
 def test_a_sampler_may_drop_all_spans(
     database: Database, receiver: Receiver, poller_process: Start, tmp_path: Path
 ) -> None:
@@ -273,7 +267,6 @@ def test_a_sampler_may_drop_all_spans(
     assert re.fullmatch(r"\w{32}", line["trace_id"])
 
 
-@pytest.mark.postgres
 def test_a_single_poll_exports_its_spans(
     server: MessagingServer, receiver: Receiver, poller_process: Start
 ) -> None:
@@ -285,7 +278,6 @@ def test_a_single_poll_exports_its_spans(
     assert names == {"users", "pending_messages", "attachments", "attachments_bytes"}
 
 
-@pytest.mark.postgres
 def test_a_collector_without_spans_is_reported_once_and_still_gets_the_metrics(
     server: MessagingServer, receiver: Receiver, poller_process: Start
 ) -> None:
@@ -307,7 +299,6 @@ def test_a_collector_without_spans_is_reported_once_and_still_gets_the_metrics(
 # --- shutdown -----------------------------------------------------------------------------------------
 
 
-@pytest.mark.postgres
 def test_the_last_spans_and_log_records_are_sent_at_shutdown(
     server: MessagingServer, receiver: Receiver, poller_process: Start
 ) -> None:
@@ -331,7 +322,6 @@ def test_the_last_spans_and_log_records_are_sent_at_shutdown(
     assert {"polling 4 queries", "stopped"} <= {record.body for record in receiver.records()}
 
 
-@pytest.mark.postgres
 @pytest.mark.parametrize(
     ("protocol", "collector"), [("grpc", "gone"), ("grpc", "hanging"), ("http", "hanging")]
 )
@@ -383,14 +373,12 @@ def modules_of(*arguments: str, env: Mapping[str, str]) -> set[str]:
     return set(done.stdout.splitlines()[-1].split())
 
 
-@pytest.mark.postgres
 def test_without_an_endpoint_no_sdk_is_imported(server: MessagingServer) -> None:
     loaded = modules_of("poll", env={"POLLER_DATABASE_URL": server.standby_dsn, "POLLER_OTLP_LOGS": "true"})
     assert "poller.telemetry.traces" in loaded
     assert not {name for name in loaded if re.match(r"opentelemetry\.(sdk|exporter|proto)|grpc", name)}
 
 
-@pytest.mark.postgres
 def test_no_sdk_is_imported_if_telemetry_is_off(server: MessagingServer, receiver: Receiver) -> None:
     env = environment(server.standby_dsn, receiver, POLLER_TRACES="false")
     loaded = modules_of("poll", "--push", env=env)
@@ -409,7 +397,6 @@ def test_no_sdk_is_imported_if_telemetry_is_off(server: MessagingServer, receive
 # --- log records --------------------------------------------------------------------------------------
 
 
-@pytest.mark.postgres
 @pytest.mark.parametrize("protocol", ["grpc", "http"])
 def test_exported_log_records_equal_those_on_stderr(
     database: Database, receiver: Receiver, poller_process: Start, tmp_path: Path, protocol: str
@@ -444,7 +431,6 @@ def test_exported_log_records_equal_those_on_stderr(
     assert {received.protocol for received in receiver.requests("logs")} == {protocol}
 
 
-@pytest.mark.postgres
 def test_exporting_log_records_without_an_endpoint_is_reported(
     server: MessagingServer, poller_process: Start
 ) -> None:

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import psycopg
-import pytest
 from psycopg.conninfo import make_conninfo
 
 from poller.demo.cluster import Cluster
 from tests.bed.postgres import Database
 from tests.bed.process import eventually
 from tests.bed.watch import Watch
-
-pytestmark = pytest.mark.postgres
 
 
 def test_it_counts_connections_over_all_servers_and_records_the_maximum(database: Database) -> None:

@@ -46,7 +46,6 @@ from tests.bed.postgres import Site
 from tests.bed.process import Process, eventually
 from tests.bed.volume import replace as replace_file
 
-pytestmark = pytest.mark.postgres
 # Not by name: while a standby replays a renaming, current_database() is newer than the snapshot.
 QUERY = a_query("oid", "SELECT datid AS n FROM pg_stat_activity WHERE pid = pg_backend_pid()", interval=1.0)
 LONG = replace(QUERY, max_age=3600.0)

@@ -241,7 +241,6 @@ class Writer(threading.Thread):
         return len(self._bed.outcomes) == self._turns or self._bed.over.is_set()
 
 
-@pytest.mark.postgres
 @pytest.mark.timeout(400)
 def test_a_thousand_reloads_of_valid_invalid_and_incomplete_files_lose_no_tick_and_mix_no_versions(
     database: Database, tmp_path: Path
@@ -306,7 +305,6 @@ def values(receiver: Receiver) -> dict[str, object]:
     return {name: point.value for name, point in newest(receiver).items() if "last_success" not in name}
 
 
-@pytest.mark.postgres
 @pytest.mark.timeout(400)
 def test_sighup_replaces_series_and_an_invalid_file_changes_nothing(
     database: Database, receiver: Receiver, poller_process: Start, tmp_path: Path
@@ -361,7 +359,6 @@ def test_sighup_replaces_series_and_an_invalid_file_changes_nothing(
     ]
 
 
-@pytest.mark.postgres
 @pytest.mark.timeout(400)
 def test_a_changed_config_map_is_loaded_without_a_signal(
     database: Database, receiver: Receiver, poller_process: Start, tmp_path: Path

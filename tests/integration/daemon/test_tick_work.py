@@ -33,7 +33,6 @@ class Work(NamedTuple):
     """Bytes written to files."""
 
 
-@pytest.mark.postgres
 @pytest.mark.timeout(300)
 def test_the_work_of_a_tick_does_not_grow_with_the_number_of_queries(
     database: Database, tmp_path: Path

@@ -103,7 +103,6 @@ def converted(database: Database, encoding: str, texts: list[bytes]) -> list[str
         return [text for (text,) in answer]
 
 
-@pytest.mark.postgres
 @pytest.mark.parametrize("encoding", [*SINGLE_BYTE, "EUC_CN"])
 def test_every_character_is_read_and_written_as_the_server_converts_it(
     database: Database, encoding: str
@@ -130,7 +129,6 @@ def test_encodings_that_python_reads_differently_are_converted_by_the_server(enc
     assert charset_of(encoding) == UTF8
 
 
-@pytest.mark.postgres
 @pytest.mark.parametrize("seed", [1, 2])
 @pytest.mark.parametrize("snapshot", [True, False])
 @pytest.mark.parametrize("encoding", ["WIN1252", "WIN1253", "LATIN1", "SQL_ASCII"])
@@ -161,7 +159,6 @@ def test_only_rows_with_an_invalid_byte_are_dropped(
     assert result.rejected == ({"not_utf8": bad} if bad else {})
 
 
-@pytest.mark.postgres
 @pytest.mark.parametrize("snapshot", [True, False])
 @pytest.mark.parametrize("native", WORDS, indirect=True)
 def test_texts_outside_ascii_are_correct_in_statements_names_values_and_errors(
@@ -205,7 +202,6 @@ def test_texts_outside_ascii_are_correct_in_statements_names_values_and_errors(
             assert f"no{word}" in missing.skipped.detail
 
 
-@pytest.mark.postgres
 @pytest.mark.parametrize("snapshot", [True, False])
 @pytest.mark.parametrize("native", ["WIN1252", "SQL_ASCII", "EUC_CN"], indirect=True)
 def test_invalid_bytes_in_names_and_errors_break_nothing(native: str, snapshot: bool) -> None:
@@ -234,7 +230,6 @@ def test_invalid_bytes_in_names_and_errors_break_nothing(native: str, snapshot: 
     assert [sample.value for sample in good.samples] == [3]
 
 
-@pytest.mark.postgres
 @pytest.mark.parametrize("snapshot", [True, False])
 @pytest.mark.parametrize("native", ["WIN1252", "LATIN1", "EUC_CN", "EUC_JP"], indirect=True)
 def test_a_character_unknown_to_the_database_fails_only_its_query(native: str, snapshot: bool) -> None:
@@ -252,7 +247,6 @@ def test_a_character_unknown_to_the_database_fails_only_its_query(native: str, s
             assert [sample.value for sample in answered.samples] == [2], answered.error
 
 
-@pytest.mark.postgres
 @pytest.mark.parametrize("native", ["WIN1252", "EUC_CN"], indirect=True)
 @pytest.mark.parametrize(
     ("requires", "reason"),
@@ -271,7 +265,6 @@ def test_a_requirement_that_the_database_cannot_encode_skips_only_its_query(
     assert answered.rows.values == [(b"2",)]
 
 
-@pytest.mark.postgres
 @pytest.mark.parametrize("native", ["EUC_JP"], indirect=True)
 def test_an_invalid_value_that_the_server_must_convert_fails_only_its_query(native: str) -> None:
     run(native, b"INSERT INTO t VALUES (1, '%s'), (2, 'x')" % BAD["EUC_JP"])
@@ -298,7 +291,6 @@ queries:
 """
 
 
-@pytest.mark.postgres
 @pytest.mark.parametrize("native", ["WIN1252", "SQL_ASCII"], indirect=True)
 def test_every_command_works_on_a_database_in_another_encoding(
     native: str, poller_process: Start, receiver: Receiver, tmp_path: Path
@@ -363,7 +355,6 @@ cases:
 """
 
 
-@pytest.mark.postgres
 @pytest.mark.parametrize("native", ["WIN1252"], indirect=True)
 def test_cases_run_on_a_database_in_another_encoding(native: str, tmp_path: Path) -> None:
     run(native, b"DROP TABLE t")  # only an empty database is accepted
@@ -373,7 +364,6 @@ def test_cases_run_on_a_database_in_another_encoding(native: str, tmp_path: Path
     assert done.exit_code == 0, done.output
 
 
-@pytest.mark.postgres
 @pytest.mark.parametrize("native", ["LATIN1"], indirect=True)
 def test_a_name_that_the_database_cannot_encode_is_a_problem_only_of_its_query(
     native: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -395,7 +385,6 @@ def test_a_name_that_the_database_cannot_encode_is_a_problem_only_of_its_query(
     assert states == {"good": "ok", "plain": "refused", "escaped": "refused"}
 
 
-@pytest.mark.postgres
 @pytest.mark.parametrize("native", ["LATIN1"], indirect=True)
 def test_a_pooled_session_is_returned_in_the_encoding_of_the_next_client(
     native: str, make_pgbouncer: Callable[..., PgBouncer]
@@ -416,7 +405,6 @@ def test_a_pooled_session_is_returned_in_the_encoding_of_the_next_client(
                 ]
 
 
-@pytest.mark.postgres
 @pytest.mark.parametrize(
     "encodings", [("SQL_ASCII", "WIN1252"), ("WIN1252", "SQL_ASCII"), ("LATIN1", "UTF8")]
 )

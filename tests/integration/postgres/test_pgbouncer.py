@@ -20,8 +20,6 @@ from tests.bed.pgbouncer import PgBouncer
 from tests.bed.postgres import Database, Site
 from tests.bed.process import eventually
 
-pytestmark = pytest.mark.postgres
-
 Pooler = Callable[..., PgBouncer]
 Make = Callable[..., Replica]
 

@@ -20,8 +20,6 @@ from poller.postgres.pipeline import Pipeline, Statement
 from poller.postgres.relay import PIECE_BYTES, Relay
 from tests.bed.postgres import Database
 
-pytestmark = pytest.mark.postgres
-
 DATA_SEGMENTS_SENT = 156
 """Offset of tcpi_data_segs_out in Linux's tcp_info."""
 

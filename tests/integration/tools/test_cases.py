@@ -121,7 +121,6 @@ def table(tmp_path: Path, runner: CaseRunner) -> Desk:
     return Desk(tmp_path, runner)
 
 
-@pytest.mark.postgres
 def test_every_shipped_query_has_cases_that_pass(database: Database, tmp_path: Path) -> None:
     junit = tmp_path / "junit.xml"
     command = ["test", "shipped", "extended", "--database", database.primary_dsn, "--junit", str(junit)]
@@ -162,7 +161,6 @@ def test_without_a_database_it_starts_a_server_and_prints_the_differences(
     ]
 
 
-@pytest.mark.postgres
 def test_now_is_constant_and_every_series_is_compared(table: Desk) -> None:
     assert table.difference("""\
         - name: by state
@@ -182,7 +180,6 @@ def test_now_is_constant_and_every_series_is_compared(table: Desk) -> None:
         """) == []  # fmt: skip
 
 
-@pytest.mark.postgres
 @pytest.mark.parametrize(
     ("case", "difference"),
     [
@@ -261,7 +258,6 @@ def _body(case: str) -> str:
 NOT_LATE = "attributes: {late: false}"
 
 
-@pytest.mark.postgres
 @pytest.mark.parametrize(
     "case",
     [
@@ -277,7 +273,6 @@ def test_a_case_that_is_as_expected_has_no_difference(table: Desk, case: str) ->
     assert table.difference(f"- {{name: x, {case}}}") == []
 
 
-@pytest.mark.postgres
 def test_a_query_runs_with_its_settings(table: Desk) -> None:
     own = "SELECT count(*) AS n FROM lost\n    settings: {search_path: tenant, TimeZone: Asia/Tokyo}"
     table.write("letters.yaml", QUERIES.replace("SELECT count(*) AS n FROM lost", own))
@@ -293,7 +288,6 @@ def test_a_query_runs_with_its_settings(table: Desk) -> None:
     assert difference == []
 
 
-@pytest.mark.postgres
 @pytest.mark.parametrize(
     ("created_at", "result"),
     [
@@ -318,7 +312,6 @@ def test_times_of_rows_are_compared_with_the_time_of_the_case(
     assert difference == []
 
 
-@pytest.mark.postgres
 def test_a_case_is_rolled_back_and_the_query_cannot_write(table: Desk, site: Site) -> None:
     table.write("letters.yaml", QUERIES.replace("SELECT count(*) AS n FROM lost", "SELECT make_lost() AS n"))
     difference = table.difference("""\
@@ -340,7 +333,6 @@ def test_a_case_is_rolled_back_and_the_query_cannot_write(table: Desk, site: Sit
     assert relation is None
 
 
-@pytest.mark.postgres
 def test_a_dump_serves_as_schema(table: Desk) -> None:
     """Including the commands that pg_dump adds, such as the empty search_path."""
     table.write(
@@ -360,7 +352,6 @@ def test_a_dump_serves_as_schema(table: Desk) -> None:
     assert compare(loaded_case, table.runner.run(loaded_case), 0.0).state == "ok"
 
 
-@pytest.mark.postgres
 @pytest.mark.parametrize(
     ("fixture", "reported"),
     [
@@ -480,7 +471,6 @@ def test_a_statement_that_no_rollback_would_undo_is_rejected(sql: str, why: str)
         steps(f"COPY letters FROM '/srv/letters.csv';\n{sql}")
 
 
-@pytest.mark.postgres
 def test_a_database_with_relations_is_rejected(database: Database) -> None:
     """Relations of the server and of extensions do not count."""
     cancel_token = CancelToken()
@@ -502,7 +492,6 @@ def test_a_database_with_relations_is_rejected(database: Database) -> None:
     )
 
 
-@pytest.mark.postgres
 @pytest.mark.parametrize(
     ("fixture", "number", "code"),
     [
@@ -552,7 +541,6 @@ def _until(holds: Callable[[], bool], process: Process) -> None:
         time.sleep(0.05)
 
 
-@pytest.mark.postgres
 def test_a_statement_that_takes_too_long_is_reported_with_its_limit(table: Desk) -> None:
     (loaded_case,) = table.cases(
         '- {name: x, query: lost, sql: "SET statement_timeout = 1; SELECT pg_sleep(6000)", expect: []}'
@@ -567,7 +555,6 @@ def test_a_statement_that_takes_too_long_is_reported_with_its_limit(table: Desk)
     )
 
 
-@pytest.mark.postgres
 def test_a_standby_accepts_no_rows(desk: Desk, database: Database) -> None:
     (loaded_case,) = desk.cases("- {name: x, query: lost, fails: rejected}")
     cancel_token = CancelToken()
@@ -616,7 +603,6 @@ def test_cases_are_selected_by_name(desk: Desk) -> None:
         select_cases(loaded_cases, ["sec*", "first won"])
 
 
-@pytest.mark.postgres
 def test_a_lost_connection_is_an_error_and_the_next_case_gets_a_new_one(table: Desk) -> None:
     kill = "SELECT pg_terminate_backend(pg_backend_pid())"
     (loaded_case,) = table.cases(f"- {{name: x, query: lost, sql: {kill}, expect: []}}")
@@ -627,7 +613,6 @@ def test_a_lost_connection_is_an_error_and_the_next_case_gets_a_new_one(table: D
     assert table.difference("- {name: x, query: lost, fails: rejected}") == []
 
 
-@pytest.mark.postgres
 def test_junit_has_the_same_results_as_a_terminal(table: Desk) -> None:
     """Including characters that are invalid in XML or control a terminal."""
     good = table.run("- {name: good, query: lost, fails: rejected}")

@@ -351,7 +351,6 @@ def assert_restored(terminal: Terminal) -> None:
     assert "Traceback" not in terminal.text
 
 
-@pytest.mark.postgres
 def test_it_follows_a_running_daemon(
     server: MessagingServer,
     poller_process: Callable[..., Process],
@@ -405,7 +404,6 @@ def test_it_quits_and_restores_the_terminal(
     assert_restored(started)
 
 
-@pytest.mark.postgres
 def test_it_polls_by_itself_and_leaves_nothing_on_the_server(
     server: MessagingServer, terminal: Callable[..., Terminal]
 ) -> None:

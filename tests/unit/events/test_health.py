@@ -211,7 +211,6 @@ def test_a_blocked_loop_exports_no_old_result(event_recorder: Recorder) -> None:
     server.join(60)
 
 
-@pytest.mark.postgres
 def test_a_database_that_disappears_and_returns(server: MessagingServer, event_recorder: Recorder) -> None:
     """The real pool of a server, through an interrupted connection."""
 

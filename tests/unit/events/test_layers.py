@@ -363,7 +363,6 @@ def engine_of(server: MessagingServer) -> Engine:
     return create_engine("postgresql+psycopg://", creator=lambda: psycopg.connect(server.primary_dsn))
 
 
-@pytest.mark.postgres
 def test_the_sqlstate_is_recorded_as_well_as_the_type(server: MessagingServer, spans: Spans) -> None:
     @traced
     def insert_user(connection: psycopg.Connection) -> None:
@@ -414,7 +413,6 @@ def pool_gauges(recorder: Recorder) -> dict[str, float | None]:
     return {name: recorder.value(f"db_pool_{name}") for name in names}
 
 
-@pytest.mark.postgres
 def test_a_pool_of_psycopg_reports_its_connections(server: MessagingServer, event_recorder: Recorder) -> None:
     with ConnectionPool(server.primary_dsn, min_size=2, max_size=2, timeout=60, open=True) as pool:
         pool.wait(60)
@@ -433,7 +431,6 @@ def test_a_pool_of_psycopg_reports_its_connections(server: MessagingServer, even
     assert list(pool_gauges(event_recorder).values()) == [None, None, None]
 
 
-@pytest.mark.postgres
 def test_several_pools_are_summed_and_unknown_values_are_omitted(
     server: MessagingServer, event_recorder: Recorder
 ) -> None:
@@ -523,7 +520,6 @@ def test_calls_of_botocore_have_spans_without_signatures(monkeypatch: pytest.Mon
     assert "MARKER" not in f"{stored.to_json()}{refused.to_json()}".upper()
 
 
-@pytest.mark.postgres
 def test_queries_of_psycopg_have_spans_with_their_sqlstate(
     server: MessagingServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -362,7 +362,6 @@ def test_import_of_hostile_queries(tmp_path: Path, tool: str) -> None:
     assert query["sql"].strip().lower() == f"select 1 as n /* {ARGUMENT} */".lower()
 
 
-@pytest.mark.postgres
 @pytest.mark.timeout(600)  # eleven commands in sequence
 def test_hostile_texts_of_a_server(server: MessagingServer, tmp_path: Path) -> None:
     quoted = HOSTILE.replace("'", "''")
@@ -395,7 +394,6 @@ def test_hostile_texts_of_a_server(server: MessagingServer, tmp_path: Path) -> N
         run(*command, env=env)
 
 
-@pytest.mark.postgres
 def test_hostile_tables_and_columns_of_a_server(server: MessagingServer) -> None:
     table = "t" + HOSTILE[:30]
     server.execute(f'CREATE TABLE "{table}" ("{HOSTILE[:30]}" text)')

@@ -272,7 +272,6 @@ def test_a_counter_that_only_grows_keeps_its_start(
         assert starts(life) == begun
 
 
-@pytest.mark.postgres
 def test_a_counter_on_the_standby_is_reset_and_outlives_the_daemon(
     server: MessagingServer, receiver: Receiver, poller_process: Start, tmp_path: Path
 ) -> None:
@@ -351,7 +350,6 @@ queries:
 """
 
 
-@pytest.mark.postgres
 def test_a_single_poll_prints_types_in_every_format(
     server: MessagingServer, poller_process: Start, tmp_path: Path
 ) -> None:

@@ -730,7 +730,6 @@ def test_the_folder_is_created_or_rejected_with_and_without_an_endpoint(tmp_path
     assert (tmp_path / "a" / "b").stat().st_mode & 0o777 == 0o700
 
 
-@pytest.mark.postgres
 def test_after_a_kill_a_daemon_exports_its_values_without_the_database(
     server: MessagingServer,
     receiver: Receiver,

@@ -105,7 +105,6 @@ def statements_on_standby(database: Database) -> set[str]:
     return {text for (text,) in rows}
 
 
-@pytest.mark.postgres
 @pytest.mark.parametrize("snapshot", [True, False])
 @pytest.mark.parametrize("more", ["", "-- and no more", f"-- {'x' * 5000}"], ids=["short", "remark", "long"])
 def test_the_server_shows_which_query_runs(
@@ -125,7 +124,6 @@ def test_the_server_shows_which_query_runs(
         asking.join()
 
 
-@pytest.mark.postgres
 def test_the_plan_for_an_estimate_has_the_comment_as_well(
     cluster: Cluster, database: Database, make_replica: Callable[..., Replica]
 ) -> None:
@@ -145,7 +143,6 @@ def test_the_plan_for_an_estimate_has_the_comment_as_well(
     assert f"SELECT 2 AS n /*query='{database.name}'*/" in log
 
 
-@pytest.mark.postgres
 def test_the_query_id_of_the_statement_is_unchanged(database: Database) -> None:
     """pg_stat_statements groups by the query id, so that a traceparent creates no new entries."""
 

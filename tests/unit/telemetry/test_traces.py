@@ -317,7 +317,6 @@ def test_without_a_tracer_there_are_no_spans() -> None:
 # --- on a server --------------------------------------------------------------------------------------
 
 
-@pytest.mark.postgres
 def test_spans_of_a_real_tick_are_consecutive_and_within_it(recorded: Recorded, database: Database) -> None:
     """In the order of the server's answers, each as long as the server worked on it."""
     queries = [

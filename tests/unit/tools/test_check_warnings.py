@@ -165,7 +165,6 @@ def test_a_setting_that_the_query_sets_for_itself_causes_no_warning() -> None:
     ]
 
 
-@pytest.mark.postgres
 def test_the_list_contains_every_setting_that_a_poll_changes(
     database: Database, poller_process: Start, tmp_path: Path
 ) -> None:

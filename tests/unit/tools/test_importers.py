@@ -76,7 +76,6 @@ def test_each_format_has_cases_and_some_run_on_a_server() -> None:
     assert sorted(case.form for case in RUN) == sorted(FORMATS)
 
 
-@pytest.mark.postgres
 @pytest.mark.parametrize("case", RUN, ids=str)
 def test_each_row_of_imported_queries_is_exported_or_has_a_reason(
     case: Case, site: Site, folder: Path
@@ -121,7 +120,6 @@ NAMED = [
 ]
 
 
-@pytest.mark.postgres
 def test_column_names_are_those_of_the_server(site: Site) -> None:
     with psycopg.connect(site.primary) as connection:
         for sql in NAMED:
@@ -270,7 +268,6 @@ queries:
 """
 
 
-@pytest.mark.postgres
 @pytest.mark.parametrize(
     ("sql", "value", "result"),
     [
