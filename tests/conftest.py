@@ -57,6 +57,7 @@ pytest_plugins = [
     "tests.bed.otlp",
     "tests.bed.process",
     "tests.bed.proxy",
+    "tests.bed.replica",
     "tests.bed.role",
     "tests.bed.served",
     "tests.bed.pgbouncer",

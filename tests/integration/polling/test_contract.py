@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +14,10 @@ from poller.model.query import QueryDefinition
 from poller.polling.poll import poll
 from poller.postgres.admission import Admission
 from poller.postgres.replica import Replica
-from poller.postgres.transaction import TransactionLimits
 from tests.bed.definitions import a_metric, a_query
 from tests.bed.postgres import Database
 from tests.bed.process import Process
+from tests.bed.replica import Make
 
 Start = Callable[..., Process]
 MESSAGES = """
@@ -51,15 +51,8 @@ queries:
 
 
 @pytest.fixture
-def replica(database: Database) -> Iterator[Replica]:
-    replica = Replica(
-        lambda: database.primary_dsn,
-        connect_timeout=60.0,
-        limits=TransactionLimits(1),
-        admission=Admission("false"),
-    )
-    yield replica
-    replica.close()
+def replica(database: Database, make_replica: Make) -> Replica:
+    return make_replica(database.primary_dsn, admission=Admission("false"))
 
 
 @pytest.mark.every_version

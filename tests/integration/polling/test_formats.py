@@ -10,10 +10,9 @@ import pytest
 from psycopg.conninfo import make_conninfo
 
 from poller.polling.poll import to_result
-from poller.postgres.replica import Replica
-from poller.postgres.transaction import TransactionLimits
 from tests.bed.definitions import a_metric, a_query
 from tests.bed.postgres import Database
+from tests.bed.replica import a_replica
 
 pytestmark = pytest.mark.every_version
 
@@ -35,8 +34,6 @@ SETTINGS = {
     "quote_all_identifiers": "on",
 }
 
-LIMITS = TransactionLimits(1)
-
 
 @pytest.mark.parametrize("snapshot", [True, False])
 @pytest.mark.parametrize("digits", ["-15", "0", "3"])
@@ -46,9 +43,7 @@ def test_settings_of_the_database_do_not_change_the_text_of_a_value(
     """The operator's order of day and month applies, because it defines `01/02/2026` in a query."""
     for name, value in {**SETTINGS, "extra_float_digits": digits}.items():
         database.execute(f"ALTER DATABASE {database.name} SET {name} = {value}")
-    with closing(
-        Replica(lambda: database.primary_dsn, connect_timeout=60.0, limits=TransactionLimits(1))
-    ) as replica:
+    with closing(a_replica(database.primary_dsn)) as replica:
         (answer,) = replica.fetch([a_query(sql=VALUES, snapshot=snapshot)])
     assert answer.rows is not None, answer.error
     assert answer.rows.values == [WRITTEN]
@@ -71,9 +66,7 @@ def test_settings_of_the_database_change_neither_the_statement_nor_the_counted_r
         database.execute(f"ALTER DATABASE {database.name} SET {name} = {value}")
     # If a backslash escapes, the rest of the line belongs to the first text.
     sql = r"SELECT '\' AS kind, count(*) AS n FROM gi WHERE a @> ARRAY[1] --'"
-    with closing(
-        Replica(lambda: database.primary_dsn, connect_timeout=60.0, limits=TransactionLimits(1))
-    ) as replica:
+    with closing(a_replica(database.primary_dsn)) as replica:
         (answer,) = replica.fetch([a_query(sql=sql, snapshot=snapshot)])
     assert answer.rows is not None, answer.error
     assert answer.rows.values == [(b"\\", b"20000")]
@@ -88,9 +81,7 @@ def test_settings_of_the_database_do_not_change_the_meaning_of_an_expression(
     sql = """\
 SELECT count(*) FILTER (WHERE name = NULL), count(*) FILTER (WHERE ('{a,NULL,b}'::text[])[2] IS NULL),
   current_setting('xmloption') FROM (VALUES (NULL::text), ('a')) AS v(name)"""
-    with closing(
-        Replica(lambda: database.primary_dsn, connect_timeout=60.0, limits=TransactionLimits(1))
-    ) as replica:
+    with closing(a_replica(database.primary_dsn)) as replica:
         (answer,) = replica.fetch([a_query(sql=sql, snapshot=snapshot)])
     assert answer.rows is not None, answer.error
     assert answer.rows.values == [(b"0", b"2", b"content")]
@@ -123,7 +114,7 @@ def test_a_value_that_is_not_utf_8_rejects_only_its_row(ascii_dsn: str, snapshot
         estimate=estimate,
         snapshot=snapshot,
     )
-    with closing(Replica(lambda: ascii_dsn, connect_timeout=60.0, limits=TransactionLimits(1))) as replica:
+    with closing(a_replica(ascii_dsn)) as replica:
         result = to_result(replica.fetch([query])[0])
     assert result.outcome == "ok", result.error
     assert [(sample.value, sample.attributes["kind"]) for sample in result.samples] == [

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import random
-from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -19,8 +18,8 @@ from poller.model.result import PollResult
 from poller.polling.poll import poll
 from poller.postgres.admission import Admission
 from poller.postgres.replica import Replica
-from poller.postgres.transaction import TransactionLimits
 from tests.bed.postgres import Database
+from tests.bed.replica import Make
 
 pytestmark = pytest.mark.every_version
 KINDS = ("a", "b", None)
@@ -35,15 +34,8 @@ SPECIAL: dict[str, list[Any]] = {
 
 
 @pytest.fixture
-def replica(database: Database) -> Iterator[Replica]:
-    replica = Replica(
-        lambda: database.standby_dsn,
-        connect_timeout=60.0,
-        limits=TransactionLimits(1),
-        admission=Admission("true"),
-    )
-    yield replica
-    replica.close()
+def replica(database: Database, make_replica: Make) -> Replica:
+    return make_replica(database.standby_dsn, admission=Admission("true"))
 
 
 def declared(folder: Path, *queries: dict[str, Any]) -> tuple[QueryDefinition, ...]:

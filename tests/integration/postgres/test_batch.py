@@ -19,34 +19,12 @@ from poller.postgres.transaction import TransactionLimits, TransactionStatements
 from tests.bed.definitions import a_query
 from tests.bed.postgres import Database
 from tests.bed.proxy import Proxy
+from tests.bed.replica import Make
 
 pytestmark = pytest.mark.every_version
 
-Make = Callable[..., Replica]
 CHEAP, EXPENSIVE = "SELECT -1 AS n", "SELECT x AS n FROM generate_series(10000, 20000) AS a(x)"
 """The start-up cost of EXPENSIVE is 0, so that only its total cost is above the limits in these tests."""
-
-
-@pytest.fixture
-def make_replica() -> Iterator[Make]:
-    """Create replicas of a DSN with the arguments of `Replica`; close them after the test."""
-    replicas: list[Replica] = []
-
-    def make(dsn: str, **arguments: Any) -> Replica:
-        replicas.append(
-            Replica(lambda: dsn, **{"connect_timeout": 60.0, "limits": TransactionLimits(1.0), **arguments})
-        )
-        return replicas[-1]
-
-    yield make
-    for replica in replicas:
-        replica.close()
-
-
-@pytest.fixture
-def replica(database: Database, make_replica: Make) -> Replica:
-    """The standby of `database`."""
-    return make_replica(database.standby_dsn)
 
 
 def outcome(answer: Answer) -> tuple[object, str | None]:

@@ -21,12 +21,12 @@ from poller.cli.app import app
 from poller.polling.poll import to_result
 from poller.postgres.charset import UTF8, charset_of
 from poller.postgres.replica import Replica
-from poller.postgres.transaction import TransactionLimits
 from poller.receiver.receiver import Receiver
 from tests.bed.definitions import a_metric, a_query
 from tests.bed.pgbouncer import PgBouncer
 from tests.bed.postgres import Database, Site
 from tests.bed.process import Process
+from tests.bed.replica import a_replica
 
 Start = Callable[..., Process]
 SINGLE_BYTE = (
@@ -88,7 +88,7 @@ def encoding_of(dsn: str) -> str:
 
 
 def asking(dsn: str) -> closing[Replica]:
-    return closing(Replica(lambda: dsn, connect_timeout=60.0, limits=TransactionLimits(1)))
+    return closing(a_replica(dsn))
 
 
 def converted(database: Database, encoding: str, texts: list[bytes]) -> list[str | None]:

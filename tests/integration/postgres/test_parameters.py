@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -43,14 +42,6 @@ def database(database: Database) -> Database:
     )
     database.replayed()
     return database
-
-
-@pytest.fixture
-def replica(database: Database) -> Iterator[Replica]:
-    """The standby of `database`."""
-    replica = Replica(lambda: database.standby_dsn, connect_timeout=60.0, limits=TransactionLimits(1.0))
-    yield replica
-    replica.close()
 
 
 COUNT = "SELECT count(*) AS n FROM orders WHERE state = :state AND tier = :tier"

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable
 
 import psycopg
 import pytest
@@ -13,30 +12,13 @@ from psycopg.conninfo import make_conninfo
 
 from poller.model.result import Answer
 from poller.postgres.admission import Admission
-from poller.postgres.replica import Replica
-from poller.postgres.transaction import TransactionLimits
 from tests.bed.definitions import a_query
 from tests.bed.pgbouncer import PgBouncer
 from tests.bed.postgres import Database, Site
 from tests.bed.process import eventually
+from tests.bed.replica import Make
 
 Pooler = Callable[..., PgBouncer]
-Make = Callable[..., Replica]
-
-
-@pytest.fixture
-def make_replica() -> Iterator[Make]:
-    replicas: list[Replica] = []
-
-    def make(dsn: str, **arguments: Any) -> Replica:
-        replicas.append(
-            Replica(lambda: dsn, connect_timeout=60.0, limits=TransactionLimits(1.0), **arguments)
-        )
-        return replicas[-1]
-
-    yield make
-    for replica in replicas:
-        replica.close()
 
 
 def outcome(answer: Answer) -> object:

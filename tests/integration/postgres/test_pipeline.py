@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import psycopg
 import pytest
@@ -18,19 +18,6 @@ from tests.bed.process import eventually
 from tests.bed.proxy import Proxy
 
 pytestmark = pytest.mark.every_version
-
-
-@pytest.fixture
-def cancel_token() -> Iterator[CancelToken]:
-    cancel_token = CancelToken()
-    yield cancel_token
-    cancel_token.close()
-
-
-@pytest.fixture
-def connection(database: Database) -> Iterator[psycopg.Connection]:
-    with psycopg.connect(database.primary_dsn, autocommit=True) as connection:
-        yield connection
 
 
 @pytest.fixture

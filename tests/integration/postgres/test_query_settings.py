@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 
 from poller.config.queries.schema.server_settings import ALLOWED
 from poller.model.query import QueryDefinition
 from poller.polling.poll import to_result
 from poller.postgres.replica import Replica
-from poller.postgres.transaction import TransactionLimits
 from tests.bed.definitions import a_metric, a_query
 from tests.bed.postgres import Database
 
@@ -25,14 +22,6 @@ TENANTS = """
 CREATE SCHEMA tenant_a; CREATE TABLE tenant_a.things AS SELECT 1 AS n;
 CREATE SCHEMA "Tenant B"; CREATE TABLE "Tenant B".things AS SELECT 1 AS n FROM generate_series(1, 2);
 """
-
-
-@pytest.fixture
-def replica(database: Database) -> Iterator[Replica]:
-    """The standby of `database`."""
-    replica = Replica(lambda: database.standby_dsn, connect_timeout=60.0, limits=TransactionLimits(1.0))
-    yield replica
-    replica.close()
 
 
 def reading(name: str, setting: str, **more: object) -> QueryDefinition:

@@ -7,7 +7,6 @@ import resource
 import select
 import socket
 import struct
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -18,23 +17,9 @@ from poller.model.errors import PollError
 from poller.postgres.cancellation import CancelToken
 from poller.postgres.pipeline import Pipeline, Statement
 from poller.postgres.relay import PIECE_BYTES, Relay
-from tests.bed.postgres import Database
 
 DATA_SEGMENTS_SENT = 156
 """Offset of tcpi_data_segs_out in Linux's tcp_info."""
-
-
-@pytest.fixture
-def cancel_token() -> Iterator[CancelToken]:
-    cancel_token = CancelToken()
-    yield cancel_token
-    cancel_token.close()
-
-
-@pytest.fixture
-def connection(database: Database) -> Iterator[psycopg.Connection]:
-    with psycopg.connect(database.primary_dsn, autocommit=True) as connection:
-        yield connection
 
 
 def open_descriptors() -> int:

@@ -8,7 +8,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -29,34 +29,11 @@ from tests.bed.definitions import a_query
 from tests.bed.postgres import Database
 from tests.bed.process import Process, eventually
 from tests.bed.proxy import Proxy
+from tests.bed.replica import Make, a_replica
 
 pytestmark = pytest.mark.every_version
 
-Make = Callable[..., Replica]
 NAME = "obscura-poller"
-
-
-@pytest.fixture
-def make_replica() -> Iterator[Make]:
-    """Create replicas of a DSN, or of a function that returns a DSN; close them after the test."""
-    replicas: list[Replica] = []
-
-    def make(dsn: str | Callable[[], str], **arguments: Any) -> Replica:
-        conninfo = dsn if callable(dsn) else lambda: dsn
-        replicas.append(
-            Replica(conninfo, **{"connect_timeout": 60.0, "limits": TransactionLimits(1.0), **arguments})
-        )
-        return replicas[-1]
-
-    yield make
-    for replica in replicas:
-        replica.close()
-
-
-@pytest.fixture
-def replica(database: Database, make_replica: Make) -> Replica:
-    """The standby of `database`."""
-    return make_replica(database.standby_dsn)
 
 
 def queries(*sql: str, **fields: Any) -> list[QueryDefinition]:
@@ -598,7 +575,7 @@ def test_an_interrupt_before_the_first_tick_opens_no_connection(replica: Replica
 
 
 def test_an_interrupt_after_close_has_no_effect(database: Database) -> None:
-    replica = Replica(lambda: database.standby_dsn, connect_timeout=60.0, limits=TransactionLimits(1))
+    replica = a_replica(database.standby_dsn)
     assert ask(replica, "SELECT 1 AS n") == [[(b"1",)]]
     replica.close()
     replica.interrupt()
@@ -609,9 +586,8 @@ def test_the_server_ends_the_query_of_a_poller_that_was_killed(
     database: Database, start_process: Callable[..., Process]
 ) -> None:
     program = (
-        "import sys; from poller.postgres.replica import Replica; from tests.bed.definitions import a_query; "
-        "from poller.postgres.transaction import TransactionLimits; "
-        "replica = Replica(lambda: sys.argv[1], connect_timeout=60.0, limits=TransactionLimits(1)); "
+        "import sys; from tests.bed.definitions import a_query; from tests.bed.replica import a_replica; "
+        "replica = a_replica(sys.argv[1]); "
         "replica.fetch([a_query('q', 'SELECT pg_sleep(60)', interval=300, timeout=100)])"
     )
     process = start_process([sys.executable, "-c", program, database.standby_dsn])

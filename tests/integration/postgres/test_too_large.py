@@ -16,13 +16,13 @@ from poller.demo.cluster import Cluster, PostgresServer
 from poller.model.errors import PollError
 from poller.postgres.circuit_breaker import CircuitBreaker
 from poller.postgres.pipeline import MAX_RESULT_BYTES
-from poller.postgres.replica import Replica
 from poller.postgres.transaction import TransactionLimits
 from tests.bed.definitions import a_query, a_result
 from tests.bed.otlp import Certificates
 from tests.bed.postgres import Database
 from tests.bed.process import eventually
 from tests.bed.programs import lacking
+from tests.bed.replica import a_replica
 
 pytestmark = pytest.mark.every_version
 
@@ -119,7 +119,7 @@ def test_a_value_just_below_the_default_limit_arrives_completely(
 ) -> None:
     dsn = make_conninfo(tls_server.dsn(), sslmode=sslmode)
     size = MAX_RESULT_BYTES - 256 * 1024
-    with closing(Replica(lambda: dsn, connect_timeout=60.0, limits=TransactionLimits(1))) as replica:
+    with closing(a_replica(dsn)) as replica:
         before, large, after = replica.fetch(
             [a_query("before"), a_query("large", f"SELECT repeat('x', {size}) AS n"), a_query("after")]
         )
@@ -156,9 +156,7 @@ def test_a_large_result_is_cancelled_while_it_arrives_and_affects_no_other_query
 def test_a_value_that_is_too_large_fails_its_query_in_a_row_and_in_an_error(
     database: Database, large: str
 ) -> None:
-    with closing(
-        Replica(lambda: database.primary_dsn, connect_timeout=60.0, limits=TransactionLimits(1, MIB // 8))
-    ) as replica:
+    with closing(a_replica(database.primary_dsn, limits=TransactionLimits(1, MIB // 8))) as replica:
         answers = replica.fetch([a_query("large", large), a_query("last")])
     assert [answer.error and answer.error.kind for answer in answers] == ["too_large", None]
 
@@ -169,9 +167,7 @@ def test_a_result_below_the_limit_is_complete_and_later_results_are_not_counted(
     """Many results may be in the buffer at once; the limit applies to each of them."""
     sql = "SELECT repeat('x', 600 * 1024) AS n"
     queries = [a_query(f"q{number}", sql) for number in range(20)]
-    with closing(
-        Replica(lambda: database.primary_dsn, connect_timeout=60.0, limits=TransactionLimits(1, MIB))
-    ) as replica:
+    with closing(a_replica(database.primary_dsn, limits=TransactionLimits(1, MIB))) as replica:
         answers = replica.fetch(queries)
     assert [answer.rows and len(answer.rows.values[0][0] or b"") for answer in answers] == [600 * 1024] * 20
 

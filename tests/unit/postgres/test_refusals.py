@@ -7,11 +7,10 @@ from contextlib import closing
 import pytest
 from psycopg.conninfo import make_conninfo
 
-from poller.postgres.replica import Replica
 from poller.postgres.sqlstate import refusal_of
-from poller.postgres.transaction import TransactionLimits
 from tests.bed.definitions import a_query
 from tests.bed.postgres import Database
+from tests.bed.replica import a_replica
 
 _LIMIT = "pg_catalog.pg_database SET datconnlimit"
 
@@ -20,7 +19,7 @@ pytestmark = pytest.mark.every_version
 
 def refused(dsn: str) -> tuple[str | None, str | None, str]:
     """Return SQLSTATE, hint and kind of the refusal."""
-    with closing(Replica(lambda: dsn, connect_timeout=60.0, limits=TransactionLimits(1))) as replica:
+    with closing(a_replica(dsn)) as replica:
         (answer,) = replica.fetch([a_query()])
     assert answer.error is not None, answer
     return answer.error.sqlstate, answer.error.hint, answer.error.kind

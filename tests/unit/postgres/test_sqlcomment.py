@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from collections.abc import Mapping
 
 import pgparse
 import pytest
@@ -14,12 +13,11 @@ from hypothesis import strategies as st
 from poller.daemon.build import tags
 from poller.demo.cluster import Cluster
 from poller.model.query import QueryDefinition
-from poller.postgres.replica import Replica
 from poller.postgres.sqlcomment import VISIBLE_BYTES, commented
-from poller.postgres.transaction import TransactionLimits
 from tests.bed.definitions import a_query
 from tests.bed.postgres import Database
 from tests.bed.process import eventually
+from tests.bed.replica import Make
 from tests.bed.watch import NAME
 
 NAP = "SELECT count(*) AS n FROM pg_sleep(30)"
@@ -81,21 +79,6 @@ def test_without_a_span_there_is_no_traceparent(setting: str, expected: Mapping[
     assert tags(setting)("a") == expected
 
 
-@pytest.fixture
-def make_replica() -> Iterator[Callable[..., Replica]]:
-    replicas: list[Replica] = []
-
-    def make(dsn: str, **arguments: Any) -> Replica:
-        replicas.append(
-            Replica(lambda: dsn, connect_timeout=60.0, limits=TransactionLimits(1.0), **arguments)
-        )
-        return replicas[-1]
-
-    yield make
-    for replica in replicas:
-        replica.close()
-
-
 def statements_on_standby(database: Database) -> set[str]:
     """Return the statements of the poller that the standby runs in this database."""
     rows = database.ask_standby(
@@ -108,7 +91,7 @@ def statements_on_standby(database: Database) -> set[str]:
 @pytest.mark.parametrize("snapshot", [True, False])
 @pytest.mark.parametrize("more", ["", "-- and no more", f"-- {'x' * 5000}"], ids=["short", "remark", "long"])
 def test_the_server_shows_which_query_runs(
-    database: Database, make_replica: Callable[..., Replica], snapshot: bool, more: str
+    database: Database, make_replica: Make, snapshot: bool, more: str
 ) -> None:
     """Even for a statement that is longer than the visible part."""
     replica = make_replica(database.standby_dsn, tags=tags("name"))
@@ -125,7 +108,7 @@ def test_the_server_shows_which_query_runs(
 
 
 def test_the_plan_for_an_estimate_has_the_comment_as_well(
-    cluster: Cluster, database: Database, make_replica: Callable[..., Replica]
+    cluster: Cluster, database: Database, make_replica: Make
 ) -> None:
     """The estimate as well, in the server's own log of every statement."""
     database.execute(f"ALTER DATABASE {database.name} SET log_statement = 'all'")
