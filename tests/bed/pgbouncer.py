@@ -8,6 +8,7 @@ import subprocess
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
+from functools import partial
 from typing import Any
 
 import psycopg
@@ -16,6 +17,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from poller.demo.postgres import Account, make_directory
 from poller.receiver.ports import LOOPBACK, free_ports
+from tests.bed.cleanup import closing_all
 from tests.bed.process import eventually
 from tests.bed.programs import need
 
@@ -105,12 +107,5 @@ class PgBouncer:
 def make_pgbouncer() -> Iterator[Callable[..., PgBouncer]]:
     """Make PgBouncers in front of a DSN with settings of pgbouncer.ini; they end with the test."""
     program = need("pgbouncer", "pgbouncer", _PATH)
-    poolers: list[PgBouncer] = []
-
-    def make(dsn: str, **settings: str) -> PgBouncer:
-        poolers.append(PgBouncer(program, dsn, **settings))
-        return poolers[-1]
-
-    yield make
-    for pooler in poolers:
-        pooler.close()
+    with closing_all(partial(PgBouncer, program), PgBouncer.close) as make:
+        yield make

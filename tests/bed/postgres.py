@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 from psycopg.conninfo import make_conninfo
 
 from poller.demo.cluster import Cluster, wait_replayed
+from tests.bed.cleanup import closing_all
 
 _NO_STANDBY = "--test-dsn was given without --test-standby-dsn, and this test needs a streaming standby"
 _NOT_OURS = "this test starts and stops servers, and does not touch the server of --test-dsn"
@@ -107,15 +109,8 @@ def make_cluster(request: pytest.FixtureRequest, pg_bin: Path | None) -> Iterato
     """Make clusters with the arguments of `Cluster`; they end with the test."""
     if request.config.getoption("--test-dsn"):
         pytest.skip(_NOT_OURS)
-    clusters: list[Cluster] = []
-
-    def make(**arguments: Any) -> Cluster:
-        clusters.append(Cluster(pg_bin, **arguments))
-        return clusters[-1]
-
-    yield make
-    for cluster in clusters:
-        cluster.close()
+    with closing_all(partial(Cluster, pg_bin), Cluster.close) as make:
+        yield make
 
 
 @pytest.fixture

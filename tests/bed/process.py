@@ -17,6 +17,8 @@ from typing import IO, Literal
 
 import pytest
 
+from tests.bed.cleanup import closing_all
+
 Stream = Literal["stdout", "stderr"]
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -159,15 +161,8 @@ def eventually(condition: Callable[[], bool], seconds: float = 60.0) -> bool:
 @pytest.fixture
 def start_process() -> Iterator[Callable[..., Process]]:
     """Start commands with the arguments of `Process`; they are killed at the test's end."""
-    started: list[Process] = []
-
-    def start(command: Sequence[str], **arguments: object) -> Process:
-        started.append(Process(command, **arguments))  # type: ignore[arg-type]  # passed on unchanged
-        return started[-1]
-
-    yield start
-    for process in started:
-        process.close()
+    with closing_all(Process, Process.close) as start:
+        yield start
 
 
 @pytest.fixture

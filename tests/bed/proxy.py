@@ -15,6 +15,7 @@ import pytest
 from psycopg.conninfo import make_conninfo
 
 from poller.receiver.ports import LOOPBACK, free_ports
+from tests.bed.cleanup import closing_all
 
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 _CHUNK = 65536
@@ -212,12 +213,5 @@ class _Connection:
 @pytest.fixture
 def make_proxy() -> Iterator[Callable[[int], Proxy]]:
     """Make proxies to ports of 127.0.0.1; they end with the test."""
-    proxies: list[Proxy] = []
-
-    def make(port: int) -> Proxy:
-        proxies.append(Proxy(port))
-        return proxies[-1]
-
-    yield make
-    for proxy in proxies:
-        proxy.close()
+    with closing_all(Proxy, Proxy.close) as make:
+        yield make

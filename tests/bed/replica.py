@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing
+from contextlib import closing
 from typing import Any
 
 import psycopg
@@ -12,6 +12,7 @@ import pytest
 from poller.postgres.cancellation import CancelToken
 from poller.postgres.replica import Replica
 from poller.postgres.transaction import TransactionLimits
+from tests.bed.cleanup import closing_all
 from tests.bed.postgres import Database
 
 Make = Callable[..., Replica]
@@ -26,8 +27,8 @@ def a_replica(dsn: str | Callable[[], str], **overrides: Any) -> Replica:
 @pytest.fixture
 def make_replica() -> Iterator[Make]:
     """Create replicas with the arguments of `a_replica`; they are closed after the test."""
-    with ExitStack() as stack:
-        yield lambda dsn, **overrides: stack.enter_context(closing(a_replica(dsn, **overrides)))
+    with closing_all(a_replica, Replica.close) as make:
+        yield make
 
 
 @pytest.fixture

@@ -18,6 +18,7 @@ from opentelemetry.trace import SpanKind
 from poller.events.asgi import Application, TelemetryMiddleware
 from poller.events.testing import Recorder
 from poller.receiver.ports import LOOPBACK, free_ports
+from tests.bed.cleanup import closing_all
 from tests.bed.process import eventually
 
 
@@ -85,13 +86,10 @@ class Served:
 @pytest.fixture
 def serve() -> Iterator[Callable[..., Served]]:
     """Start applications with the arguments of `Served`; they are stopped at the test's end."""
-    started: list[Served] = []
 
-    def start(app: Any, **arguments: Any) -> Served:
-        started.append(Served(app, **arguments))
-        return started[-1]
-
-    yield start
-    for served in started:
+    def close(served: Served) -> None:
         served.stop()
         served.recorder.close()
+
+    with closing_all(Served, close) as start:
+        yield start

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 
 from tests.acceptance.daemon.test_leader_election import contend  # noqa: F401  # a fixture
 from tests.acceptance.project.test_alerts import rules  # noqa: F401  # a fixture
+from tests.bed.cleanup import closing_all
 from tests.ecosystem.backends import RULES, Backend, Collector, Prometheus, VictoriaMetrics
 
 
@@ -24,15 +26,9 @@ def prometheus(tmp_path: Path) -> Iterator[Prometheus]:
 @pytest.fixture
 def start_prometheus(tmp_path: Path) -> Iterator[Callable[..., Prometheus]]:
     """Start Prometheus with the arguments of `Prometheus`, without the folder."""
-    started: list[Prometheus] = []
-
-    def start(**keywords: Any) -> Prometheus:
-        started.append(Prometheus(tmp_path / f"prometheus-{len(started)}", **keywords))
-        return started[-1]
-
-    yield start
-    for backend in started:
-        backend.stop()
+    folders = (tmp_path / f"prometheus-{number}" for number in count())
+    with closing_all(lambda **keywords: Prometheus(next(folders), **keywords), Prometheus.stop) as start:
+        yield start
 
 
 @pytest.fixture
@@ -57,12 +53,10 @@ def backend(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Backend]
 @pytest.fixture
 def start_collector(tmp_path: Path) -> Iterator[Callable[..., Collector]]:
     """Start collectors with the arguments of `Collector`, without the folder."""
-    started: list[Collector] = []
+    folders = (tmp_path / f"collector-{number}" for number in count())
 
-    def start(*arguments: Any, **keywords: Any) -> Collector:
-        started.append(Collector(tmp_path / f"collector-{len(started)}", *arguments, **keywords))
-        return started[-1]
+    def create(*arguments: Any, **keywords: Any) -> Collector:
+        return Collector(next(folders), *arguments, **keywords)
 
-    yield start
-    for collector in started:
-        collector.stop()
+    with closing_all(create, Collector.stop) as start:
+        yield start

@@ -14,6 +14,7 @@ import pytest
 from psycopg.conninfo import conninfo_to_dict
 
 from poller.demo.cluster import Cluster
+from tests.bed.cleanup import closing_all
 from tests.bed.contender import Contender, election_url, write_target
 from tests.bed.kubernetes_api import Fault, KubernetesApiServer, kubernetes_api
 from tests.bed.pgbouncer import PgBouncer
@@ -57,16 +58,13 @@ Contend = Callable[..., Contender]
 def contend(tmp_path: Path, database: Database, poller_process: Start) -> Iterator[Contend]:
     """Start daemons that poll the same target and take part in one election."""
     write_target(tmp_path, database.standby_dsn)
-    contenders: list[Contender] = []
 
     def start(name: str, election: str, **settings: str) -> Contender:
         settings = {"POLLER_LEADER_TTL": f"{TTL:g}s", **settings}
-        contenders.append(Contender(name, tmp_path, poller_process, election, **settings))
-        return contenders[-1]
+        return Contender(name, tmp_path, poller_process, election, **settings)
 
-    yield start
-    for contender in contenders:
-        contender.close()
+    with closing_all(start, Contender.close) as contend:
+        yield contend
 
 
 def test_one_process_polls_and_another_continues_when_it_is_killed(

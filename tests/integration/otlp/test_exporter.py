@@ -34,6 +34,7 @@ from poller.receiver.receiver import (
     Receiver,
     throttle,
 )
+from tests.bed.cleanup import closing_all
 from tests.bed.otlp import Certificates
 from tests.bed.process import eventually
 
@@ -73,21 +74,17 @@ def log() -> Iterator[Log]:
 
 @pytest.fixture
 def open_push() -> Iterator[Open]:
-    opened: list[MetricExporter] = []
-
     def start(endpoint: Endpoint, **arguments: Any) -> MetricExporter:
         described = resource("obscura-poller", "poller-0", "1.2.3")
         queue = SendingQueue(None, max_size=2**20, max_age=3600.0)
         try:
-            opened.append(MetricExporter(endpoint, described, queue, **{"timeout": 60.0, **arguments}))
+            return MetricExporter(endpoint, described, queue, **{"timeout": 60.0, **arguments})
         except ConfigError:
             queue.close()
             raise
-        return opened[-1]
 
-    yield start
-    for push in opened:
-        push.shutdown(0.1)
+    with closing_all(start, lambda push: push.shutdown(0.1)) as open_push:
+        yield open_push
 
 
 def endpoint_of(receiver: Receiver, protocol: str) -> Endpoint:

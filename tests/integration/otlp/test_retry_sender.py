@@ -40,6 +40,7 @@ from poller.receiver.receiver import (
     throttle,
 )
 from poller.telemetry.export_metrics import register_exports
+from tests.bed.cleanup import closing_all
 from tests.bed.process import eventually
 
 PROTOCOLS = ["grpc", "http/protobuf"]
@@ -81,17 +82,13 @@ Open = Callable[..., Counting]
 
 @pytest.fixture
 def counting(tmp_path: Path) -> Iterator[Open]:
-    opened: list[Counting] = []
-
     def start(
         receiver: Receiver, protocol: str, folder: Path | None = tmp_path, **arguments: Any
     ) -> Counting:
-        opened.append(Counting(endpoint_of(receiver, protocol), folder, **arguments))
-        return opened[-1]
+        return Counting(endpoint_of(receiver, protocol), folder, **arguments)
 
-    yield start
-    for counter in opened:
-        counter.push.shutdown(0.1)
+    with closing_all(start, lambda counter: counter.push.shutdown(0.1)) as counting:
+        yield counting
 
 
 def endpoint_of(receiver: Receiver, protocol: str) -> Endpoint:

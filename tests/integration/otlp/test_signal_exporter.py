@@ -24,6 +24,7 @@ from poller.receiver.answers import CannedAnswer
 from poller.receiver.receiver import ACCEPT, CUT, HANG, INVALID, UNAVAILABLE, Receiver, partial
 from poller.telemetry.export_metrics import register_exports
 from poller.telemetry.span_exporter import Spans
+from tests.bed.cleanup import closing_all
 from tests.bed.otlp import Certificates
 from tests.bed.process import eventually
 
@@ -105,9 +106,8 @@ def answering(*answers: CannedAnswer) -> Receiver:
 @pytest.fixture
 def make() -> Iterator[Make]:
     """Create exporters to a receiver, with short pauses; shut down after the test."""
-    exporters: list[SignalExport] = []
 
-    def make(
+    def create(
         receiver: Receiver,
         protocol: Protocol = "grpc",
         signal: Signal = "traces",
@@ -117,12 +117,10 @@ def make() -> Iterator[Make]:
         endpoint = endpoint_of(receiver, protocol, signal)
         bounds = QueueLimits(retry=RetryConfig(1.0, pause), **limits)
         # On a machine that stalls no answer may be late.
-        exporters.append(SignalExport(signal, endpoint, PATIENCE, limits=bounds))
-        return exporters[-1]
+        return SignalExport(signal, endpoint, PATIENCE, limits=bounds)
 
-    yield make
-    for exporter in exporters:
-        exporter.shutdown(lambda: None, 0.0)
+    with closing_all(create, lambda exporter: exporter.shutdown(lambda: None, 0.0)) as make:
+        yield make
 
 
 @pytest.fixture

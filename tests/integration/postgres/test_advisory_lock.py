@@ -12,6 +12,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from poller.model.errors import ConfigError
 from poller.model.leader import LockError
 from poller.postgres.advisory_lock import AdvisoryLock
+from tests.bed.cleanup import closing_all
 from tests.bed.pgbouncer import PgBouncer
 from tests.bed.postgres import Database
 from tests.bed.process import eventually
@@ -22,15 +23,11 @@ Make = Callable[..., AdvisoryLock]
 
 @pytest.fixture
 def make(database: Database) -> Iterator[Make]:
-    locks: list[AdvisoryLock] = []
-
     def lock(identity: str, dsn: str = "", name: str = "election", lease: float = 60.0) -> AdvisoryLock:
-        locks.append(AdvisoryLock(lambda: dsn or database.standby_dsn, name, identity, lease))
-        return locks[-1]
+        return AdvisoryLock(lambda: dsn or database.standby_dsn, name, identity, lease)
 
-    yield lock
-    for each in locks:
-        each.release()
+    with closing_all(lock, AdvisoryLock.release) as make:
+        yield make
 
 
 def test_one_session_holds_the_lock_and_others_see_its_name(make: Make) -> None:

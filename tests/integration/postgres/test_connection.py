@@ -25,14 +25,15 @@ from poller.model.errors import PollError
 from poller.postgres.password import password_from
 from poller.postgres.replica import Replica
 from poller.postgres.server_tracker import ServerInfo, ServerTracker
-from poller.postgres.transaction import TransactionLimits
 from poller.receiver.ports import LOOPBACK
+from tests.bed.cleanup import closing_all
 from tests.bed.definitions import a_query
 from tests.bed.otlp import Certificates
 from tests.bed.postgres import Database
 from tests.bed.process import Process, eventually
 from tests.bed.programs import lacking
 from tests.bed.proxy import Proxy
+from tests.bed.replica import a_replica
 
 DEBIAN = Path("/usr/lib/postgresql/15/bin")
 ELSEWHERE = {"host": "elsewhere.example", "hostaddr": LOOPBACK}
@@ -67,25 +68,13 @@ Make = Callable[..., Asker]
 @pytest.fixture
 def make_asker() -> Iterator[Make]:
     """Create replicas of a DSN, or of a function that returns a DSN."""
-    askers: list[Asker] = []
 
-    def make(dsn: str | Callable[[], str], **arguments: Any) -> Asker:
+    def create(dsn: str | Callable[[], str], **arguments: Any) -> Asker:
         servers: list[ServerInfo] = []
-        replica = Replica(
-            dsn if callable(dsn) else lambda: dsn,
-            **{
-                "connect_timeout": 60.0,
-                "limits": TransactionLimits(1.0),
-                "on_server_info": [servers.append],
-                **arguments,
-            },
-        )
-        askers.append(Asker(replica, servers))
-        return askers[-1]
+        return Asker(a_replica(dsn, **{"on_server_info": [servers.append], **arguments}), servers)
 
-    yield make
-    for asker in askers:
-        asker.replica.close()
+    with closing_all(create, lambda asker: asker.replica.close()) as make:
+        yield make
 
 
 def hosts(*ports: int, **more: str) -> str:

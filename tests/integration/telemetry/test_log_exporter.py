@@ -19,6 +19,7 @@ from poller.receiver.decode import LogRecord
 from poller.receiver.receiver import ACCEPT, INVALID, UNAVAILABLE, Receiver
 from poller.telemetry import logging as logs
 from poller.telemetry.log_exporter import Handler, LogRecords
+from tests.bed.cleanup import closing_all
 from tests.bed.process import eventually
 
 Open = Callable[[], LogRecords]
@@ -43,16 +44,13 @@ def open_log(receiver: Receiver, stderr: io.StringIO, monkeypatch: pytest.Monkey
     """Start an export to the receiver, soon after each record; stop it after the test."""
     del stderr
     monkeypatch.setenv("OTEL_BLRP_SCHEDULE_DELAY", "50")
-    opened: list[LogRecords] = []
 
-    def begin() -> LogRecords:
+    def start() -> LogRecords:
         endpoint = Endpoint(receiver.grpc_endpoint, "grpc")
-        opened.append(LogRecords(endpoint, resource("tested", "test", "1"), 60.0))
-        return opened[-1]
+        return LogRecords(endpoint, resource("tested", "test", "1"), 60.0)
 
-    yield begin
-    for exported in opened:
-        exported.shutdown(1.0)
+    with closing_all(start, lambda exported: exported.shutdown(1.0)) as open_log:
+        yield open_log
 
 
 def arrived(receiver: Receiver, exported: LogRecords) -> list[LogRecord]:

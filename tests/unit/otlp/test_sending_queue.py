@@ -22,6 +22,7 @@ from poller.otlp.queue_recovery import salvage
 from poller.otlp.queue_storage import QueueStorage
 from poller.otlp.request import Request
 from poller.otlp.sending_queue import MEMORY_BYTES, SendingQueue
+from tests.bed.cleanup import closing_all
 from tests.bed.process import Process
 
 Start = Callable[..., Process]
@@ -30,16 +31,12 @@ Open = Callable[..., SendingQueue]
 
 @pytest.fixture
 def open_queue() -> Iterator[Open]:
-    opened: list[SendingQueue] = []
-
     def start(folder: Path | None, **limits: object) -> SendingQueue:
         # passed on unchanged
-        opened.append(SendingQueue(folder, **{"max_size": 2**28, "max_age": 3600.0, **limits}))  # type: ignore[arg-type]
-        return opened[-1]
+        return SendingQueue(folder, **{"max_size": 2**28, "max_age": 3600.0, **limits})  # type: ignore[arg-type]
 
-    yield start
-    for queue in opened:
-        queue.close()
+    with closing_all(start, SendingQueue.close) as open_queue:
+        yield open_queue
 
 
 def request(text: str, size: int = 0) -> Request:
