@@ -60,6 +60,7 @@ pytest_plugins = [
     "tests.bed.replica",
     "tests.bed.role",
     "tests.bed.served",
+    "tests.bed.terminal",
     "tests.bed.pgbouncer",
     "tests.bed.pushes",
     "tests.bed.s3",
@@ -86,7 +87,14 @@ def _environment_of_other_tests() -> Iterator[None]:
 
 _MARKS = {
     "postgres": {"pg_bin", "site", "Cluster"},
-    "process": {"subprocess", "multiprocessing", "start_process", "s3_endpoint", "LoaderProcess"},
+    "process": {
+        "subprocess",
+        "multiprocessing",
+        "start_process",
+        "on_terminal",
+        "s3_endpoint",
+        "LoaderProcess",
+    },
 }
 """Fixtures, modules and classes that give a test each mark."""
 

@@ -10,11 +10,15 @@ import re
 import signal
 import struct
 import subprocess
+import sys
 import termios
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+import pytest
+
+from tests.bed.cleanup import closing_all
 from tests.bed.process import ROOT, eventually
 
 _HOME = "\x1b[H"
@@ -96,3 +100,14 @@ class Terminal:
             if not output:
                 return
             self._text += decoder.decode(output)
+
+
+@pytest.fixture
+def on_terminal() -> Iterator[Callable[..., Terminal]]:
+    """Start `poller ARGUMENTS...` on a terminal, with keywords as environment; killed at the test's end."""
+
+    def start(*arguments: str, width: int = 80, height: int = 24, **env: str) -> Terminal:
+        return Terminal([sys.executable, "-m", "poller", *arguments], width, height, env)
+
+    with closing_all(start, Terminal.close) as on_terminal:
+        yield on_terminal

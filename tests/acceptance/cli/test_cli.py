@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-import pty
 import re
 import shlex
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -16,6 +16,7 @@ import pytest
 from poller.cli.app import COMMANDS
 from poller.config.settings import SETTINGS
 from tests.bed.process import ROOT
+from tests.bed.terminal import Terminal
 
 
 def poller(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
@@ -186,23 +187,10 @@ def test_output_for_programs_is_utf_8_in_every_locale(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("no_color", ["", "1"])
-def test_a_terminal_gets_colour_unless_it_is_disabled(no_color: str) -> None:
-    main, child = pty.openpty()
-    environ = {**os.environ, "TERM": "xterm-256color", "COLUMNS": "200", "NO_COLOR": no_color}
-    process = subprocess.Popen(
-        [sys.executable, "-m", "poller", "settings"], env=environ, stdin=child, stdout=child, stderr=child
-    )
-    os.close(child)
-    output = b""
-    while True:
-        try:
-            read = os.read(main, 65536)
-        except OSError:  # raised on Linux when the other side is closed
-            break
-        output += read
-        if not read:
-            break
-    os.close(main)
-    assert process.wait() == 0
-    assert b"lock_timeout" in output
-    assert (b"\x1b[36m" in output) is (no_color == "")
+def test_a_terminal_gets_colour_unless_it_is_disabled(
+    on_terminal: Callable[..., Terminal], no_color: str
+) -> None:
+    terminal = on_terminal("settings", width=200, NO_COLOR=no_color)
+    assert terminal.wait() == 0
+    assert "lock_timeout" in terminal.text
+    assert ("\x1b[36m" in terminal.text) is (no_color == "")

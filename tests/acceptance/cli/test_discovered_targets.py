@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -227,14 +226,12 @@ def test_cases_are_not_run_in_a_database_that_is_polled_as_one_of_a_server(
     assert refusal not in stderr("test")
 
 
-def test_watch_polls_the_databases_that_a_pattern_selects(bed: Bed) -> None:
-    command = [sys.executable, "-m", "poller", "watch", "--poll", "--target", "s/*"]
-    terminal = Terminal(command, 120, 30, bed.env)
-    try:
-        terminal.shows(f"^{bed.name('a')} +up ")
-        terminal.shows(f"^{bed.name('b')} +up ")
-        terminal.shows("^2 targets: 2 up")
-        terminal.type("q")
-        assert terminal.wait() == 0, terminal.text
-    finally:
-        terminal.close()
+def test_watch_polls_the_databases_that_a_pattern_selects(
+    bed: Bed, on_terminal: Callable[..., Terminal]
+) -> None:
+    terminal = on_terminal("watch", "--poll", "--target", "s/*", width=120, height=30, **bed.env)
+    terminal.shows(f"^{bed.name('a')} +up ")
+    terminal.shows(f"^{bed.name('b')} +up ")
+    terminal.shows("^2 targets: 2 up")
+    terminal.type("q")
+    assert terminal.wait() == 0, terminal.text

@@ -12,7 +12,6 @@ import contextlib
 import http.server
 import json
 import os
-import pty
 import re
 import signal
 import socket
@@ -37,6 +36,7 @@ from poller.receiver.receiver import Receiver
 from tests.bed.postgres import Database
 from tests.bed.process import ROOT, Process
 from tests.bed.queries import write_queries
+from tests.bed.terminal import Terminal
 
 Start = Callable[..., Process]
 
@@ -785,26 +785,15 @@ def test_an_unexpected_exception_shows_no_secret(
     bed.assert_no_secret(process, message=r"me:\*\*\*@h/db")
 
 
-def test_a_terminal_shows_no_secret() -> None:
+def test_a_terminal_shows_no_secret(on_terminal: Callable[..., Terminal]) -> None:
     """On a terminal, `poller settings` draws another table."""
-    master, terminal = pty.openpty()
-    env = {
-        **os.environ,
-        "TERM": "xterm-256color",
-        "COLUMNS": "200",
-        "POLLER_DATABASE_URL": "postgresql://me:Sesame@Sesame@h/db",
-        "POLLER_PASSWORD_COMMAND": "get Sesame",
-        "POLLER_OTLP_ENDPOINT": "http://me:Sesame@c:4318/?key=Sesame",
-    }
-    output = b""
-    with subprocess.Popen(
-        [sys.executable, "-m", "poller", "settings"], stdout=terminal, stderr=terminal, env=env
-    ) as process:
-        os.close(terminal)
-        with contextlib.suppress(OSError):  # raised on Linux when the last writer has closed its end
-            while read := os.read(master, 65536):
-                output += read
-        process.wait(30)
-    os.close(master)
-    assert leaks(output.decode(), {}) == []
-    assert "database_url" in output.decode()
+    terminal = on_terminal(
+        "settings",
+        width=200,
+        POLLER_DATABASE_URL="postgresql://me:Sesame@Sesame@h/db",
+        POLLER_PASSWORD_COMMAND="get Sesame",
+        POLLER_OTLP_ENDPOINT="http://me:Sesame@c:4318/?key=Sesame",
+    )
+    terminal.wait()
+    assert leaks(terminal.text, {}) == []
+    assert "database_url" in terminal.text

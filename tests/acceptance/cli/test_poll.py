@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import pty
 import re
 import shlex
 import signal
@@ -22,6 +21,7 @@ from tests.bed.messaging import MessagingServer
 from tests.bed.postgres import Database
 from tests.bed.process import Process
 from tests.bed.queries import write_queries
+from tests.bed.terminal import Terminal
 
 Start = Callable[..., Process]
 
@@ -339,14 +339,23 @@ def test_push_without_an_endpoint_is_exit_code_2(poller_process: Start) -> None:
 
 
 @pytest.mark.parametrize("no_color", [False, True])
-def test_a_terminal_gets_colour_unless_it_is_disabled(server: MessagingServer, no_color: bool) -> None:
-    output = on_terminal(["poll", "--query", "users"], server, {"NO_COLOR": "1"} if no_color else {})
+def test_a_terminal_gets_colour_unless_it_is_disabled(
+    server: MessagingServer, on_terminal: Callable[..., Terminal], no_color: bool
+) -> None:
+    env = {"NO_COLOR": "1"} if no_color else {}
+    terminal = on_terminal(
+        "poll", "--query", "users", width=120, POLLER_DATABASE_URL=server.standby_dsn, **env
+    )
+    terminal.wait()
+    output = terminal.text
 
     assert "users_total" in output
     assert ("\x1b[32m" in output) is not no_color
 
 
-def test_a_terminal_shows_the_running_query(server: MessagingServer, tmp_path: Path) -> None:
+def test_a_terminal_shows_the_running_query(
+    server: MessagingServer, on_terminal: Callable[..., Terminal], tmp_path: Path
+) -> None:
     queries = write_queries(
         tmp_path,
         ("first", "SELECT 1 AS n FROM pg_sleep(3)"),
@@ -354,41 +363,12 @@ def test_a_terminal_shows_the_running_query(server: MessagingServer, tmp_path: P
         interval="30s",
         timeout="30s",
     )
-    output = on_terminal(["poll", "--queries", queries], server, {})
+    terminal = on_terminal("poll", "--queries", queries, width=120, POLLER_DATABASE_URL=server.standby_dsn)
+    terminal.wait()
+    output = terminal.text
 
     assert re.search(r"0/2 done; running first for [0-2]\.", output)
     assert "then second" in output
-
-
-def on_terminal(arguments: list[str], server: Database, env: dict[str, str]) -> str:
-    """Return all output of `poller ARGUMENTS` on a terminal."""
-    master, terminal = pty.openpty()
-    with subprocess.Popen(
-        [sys.executable, "-m", "poller", *arguments],
-        stdout=terminal,
-        stderr=terminal,
-        stdin=subprocess.DEVNULL,
-        env={
-            **os.environ,
-            "TERM": "xterm-256color",
-            "COLUMNS": "120",
-            "POLLER_DATABASE_URL": server.standby_dsn,
-            **env,
-        },
-    ) as process:
-        os.close(terminal)
-        output = b""
-        while True:
-            try:
-                read = os.read(master, 65536)
-            except OSError:  # raised on Linux when the last writer has closed its end
-                break
-            if not read:
-                break
-            output += read
-        process.wait(30)
-    os.close(master)
-    return output.decode()
 
 
 def test_a_series_fed_by_two_queries_is_omitted_from_both_as_in_the_daemon(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -37,17 +38,11 @@ def picture(request: pytest.FixtureRequest) -> Picture:
 
 
 @pytest.fixture
-def on_terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Terminal]]:
+def on_terminal(
+    on_terminal: Callable[..., Terminal], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., Terminal]:
     monkeypatch.chdir(tmp_path)
-    terminals: list[Terminal] = []
-
-    def start(*arguments: str, height: int = 24, **env: str) -> Terminal:
-        terminals.append(Terminal([*POLLER, *arguments], WIDTH, height, env))
-        return terminals[-1]
-
-    yield start
-    for terminal in terminals:
-        terminal.close()
+    return partial(on_terminal, width=WIDTH)
 
 
 def printed(terminal: Terminal) -> list[str]:

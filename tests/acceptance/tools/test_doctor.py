@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
-import pty
 import re
 import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -33,6 +29,7 @@ from tests.bed.otlp import Certificates
 from tests.bed.process import Process, eventually
 from tests.bed.programs import lacking
 from tests.bed.proxy import Proxy
+from tests.bed.terminal import Terminal
 
 Start = Callable[..., Process]
 Json = dict[str, Any]
@@ -163,44 +160,24 @@ def test_a_schema_of_the_search_path_in_which_others_may_create_is_a_warning(
 @pytest.mark.every_version
 @pytest.mark.parametrize("no_color", ["", "1"])
 def test_lines_fit_a_terminal_of_80_columns_and_have_colour_unless_disabled(
-    server: MessagingServer, no_color: str
+    server: MessagingServer, on_terminal: Callable[..., Terminal], no_color: str
 ) -> None:
     (closed,) = free_ports(1)
-    output = on_terminal(
+    terminal = on_terminal(
+        "doctor",
         NO_COLOR=no_color,
         POLLER_DATABASE_URL=server.primary_dsn,
         POLLER_OTLP_ENDPOINT=f"http://{LOOPBACK}:{closed}",
         POLLER_EXPORT_TIMEOUT="500ms",
     )
+    assert terminal.wait() == 1
+    output = terminal.text
     assert ("\x1b[31mfail" in output) is (no_color == "")
     assert ("\x1b[33mwarn" in output) is (no_color == "")
     text = plain(output)
     assert all(len(line) <= 80 for line in text.splitlines()), text
     assert "-> start the collector" in text
     assert "1 failed, " in text
-
-
-def on_terminal(**environ: str) -> str:
-    """The output of `poller doctor` on a terminal of 80 columns."""
-    main, child = pty.openpty()
-    process = subprocess.Popen(
-        [sys.executable, "-m", "poller", "doctor"],
-        env={**os.environ, "TERM": "xterm-256color", "COLUMNS": "80", "LINES": "24", **environ},
-        stdin=child,
-        stdout=child,
-        stderr=subprocess.DEVNULL,
-    )
-    os.close(child)
-    output = b""
-    while True:
-        try:
-            read = os.read(main, 65536)
-        except OSError:  # raised on Linux when the other side is closed
-            break
-        output += read
-    os.close(main)
-    assert process.wait() == 1
-    return output.decode()
 
 
 def plain(text: str) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -315,35 +314,32 @@ def test_only_readable_tables_and_columns_are_offered(tables: Database) -> None:
 
 
 @pytest.mark.every_version
-def test_a_terminal_prompts_again_after_a_wrong_answer(tables: Database, tmp_path: Path) -> None:
+def test_a_terminal_prompts_again_after_a_wrong_answer(
+    tables: Database, on_terminal: Callable[..., Terminal], tmp_path: Path
+) -> None:
     file = tmp_path / "mine.yaml"
     first = {"name": "a", "sql": "SELECT 1 AS n", "metrics": [
         {"name": "a", "description": "x", "unit": "1", "value_column": "n"}
     ]}  # fmt: skip
     append(file, first, Defaults(300.0, 30.0, 1000))
-    terminal = Terminal(
-        [sys.executable, "-m", "poller", "new"], 100, 40, {"POLLER_DATABASE_URL": tables.standby_dsn}
-    )
-    try:
-        terminal.shows(r"app\.jobs +600 ")
-        terminal.shows(r"public\.fresh +not analysed")
-        terminal.shows(r"Which table \(number or name\):")
-        terminal.type("jbos\n")
-        terminal.shows("'jbos' is not a table that the role may read; did you mean 'app.jobs'")
-        terminal.type("app.jobs\n")
-        terminal.shows("app.jobs: about 600 rows")
-        terminal.shows(r"3 +count-by=state +number of rows per value of state \(failed, queued, sent\)")
-        terminal.shows(r"Which aggregates \(numbers or names\) \(1\):")
-        terminal.type("99\n")
-        terminal.shows("write numbers from 1 to 12 or names, such as 1 3")
-        terminal.type("count-by=state, 1\n")
-        terminal.shows("Append to which file")
-        terminal.type("q.txt\n")
-        terminal.shows("q.txt is not a query file; write a name that ends in .yaml")
-        terminal.type(f"{file}\n")
-        assert terminal.wait() == 0, terminal.text
-    finally:
-        terminal.close()
+    terminal = on_terminal("new", width=100, height=40, POLLER_DATABASE_URL=tables.standby_dsn)
+    terminal.shows(r"app\.jobs +600 ")
+    terminal.shows(r"public\.fresh +not analysed")
+    terminal.shows(r"Which table \(number or name\):")
+    terminal.type("jbos\n")
+    terminal.shows("'jbos' is not a table that the role may read; did you mean 'app.jobs'")
+    terminal.type("app.jobs\n")
+    terminal.shows("app.jobs: about 600 rows")
+    terminal.shows(r"3 +count-by=state +number of rows per value of state \(failed, queued, sent\)")
+    terminal.shows(r"Which aggregates \(numbers or names\) \(1\):")
+    terminal.type("99\n")
+    terminal.shows("write numbers from 1 to 12 or names, such as 1 3")
+    terminal.type("count-by=state, 1\n")
+    terminal.shows("Append to which file")
+    terminal.type("q.txt\n")
+    terminal.shows("q.txt is not a query file; write a name that ends in .yaml")
+    terminal.type(f"{file}\n")
+    assert terminal.wait() == 0, terminal.text
     text = file.read_text()
     assert [line.strip() for line in text.splitlines() if line.startswith("  - ")] == [
         "- name: a", "- name: jobs_by_state", "- name: jobs_count",
@@ -353,7 +349,7 @@ def test_a_terminal_prompts_again_after_a_wrong_answer(tables: Database, tmp_pat
 @pytest.mark.every_version
 @pytest.mark.parametrize("prompt", ["file", "nothing"])
 def test_a_terminal_prompts_for_another_name_if_the_name_is_already_used(
-    tables: Database, tmp_path: Path, prompt: str
+    tables: Database, on_terminal: Callable[..., Terminal], tmp_path: Path, prompt: str
 ) -> None:
     file = tmp_path / "mine.yaml"
     metric = {"name": "jobs_count", "description": "x", "unit": "1", "value_column": "n"}
@@ -363,43 +359,31 @@ def test_a_terminal_prompts_for_another_name_if_the_name_is_already_used(
         Defaults(300.0, 30.0, 1000),
     )
     options = ["--write", str(file)] if prompt == "nothing" else []
-    terminal = Terminal(
-        [sys.executable, "-m", "poller", "new", "--table", "jobs", *options],
-        100,
-        40,
-        {"POLLER_DATABASE_URL": tables.standby_dsn},
+    terminal = on_terminal(
+        "new", "--table", "jobs", *options, width=100, height=40, POLLER_DATABASE_URL=tables.standby_dsn
     )
-    try:
-        terminal.shows(r"Which aggregates \(numbers or names\) \(1\):")
-        terminal.type("count, size\n")
-        if prompt == "file":
-            terminal.shows("Append to which file")
-            terminal.type(f"{file}\n")
-        terminal.shows("the query name 'jobs_count' is already used at")
-        terminal.shows("New name for jobs_count")
-        terminal.type("Jobs\n")
-        terminal.shows("New name for Jobs")
-        terminal.type("all_jobs\n")
-        assert terminal.wait() == 0, terminal.text
-    finally:
-        terminal.close()
+    terminal.shows(r"Which aggregates \(numbers or names\) \(1\):")
+    terminal.type("count, size\n")
+    if prompt == "file":
+        terminal.shows("Append to which file")
+        terminal.type(f"{file}\n")
+    terminal.shows("the query name 'jobs_count' is already used at")
+    terminal.shows("New name for jobs_count")
+    terminal.type("Jobs\n")
+    terminal.shows("New name for Jobs")
+    terminal.type("all_jobs\n")
+    assert terminal.wait() == 0, terminal.text
     names = [line.strip() for line in file.read_text().splitlines() if line.startswith("  - ")]
     assert names == ["- name: jobs_count", "- name: all_jobs", "- name: jobs_disk_bytes"]
 
 
 @pytest.mark.every_version
-def test_an_end_of_input_ends_the_prompt(tables: Database) -> None:
-    terminal = Terminal(
-        [sys.executable, "-m", "poller", "new", "--table", "jobs"],
-        100,
-        40,
-        {"POLLER_DATABASE_URL": tables.standby_dsn},
+def test_an_end_of_input_ends_the_prompt(tables: Database, on_terminal: Callable[..., Terminal]) -> None:
+    terminal = on_terminal(
+        "new", "--table", "jobs", width=100, height=40, POLLER_DATABASE_URL=tables.standby_dsn
     )
-    try:
-        terminal.shows(r"Which aggregates \(numbers or names\)")
-        terminal.type("\x04")
-        assert terminal.wait() == 1
-    finally:
-        terminal.close()
+    terminal.shows(r"Which aggregates \(numbers or names\)")
+    terminal.type("\x04")
+    assert terminal.wait() == 1
     assert "Traceback" not in terminal.text
     assert "queries:" not in terminal.text

@@ -9,7 +9,8 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -327,16 +328,8 @@ def test_a_heartbeat_of_another_version_is_rejected(strange: object) -> None:
 
 
 @pytest.fixture
-def terminal() -> Iterator[Callable[..., Terminal]]:
-    started: list[Terminal] = []
-
-    def start(*arguments: str, width: int = 80, height: int = 24, **env: str) -> Terminal:
-        started.append(Terminal([*WATCH, *arguments], width, height, env))
-        return started[-1]
-
-    yield start
-    for process in started:
-        process.close()
+def terminal(on_terminal: Callable[..., Terminal]) -> Callable[..., Terminal]:
+    return partial(on_terminal, "watch")
 
 
 def assert_restored(terminal: Terminal) -> None:

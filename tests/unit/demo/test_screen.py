@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import os
-import pty
 import re
 import signal
 import subprocess
@@ -24,6 +23,7 @@ from poller.receiver.receiver import Receiver
 from poller.terminal.sparkline import sparkline
 from tests.bed.postgres import Database
 from tests.bed.process import ROOT, Process, eventually, gone
+from tests.bed.terminal import Terminal
 
 DATA = re.compile(r"-D\0([^\0]+)/(?:primary|standby)\0")
 DEMO = [sys.executable, "-m", "poller", "demo"]
@@ -145,27 +145,12 @@ def test_it_works_as_an_ordinary_user(start_process: Callable[..., Process], tmp
     assert ends_without_a_trace(process)
 
 
-def test_a_terminal_shows_values_and_their_history() -> None:
-    main, child = pty.openpty()
-    environ = {**os.environ, "TERM": "xterm", "COLUMNS": "100", "LINES": "30"}
-    process = subprocess.Popen([*DEMO, "--every", "1s"], env=environ, stdin=child, stdout=child, stderr=child)
-    os.close(child)
-    output = ""
-    try:
-        while not re.search(r"users_total\b[^\n]*▁[▁-█]*█", output):
-            output += os.read(main, 65536).decode(errors="replace")
-        process.send_signal(signal.SIGINT)
-        while True:
-            try:
-                output += os.read(main, 65536).decode(errors="replace")
-            except OSError:  # on Linux, the other side is closed
-                break
-        assert process.wait(120) == 0
-    finally:
-        process.kill()
-        process.wait()
-        os.close(main)
-    assert "every process and file of the demo is gone" in output
+def test_a_terminal_shows_values_and_their_history(on_terminal: Callable[..., Terminal]) -> None:
+    terminal = on_terminal("demo", "--every", "1s", width=100, height=30, TERM="xterm")
+    assert eventually(lambda: re.search(r"users_total\b[^\n]*▁[▁-█]*█", terminal.text) is not None, 170)
+    terminal.send(signal.SIGINT)
+    assert terminal.wait(120) == 0
+    assert "every process and file of the demo is gone" in terminal.text
 
 
 def test_clients_without_a_server_print_a_single_line(start_process: Callable[..., Process]) -> None:
