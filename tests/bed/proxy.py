@@ -8,8 +8,6 @@ import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
-from types import TracebackType
-from typing import Self
 
 import pytest
 from psycopg.conninfo import make_conninfo
@@ -21,7 +19,7 @@ _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 _CHUNK = 65536
 
 
-class Proxy:
+class Proxy(contextlib.AbstractContextManager["Proxy"]):
     """Forwards everything between clients and one server until a method interrupts it.
 
     `round_trips` counts, over all connections, how often a client sent data after the server did (or first):
@@ -51,12 +49,7 @@ class Proxy:
         """If this is a list, it receives the bytes of each new connection's client and server."""
         self._listen()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def dsn(self, dsn: str) -> str:

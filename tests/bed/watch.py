@@ -6,8 +6,6 @@ import contextlib
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Self
 
 import psycopg
 
@@ -29,7 +27,7 @@ class Backend:
     """Seconds; None outside a transaction."""
 
 
-class Watch:
+class Watch(contextlib.AbstractContextManager["Watch"]):
     """Reads pg_stat_activity of every server on separate connections, and stores the maxima.
 
     A server may stop and return; while it is stopped, the poller has no session there. The short connection
@@ -51,12 +49,7 @@ class Watch:
         for thread in self._threads:
             thread.start()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def reset(self) -> None:
