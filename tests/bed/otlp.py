@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import trustme
 
+from poller.model.otlp_endpoint import Endpoint, Signal, resolve
 from poller.receiver.receiver import Receiver, Tls
 
 
@@ -58,3 +59,10 @@ def _write(directory: Path, name: str, issued: trustme.LeafCert) -> tuple[Path, 
 def receiver() -> Iterator[Receiver]:
     with Receiver() as receiver:
         yield receiver
+
+
+def endpoint_of(receiver: Receiver, protocol: str, signal: Signal = "metrics") -> Endpoint:
+    """Return the endpoint of a receiver over gRPC, or over HTTP for every other protocol."""
+    if protocol == "grpc":
+        return resolve(receiver.grpc_endpoint, "POLLER_OTLP_ENDPOINT", "grpc", signal)
+    return resolve(receiver.http_endpoint, "POLLER_OTLP_ENDPOINT", "http/protobuf", signal)

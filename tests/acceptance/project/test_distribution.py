@@ -23,6 +23,7 @@ from readme_renderer.markdown import render
 from tests.bed.messaging import MessagingServer
 from tests.bed.pins import REQUIREMENTS, pins
 from tests.bed.process import ROOT
+from tests.bed.repository import files_of_git
 
 REPOSITORY = "https://repository.example/owner/poller"
 
@@ -61,13 +62,9 @@ def test_the_wheel_and_the_sdist_are_complete_and_work(server: MessagingServer, 
 
 
 def the_sdist_has_exactly_the_files_of_git(sdist: Path) -> None:
-    names = subprocess.run(
-        ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
-        cwd=ROOT, capture_output=True, text=True, check=True,
-    ).stdout.splitlines()  # fmt: skip
     with tarfile.open(sdist) as archive:
         files = {member.name.partition("/")[2] for member in archive if member.isfile()}
-    assert files == {name for name in names if (ROOT / name).is_file()} | {"PKG-INFO"}
+    assert files == {*files_of_git(), "PKG-INFO"}
 
 
 def the_wheel_has_the_package_and_nothing_else(wheel: Path) -> None:

@@ -32,6 +32,7 @@ from tests.bed import documentation
 from tests.bed.documentation import all_blocks, blocks, only, read, script, table_below
 from tests.bed.messaging import MessagingServer
 from tests.bed.process import ROOT, Process
+from tests.bed.repository import files_of_git
 from tests.bed.role import Role
 
 README = ROOT / "README.md"
@@ -54,14 +55,9 @@ def command(name: str, page: Path = README) -> str:
 def clone(tmp_path: Path) -> Path:
     """A fresh copy of the files that git tracks."""
     copy = tmp_path / "clone"
-    tracked = subprocess.run(
-        ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
-        cwd=ROOT, capture_output=True, text=True, check=True,
-    ).stdout.splitlines()  # fmt: skip
-    for name in tracked:
-        if (ROOT / name).is_file():
-            (copy / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(ROOT / name, copy / name)
+    for name in files_of_git():
+        (copy / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(ROOT / name, copy / name)
     return copy
 
 

@@ -14,6 +14,7 @@ import yaml
 
 from tests.bed.process import ROOT
 from tests.bed.programs import need
+from tests.bed.repository import files_of_git
 
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
 PROGRAMS = Path(sys.executable).parent
@@ -166,11 +167,7 @@ def test_dependabot_updates_every_folder_with_dependencies() -> None:
     ]
     ecosystems = {"pyproject.toml": "pip", "Dockerfile": "docker", "go.mod": "gomod", "package.json": "npm",
                   "Cargo.toml": "cargo"}  # fmt: skip
-    files = subprocess.run(
-        ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
-        cwd=ROOT, capture_output=True, text=True, check=True,
-    ).stdout.splitlines()  # fmt: skip
-    manifests = [Path(name) for name in files if Path(name).name in ecosystems]
+    manifests = [Path(name) for name in files_of_git() if Path(name).name in ecosystems]
     assert len(manifests) >= 6
     for manifest in manifests:
         folder = "" if manifest.parent == Path() else str(manifest.parent)

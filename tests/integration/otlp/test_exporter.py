@@ -35,7 +35,7 @@ from poller.receiver.receiver import (
     throttle,
 )
 from tests.bed.cleanup import closing_all
-from tests.bed.otlp import Certificates
+from tests.bed.otlp import Certificates, endpoint_of
 from tests.bed.process import eventually
 
 Open = Callable[..., MetricExporter]
@@ -85,12 +85,6 @@ def open_push() -> Iterator[Open]:
 
     with closing_all(start, lambda push: push.shutdown(0.1)) as open_push:
         yield open_push
-
-
-def endpoint_of(receiver: Receiver, protocol: str) -> Endpoint:
-    if protocol == "grpc":
-        return resolve(receiver.grpc_endpoint, "POLLER_OTLP_ENDPOINT", "grpc")
-    return resolve(receiver.http_endpoint, "POLLER_OTLP_ENDPOINT", "http/protobuf")
 
 
 def gauge(

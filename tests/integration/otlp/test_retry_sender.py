@@ -41,6 +41,7 @@ from poller.receiver.receiver import (
 )
 from poller.telemetry.export_metrics import register_exports
 from tests.bed.cleanup import closing_all
+from tests.bed.otlp import endpoint_of
 from tests.bed.process import eventually
 
 PROTOCOLS = ["grpc", "http/protobuf"]
@@ -89,11 +90,6 @@ def counting(tmp_path: Path) -> Iterator[Open]:
 
     with closing_all(start, lambda counter: counter.push.shutdown(0.1)) as counting:
         yield counting
-
-
-def endpoint_of(receiver: Receiver, protocol: str) -> Endpoint:
-    url = receiver.grpc_endpoint if protocol == "grpc" else receiver.http_endpoint
-    return resolve(url, "POLLER_OTLP_ENDPOINT", "grpc" if protocol == "grpc" else "http/protobuf")
 
 
 def numbers(receiver: Receiver) -> list[int]:

@@ -28,7 +28,7 @@ from poller.model.otlp_endpoint import Endpoint, Protocol, resolve
 from poller.otlp.response import ExportResult
 from poller.otlp.sender import build_sender
 from poller.receiver.receiver import Receiver
-from tests.bed.otlp import Certificates
+from tests.bed.otlp import Certificates, endpoint_of
 from tests.bed.process import ROOT, eventually
 
 Script = Callable[[socket.socket], None]
@@ -370,12 +370,11 @@ def test_a_header_that_cannot_be_sent_is_a_configuration_error(
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_headers_are_read_as_the_standard_specifies(receiver: Receiver, protocol: Any) -> None:
-    url = receiver.grpc_endpoint if protocol == "grpc" else receiver.http_endpoint
     environ = {
         "OTEL_EXPORTER_OTLP_HEADERS": " X-One = a%2Cb , ,x-two=k=v==,authorization=Basic abc==\n",
         "OTEL_EXPORTER_OTLP_COMPRESSION": "gzip\n",
     }
-    client = build_sender(resolve(url, "POLLER_OTLP_ENDPOINT", protocol), 60.0, environ)
+    client = build_sender(endpoint_of(receiver, protocol), 60.0, environ)
     assert client.send(b"").disposition == "accepted"
     client.close()
     sent = receiver.attempts()[0].headers
@@ -456,8 +455,7 @@ for _ in range(2):
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_nothing_is_sent_after_close(receiver: Receiver, protocol: Any) -> None:
-    url = receiver.grpc_endpoint if protocol == "grpc" else receiver.http_endpoint
-    client = build_sender(resolve(url, "POLLER_OTLP_ENDPOINT", protocol), 20.0, {})
+    client = build_sender(endpoint_of(receiver, protocol), 20.0, {})
     client.close()
     assert client.send(b"").disposition != "accepted"
     assert receiver.attempts() == []
@@ -499,8 +497,7 @@ def test_no_proxy_is_read_in_lower_and_upper_case(
     monkeypatch.setenv("no_proxy", "")
     monkeypatch.delenv("no_proxy")
     monkeypatch.setenv(variable, hosts)
-    url = receiver.grpc_endpoint if protocol == "grpc" else receiver.http_endpoint
-    client = build_sender(resolve(url, "POLLER_OTLP_ENDPOINT", protocol), 20.0)
+    client = build_sender(endpoint_of(receiver, protocol), 20.0)
     assert client.send(b"").disposition == "accepted"
     receiver.stop()
     assert "proxy" not in client.send(b"").reason

@@ -14,7 +14,7 @@ from opentelemetry.sdk.metrics import MeterProvider
 from poller.config.load_settings import load
 from poller.daemon.build import open_telemetry
 from poller.model.errors import ConfigError
-from poller.model.otlp_endpoint import Endpoint, Protocol, Signal, resolve
+from poller.model.otlp_endpoint import Protocol, Signal
 from poller.model.retry import RetryConfig
 from poller.otlp.exporter import resource
 from poller.otlp.metric_reader import OnDemandReader
@@ -25,7 +25,7 @@ from poller.receiver.receiver import ACCEPT, CUT, HANG, INVALID, UNAVAILABLE, Re
 from poller.telemetry.export_metrics import register_exports
 from poller.telemetry.span_exporter import Spans
 from tests.bed.cleanup import closing_all
-from tests.bed.otlp import Certificates
+from tests.bed.otlp import Certificates, endpoint_of
 from tests.bed.process import eventually
 
 PROTOCOLS: list[Protocol] = ["grpc", "http/protobuf"]
@@ -43,11 +43,6 @@ pytestmark = pytest.mark.usefixtures("_no_sdk_delay")
 @pytest.fixture
 def _no_sdk_delay(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "20")
-
-
-def endpoint_of(receiver: Receiver, protocol: Protocol, signal: Signal = "traces") -> Endpoint:
-    url = receiver.grpc_endpoint if protocol == "grpc" else receiver.http_endpoint
-    return resolve(url, "POLLER_OTLP_ENDPOINT", protocol, signal)
 
 
 def spans(names: Sequence[str]) -> ExportTraceServiceRequest:
@@ -371,7 +366,7 @@ def test_spans_dropped_by_the_sdk_are_counted_if_its_own_metrics_are_on(
     monkeypatch.setenv("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "10")
     reader = OnDemandReader()
     provider = MeterProvider([reader], shutdown_on_exit=False)
-    exported = Spans(endpoint_of(receiver, "grpc"), _resource(), PATIENCE, meter_provider=provider)
+    exported = Spans(endpoint_of(receiver, "grpc", "traces"), _resource(), PATIENCE, meter_provider=provider)
     for _ in range(2000):
         exported.tracer.start_span("one").end()
     exported.shutdown(PATIENCE)
@@ -442,7 +437,7 @@ def test_shutdown_waits_for_no_collector_and_leaves_no_thread(
         receiver.stop()
     else:
         receiver.answer = HANG if away == "hanging" else UNAVAILABLE
-    exported = Spans(endpoint_of(receiver, protocol), _resource(), 3600.0)
+    exported = Spans(endpoint_of(receiver, protocol, "traces"), _resource(), 3600.0)
     for _ in range(3000):
         exported.tracer.start_span("one").end()
     if away != "gone":
@@ -487,7 +482,7 @@ def test_an_invalid_standard_variable_is_named(
 ) -> None:
     monkeypatch.setenv(variable, value)
     with pytest.raises(ConfigError, match=complaint):
-        Spans(endpoint_of(receiver, "grpc"), _resource(), 1.0)
+        Spans(endpoint_of(receiver, "grpc", "traces"), _resource(), 1.0)
 
 
 @both
@@ -507,7 +502,7 @@ def test_tls_headers_and_compression_are_those_of_the_signal(
     for name, value in environ.items():
         monkeypatch.setenv(name, value)
     with Receiver(tls=certificates.mtls) as receiver:
-        exported = Spans(endpoint_of(receiver, protocol), _resource(), PATIENCE)
+        exported = Spans(endpoint_of(receiver, protocol, "traces"), _resource(), PATIENCE)
         exported.tracer.start_span("one").end()
         exported.shutdown(PATIENCE)
         (received,) = receiver.requests("traces")
@@ -525,7 +520,7 @@ def test_no_secret_of_the_signals_headers_reaches_the_log(
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_TRACES_HEADERS", "authorization=Bearer%20hunter2secret")
     with Receiver() as receiver:
         receiver.answer = CannedAnswer("UNAUTHENTICATED", 401, "Bearer hunter2secret is not known here")
-        exported = Spans(endpoint_of(receiver, protocol), _resource(), PATIENCE)
+        exported = Spans(endpoint_of(receiver, protocol, "traces"), _resource(), PATIENCE)
         exported.tracer.start_span("one").end()
         exported.shutdown(PATIENCE)
     assert "export of spans failed" in caplog.text
