@@ -5,7 +5,7 @@
 It creates its own primary and standby, fetches query-exporter from PyPI and two exporters of Debian into a
 temporary folder, takes the Collector with the sqlqueryreceiver that `python -m tests.ecosystem.builds` built,
 and reports missing programs as skipped. CPU includes everything: for the poller the OTLP export of all its
-own metrics, for the sqlqueryreceiver the OTLP export, for the others the scrape. The contestants take turns,
+own metrics, for the sqlqueryreceiver the OTLP export, for the others the scrape. The programs take turns,
 round after round; the output is the median, the minimum and maximum, and the ratio to the poller. Wall
 time depends on the load of the machine, CPU time depends less on it. Two rounds took a quarter of an hour on
 two busy cores, and 3 GB of disk.
@@ -23,7 +23,7 @@ from functools import partial
 from pathlib import Path
 
 from poller.demo.cluster import Cluster
-from tests.benchmarks import contestants, loads, peers
+from tests.benchmarks import loads, measured_programs, peers
 from tests.benchmarks.measure import Bench
 from tests.benchmarks.results import Results
 
@@ -34,7 +34,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__.splitlines()[0])
     parser.add_argument("--json", type=Path, help="write all figures there")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--polls", type=int, default=5, help="polls of each contestant in a round")
+    parser.add_argument("--polls", type=int, default=5, help="polls of each program in a round")
     parser.add_argument("--scale", type=float, default=1.0, help="of the tables; 1: a million users")
     parser.add_argument("--loads", default="1,10,100,1000", help="numbers of trivial queries")
     parser.add_argument("--series", type=int, default=10_000, help="of the one query with many")
@@ -81,9 +81,9 @@ def measure(
     """
     with tempfile.TemporaryDirectory(prefix="benchmark-peers-") as folder, Cluster() as cluster:
         peer_starts = _find(Path(folder), results) if others else {}
-        timed: dict[str, contestants.Start] = {}
+        timed: dict[str, measured_programs.Start] = {}
         if others and isinstance(collector := peers.collector(), Path):
-            timed[SQLQUERY] = partial(contestants.Sqlquery, program=collector, timed=True)
+            timed[SQLQUERY] = partial(measured_programs.Sqlquery, program=collector, timed=True)
         _print_progress(f"filling the tables at scale {scale:g}")
         loads.fill(cluster.primary.dsn(), scale)
         cluster.wait_replayed(600)
@@ -99,10 +99,10 @@ def measure(
         state = loads.state(pace=3 if scale > 0.01 else 1)
         every = [*map(loads.trivial, trivial), state, loads.wide(series)]
         most = loads.trivial(max(trivial))
-        ours: dict[str, contestants.Start] = {OURS: contestants.Ours}
+        ours: dict[str, measured_programs.Start] = {OURS: measured_programs.Ours}
         if others:
-            ours[f"{OURS}, HTTP"] = partial(contestants.Ours, protocol="http")
-            ours[f"{OURS}, spans"] = partial(contestants.Ours, traces=True)
+            ours[f"{OURS}, HTTP"] = partial(measured_programs.Ours, protocol="http")
+            ours[f"{OURS}, spans"] = partial(measured_programs.Ours, traces=True)
         for number in range(1, rounds + 1):
             for load in every:
                 _print_progress(f"round {number} of {rounds}: {load.name}")
@@ -123,7 +123,7 @@ def measure(
         for name, start in {**ours, **peer_starts}.items():
             bench.traffic(name, start, loads.trivial(min(100, max(trivial))))
             bench.traffic(name, start, state)
-        for name, start in {OURS: contestants.Ours, **peer_starts, **timed}.items():
+        for name, start in {OURS: measured_programs.Ours, **peer_starts, **timed}.items():
             bench.link(name, start, loads.trivial(min(100, max(trivial))))
         _print_progress(f"memory after {long} polls")
         bench.memories({**ours, **peer_starts}, loads.trivial(4), long)
@@ -134,15 +134,15 @@ def measure(
         results.about["load average after"] = os.getloadavg()[0]
 
 
-def _find(folder: Path, results: Results) -> dict[str, contestants.Start]:
+def _find(folder: Path, results: Results) -> dict[str, measured_programs.Start]:
     programs = {
-        "query-exporter": (peers.query_exporter(folder), contestants.query_exporter),
-        "postgres_exporter": (peers.debian("postgres_exporter", folder), contestants.postgres_exporter),
-        "sql_exporter": (peers.debian("sql_exporter", folder), contestants.sql_exporter),
-        SQLQUERY: (peers.collector(), contestants.sqlquery_receiver),
+        "query-exporter": (peers.query_exporter(folder), measured_programs.query_exporter),
+        "postgres_exporter": (peers.debian("postgres_exporter", folder), measured_programs.postgres_exporter),
+        "sql_exporter": (peers.debian("sql_exporter", folder), measured_programs.sql_exporter),
+        SQLQUERY: (peers.collector(), measured_programs.sqlquery_receiver),
     }
     results.about["Collector"] = peers.COLLECTOR.version("OpenTelemetry Collector")
-    starts: dict[str, contestants.Start] = {}
+    starts: dict[str, measured_programs.Start] = {}
     for name, (program, make) in programs.items():
         if isinstance(program, str):
             results.skipped[name] = program

@@ -21,9 +21,9 @@ from poller.config.queries.load import open_catalog
 from poller.daemon.build import open_replica
 from poller.demo.cluster import Cluster
 from poller.postgres.admission import Admission
-from tests.benchmarks.contestants import HOURLY, environment, ours
 from tests.benchmarks.figures import cpu
 from tests.benchmarks.loads import trivial
+from tests.benchmarks.measured_programs import HOURLY, environment, ours
 
 _ROUNDS = 5
 _ACTIVE = "SELECT pid FROM pg_stat_activity WHERE application_name = 'obscura-poller'"

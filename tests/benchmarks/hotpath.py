@@ -34,8 +34,8 @@ from poller.otlp.request import encode
 from poller.polling.instruments import CatalogInstruments, Frame
 from poller.polling.mapping import to_samples
 from poller.receiver.receiver import Receiver
-from tests.benchmarks.contestants import HOURLY, environment, ours
 from tests.benchmarks.loads import trivial
+from tests.benchmarks.measured_programs import HOURLY, environment, ours
 
 BASELINE = Path(__file__).with_name("baseline.json")
 MARGIN = 1.5

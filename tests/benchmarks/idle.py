@@ -21,8 +21,8 @@ from pathlib import Path
 from poller.demo.cluster import Cluster
 from poller.receiver.receiver import Receiver
 from tests.benchmarks import loads
-from tests.benchmarks.contestants import PATIENCE, Process, environment, ours
 from tests.benchmarks.figures import cpu
+from tests.benchmarks.measured_programs import PATIENCE, Process, environment, ours
 
 _DAY = 86_400.0
 _POLL, _EXPORT = "5m", "60s"

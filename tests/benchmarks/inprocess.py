@@ -20,8 +20,8 @@ from poller.config.load_settings import load
 from poller.config.queries.load import open_catalog
 from poller.daemon.target_factory import TargetFactory
 from poller.telemetry.logging import configure
-from tests.benchmarks.contestants import HOURLY, environment
 from tests.benchmarks.figures import memory
+from tests.benchmarks.measured_programs import HOURLY, environment
 
 _WARM = 3
 _EARLY = 50

@@ -1,4 +1,4 @@
-"""Loads: queries with the same text for every contestant, over tables of a known size."""
+"""Loads: queries with the same text for every program, over tables of a known size."""
 
 from __future__ import annotations
 

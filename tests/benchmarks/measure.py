@@ -1,4 +1,4 @@
-"""Measurements of contestants on loads, in sequence."""
+"""Measurements of programs on loads, in sequence."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from poller.otlp.sending_queue import SendingQueue
 from poller.receiver.receiver import Receiver
 from tests.bed.proxy import Proxy
 from tests.benchmarks import backend, idle
-from tests.benchmarks.contestants import HOURLY, Contestant, Ours, Start, ours
 from tests.benchmarks.figures import cpu, cpu_of_tree, memory, threads
 from tests.benchmarks.loads import Load
+from tests.benchmarks.measured_programs import HOURLY, MeasuredProgram, Ours, Start, ours
 from tests.benchmarks.results import Results
 
 CPU, WALL = "CPU per poll and export (ms)", "wall per poll and export (ms)"
@@ -47,13 +47,13 @@ class Bench:
 
     def costs(self, name: str, start: Start, load: Load) -> None:
         """Measure CPU of the program and of the server, start, size, and wall time of polls on request."""
-        with self._running(name, start, load, self._dsn) as contestant:
-            if contestant is None:
+        with self._running(name, start, load, self._dsn) as program:
+            if program is None:
                 return
-            self._poll(contestant, 2)
-            before, server = cpu(contestant.pid), cpu_of_tree(self._standby.pid)
-            walls = self._poll(contestant, self._polls)
-            self._add(CPU, load, name, 1e3 * (cpu(contestant.pid) - before) / self._polls)
+            self._poll(program, 2)
+            before, server = cpu(program.pid), cpu_of_tree(self._standby.pid)
+            walls = self._poll(program, self._polls)
+            self._add(CPU, load, name, 1e3 * (cpu(program.pid) - before) / self._polls)
             self._add(
                 "server CPU per poll (ms)",
                 load,
@@ -61,9 +61,9 @@ class Bench:
                 1e3 * (cpu_of_tree(self._standby.pid) - server) / self._polls,
             )
             self._add(WALL, load, name, *(1e3 * wall for wall in walls))
-            self._add("cold start to the first value (s)", load, name, contestant.cold_start)
-            self._add("bytes of an export", load, name, contestant.exported)
-            self._add("RSS (MB)", load, name, memory(contestant.pid).rss)
+            self._add("cold start to the first value (s)", load, name, program.cold_start)
+            self._add("bytes of an export", load, name, program.exported)
+            self._add("RSS (MB)", load, name, memory(program.pid).rss)
 
     def in_process(
         self, name: str, load: Load, *, protocol: str = "grpc", dsn: str = "", self_metrics: str = "query"
@@ -87,10 +87,10 @@ class Bench:
 
     def walls(self, name: str, start: Start, load: Load) -> None:
         """Measure wall time of polls on the program's own schedule; `start` makes it report their start."""
-        with self._running(name, start, load, self._dsn) as contestant:
-            if contestant is not None:
-                self._poll(contestant, 1)
-                self._add(WALL, load, name, *(1e3 * wall for wall in self._poll(contestant, self._polls)))
+        with self._running(name, start, load, self._dsn) as program:
+            if program is not None:
+                self._poll(program, 1)
+                self._add(WALL, load, name, *(1e3 * wall for wall in self._poll(program, self._polls)))
 
     def floor(self, name: str, load: Load) -> None:
         """Measure libpq alone, with `floor`."""
@@ -124,13 +124,13 @@ class Bench:
         """Count round trips, statements and bytes to and from the server, and connections."""
         with Proxy(self._standby.port) as proxy, ExitStack() as stack:
             proxy.record = []
-            contestant = stack.enter_context(self._running(name, start, load, self._through(proxy)))
-            if contestant is None:
+            program = stack.enter_context(self._running(name, start, load, self._through(proxy)))
+            if program is None:
                 return
-            self._poll(contestant, 2)
+            self._poll(program, 2)
             trips, size, opened = proxy.round_trips, proxy.bytes_up + proxy.bytes_down, proxy.connections
             sent = _statements(proxy)
-            self._poll(contestant, self._polls)
+            self._poll(program, self._polls)
             self._add("statements per poll", load, name, (_statements(proxy) - sent) / self._polls)
             self._add("round trips per poll", load, name, (proxy.round_trips - trips) / self._polls)
             self._add(
@@ -150,34 +150,34 @@ class Bench:
             if start is Ours:
                 self.in_process(name, slow_load, dsn=self._through(proxy))
                 return
-            with self._running(name, start, slow_load, self._through(proxy)) as contestant:
-                if contestant is not None:
+            with self._running(name, start, slow_load, self._through(proxy)) as program:
+                if program is not None:
                     self._add(
-                        WALL, slow_load, name, *(1e3 * wall for wall in self._poll(contestant, self._polls))
+                        WALL, slow_load, name, *(1e3 * wall for wall in self._poll(program, self._polls))
                     )
 
     def memories(self, starts: Mapping[str, Start], load: Load, polls: int) -> None:
-        """Measure memory and threads of all contestants, running at the same time, after so many polls."""
-        running: dict[str, Contestant] = {}
+        """Measure memory and threads of all programs, running at the same time, after so many polls."""
+        running: dict[str, MeasuredProgram] = {}
         try:
             for name, start in starts.items():
                 running[name] = start(load, self._dsn)
             for number in range(polls):
-                for name, contestant in running.items():
+                for name, program in running.items():
                     if number == 0 or not name.startswith(("ours", "sql_exporter", "sqlqueryreceiver")):
-                        contestant.poll()
+                        program.poll()
             deadline = time.monotonic() + polls
             while time.monotonic() < deadline:
                 time.sleep(0.1)
-            for name, contestant in running.items():
-                usage = memory(contestant.pid)
+            for name, program in running.items():
+                usage = memory(program.pid)
                 name_of_load = f"{load.name}, after {polls} polls"
                 for figure, value in (("RSS", usage.rss), ("PSS", usage.pss), ("own memory", usage.own)):
                     self._results.add(f"{figure} (MB)", name_of_load, name, value)
-                self._results.add("threads", name_of_load, name, threads(contestant.pid))
+                self._results.add("threads", name_of_load, name, threads(program.pid))
         finally:
-            for contestant in running.values():
-                contestant.close()
+            for program in running.values():
+                program.close()
 
     def backend(self, name: str, queries: int, ticks: int) -> None:
         """Measure the server's CPU for a tick, with `backend`."""
@@ -219,25 +219,25 @@ class Bench:
             )
 
     @contextmanager
-    def _running(self, name: str, start: Start, load: Load, dsn: str) -> Iterator[Contestant | None]:
-        """Yield the running contestant; if it fails to start, warn and yield None."""
+    def _running(self, name: str, start: Start, load: Load, dsn: str) -> Iterator[MeasuredProgram | None]:
+        """Yield the running program; if it fails to start, warn and yield None."""
         try:
-            contestant = start(load, dsn)
+            program = start(load, dsn)
         except (OSError, RuntimeError) as error:
             self._skip(f"{name}, {load.name}", str(error))
             yield None
             return
         try:
-            yield contestant
+            yield program
         finally:
-            contestant.close()
+            program.close()
 
     def _through(self, proxy: Proxy) -> str:
         """Return the DSN with the proxy in place of the server, as a URL: some programs require one."""
         return self._dsn.replace(f":{self._standby.port}/", f":{proxy.port}/")
 
-    def _poll(self, contestant: Contestant, times: int) -> list[float]:
-        return [wall for _ in range(times) if (wall := contestant.poll()) is not None]
+    def _poll(self, program: MeasuredProgram, times: int) -> list[float]:
+        return [wall for _ in range(times) if (wall := program.poll()) is not None]
 
     def _add(self, figure: str, load: Load, name: str, *values: float) -> None:
         self._results.add(figure, load.name, name, *values)

@@ -9,28 +9,28 @@ from dataclasses import dataclass, field
 
 @dataclass
 class Results:
-    """Samples by figure, load and contestant, each in the figure's unit."""
+    """Samples by figure, load and program, each in the figure's unit."""
 
     about: dict[str, object] = field(default_factory=dict)
     skipped: dict[str, str] = field(default_factory=dict)
     samples: dict[str, dict[str, dict[str, list[float]]]] = field(default_factory=dict)
 
-    def add(self, figure: str, load: str, contestant: str, *values: float) -> None:
+    def add(self, figure: str, load: str, program: str, *values: float) -> None:
         if not values:
             return  # a poll on the program's own schedule has no duration
         by_load = self.samples.setdefault(figure, {}).setdefault(load, {})
-        by_load.setdefault(contestant, []).extend(values)
+        by_load.setdefault(program, []).extend(values)
 
-    def median(self, figure: str, load: str, contestant: str) -> float | None:
-        values = self.samples.get(figure, {}).get(load, {}).get(contestant)
+    def median(self, figure: str, load: str, program: str) -> float | None:
+        values = self.samples.get(figure, {}).get(load, {}).get(program)
         return statistics.median(values) if values else None
 
     def as_json(self) -> dict[str, object]:
         """Return every figure with its median, its least and its greatest value."""
         figures = {
             figure: {
-                load: {contestant: _spread(values) for contestant, values in by_contestant.items()}
-                for load, by_contestant in by_load.items()
+                load: {program: _spread(values) for program, values in by_program.items()}
+                for load, by_program in by_load.items()
             }
             for figure, by_load in self.samples.items()
         }
@@ -45,15 +45,15 @@ class Results:
         every = (
             name
             for by_load in selected.values()
-            for contestants_of_load in by_load.values()
-            for name in contestants_of_load
+            for programs_of_load in by_load.values()
+            for name in programs_of_load
         )
-        contestants = list(dict.fromkeys(every))
-        lines = [f"| | {' | '.join(contestants)} |", f"|---|{'---|' * len(contestants)}"]
+        programs = list(dict.fromkeys(every))
+        lines = [f"| | {' | '.join(programs)} |", f"|---|{'---|' * len(programs)}"]
         for figure, by_load in selected.items():
-            for load, by_contestant in by_load.items():
+            for load, by_program in by_load.items():
                 base = self.median(figure, load, against)
-                cells = [_cell(by_contestant.get(name), base, own=name == against) for name in contestants]
+                cells = [_cell(by_program.get(name), base, own=name == against) for name in programs]
                 lines.append(f"| {figure}, {load} | {' | '.join(cells)} |")
         return "\n".join(lines)
 

@@ -21,7 +21,7 @@ from pathlib import Path
 from psycopg.conninfo import conninfo_to_dict
 
 from poller.demo.cluster import Cluster
-from tests.bed.contender import Contender, election_url, write_target
+from tests.bed.candidate import Candidate, election_url, write_target
 from tests.bed.process import Process
 from tests.bed.proxy import Proxy
 
@@ -35,9 +35,9 @@ def start(*arguments: str, env: Mapping[str, str]) -> Process:
 def takeover(folder: Path, dsn: str, end: str) -> float:
     """Return the seconds from the end of the leader to the first poll of the next one."""
     with Proxy(int(str(conninfo_to_dict(dsn)["port"]))) as proxy:
-        first = Contender("first", folder, start, election_url(proxy.dsn(dsn)))
+        first = Candidate("first", folder, start, election_url(proxy.dsn(dsn)))
         assert first.polls()
-        second = Contender("second", folder, start, election_url(dsn))
+        second = Candidate("second", folder, start, election_url(dsn))
         second.line("another process holds the lock")
         time.sleep(5)
         ended = time.time()

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.acceptance.daemon.test_leader_election import contend  # noqa: F401  # a fixture
+from tests.acceptance.daemon.test_leader_election import start_candidate  # noqa: F401  # a fixture
 from tests.acceptance.project.test_alerts import rules  # noqa: F401  # a fixture
 from tests.bed.cleanup import closing_all
 from tests.ecosystem.backends import RULES, Backend, Collector, Prometheus, VictoriaMetrics

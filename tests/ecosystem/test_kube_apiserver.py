@@ -26,7 +26,7 @@ from tests.acceptance.daemon.test_leader_election import (
     LEASE,
     LOST,
     TTL,
-    Contend,
+    StartCandidate,
     exports_leader,
     precedes,
 )
@@ -141,13 +141,13 @@ def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KubernetesServer]:
 
 
 def test_a_killed_leader_that_renewed_its_lease_has_a_successor_once_it_has_expired(
-    contend: Contend, api: KubernetesServer
+    start_candidate: StartCandidate, api: KubernetesServer
 ) -> None:
     kubeconfig = api.install("killed")
-    first = contend("first", LEASE, KUBECONFIG=kubeconfig)
+    first = start_candidate("first", LEASE, KUBECONFIG=kubeconfig)
     first.line(LEADS)
     assert first.polls()
-    second = contend("second", LEASE, KUBECONFIG=kubeconfig)
+    second = start_candidate("second", LEASE, KUBECONFIG=kubeconfig)
     second.line(f"{FOLLOWS}.*leader=.?first")
     acquired = api.lease("killed")
     assert eventually(lambda: api.lease("killed")["renewTime"] > acquired["renewTime"])
@@ -167,12 +167,14 @@ def test_a_killed_leader_that_renewed_its_lease_has_a_successor_once_it_has_expi
     assert times[1] - times[0] > timedelta(seconds=0.8 * TTL)
 
 
-def test_a_leader_that_stops_frees_its_lease_for_another_one(contend: Contend, api: KubernetesServer) -> None:
+def test_a_leader_that_stops_frees_its_lease_for_another_one(
+    start_candidate: StartCandidate, api: KubernetesServer
+) -> None:
     kubeconfig = api.install("stopped")
-    first = contend("first", LEASE, KUBECONFIG=kubeconfig)
+    first = start_candidate("first", LEASE, KUBECONFIG=kubeconfig)
     first.line(LEADS)
     assert first.polls()
-    second = contend("second", LEASE, KUBECONFIG=kubeconfig)
+    second = start_candidate("second", LEASE, KUBECONFIG=kubeconfig)
     second.line(FOLLOWS)
     first.process.send(signal.SIGTERM)
     assert first.process.wait() == 0
@@ -184,10 +186,10 @@ def test_a_leader_that_stops_frees_its_lease_for_another_one(contend: Contend, a
 
 
 def test_a_lease_with_a_name_that_the_role_does_not_contain_is_refused(
-    contend: Contend, api: KubernetesServer
+    start_candidate: StartCandidate, api: KubernetesServer
 ) -> None:
-    contender = contend("first", "kubernetes:another", KUBECONFIG=api.install("refused"))
-    contender.line('status 403: leases.* "another" is forbidden: .*leader-election/role.yaml')
-    assert exports_leader(contender, 0)
-    assert contender.points() == []
-    assert contender.process.running
+    candidate = start_candidate("first", "kubernetes:another", KUBECONFIG=api.install("refused"))
+    candidate.line('status 403: leases.* "another" is forbidden: .*leader-election/role.yaml')
+    assert exports_leader(candidate, 0)
+    assert candidate.points() == []
+    assert candidate.process.running

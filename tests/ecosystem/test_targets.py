@@ -14,7 +14,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from poller.demo.cluster import Cluster
 from poller.demo.postgres import PostgresServer
-from tests.bed.contender import election_url
+from tests.bed.candidate import election_url
 from tests.bed.documentation import only
 from tests.bed.process import Process
 from tests.ecosystem.backends import RULES, Backend, Prometheus, VictoriaMetrics

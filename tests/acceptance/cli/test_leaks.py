@@ -96,11 +96,11 @@ class Echo:
     """Servers on 127.0.0.1 that refuse every client and repeat its input in every field."""
 
     def __init__(self) -> None:
-        self.heard: list[str] = []
+        self.received: list[str] = []
         self.database = self._serve(self._speak_postgres)
         self.cut = self._serve(lambda _: None)
         self._grpc = grpc.server(futures.ThreadPoolExecutor(2))
-        self._grpc.add_generic_rpc_handlers((_Handler(self.heard),))
+        self._grpc.add_generic_rpc_handlers((_Handler(self.received),))
         self.grpc = self._grpc.add_insecure_port("127.0.0.1:0")
         self._grpc.start()
         self.http = {kind: self._serve_http(kind) for kind in ("401", "403", "400", "503", "307", "garbled")}
@@ -143,7 +143,7 @@ class Echo:
         (length,) = struct.unpack("!i", _take(connection, 4))
         password = _take(connection, length - 4).rstrip(b"\0").decode()
         parameters = startup[4:].replace(b"\0", b" ").decode()
-        self.heard.append(f"{parameters} {password}")
+        self.received.append(f"{parameters} {password}")
         encoded = base64.b64encode(password.encode()).decode()
         text = f"{password} is wrong, as are {encoded} {quote(password)} {password!r} {parameters}"
         fields = [b"SFATAL", b"VFATAL", b"C28P01", *(kind + text.encode() for kind in (b"M", b"D", b"H"))]
@@ -159,7 +159,7 @@ class Echo:
                 request = (
                     f"{self.path} {' '.join(f'{name}: {value}' for name, value in self.headers.items())}"
                 )
-                echo.heard.append(request)
+                echo.received.append(request)
                 body = json.dumps({"error": request, "again": repr(request)})
                 head = [
                     f"HTTP/1.0 {kind if kind.isdigit() else 403} {request}",
@@ -176,12 +176,12 @@ class Echo:
 
 
 class _Handler(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc ships no types
-    def __init__(self, heard: list[str]) -> None:
-        self._heard = heard
+    def __init__(self, received: list[str]) -> None:
+        self._received = received
 
     def service(self, details: Any) -> Any:
         metadata = " ".join(f"{name}={value}" for name, value in details.invocation_metadata)
-        self._heard.append(metadata)
+        self._received.append(metadata)
 
         def refuse(_: bytes, context: Any) -> bytes:
             context.abort(grpc.StatusCode.UNAUTHENTICATED, f"not with {metadata} {quote(metadata)}")
@@ -439,7 +439,7 @@ def test_the_echo_server_received_the_secrets(bed: Bed) -> None:
     env = {"POLLER_DATABASE_URL": CONNECTION_STRINGS["repeated"][0]}
     process = bed.do("poll", env=env)
     assert process.code == 1
-    assert any('Sesame "it\'s"?' in heard for heard in bed.echo.heard)
+    assert any('Sesame "it\'s"?' in request for request in bed.echo.received)
     bed.assert_no_secret(process, message=r"\*\*\* is wrong")
 
 

@@ -122,7 +122,7 @@ class Server:
         facts = self.scalar(f"SELECT ({facts_query([query])})::text")
         return unmet_requirement(query.requires, read_facts(facts.encode()))
 
-    def ask(self, query: QueryDefinition) -> Mapped:
+    def fetch(self, query: QueryDefinition) -> Mapped:
         """Run a query as the poller does (extended protocol, text results) and map its rows."""
         cursor = self.connection.execute(query.sql.encode(), prepare=True)
         result = cursor.pgresult
@@ -139,7 +139,7 @@ class Server:
         """Return the results of a query: `metric` or `metric{attribute}` and its value."""
         return {
             sample.metric + "".join(f"{{{value}}}" for value in sample.attributes.values()): sample.value
-            for sample in self.ask(EVERY[name]).samples
+            for sample in self.fetch(EVERY[name]).samples
         }
 
     def value_of(self, metric: str) -> dict[str, int | float]:
@@ -264,7 +264,7 @@ def test_a_query_runs_only_on_releases_that_meet_its_requirements(
             met.add(query.name)
         try:
             with connection.transaction():
-                server.ask(query)
+                server.fetch(query)
         except (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedColumn):
             continue
         ran.add(query.name)
@@ -323,7 +323,7 @@ def test_an_empty_table_is_zero_and_a_missing_value_is_absent(
     for query in EVERY.values():
         if server.unmet_requirement(query) is not None:
             continue
-        mapped = server.ask(query)
+        mapped = server.fetch(query)
         assert {sample.value for sample in mapped.samples} <= {0}
         absent = {metric.name for metric in query.metrics} - {sample.metric for sample in mapped.samples}
         assert absent <= {"inbox_depth", "pending_messages_oldest_age_seconds"}
@@ -336,7 +336,7 @@ def test_a_total_of_bytes_is_exact_beyond_the_precision_of_a_float(
     server = Server(connection, "demo")
     for size in (2**60, 1):
         server.insert("attachments", size_bytes=size, expires_at=server.now)
-    (sample,) = server.ask(SHIPPED["attachments_bytes"]).samples
+    (sample,) = server.fetch(SHIPPED["attachments_bytes"]).samples
     assert (sample.value, type(sample.value)) == (2**60 + 1, int)
 
 
@@ -344,7 +344,7 @@ def test_an_unknown_size_makes_the_total_absent_and_is_counted(connection: psyco
     server = Server(connection, "demo")
     for size, expires_at in ((500, server.now), (None, server.now), (70, server.now - MICROSECOND)):
         server.insert("attachments", size_bytes=size, expires_at=expires_at)
-    mapped = server.ask(SHIPPED["attachments_bytes"])
+    mapped = server.fetch(SHIPPED["attachments_bytes"])
     assert (mapped.samples, mapped.rejected) == ((), {"null": 1})
     assert server.values("attachments_known_sizes") == {
         "attachments_known_bytes": 500,

@@ -18,7 +18,7 @@ from psycopg.conninfo import make_conninfo
 from poller.receiver.answers import CannedAnswer
 from poller.receiver.decode import Point, Span
 from poller.receiver.receiver import HANG, Receiver
-from tests.bed.contender import election_url
+from tests.bed.candidate import election_url
 from tests.bed.documentation import table_below
 from tests.bed.messaging import MessagingServer
 from tests.bed.postgres import Database

@@ -335,20 +335,20 @@ def test_each_pair_of_delay_and_feedback() -> None:
         {"name": "slow", "sql": "SELECT 1 AS n", "timeout": "40s", "metrics": [metric]}
     ).definition()
 
-    def verdict(delay: int, feedback: str) -> tuple[str, str]:
+    def state_and_detail(delay: int, feedback: str) -> tuple[str, str]:
         server_info = ServerInfo("standby", 5432, True, 1, 0.0, 0.0, "", 0.0)
         settings = {"max_standby_streaming_delay": str(delay), "hot_standby_feedback": feedback}
         *_, conflicts = examine_replay(server_info, settings, [slow], require_standby="warn", max_lag=None)
         return conflicts.severity, conflicts.message.partition(": ")[2]
 
-    assert verdict(-1, "off") == ("ok", "a query may run 40s (slow), and replay waits for it")
-    assert verdict(60000, "off") == ("ok", "a query may run 40s (slow), and replay waits as long")
-    assert verdict(0, "off") == (
+    assert state_and_detail(-1, "off") == ("ok", "a query may run 40s (slow), and replay waits for it")
+    assert state_and_detail(60000, "off") == ("ok", "a query may run 40s (slow), and replay waits as long")
+    assert state_and_detail(0, "off") == (
         "warning",
         "a query may run 40s (slow), and VACUUM or DDL on the primary may cancel it",
     )
-    assert verdict(30000, "on")[0] == "ok"
-    assert "VACUUM on the primary does not cancel it" in verdict(30000, "on")[1]
+    assert state_and_detail(30000, "on")[0] == "ok"
+    assert "VACUUM on the primary does not cancel it" in state_and_detail(30000, "on")[1]
 
 
 def test_lag_is_compared_with_the_limit_or_the_intervals() -> None:
@@ -457,19 +457,19 @@ def test_tls_is_reported_with_its_version_and_cipher(
 def test_a_remote_connection_needs_tls_and_a_verified_certificate() -> None:
     tls = {"version": "TLSv1.3", "cipher": "TLS_AES_256_GCM_SHA384"}
 
-    def verdict(sslmode: str, *, in_use: bool, here: bool = False) -> tuple[str, str]:
+    def state_and_detail(sslmode: str, *, in_use: bool, here: bool = False) -> tuple[str, str]:
         diagnostic = encryption(tls if in_use else None, in_use=in_use, sslmode=sslmode, here=here)
         return diagnostic.severity, diagnostic.message
 
-    assert verdict("prefer", in_use=False, here=True)[0] == "ok"
-    state, detail = verdict("prefer", in_use=False)
+    assert state_and_detail("prefer", in_use=False, here=True)[0] == "ok"
+    state, detail = state_and_detail("prefer", in_use=False)
     assert (state, "no TLS (sslmode=prefer)" in detail) == ("warning", True)
-    state, detail = verdict("require", in_use=True)
+    state, detail = state_and_detail("require", in_use=True)
     assert (state, detail) == (
         "warning",
         "TLSv1.3, TLS_AES_256_GCM_SHA384, but the server's certificate is not verified (sslmode=require)",
     )
-    assert verdict("verify-full", in_use=True)[0] == "ok"
+    assert state_and_detail("verify-full", in_use=True)[0] == "ok"
     assert [
         is_local(host, address)
         for host, address in (

@@ -25,7 +25,7 @@ from tests.bed.kubernetes_api import NAMESPACE, Fault, KubernetesApiServer, kube
 NAME = "obscura-poller"
 TTL = 30.0
 EXPIRY = TTL - TTL / 12
-"""Seconds after which a contender takes a Lease that has not changed."""
+"""Seconds after which a candidate takes a Lease that has not changed."""
 
 
 class Clock:
@@ -49,15 +49,15 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def contend(api: KubernetesApiServer, clock: Clock) -> Iterator[Callable[..., KubernetesLease]]:
-    """Return a contender for the Lease of `api`."""
+def make_candidate(api: KubernetesApiServer, clock: Clock) -> Iterator[Callable[..., KubernetesLease]]:
+    """Return a candidate for the Lease of `api`."""
     started: list[KubernetesLease] = []
 
-    def contender(instance: str = "a", ttl: float = TTL) -> KubernetesLease:
+    def candidate(instance: str = "a", ttl: float = TTL) -> KubernetesLease:
         started.append(KubernetesLease(NAME, instance, ttl, clock=clock))
         return started[-1]
 
-    yield contender
+    yield candidate
     api.close()
     for lock in started:
         with contextlib.suppress(LockError):
@@ -81,10 +81,10 @@ def failed(attempt: Callable[[], object]) -> LockError:
 # --- One holder ---
 
 
-def test_the_first_contender_creates_the_lease_and_the_others_name_its_holder(
-    api: KubernetesApiServer, contend: Callable[..., KubernetesLease]
+def test_the_first_candidate_creates_the_lease_and_the_others_name_its_holder(
+    api: KubernetesApiServer, make_candidate: Callable[..., KubernetesLease]
 ) -> None:
-    a, b, c = contend("a"), contend("b"), contend("c")
+    a, b, c = make_candidate("a"), make_candidate("b"), make_candidate("c")
     assert a.acquire()
     assert (b.acquire(), c.acquire()) == (False, False)
     assert a.holder == b.holder == c.holder == a.identity
@@ -97,26 +97,26 @@ def test_the_first_contender_creates_the_lease_and_the_others_name_its_holder(
     assert a.name == "kubernetes:obscura-poller"
 
 
-def test_two_processes_with_the_same_instance_are_two_contenders(
-    contend: Callable[..., KubernetesLease],
+def test_two_processes_with_the_same_instance_are_two_candidates(
+    make_candidate: Callable[..., KubernetesLease],
 ) -> None:
-    a, restarted = contend("same"), contend("same")
+    a, restarted = make_candidate("same"), make_candidate("same")
     assert a.acquire()
     assert not restarted.acquire()
     assert a.identity.startswith("same_")
 
 
 def test_a_part_of_a_second_counts_as_a_whole_second(
-    api: KubernetesApiServer, contend: Callable[..., KubernetesLease]
+    api: KubernetesApiServer, make_candidate: Callable[..., KubernetesLease]
 ) -> None:
-    assert contend(ttl=2.2).acquire()
+    assert make_candidate(ttl=2.2).acquire()
     assert api.leases.spec(NAME)["leaseDurationSeconds"] == 3
 
 
 def test_a_release_hands_over_at_once(
-    api: KubernetesApiServer, contend: Callable[..., KubernetesLease]
+    api: KubernetesApiServer, make_candidate: Callable[..., KubernetesLease]
 ) -> None:
-    a, b = contend("a"), contend("b")
+    a, b = make_candidate("a"), make_candidate("b")
     assert a.acquire()
     assert not b.acquire()
     a.release()
@@ -129,9 +129,9 @@ def test_a_release_hands_over_at_once(
 
 
 def test_an_expired_lease_changes_its_holder(
-    api: KubernetesApiServer, clock: Clock, contend: Callable[..., KubernetesLease]
+    api: KubernetesApiServer, clock: Clock, make_candidate: Callable[..., KubernetesLease]
 ) -> None:
-    a, b = contend("a"), contend("b")
+    a, b = make_candidate("a"), make_candidate("b")
     assert a.acquire()
     assert not b.acquire()
     clock.seconds += EXPIRY - 0.1
@@ -144,9 +144,9 @@ def test_an_expired_lease_changes_its_holder(
 
 
 def test_a_renewal_extends_the_lease_by_its_full_duration(
-    clock: Clock, contend: Callable[..., KubernetesLease]
+    clock: Clock, make_candidate: Callable[..., KubernetesLease]
 ) -> None:
-    a, b = contend("a"), contend("b")
+    a, b = make_candidate("a"), make_candidate("b")
     assert a.acquire()
     for _ in range(3):
         assert not b.acquire()
@@ -159,10 +159,10 @@ def test_a_renewal_extends_the_lease_by_its_full_duration(
     assert b.acquire()
 
 
-def test_the_duration_of_the_lease_counts_if_it_is_longer_than_that_of_the_contender(
-    clock: Clock, contend: Callable[..., KubernetesLease]
+def test_the_duration_of_the_lease_counts_if_it_is_longer_than_that_of_the_candidate(
+    clock: Clock, make_candidate: Callable[..., KubernetesLease]
 ) -> None:
-    a, b = contend("a", ttl=60), contend("b", ttl=10)
+    a, b = make_candidate("a", ttl=60), make_candidate("b", ttl=10)
     assert a.acquire()
     assert not b.acquire()
     clock.seconds += 59
@@ -173,10 +173,10 @@ def test_the_duration_of_the_lease_counts_if_it_is_longer_than_that_of_the_conte
 
 @pytest.mark.parametrize("stamp", ["1970-01-01T00:00:00.000000Z", "2999-01-01T00:00:00.000000Z", "now", 7])
 def test_the_time_in_a_lease_does_not_matter(
-    api: KubernetesApiServer, clock: Clock, contend: Callable[..., KubernetesLease], stamp: object
+    api: KubernetesApiServer, clock: Clock, make_candidate: Callable[..., KubernetesLease], stamp: object
 ) -> None:
     """Another machine's wall clock may be wrong or jump."""
-    a, b = contend("a"), contend("b")
+    a, b = make_candidate("a"), make_candidate("b")
     assert a.acquire()
     spec = api.leases.spec(NAME)
     api.leases.put(NAME, {"spec": {**spec, "renewTime": stamp, "acquireTime": stamp}})
@@ -187,11 +187,11 @@ def test_the_time_in_a_lease_does_not_matter(
     assert b.acquire()
 
 
-def test_many_threads_that_try_at_once_elect_one(contend: Callable[..., KubernetesLease]) -> None:
-    contenders = [contend(str(number)) for number in range(3)]
+def test_many_threads_that_try_at_once_elect_one(make_candidate: Callable[..., KubernetesLease]) -> None:
+    candidates = [make_candidate(str(number)) for number in range(3)]
     for _ in range(20):
         results: list[bool] = []
-        barrier = threading.Barrier(len(contenders))
+        barrier = threading.Barrier(len(candidates))
 
         def attempt(
             lock: KubernetesLease, barrier: threading.Barrier = barrier, results: list[bool] = results
@@ -199,20 +199,20 @@ def test_many_threads_that_try_at_once_elect_one(contend: Callable[..., Kubernet
             barrier.wait()
             results.append(lock.acquire())
 
-        threads = [threading.Thread(target=attempt, args=(lock,)) for lock in contenders]
+        threads = [threading.Thread(target=attempt, args=(lock,)) for lock in candidates]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
         assert sum(results) == 1
-        for lock in contenders:
+        for lock in candidates:
             lock.release()
 
 
 def test_the_third_look_of_a_follower_takes_an_expired_lease_even_if_its_answer_is_quicker(
-    clock: Clock, contend: Callable[..., KubernetesLease]
+    clock: Clock, make_candidate: Callable[..., KubernetesLease]
 ) -> None:
-    a, b = contend("a"), contend("b")
+    a, b = make_candidate("a"), make_candidate("b")
     assert a.acquire()
     assert not b.acquire()
     for seconds in TTL / 3, TTL / 3:
@@ -226,12 +226,12 @@ def test_the_third_look_of_a_follower_takes_an_expired_lease_even_if_its_answer_
 
 
 def test_another_process_that_creates_or_takes_the_lease_first_keeps_it(
-    api: KubernetesApiServer, clock: Clock, contend: Callable[..., KubernetesLease]
+    api: KubernetesApiServer, clock: Clock, make_candidate: Callable[..., KubernetesLease]
 ) -> None:
-    a = contend("a")
+    a = make_candidate("a")
     api.faults.extend([None, "conflict"])
     assert not a.acquire()
-    assert contend("b").acquire()
+    assert make_candidate("b").acquire()
     assert not a.acquire()
     clock.seconds += TTL
     api.faults.extend([None, "conflict"])
@@ -239,9 +239,9 @@ def test_another_process_that_creates_or_takes_the_lease_first_keeps_it(
 
 
 def test_a_renewal_survives_a_change_of_the_lease_by_another_program(
-    api: KubernetesApiServer, contend: Callable[..., KubernetesLease]
+    api: KubernetesApiServer, make_candidate: Callable[..., KubernetesLease]
 ) -> None:
-    a = contend("a")
+    a = make_candidate("a")
     assert a.acquire()
     changed = {**api.leases.stored[NAME], "metadata": {"labels": {"team": "chat"}}}
     api.leases.put(NAME, changed)
@@ -252,9 +252,9 @@ def test_a_renewal_survives_a_change_of_the_lease_by_another_program(
 
 
 def test_a_deleted_lease_is_lost_and_can_be_created_again(
-    api: KubernetesApiServer, contend: Callable[..., KubernetesLease]
+    api: KubernetesApiServer, make_candidate: Callable[..., KubernetesLease]
 ) -> None:
-    a = contend("a")
+    a = make_candidate("a")
     assert a.acquire()
     api.leases.stored.clear()
     assert "deleted" in str(lost(a))
@@ -263,18 +263,18 @@ def test_a_deleted_lease_is_lost_and_can_be_created_again(
 
 
 def test_a_lease_without_a_holder_is_lost(
-    api: KubernetesApiServer, contend: Callable[..., KubernetesLease]
+    api: KubernetesApiServer, make_candidate: Callable[..., KubernetesLease]
 ) -> None:
-    a = contend("a")
+    a = make_candidate("a")
     assert a.acquire()
     api.leases.put(NAME, {"spec": {"holderIdentity": ""}})
     lost(a)
 
 
 def test_a_release_leaves_the_lease_of_another_process_unchanged(
-    api: KubernetesApiServer, clock: Clock, contend: Callable[..., KubernetesLease]
+    api: KubernetesApiServer, clock: Clock, make_candidate: Callable[..., KubernetesLease]
 ) -> None:
-    a, b = contend("a"), contend("b")
+    a, b = make_candidate("a"), make_candidate("b")
     assert a.acquire()
     assert not b.acquire()
     clock.seconds += TTL
@@ -285,9 +285,9 @@ def test_a_release_leaves_the_lease_of_another_process_unchanged(
 
 
 def test_a_follower_that_stops_sends_no_request(
-    api: KubernetesApiServer, contend: Callable[..., KubernetesLease]
+    api: KubernetesApiServer, make_candidate: Callable[..., KubernetesLease]
 ) -> None:
-    contend("a").release()
+    make_candidate("a").release()
     assert api.requests == []
 
 
@@ -308,10 +308,10 @@ FAULTS: list[Fault] = [
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_failed_request_is_an_error_that_loses_nothing(
-    api: KubernetesApiServer, contend: Callable[..., KubernetesLease], fault: Fault
+    api: KubernetesApiServer, make_candidate: Callable[..., KubernetesLease], fault: Fault
 ) -> None:
     # A busy machine needs the longest timeout of a request.
-    a, b = contend("a", ttl=60), contend("b", ttl=60)
+    a, b = make_candidate("a", ttl=60), make_candidate("b", ttl=60)
     api.faults.append(fault)
     failed(a.acquire)
     api.faults.extend([None, fault])  # the request that creates the Lease
@@ -329,9 +329,9 @@ def test_a_failed_request_is_an_error_that_loses_nothing(
 
 
 def test_a_refused_connection_is_an_error_and_a_later_request_succeeds(
-    api: KubernetesApiServer, contend: Callable[..., KubernetesLease]
+    api: KubernetesApiServer, make_candidate: Callable[..., KubernetesLease]
 ) -> None:
-    a = contend("a")
+    a = make_candidate("a")
     assert a.acquire()
     api.refuse()
     failed(lambda: a.renew(5))
@@ -345,19 +345,19 @@ def test_a_refused_connection_is_an_error_and_a_later_request_succeeds(
 
 @pytest.mark.parametrize("fault", ["hang", "slow"])
 def test_a_renewal_ends_within_its_time(
-    api: KubernetesApiServer, contend: Callable[..., KubernetesLease], fault: Fault
+    api: KubernetesApiServer, make_candidate: Callable[..., KubernetesLease], fault: Fault
 ) -> None:
-    a = contend("a")
+    a = make_candidate("a")
     assert a.acquire()
     api.faults.append(fault)
     assert "within 0.05 s" in str(failed(lambda: a.renew(0.05)))
 
 
 def test_a_refused_request_names_the_missing_rule(
-    api: KubernetesApiServer, contend: Callable[..., KubernetesLease]
+    api: KubernetesApiServer, make_candidate: Callable[..., KubernetesLease]
 ) -> None:
     api.faults.append("forbidden")
-    error = failed(contend("a").acquire)
+    error = failed(make_candidate("a").acquire)
     assert "403: leases.coordination.k8s.io is forbidden" in str(error)
     assert error.hint is not None
     assert "get, create and update leases" in error.hint
@@ -379,10 +379,13 @@ def test_a_refused_request_names_the_missing_rule(
         {"holderIdentity": "x" * 500_000, "renewTime": "y" * 100_000},
     ],
 )
-def test_an_invalid_duration_counts_as_that_of_the_contender(
-    api: KubernetesApiServer, clock: Clock, contend: Callable[..., KubernetesLease], spec: dict[str, Any]
+def test_an_invalid_duration_counts_as_that_of_the_candidate(
+    api: KubernetesApiServer,
+    clock: Clock,
+    make_candidate: Callable[..., KubernetesLease],
+    spec: dict[str, Any],
 ) -> None:
-    a = contend("a")
+    a = make_candidate("a")
     api.leases.put(NAME, {"spec": spec})
     assert not a.acquire()
     assert len(a.holder) < 300
@@ -394,9 +397,9 @@ def test_an_invalid_duration_counts_as_that_of_the_contender(
 
 
 def test_a_huge_duration_delays_a_takeover_by_an_hour_at_most(
-    api: KubernetesApiServer, clock: Clock, contend: Callable[..., KubernetesLease]
+    api: KubernetesApiServer, clock: Clock, make_candidate: Callable[..., KubernetesLease]
 ) -> None:
-    a = contend("a")
+    a = make_candidate("a")
     api.leases.put(NAME, {"spec": {"holderIdentity": "x", "leaseDurationSeconds": 10**400}})
     assert not a.acquire()
     clock.seconds += 3597
@@ -407,10 +410,10 @@ def test_a_huge_duration_delays_a_takeover_by_an_hour_at_most(
 
 @pytest.mark.parametrize("spec", [None, {}, {"holderIdentity": ""}, {"holderIdentity": None}])
 def test_a_lease_without_a_holder_is_free(
-    api: KubernetesApiServer, contend: Callable[..., KubernetesLease], spec: object
+    api: KubernetesApiServer, make_candidate: Callable[..., KubernetesLease], spec: object
 ) -> None:
     api.leases.put(NAME, {} if spec is None else {"spec": spec})
-    assert contend("a").acquire()
+    assert make_candidate("a").acquire()
 
 
 @pytest.mark.parametrize(
@@ -425,20 +428,20 @@ def test_a_lease_without_a_holder_is_free(
     ],
 )
 def test_an_unreadable_lease_is_an_error(
-    api: KubernetesApiServer, contend: Callable[..., KubernetesLease], document: dict[str, Any]
+    api: KubernetesApiServer, make_candidate: Callable[..., KubernetesLease], document: dict[str, Any]
 ) -> None:
-    a = contend("a")
+    a = make_candidate("a")
     assert a.acquire()
     api.leases.put(NAME, document)
     api.faults.append("conflict")
     failed(lambda: a.renew(5))
-    failed(contend("b").acquire)
+    failed(make_candidate("b").acquire)
 
 
 def test_a_holder_with_control_characters_cannot_control_the_terminal(
-    api: KubernetesApiServer, contend: Callable[..., KubernetesLease]
+    api: KubernetesApiServer, make_candidate: Callable[..., KubernetesLease]
 ) -> None:
-    a = contend("a")
+    a = make_candidate("a")
     api.leases.put(NAME, {"spec": {"holderIdentity": "x\x1b[2J\n"}})
     assert not a.acquire()
     assert a.holder == r"x\u001b[2J\n"
@@ -527,7 +530,7 @@ def test_a_missing_package_is_a_configuration_error(tmp_path: Path) -> None:
 
 
 def test_the_times_of_a_lease_are_in_utc(
-    api: KubernetesApiServer, contend: Callable[..., KubernetesLease]
+    api: KubernetesApiServer, make_candidate: Callable[..., KubernetesLease]
 ) -> None:
-    assert contend("a").acquire()
+    assert make_candidate("a").acquire()
     assert datetime.fromisoformat(api.leases.spec(NAME)["renewTime"]).tzname() == "UTC"

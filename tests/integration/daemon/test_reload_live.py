@@ -108,7 +108,7 @@ class Bed:
         self.target = FunctionTarget(self.tick)
         self.daemon = PollScheduler(QueueConfig())
         self.daemon._timer._scheduler.add_listener(  # noqa: SLF001 - its events are visible only there
-            self.heard,
+            self.record_event,
             EVENT_JOB_SUBMITTED | EVENT_JOB_ADDED | EVENT_JOB_MODIFIED | EVENT_JOB_REMOVED,
         )
         self.target.put_in(self.daemon, *self.poller.ticks)
@@ -123,7 +123,7 @@ class Bed:
     def load(self) -> Configuration:
         return open_configuration(self._settings)
 
-    def heard(self, event: JobEvent) -> None:
+    def record_event(self, event: JobEvent) -> None:
         self.events[event.code, event.job_id] += 1
 
     def tick(self, queries: Sequence[QueryDefinition]) -> list[PollResult]:

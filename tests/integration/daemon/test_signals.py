@@ -38,7 +38,7 @@ class Wait:
 line = 1
 while Wait(line).seen > 0:
     line += 1
-print("heard in front of", line - 1, "lines")
+print("handled before each of", line - 1, "lines")
 """
 AT_ANY_MOMENT = """
 import os, random, signal, sys, threading
@@ -61,7 +61,7 @@ for _ in range(2000):
     stop = StopSignal()
     threading.Thread(target=send, args=[random.randrange(200)]).start()
     stop.wait()
-print("heard every time", flush=True)
+print("handled every time", flush=True)
 os._exit(0)
 """
 
@@ -76,9 +76,9 @@ def run(script: str) -> str:
 
 def test_a_signal_before_any_line_of_the_wait_is_handled() -> None:
     """If the wait used a lock of Python, the handler could deadlock on some of the lines."""
-    assert run(AT_EVERY_LINE).startswith("heard in front of")
+    assert run(AT_EVERY_LINE).startswith("handled before each of")
 
 
 def test_a_signal_between_the_last_check_and_the_sleep_is_handled() -> None:
     """Python runs handlers only between two instructions, and cannot interrupt a sleep that begins in C."""
-    assert run(AT_ANY_MOMENT) == "heard every time\n"
+    assert run(AT_ANY_MOMENT) == "handled every time\n"

@@ -663,7 +663,7 @@ def test_a_standard_timeout_that_means_milliseconds_is_refused(name: str) -> Non
 
 @pytest.mark.parametrize("protocol", ["grpc", "http/protobuf"])
 @pytest.mark.parametrize(
-    ("headers", "complaint"),
+    ("headers", "message"),
     [
         ("Bearer sesame", "header 1 is not name=value; write one like authorization=Bearer%20TOKEN"),
         ("x-a=1,sesame", "header 2 is not name=value"),
@@ -676,10 +676,10 @@ def test_a_standard_timeout_that_means_milliseconds_is_refused(name: str) -> Non
     ],
 )
 def test_a_header_that_cannot_be_sent_is_a_configuration_error(
-    monkeypatch: pytest.MonkeyPatch, protocol: Any, headers: str, complaint: str
+    monkeypatch: pytest.MonkeyPatch, protocol: Any, headers: str, message: str
 ) -> None:
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", headers)
-    with pytest.raises(TelemetryError, match=f"^OTEL_EXPORTER_OTLP_HEADERS: {complaint}") as caught:
+    with pytest.raises(TelemetryError, match=f"^OTEL_EXPORTER_OTLP_HEADERS: {message}") as caught:
         build("traces", SignalEndpoint("http://127.0.0.1:1", protocol, 1.0))
     assert "sesam" not in str(caught.value)
 

@@ -342,7 +342,7 @@ def test_netrc_is_not_read(receiver: Receiver, user: str, environ: dict[str, str
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 @pytest.mark.parametrize(
-    ("headers", "complaint"),
+    ("headers", "message"),
     [
         ("Bearer sesame", r"header 1 is not name=value; write one like authorization=Bearer%20TOKEN"),
         ("x-a=1,sesame", r"header 2 is not name=value"),
@@ -359,11 +359,11 @@ def test_netrc_is_not_read(receiver: Receiver, user: str, environ: dict[str, str
     ],
 )
 def test_a_header_that_cannot_be_sent_is_a_configuration_error(
-    protocol: Any, headers: str, complaint: str
+    protocol: Any, headers: str, message: str
 ) -> None:
     """Otherwise the export would be sent without its credentials, or always be refused."""
     endpoint = resolve("http://127.0.0.1:1", "POLLER_OTLP_ENDPOINT", protocol)
-    with pytest.raises(ConfigError, match=f"^OTEL_EXPORTER_OTLP_HEADERS: {complaint}") as caught:
+    with pytest.raises(ConfigError, match=f"^OTEL_EXPORTER_OTLP_HEADERS: {message}") as caught:
         build_sender(endpoint, 1.0, {"OTEL_EXPORTER_OTLP_HEADERS": headers})
     assert "sesam" not in str(caught.value)
 

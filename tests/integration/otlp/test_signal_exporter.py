@@ -470,7 +470,7 @@ def test_without_spans_there_is_no_thread_to_send_them(receiver: Receiver, make:
 
 
 @pytest.mark.parametrize(
-    ("variable", "value", "complaint"),
+    ("variable", "value", "message"),
     [
         ("OTEL_BSP_MAX_QUEUE_SIZE", "0", "OTEL_BSP_.*: max_queue_size must be a positive integer"),
         ("OTEL_EXPORTER_OTLP_TRACES_CERTIFICATE", "/no/such.pem", "TRACES_CERTIFICATE: .* cannot be read"),
@@ -478,10 +478,10 @@ def test_without_spans_there_is_no_thread_to_send_them(receiver: Receiver, make:
     ],
 )
 def test_an_invalid_standard_variable_is_named(
-    receiver: Receiver, monkeypatch: pytest.MonkeyPatch, variable: str, value: str, complaint: str
+    receiver: Receiver, monkeypatch: pytest.MonkeyPatch, variable: str, value: str, message: str
 ) -> None:
     monkeypatch.setenv(variable, value)
-    with pytest.raises(ConfigError, match=complaint):
+    with pytest.raises(ConfigError, match=message):
         Spans(endpoint_of(receiver, "grpc", "traces"), _resource(), 1.0)
 
 

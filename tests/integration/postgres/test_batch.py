@@ -37,7 +37,7 @@ def outcome(answer: Answer) -> tuple[object, str | None]:
     return round(float(answer.rows.values[0][0] or b"")), answer.estimated
 
 
-def ask(replica: Replica, *queries: QueryDefinition) -> list[tuple[object, str | None]]:
+def fetch(replica: Replica, *queries: QueryDefinition) -> list[tuple[object, str | None]]:
     return [outcome(answer) for answer in replica.fetch(queries)]
 
 
@@ -59,7 +59,7 @@ def estimated(
 
 @pytest.mark.parametrize("snapshot", [True, False])
 def test_the_planners_cost_decides_between_a_query_and_its_estimate(replica: Replica, snapshot: bool) -> None:
-    assert ask(
+    assert fetch(
         replica,
         estimated("cheap", EXPENSIVE, 1e6, snapshot=snapshot),
         estimated("expensive", EXPENSIVE, 1.0, snapshot=snapshot),
@@ -86,7 +86,7 @@ def test_a_cost_that_equals_the_limit_is_not_above_it(database: Database, replic
     ((plan,),) = database.execute(f"EXPLAIN (FORMAT JSON) {EXPENSIVE}")
     total = plan[0]["Plan"]["Total Cost"]
     assert plan[0]["Plan"]["Startup Cost"] < 1.0 < total
-    assert ask(
+    assert fetch(
         replica, estimated("equal", EXPENSIVE, total), estimated("above", EXPENSIVE, total - 0.01)
     ) == [
         (10000, None),
@@ -105,7 +105,7 @@ def test_the_duration_of_an_estimate_includes_the_timeout_before_it(replica: Rep
 
 def test_if_the_estimate_fails_as_well_the_timeout_is_reported(replica: Replica) -> None:
     late = "SELECT 1 AS n FROM pg_sleep(20)"
-    assert ask(
+    assert fetch(
         replica,
         estimated("late", late, estimate="SELECT 1 / 0 AS n", timeout=0.2),
         estimated("wrong", "SELECT 1 / (random() * 0)::int AS n"),
@@ -138,7 +138,7 @@ def test_an_estimate_answers_above_the_lower_limit_if_it_is_cheap_enough(
     replica: Replica, snapshot: bool
 ) -> None:
     late = "SELECT 1 AS n FROM pg_sleep(20)"
-    assert ask(
+    assert fetch(
         replica,
         estimated("lower", EXPENSIVE, 1e9, max_cost=5, snapshot=snapshot),
         estimated("both", EXPENSIVE, 1, max_cost=5, snapshot=snapshot),
@@ -164,7 +164,7 @@ def test_a_postponed_query_is_skipped_if_its_estimate_is_too_expensive(
 
 
 def test_a_query_without_a_plan_is_run_to_get_its_error(replica: Replica) -> None:
-    assert ask(replica, estimated("absent", "SELECT n FROM nowhere", 1.0)) == [("rejected", None)]
+    assert fetch(replica, estimated("absent", "SELECT n FROM nowhere", 1.0)) == [("rejected", None)]
 
 
 @pytest.mark.parametrize("reason", ["busy", "duty_cycle", "breaker"])
@@ -173,7 +173,7 @@ def test_a_postponed_query_is_answered_by_its_estimate(
 ) -> None:
     admission = Admission("false", check=lambda *_: Skip(reason, "wait"))
     replica = make_replica(database.standby_dsn, admission=admission)
-    assert ask(replica, estimated("guessed", EXPENSIVE), a_query("held", EXPENSIVE)) == [
+    assert fetch(replica, estimated("guessed", EXPENSIVE), a_query("held", EXPENSIVE)) == [
         (-1, reason),
         (f"skipped({reason})", None),
     ]
@@ -290,11 +290,11 @@ def test_a_tick_over_its_budget_ends_and_the_skipped_queries_run_first_in_the_ne
 ) -> None:
     sleep = "SELECT 1 AS n FROM pg_sleep(0.5)"
     queries = [a_query(f"q{number}", sleep, interval=2.0, timeout=1.9) for number in range(10)]
-    first = [value for value, _ in ask(replica, *queries)]
+    first = [value for value, _ in fetch(replica, *queries)]
     reached = first.index("skipped(budget)")
     assert 0 < reached < 10
     assert first == [1] * reached + ["skipped(budget)"] * (10 - reached)
-    second = [value for value, _ in ask(replica, *queries)]
+    second = [value for value, _ in fetch(replica, *queries)]
     assert second[reached] == 1, "it ran first, although its answer has its place in the order"
     assert second[0] == "skipped(budget)"
     open_transactions = (
@@ -310,7 +310,7 @@ def test_queries_beyond_the_time_of_a_snapshot_run_in_another_snapshot_of_the_sa
     replica = make_replica(database.standby_dsn, limits=TransactionLimits(1.0, longest_snapshot=0.2))
     began = "SELECT extract(epoch FROM now()) * 1000000 AS n FROM pg_sleep(0.5)"
     queries = [a_query(f"q{number}", began, interval=60.0, timeout=1.9) for number in range(6)]
-    answers = [value for value, _ in ask(replica, *queries)]
+    answers = [value for value, _ in fetch(replica, *queries)]
     assert all(isinstance(value, int) for value in answers)
     assert 1 < len(set(answers)) < 6, "several snapshots with several queries each"
 

@@ -356,11 +356,11 @@ def test_a_conflict_outside_of_the_snapshot_is_retried_without_the_others(
     conflict_database: ConflictDatabase, replica: Replica
 ) -> None:
     queries = three(SLOW["snapshot"], snapshot=False)
-    heard: list[str] = []
+    reported: list[str] = []
     with conflict_database.whenever(SLOW["snapshot"], lambda: conflict_database.provoke_once("snapshot")):
-        answers = replica.fetch(queries, heard.append)
+        answers = replica.fetch(queries, reported.append)
     assert all(map(rows, answers))
-    assert heard == ["first", "last", "slow", "slow"]
+    assert reported == ["first", "last", "slow", "slow"]
 
 
 @short_pauses
@@ -369,17 +369,17 @@ def test_a_query_outside_of_the_snapshot_that_conflicts_again_and_again_fails_al
 ) -> None:
     queries = three(SLOW["snapshot"], snapshot=False)
     queries.append(a_query("after", LOOK, snapshot=False))
-    heard: list[str] = []
+    reported: list[str] = []
     with conflict_database.whenever(
         SLOW["snapshot"], lambda: conflict_database.provoke("snapshot"), math.inf
     ) as pids:
-        first, slow, last, after = replica.fetch(queries, heard.append)
+        first, slow, last, after = replica.fetch(queries, reported.append)
     assert rows(first) == rows(last)
     assert rows(after)
     assert conflict(slow).conflict == "snapshot"
     assert len(pids) == TRIES_TOGETHER + 1
     if not conflict_database.signalled_twice():
-        assert heard == ["first", "last", "slow", "after", *["slow"] * TRIES_TOGETHER]
+        assert reported == ["first", "last", "slow", "after", *["slow"] * TRIES_TOGETHER]
         assert len(set(pids)) == 1, "none of them ends the session"
 
 

@@ -42,7 +42,7 @@ QUERY = a_query("q", "SELECT 1 AS n")
 
 
 @dataclass
-class Asker:
+class Poller:
     """A replica, and the servers that it has used."""
 
     replica: Replica
@@ -62,18 +62,18 @@ class Asker:
         return answer.error
 
 
-Make = Callable[..., Asker]
+Make = Callable[..., Poller]
 
 
 @pytest.fixture
-def make_asker() -> Iterator[Make]:
+def make_poller() -> Iterator[Make]:
     """Create replicas of a DSN, or of a function that returns a DSN."""
 
-    def create(dsn: str | Callable[[], str], **arguments: Any) -> Asker:
+    def create(dsn: str | Callable[[], str], **arguments: Any) -> Poller:
         servers: list[ServerInfo] = []
-        return Asker(a_replica(dsn, **{"on_server_info": [servers.append], **arguments}), servers)
+        return Poller(a_replica(dsn, **{"on_server_info": [servers.append], **arguments}), servers)
 
-    with closing_all(create, lambda asker: asker.replica.close()) as make:
+    with closing_all(create, lambda poller: poller.replica.close()) as make:
         yield make
 
 
@@ -102,42 +102,42 @@ def uri(*ports: int, **more: str) -> str:
     ],
 )  # fmt: skip
 def test_the_suitable_host_of_several_is_used(
-    cluster: Cluster, make_asker: Make, write: Callable[..., str], target: str, role: str
+    cluster: Cluster, make_poller: Make, write: Callable[..., str], target: str, role: str
 ) -> None:
     ports = {"primary": cluster.primary.port, "standby": cluster.standby.port}
-    assert make_asker(write(*ports.values(), target_session_attrs=target))() == f"{role} {ports[role]}"
+    assert make_poller(write(*ports.values(), target_session_attrs=target))() == f"{role} {ports[role]}"
 
 
 @pytest.mark.every_version
-def test_a_primary_is_refused_if_only_a_standby_is_allowed(cluster: Cluster, make_asker: Make) -> None:
-    error = make_asker(hosts(cluster.primary.port, target_session_attrs="standby")).error()
+def test_a_primary_is_refused_if_only_a_standby_is_allowed(cluster: Cluster, make_poller: Make) -> None:
+    error = make_poller(hosts(cluster.primary.port, target_session_attrs="standby")).error()
     assert error.kind == "unavailable"
     assert "not in hot standby mode" in error.message
 
 
 @pytest.mark.parametrize("fault", ["refuse", "hang"])
 def test_a_first_host_that_is_down_or_hangs_loses_no_answer(
-    cluster: Cluster, make_asker: Make, make_proxy: Callable[[int], Proxy], fault: str
+    cluster: Cluster, make_poller: Make, make_proxy: Callable[[int], Proxy], fault: str
 ) -> None:
     proxy = make_proxy(cluster.standby.port)
     getattr(proxy, fault)()
-    ask = make_asker(
+    poll = make_poller(
         hosts(proxy.port, cluster.standby.port, target_session_attrs="standby"), connect_timeout=5.0
     )
-    assert ask() == f"standby {cluster.standby.port}"
+    assert poll() == f"standby {cluster.standby.port}"
     if fault == "hang":
         assert proxy.connections == 1, "the first host was tried"
 
 
 def test_the_tick_after_a_failover_uses_another_host_and_the_log_names_it(
-    make_cluster: Callable[..., Cluster], make_asker: Make, caplog: pytest.LogCaptureFixture
+    make_cluster: Callable[..., Cluster], make_poller: Make, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO", logger="poller.postgres.server_tracker")
     cluster = make_cluster()
     primary, standby = cluster.primary.port, cluster.standby.port
     tracker = ServerTracker(60.0)
-    ask = make_asker(hosts(primary, standby, target_session_attrs="prefer-standby"))
-    servers = ask.servers
+    poll = make_poller(hosts(primary, standby, target_session_attrs="prefer-standby"))
+    servers = poll.servers
 
     def new_messages() -> list[str]:
         tracker.record(servers[-1])
@@ -145,34 +145,34 @@ def test_the_tick_after_a_failover_uses_another_host_and_the_log_names_it(
         caplog.clear()
         return messages
 
-    assert ask() == f"standby {standby}"
+    assert poll() == f"standby {standby}"
     assert new_messages() == [f"polling the standby {LOOPBACK}:{standby}"]
     cluster.standby.stop()
-    assert ask() == f"primary {primary}", "the very next tick"
+    assert poll() == f"primary {primary}", "the very next tick"
     assert new_messages() == [
         f"polling another server: the primary {LOOPBACK}:{primary} instead of {LOOPBACK}:{standby}"
     ]
     cluster.standby.start()
-    assert ask() == f"standby {standby}", "a less suitable host is left when possible"
+    assert poll() == f"standby {standby}", "a less suitable host is left when possible"
     assert new_messages() == [
         f"polling another server: the standby {LOOPBACK}:{standby} instead of {LOOPBACK}:{primary}"
     ]
     cluster.primary.stop("immediate")
     cluster.standby.execute("SELECT pg_promote()")
-    assert ask() == f"primary {standby}"
+    assert poll() == f"primary {standby}"
     (promoted,) = new_messages()
     assert promoted == f"{LOOPBACK}:{standby} is a primary now, was a standby"
     assert servers[-1].timeline == 2
 
 
 def test_an_open_connection_to_a_promoted_standby_is_replaced_by_a_suitable_host(
-    make_cluster: Callable[..., Cluster], cluster: Cluster, make_asker: Make
+    make_cluster: Callable[..., Cluster], cluster: Cluster, make_poller: Make
 ) -> None:
     other = make_cluster()
-    ask = make_asker(hosts(other.standby.port, cluster.standby.port, target_session_attrs="prefer-standby"))
-    assert ask() == f"standby {other.standby.port}"
+    poll = make_poller(hosts(other.standby.port, cluster.standby.port, target_session_attrs="prefer-standby"))
+    assert poll() == f"standby {other.standby.port}"
     other.standby.execute("SELECT pg_promote()")
-    assert ask() == f"standby {cluster.standby.port}"
+    assert poll() == f"standby {cluster.standby.port}"
 
 
 # --- secrets that change ------------------------------------------------------------------------------
@@ -208,14 +208,14 @@ def first(login: Login) -> Login:
     return login
 
 
-def answers(ask: Asker) -> bool:
+def answers(poll: Poller) -> bool:
     """Return whether a new connection is accepted."""
-    ask.replica.rest(1e9)
-    return ask().startswith("standby ")
+    poll.replica.rest(1e9)
+    return poll().startswith("standby ")
 
 
 def test_a_rotating_password_is_read_from_every_source_at_every_connect(
-    first: Login, make_asker: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    first: Login, make_poller: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     url, passfile, token, service = (tmp_path / name for name in ("url", "passfile", "token", "service"))
     for file in (url, passfile, token, service):
@@ -233,24 +233,24 @@ def test_a_rotating_password_is_read_from_every_source_at_every_connect(
     write("secret-1")
     settings = load({"POLLER_DATABASE_URL_FILE": str(url)})
     ways = {
-        "file of the URL": make_asker(settings.conninfo),
-        "passfile": make_asker(make_conninfo(first.dsn, passfile=str(passfile))),
-        "command": make_asker(first.dsn, password=password_from(f"cat {shlex.quote(str(token))}")),
-        "service": make_asker("service=here"),
+        "file of the URL": make_poller(settings.conninfo),
+        "passfile": make_poller(make_conninfo(first.dsn, passfile=str(passfile))),
+        "command": make_poller(first.dsn, password=password_from(f"cat {shlex.quote(str(token))}")),
+        "service": make_poller("service=here"),
     }
-    assert {way: answers(ask) for way, ask in ways.items()} == dict.fromkeys(ways, True)
+    assert {way: answers(poll) for way, poll in ways.items()} == dict.fromkeys(ways, True)
     first.set_password("secret-2")
-    assert {way: answers(ask) for way, ask in ways.items()} == dict.fromkeys(ways, False)
-    refused = {ask.error().sqlstate for ask in ways.values()}
+    assert {way: answers(poll) for way, poll in ways.items()} == dict.fromkeys(ways, False)
+    refused = {poll.error().sqlstate for poll in ways.values()}
     assert refused == {"28P01"}
     write("secret-2")
-    assert {way: answers(ask) for way, ask in ways.items()} == dict.fromkeys(ways, True)
+    assert {way: answers(poll) for way, poll in ways.items()} == dict.fromkeys(ways, True)
 
 
 @pytest.mark.every_version
 @pytest.mark.parametrize("way", ["string", "variable"])
 def test_every_parameter_of_a_service_file_applies(
-    cluster: Cluster, make_asker: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str
+    cluster: Cluster, make_poller: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str
 ) -> None:
     service = tmp_path / "service"
     login = f"dbname=postgres\nuser=postgres\nhost={LOOPBACK},{LOOPBACK}\n"
@@ -265,27 +265,27 @@ def test_every_parameter_of_a_service_file_applies(
     settings = a_query("q", "SELECT current_setting('search_path'), current_setting('application_name')")
     for target, role in {"read-write": "primary", "standby": "standby"}.items():
         monkeypatch.setenv("PGSERVICE", target if way == "variable" else "")
-        ask = make_asker(f"service={target}" if way == "string" else "")
-        assert ask() == f"{role} {getattr(cluster, role).port}"
-        (answer,) = ask.replica.fetch([settings])
+        poll = make_poller(f"service={target}" if way == "string" else "")
+        assert poll() == f"{role} {getattr(cluster, role).port}"
+        (answer,) = poll.replica.fetch([settings])
         assert answer.rows is not None
         assert answer.rows.values == [(b"mine", b"named")]
 
 
 def test_a_missing_or_empty_file_is_reported_and_read_again(
-    first: Login, make_asker: Make, tmp_path: Path
+    first: Login, make_poller: Make, tmp_path: Path
 ) -> None:
     url = tmp_path / "url"
     url.write_text(make_conninfo(first.dsn, password="secret-1"))
-    ask = make_asker(load({"POLLER_DATABASE_URL_FILE": str(url)}).conninfo)
-    assert answers(ask)
+    poll = make_poller(load({"POLLER_DATABASE_URL_FILE": str(url)}).conninfo)
+    assert answers(poll)
     for spoil, problem in ((url.unlink, "No such file"), (url.touch, "it is empty")):
         spoil()
-        assert not answers(ask)
-        error = ask.error()
+        assert not answers(poll)
+        error = poll.error()
         assert (error.kind, problem in error.message) == ("unavailable", True), error.message
     url.write_text(make_conninfo(first.dsn, password="secret-1"))
-    assert answers(ask)
+    assert answers(poll)
 
 
 @pytest.mark.parametrize(
@@ -327,18 +327,18 @@ def test_only_the_line_break_is_removed_from_a_password() -> None:
     assert password_from("printf ' a b \\r\\n'")() == " a b "
 
 
-def test_an_interrupt_ends_a_slow_password_command(first: Login, make_asker: Make, tmp_path: Path) -> None:
+def test_an_interrupt_ends_a_slow_password_command(first: Login, make_poller: Make, tmp_path: Path) -> None:
     """The daemon must end within its grace period, independently of the command."""
     pid = tmp_path / "pid"
-    ask = make_asker(first.dsn, password=password_from(f"sh -c 'echo $$ > {pid}; exec sleep 5'"))
+    poll = make_poller(first.dsn, password=password_from(f"sh -c 'echo $$ > {pid}; exec sleep 5'"))
     replies: list[str] = []
-    asking = threading.Thread(target=lambda: replies.append(ask()))
-    asking.start()
+    polling = threading.Thread(target=lambda: replies.append(poll()))
+    polling.start()
     assert eventually(lambda: pid.exists() and pid.read_text().strip() != "")
-    ask.replica.interrupt()
-    asking.join()
+    poll.replica.interrupt()
+    polling.join()
     assert replies in (["stop requested"], ["the password command wrote nothing"])
-    assert ask() == "stop requested"
+    assert poll() == "stop requested"
 
 
 def test_the_daemon_ends_within_its_grace_period_while_the_password_command_hangs(
@@ -398,7 +398,7 @@ def tls_server(certificates: Certificates) -> Iterator[Cluster]:
 def test_tls_is_as_strict_as_configured(
     tls_server: Cluster,
     certificates: Certificates,
-    make_asker: Make,
+    make_poller: Make,
     changes: dict[str, str],
     message: str | None,
 ) -> None:
@@ -410,7 +410,7 @@ def test_tls_is_as_strict_as_configured(
     for name in ("sslkey",):
         if name in changes:
             Path(changes[name]).chmod(0o600)
-    answer = make_asker(make_conninfo(tls_server.standby.dsn(), **changes))()
+    answer = make_poller(make_conninfo(tls_server.standby.dsn(), **changes))()
     if message is None:
         assert answer == f"standby {tls_server.standby.port}"
     else:
@@ -419,11 +419,11 @@ def test_tls_is_as_strict_as_configured(
 
 @pytest.mark.every_version
 def test_connection_parameters_of_the_user_override_those_of_the_poller(
-    database: Database, make_asker: Make
+    database: Database, make_poller: Make
 ) -> None:
     dsn = make_conninfo(database.standby_dsn, application_name="mine", connect_timeout="7")
-    ask = make_asker(dsn)
-    assert ask().startswith("standby ")
+    poll = make_poller(dsn)
+    assert poll().startswith("standby ")
     names = database.ask_standby(
         "SELECT application_name FROM pg_stat_activity "
         "WHERE datname = current_database() AND pid <> pg_backend_pid()"

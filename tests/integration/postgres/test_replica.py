@@ -48,7 +48,7 @@ def outcome(answer: Answer) -> object:
     return str(answer.skipped) if answer.skipped else answer.rows.values if answer.rows else None
 
 
-def ask(replica: Replica, *sql: str, **fields: Any) -> list[object]:
+def fetch(replica: Replica, *sql: str, **fields: Any) -> list[object]:
     return [outcome(answer) for answer in replica.fetch(queries(*sql, **fields))]
 
 
@@ -69,8 +69,8 @@ def port(dsn: str) -> int:
 
 
 def backends(database: Database, dsn: str, name: str = NAME) -> list[tuple[str, str]]:
-    ask = database.ask_standby if dsn == database.standby_dsn else database.execute
-    return ask(
+    execute = database.ask_standby if dsn == database.standby_dsn else database.execute
+    return execute(
         "SELECT state, query FROM pg_stat_activity "
         f"WHERE application_name = '{name}' AND datname = current_database()"
     )
@@ -116,7 +116,7 @@ def value(replica: Replica, sql: str) -> tuple[object, dict[str, int]]:
 )
 def test_numbers_equal_those_of_the_server(replica: Replica, sql: str, expected: float | None) -> None:
     if expected is None:
-        assert ask(replica, sql) == [[(b"1",)]]
+        assert fetch(replica, sql) == [[(b"1",)]]
     else:
         got, rejected = value(replica, sql)
         assert (got, type(got), rejected) == (expected, type(expected), {})
@@ -147,7 +147,7 @@ def test_show_values_table_and_with_are_queries(database: Database, replica: Rep
     database.execute("CREATE TABLE t (n int); INSERT INTO t VALUES (7)")
     database.replayed()
     sql = ["SHOW server_encoding", "VALUES (1), (2)", "TABLE t", "WITH w AS (TABLE t) TABLE w"]
-    assert ask(replica, *sql) == [
+    assert fetch(replica, *sql) == [
         [(b"UTF8",)], [(b"1",), (b"2",)], [(b"7",)], [(b"7",)]
     ]  # fmt: skip
 
@@ -168,12 +168,12 @@ def test_a_tick_takes_two_round_trips_for_any_number_of_queries(
 ) -> None:
     proxy = make_proxy(port(database.standby_dsn))
     replica = make_replica(proxy.dsn(database.standby_dsn))
-    ask(replica, "SELECT 1 AS n")
+    fetch(replica, "SELECT 1 AS n")
     proxy.reset_counts()
     # The delay ensures that all statements are sent before the first answer, in any number of writes.
     proxy.delay_down = 0.3
     sql = [f"SELECT {n} AS n" for n in range(count)]
-    assert ask(replica, *sql) == [[(str(n).encode(),)] for n in range(count)]
+    assert fetch(replica, *sql) == [[(str(n).encode(),)] for n in range(count)]
     assert (proxy.connections, proxy.round_trips) == (0, 2)
 
 
@@ -188,7 +188,7 @@ def test_a_tick_asks_the_server_only_for_facts_that_are_needed_and_unknown(
         counts = []
         for _ in range(3):
             proxy.reset_counts()
-            assert ask(replica, "SELECT 1 AS n") == [[(b"1",)]]
+            assert fetch(replica, "SELECT 1 AS n") == [[(b"1",)]]
             counts.append(proxy.bytes_up)
         return counts[1], counts[2]
 
@@ -210,14 +210,14 @@ def test_a_privilege_granted_later_is_noticed_on_an_open_connection(
     try:
         admission = Admission("false", strict=True, excess_seconds=0.0)
         replica = make_replica(make_conninfo(database.primary_dsn, user=role), admission=admission)
-        pid = ask(replica, "SELECT pg_backend_pid() AS n")
-        assert ask(replica, "SELECT pg_backend_pid() AS n") == pid
+        pid = fetch(replica, "SELECT pg_backend_pid() AS n")
+        assert fetch(replica, "SELECT pg_backend_pid() AS n") == pid
         database.execute(f"ALTER ROLE {role} SUPERUSER")
         (answer,) = replica.fetch(queries("SELECT 1 AS n"))
         assert answer.skipped is not None
         assert answer.skipped.reason == "excess_privilege"
         database.execute(f"ALTER ROLE {role} NOSUPERUSER")
-        assert ask(replica, "SELECT pg_backend_pid() AS n") == pid
+        assert fetch(replica, "SELECT pg_backend_pid() AS n") == pid
     finally:
         database.execute(f"DROP OWNED BY {role}; DROP ROLE {role}")
 
@@ -262,7 +262,7 @@ def test_a_lock_on_the_primary_fails_only_the_query_that_needs_it(
         for dsn in (database.primary_dsn, database.standby_dsn):
             replica = make_replica(dsn, limits=TransactionLimits(0.2))
             count = "SELECT count(*) AS n FROM "
-            assert ask(replica, count + "free", count + "locked", count + "free") == [
+            assert fetch(replica, count + "free", count + "locked", count + "free") == [
                 [(b"0",)],
                 "55P03",
                 [(b"0",)],
@@ -289,7 +289,7 @@ def test_all_queries_of_a_tick_see_one_snapshot(database: Database, make_replica
             write,
         )
         assert outcome(after) == outcome(before)
-        assert ask(replica, "SELECT count(*) AS n FROM t") != [outcome(before)], (
+        assert fetch(replica, "SELECT count(*) AS n FROM t") != [outcome(before)], (
             "the next tick sees the new row"
         )
 
@@ -305,7 +305,7 @@ def test_a_tick_whose_listener_raised_does_not_pass_its_snapshot_to_the_next(
     with pytest.raises(KeyError):
         replica.fetch(queries("SELECT 7 AS n", "SELECT pg_sleep(30)"), broken)
     database.execute("INSERT INTO t VALUES (1)")
-    assert ask(replica, "SELECT count(*) AS n FROM t") == [[(b"1",)]]
+    assert fetch(replica, "SELECT count(*) AS n FROM t") == [[(b"1",)]]
     assert eventually(lambda: len(backends(database, database.primary_dsn)) == 1)
 
 
@@ -323,7 +323,7 @@ SETTINGS = {
 
 
 def test_the_limits_apply_inside_the_tick(replica: Replica) -> None:
-    values = ask(replica, *[f"SHOW {name}" for name in SETTINGS], timeout=7)
+    values = fetch(replica, *[f"SHOW {name}" for name in SETTINGS], timeout=7)
     assert dict(zip(SETTINGS, values, strict=True)) == {
         name: [(setting.encode(),)] for name, setting in SETTINGS.items()
     }
@@ -331,7 +331,7 @@ def test_the_limits_apply_inside_the_tick(replica: Replica) -> None:
 
 def test_nothing_of_a_tick_outlives_its_transaction(replica: Replica) -> None:
     poisons = [f"SELECT set_config('{name}', '0', false)" for name in ("statement_timeout", "lock_timeout")]
-    ask(replica, "SELECT set_config('default_transaction_read_only', 'off', false)", *poisons)
+    fetch(replica, "SELECT set_config('default_transaction_read_only', 'off', false)", *poisons)
     connection = session_of(replica)
     settings = {name: connection.execute(f"SHOW {name}".encode()).fetchone() for name in SETTINGS}
     assert settings["statement_timeout"] == ("0",)
@@ -348,11 +348,11 @@ def test_settings_and_notifications_of_the_last_query_are_rolled_back(
 ) -> None:
     replica = make_replica(database.primary_dsn)
     with psycopg.connect(database.primary_dsn, autocommit=True) as listener:
-        listener.execute("LISTEN heard")
+        listener.execute("LISTEN channel")
         for name, value in (("default_transaction_read_only", "off"), ("work_mem", "99MB")):
-            ask(replica, f"SELECT set_config('{name}', '{value}', false)", snapshot=snapshot)
-        ask(replica, "SELECT pg_notify('heard', 'ours')", snapshot=snapshot)
-        listener.execute("NOTIFY heard, 'the end'")
+            fetch(replica, f"SELECT set_config('{name}', '{value}', false)", snapshot=snapshot)
+        fetch(replica, "SELECT pg_notify('channel', 'ours')", snapshot=snapshot)
+        listener.execute("NOTIFY channel, 'the end'")
         assert [notification.payload for notification in listener.notifies(timeout=30, stop_after=1)] == [
             "the end"
         ]
@@ -365,7 +365,7 @@ def test_settings_and_notifications_of_the_last_query_are_rolled_back(
 def test_a_query_cannot_remove_the_limits_of_the_next(replica: Replica) -> None:
     loosened = "SELECT set_config('lock_timeout', '0', {0}), set_config('statement_timeout', '0', {0})"
     sql = [loosened.format("false"), "SHOW lock_timeout", loosened.format("true"), "SHOW statement_timeout"]
-    answers = ask(replica, *sql, timeout=9)
+    answers = fetch(replica, *sql, timeout=9)
     assert (answers[1], answers[3]) == ([(b"1s",)], [(b"9s",)])
 
 
@@ -374,16 +374,16 @@ def test_options_of_the_user_are_combined_with_those_of_the_poller(
 ) -> None:
     monkeypatch.setenv("PGOPTIONS", "-c search_path=from_env")
     replica = make_replica(database.standby_dsn)
-    assert ask(replica, "SHOW search_path", "SHOW default_transaction_read_only") == [
+    assert fetch(replica, "SHOW search_path", "SHOW default_transaction_read_only") == [
         [(b"from_env",)],
         [(b"on",)],
     ]
     replica = make_replica(
         make_conninfo(database.standby_dsn, options="-c search_path=mine", application_name="me")
     )
-    values = ask(replica, *[f"SHOW {name}" for name in ("search_path", "application_name")])
+    values = fetch(replica, *[f"SHOW {name}" for name in ("search_path", "application_name")])
     assert values == [[(b"mine",)], [(b"me",)]]
-    assert ask(replica, "SHOW default_transaction_read_only") == [[(b"on",)]]
+    assert fetch(replica, "SHOW default_transaction_read_only") == [[(b"on",)]]
 
 
 def test_each_query_has_its_own_duration(replica: Replica) -> None:
@@ -440,7 +440,7 @@ def test_a_query_that_writes_changes_nothing_on_a_primary(
     written: Database, make_replica: Make, sql: str
 ) -> None:
     replica = make_replica(written.primary_dsn)
-    assert ask(replica, "SELECT n FROM t", sql, "SELECT n FROM t") == [[(b"1",)], WRITES[sql], [(b"1",)]]
+    assert fetch(replica, "SELECT n FROM t", sql, "SELECT n FROM t") == [[(b"1",)], WRITES[sql], [(b"1",)]]
     assert untouched(written)
 
 
@@ -452,7 +452,7 @@ def test_a_query_that_ends_the_transaction_does_not_lift_the_limits_of_the_next(
 ) -> None:
     replica = make_replica(written.primary_dsn)
     writes = ["INSERT INTO t VALUES (2)", "SELECT write()", "SELECT nextval('s')", "CREATE TABLE u ()"]
-    ask(
+    fetch(
         replica,
         "SELECT n FROM t",
         end,
@@ -464,7 +464,7 @@ def test_a_query_that_ends_the_transaction_does_not_lift_the_limits_of_the_next(
     )
     assert eventually(lambda: all(state == "idle" for state, _ in backends(written, written.primary_dsn)))
     assert untouched(written)
-    assert ask(replica, "SELECT n FROM t") == [[(b"1",)]], "the next tick succeeds"
+    assert fetch(replica, "SELECT n FROM t") == [[(b"1",)]], "the next tick succeeds"
 
 
 def test_each_query_has_its_own_timeout_independent_of_the_others(replica: Replica) -> None:
@@ -564,19 +564,19 @@ def test_an_interrupted_run_is_cancelled_completely_and_leaves_no_backend(
     asking.join()
     assert [outcome(answer) for answer in answers] == [[(b"1",)], "cancelled", "cancelled", "cancelled"]
     assert eventually(lambda: backends(database, database.standby_dsn) == [])
-    assert ask(replica, "SELECT 1 AS n") == ["cancelled"], "no query is started"
+    assert fetch(replica, "SELECT 1 AS n") == ["cancelled"], "no query is started"
     assert backends(database, database.standby_dsn) == []
 
 
 def test_an_interrupt_before_the_first_tick_opens_no_connection(replica: Replica) -> None:
     replica.interrupt()
-    assert ask(replica, "SELECT 1 AS n", "SELECT 2 AS n") == ["cancelled", "cancelled"]
+    assert fetch(replica, "SELECT 1 AS n", "SELECT 2 AS n") == ["cancelled", "cancelled"]
     assert not replica.connection.is_open
 
 
 def test_an_interrupt_after_close_has_no_effect(database: Database) -> None:
     replica = a_replica(database.standby_dsn)
-    assert ask(replica, "SELECT 1 AS n") == [[(b"1",)]]
+    assert fetch(replica, "SELECT 1 AS n") == [[(b"1",)]]
     replica.close()
     replica.interrupt()
     replica.close()
@@ -603,23 +603,23 @@ def test_the_server_ends_the_query_of_a_poller_that_was_killed(
 def test_an_open_connection_is_reused_and_rest_closes_it_before_a_long_pause(
     database: Database, replica: Replica
 ) -> None:
-    pid = ask(replica, "SELECT pg_backend_pid() AS n")
+    pid = fetch(replica, "SELECT pg_backend_pid() AS n")
     replica.rest(KEEP_CONNECTION_SECONDS)
-    assert ask(replica, "SELECT pg_backend_pid() AS n") == pid
+    assert fetch(replica, "SELECT pg_backend_pid() AS n") == pid
     replica.rest(KEEP_CONNECTION_SECONDS + 1)
     assert eventually(lambda: backends(database, database.standby_dsn) == [])
-    assert ask(replica, "SELECT pg_backend_pid() AS n") != pid
+    assert fetch(replica, "SELECT pg_backend_pid() AS n") != pid
 
 
 def test_a_connection_that_failed_between_two_ticks_loses_no_answer(
     database: Database, replica: Replica
 ) -> None:
-    assert ask(replica, "SELECT 1 AS n") == [[(b"1",)]]
+    assert fetch(replica, "SELECT 1 AS n") == [[(b"1",)]]
     database.ask_standby(
         f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = '{NAME}'"
     )
     assert eventually(lambda: backends(database, database.standby_dsn) == [])
-    assert ask(replica, "SELECT 1 AS n", "SELECT 2 AS n") == [[(b"1",)], [(b"2",)]]
+    assert fetch(replica, "SELECT 1 AS n", "SELECT 2 AS n") == [[(b"1",)], [(b"2",)]]
 
 
 @pytest.mark.parametrize("mode", ["fast", "immediate"])
@@ -627,13 +627,13 @@ def test_a_server_restart_between_two_ticks_loses_no_answer(
     own_cluster: Cluster, make_replica: Make, mode: Any
 ) -> None:
     replica = make_replica(own_cluster.standby.dsn())
-    assert ask(replica, "SELECT 1 AS n") == [[(b"1",)]]
+    assert fetch(replica, "SELECT 1 AS n") == [[(b"1",)]]
     own_cluster.standby.restart(mode)
-    assert ask(replica, "SELECT 1 AS n", "SELECT 2 AS n") == [[(b"1",)], [(b"2",)]]
+    assert fetch(replica, "SELECT 1 AS n", "SELECT 2 AS n") == [[(b"1",)], [(b"2",)]]
     own_cluster.standby.stop()
-    assert ask(replica, "SELECT 1 AS n") == ["unavailable"]
+    assert fetch(replica, "SELECT 1 AS n") == ["unavailable"]
     own_cluster.standby.start()
-    assert ask(replica, "SELECT 1 AS n") == [[(b"1",)]]
+    assert fetch(replica, "SELECT 1 AS n") == [[(b"1",)]]
 
 
 def test_a_backend_terminated_during_a_tick_is_reported_and_the_next_tick_succeeds(
@@ -656,7 +656,7 @@ def test_a_backend_terminated_during_a_tick_is_reported_and_the_next_tick_succee
         ("unavailable", "57P01")
     ] * 2
     assert others[1].duration == 0.0, "it was not run"
-    assert ask(replica, "SELECT 1 AS n") == [[(b"1",)]]
+    assert fetch(replica, "SELECT 1 AS n") == [[(b"1",)]]
 
 
 def test_a_connection_cut_during_a_tick_is_unavailable_and_the_next_tick_succeeds(
@@ -667,7 +667,7 @@ def test_a_connection_cut_during_a_tick_is_unavailable_and_the_next_tick_succeed
     definitions = queries("SELECT 1 AS n", "SELECT pg_sleep(30)", "SELECT 2 AS n")
     answers = replica.fetch(definitions, lambda name: proxy.cut() if name == "q0" else None)
     assert [outcome(answer) for answer in answers] == [[(b"1",)], "unavailable", "unavailable"]
-    assert ask(replica, "SELECT 1 AS n") == [[(b"1",)]]
+    assert fetch(replica, "SELECT 1 AS n") == [[(b"1",)]]
 
 
 def before_a_hang(sql: str) -> list[QueryDefinition]:
@@ -693,7 +693,7 @@ def test_a_server_that_hangs_is_abandoned_after_the_patience_and_the_connection_
     assert late[0].hint is not None
     assert not replica.connection.is_open
     proxy.resume()
-    assert ask(replica, "SELECT 1 AS n") == [[(b"1",)]]
+    assert fetch(replica, "SELECT 1 AS n") == [[(b"1",)]]
 
 
 def test_a_frozen_backend_is_abandoned_after_the_patience_and_the_next_tick_succeeds(
@@ -715,7 +715,7 @@ def test_a_frozen_backend_is_abandoned_after_the_patience_and_the_next_tick_succ
         answers = [outcome(answer) for answer in replica.fetch(definitions, freeze)]
         assert answers == [[(b"1",)], "unavailable", "unavailable"]
         assert not replica.connection.is_open
-        assert ask(replica, "SELECT 1 AS n") == [[(b"1",)]]
+        assert fetch(replica, "SELECT 1 AS n") == [[(b"1",)]]
     finally:
         os.kill(pid, signal.SIGCONT)
 
@@ -796,7 +796,7 @@ def test_a_wrong_password_is_unavailable_and_not_shown(
     assert eventually(
         lambda: failure_or_none(make_replica(make_conninfo(dsn, password="hunter"))) is not None
     )
-    assert ask(replica, "SELECT 1 AS n") == [[(b"1",)]]
+    assert fetch(replica, "SELECT 1 AS n") == [[(b"1",)]]
     replica.rest(1e9)
     passwords.reverse()
     error = failure(replica)
@@ -804,7 +804,7 @@ def test_a_wrong_password_is_unavailable_and_not_shown(
     assert 'password authentication failed for user "guarded"' in error.message
     assert no_secret(error)
     passwords.reverse()
-    assert ask(replica, "SELECT 1 AS n") == [[(b"1",)]], "the password is read at each connect"
+    assert fetch(replica, "SELECT 1 AS n") == [[(b"1",)]], "the password is read at each connect"
 
 
 def failure_or_none(replica: Replica) -> PollError | None:

@@ -28,7 +28,7 @@ pytestmark = pytest.mark.every_version
 
 MIB = 2**20
 DEBIAN = Path("/usr/lib/postgresql/15/bin")
-ASK = """\
+PROGRAM = """\
 import json, resource, sys
 from poller.postgres.replica import Replica
 from poller.postgres.transaction import TransactionLimits
@@ -61,7 +61,7 @@ HUGE = {
 }
 
 
-def ask(
+def fetch_in_a_process(
     dsn: str, sql: str, *, snapshot: bool = True, limit: int | None = None, data_limit: int | None = None
 ) -> tuple[list[str | None], int]:
     """Return the errors of three queries, of which `sql` is the second, and the growth of the memory peak.
@@ -70,7 +70,9 @@ def ask(
     """
     limits = {} if limit is None else {"max_result_bytes": limit}
     arguments = json.dumps([dsn, sql, snapshot, limits, data_limit])
-    done = subprocess.run([sys.executable, "-c", ASK, arguments], capture_output=True, text=True, timeout=180)
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, arguments], capture_output=True, text=True, timeout=180
+    )
     assert done.returncode == 0, done.stderr
     errors, growth = json.loads(done.stdout)
     return errors, growth
@@ -95,21 +97,21 @@ def test_memory_for_a_huge_message_is_never_allocated(cluster: Cluster, way: str
     """The server is on the same machine and sends as fast as libpq reads."""
     server = cluster.primary
     host = {"TCP": "127.0.0.1", "Unix socket": str(server.socket_dir)}[way]
-    errors, growth = ask(make_conninfo(server.dsn(), host=host), HUGE[huge])
+    errors, growth = fetch_in_a_process(make_conninfo(server.dsn(), host=host), HUGE[huge])
     assert errors == [None, "too_large", None]
     assert growth < 100 * MIB
 
 
 @pytest.mark.parametrize("huge", HUGE)
 def test_memory_for_a_huge_message_is_never_allocated_over_tls(tls_server: PostgresServer, huge: str) -> None:
-    errors, growth = ask(make_conninfo(tls_server.dsn(), sslmode="require"), HUGE[huge])
+    errors, growth = fetch_in_a_process(make_conninfo(tls_server.dsn(), sslmode="require"), HUGE[huge])
     assert errors == [None, "too_large", None]
     assert growth < 100 * MIB
 
 
 def test_a_value_that_does_not_fit_the_memory_of_libpq_is_too_large(database: Database) -> None:
     """Some hosts refuse an allocation; that is not a failure of the connection."""
-    errors, _ = ask(database.primary_dsn, HUGE["value"], data_limit=400 * MIB)
+    errors, _ = fetch_in_a_process(database.primary_dsn, HUGE["value"], data_limit=400 * MIB)
     assert errors == [None, "too_large", None]
 
 
@@ -135,7 +137,7 @@ def test_a_large_result_is_cancelled_while_it_arrives_and_affects_no_other_query
     database: Database, large: str, snapshot: bool
 ) -> None:
     """The whole result has 400 MB or more."""
-    errors, growth = ask(database.primary_dsn, LARGE[large], snapshot=snapshot, limit=4 * MIB)
+    errors, growth = fetch_in_a_process(database.primary_dsn, LARGE[large], snapshot=snapshot, limit=4 * MIB)
     assert errors == [None, "too_large", None]
     assert growth < 64 * MIB
     assert eventually(

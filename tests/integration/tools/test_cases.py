@@ -95,7 +95,7 @@ class Desk:
     def difference(self, text: str) -> list[str]:
         return [str(line) for line in self.run(text).lines]
 
-    def complaints(self, text: str) -> list[str]:
+    def errors(self, text: str) -> list[str]:
         self.write("letters.test.yaml", text)
         with pytest.raises(ConfigError) as caught:
             collect([self.folder], DEFAULTS)
@@ -397,13 +397,13 @@ def test_a_mistake_is_reported_with_its_line_and_advice(
     desk.folder = Path()
 
     named = [line.replace("FILE", "letters.test.yaml") for line in reported]
-    assert desk.complaints(text) == [f"letters.test.yaml:{line}" for line in named]
+    assert desk.errors(text) == [f"letters.test.yaml:{line}" for line in named]
 
 
 def test_mistakes_in_the_query_file_are_reported_first_and_folders_without_cases(tmp_path: Path) -> None:
     desk = Desk(tmp_path)
     desk.write("letters.yaml", "queries: []")
-    assert desk.complaints("cases: []") == [
+    assert desk.errors("cases: []") == [
         "letters.yaml:1: queries: is empty; write at least one query below it, each with a leading dash"
     ]
     (tmp_path / "letters.test.yaml").unlink()

@@ -36,7 +36,7 @@ def parameters(name: str) -> list[Any]:
     return list(command_context.command.params)
 
 
-def complaint(name: str, *arguments: str) -> str:
+def error_message(name: str, *arguments: str) -> str:
     with pytest.raises(TyperException) as caught:
         context(name, *arguments)
     return caught.value.format_message()
@@ -129,7 +129,7 @@ def test_examples_follow_the_help() -> None:
     ],
 )
 def test_a_mistake_on_the_command_line_is_reported_with_a_suggestion(arguments: str, message: str) -> None:
-    assert complaint(*arguments.split()) == message
+    assert error_message(*arguments.split()) == message
 
 
 @pytest.mark.slow
@@ -154,8 +154,8 @@ def _message_for(name: str, argument: str) -> str:
 def test_a_secret_in_an_unexpected_argument_is_not_printed() -> None:
     for setting in SETTINGS.values():
         if setting.secret or setting.name.endswith("_endpoint"):
-            assert "s3cret" not in complaint("settings", setting.option, "host=x", "password=s3cret")
-    assert "s3cret" not in complaint("test", "--database", "host=x", "password=s3cret", "--nothing")
+            assert "s3cret" not in error_message("settings", setting.option, "host=x", "password=s3cret")
+    assert "s3cret" not in error_message("test", "--database", "host=x", "password=s3cret", "--nothing")
 
 
 @pytest.mark.parametrize(

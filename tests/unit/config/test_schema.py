@@ -67,7 +67,7 @@ def data_of(path: Path) -> Any:
     return document.data
 
 
-def complaints(validator: Draft202012Validator, data: Any) -> list[str]:
+def errors(validator: Draft202012Validator, data: Any) -> list[str]:
     return [f"{error.json_path}: {error.message}" for error in validator.iter_errors(data)]
 
 
@@ -82,7 +82,7 @@ def test_the_packaged_file_is_current() -> None:
 
 @pytest.mark.parametrize("path", GOOD, ids=lambda path: path.stem)
 def test_every_valid_file_is_accepted(path: Path, validator: Draft202012Validator) -> None:
-    assert complaints(validator, data_of(path)) == []
+    assert errors(validator, data_of(path)) == []
 
 
 def test_every_query_file_of_the_readme_is_valid(validator: Draft202012Validator, tmp_path: Path) -> None:
@@ -90,18 +90,18 @@ def test_every_query_file_of_the_readme_is_valid(validator: Draft202012Validator
         if name.endswith((".yaml", ".yml")) and "queries:" in text:
             file = tmp_path / name.replace("/", "-")
             file.write_text(text, encoding="utf-8")
-            assert complaints(validator, data_of(file)) == [], name
+            assert errors(validator, data_of(file)) == [], name
             load([file], Defaults(300.0, 30.0, 1000))
 
 
 @pytest.mark.parametrize("reason", sorted(set(MISTAKES) - ONLY_CHECK_SEES))
 def test_an_invalid_file_is_rejected(reason: str, validator: Draft202012Validator) -> None:
-    assert complaints(validator, data_of(CATALOGS / f"invalid-{reason}.yaml"))
+    assert errors(validator, data_of(CATALOGS / f"invalid-{reason}.yaml"))
 
 
 @pytest.mark.parametrize("reason", sorted(ONLY_CHECK_SEES - NOT_YAML))
 def test_every_listed_mistake_needs_check(reason: str, validator: Draft202012Validator) -> None:
-    assert complaints(validator, data_of(CATALOGS / f"invalid-{reason}.yaml")) == []
+    assert errors(validator, data_of(CATALOGS / f"invalid-{reason}.yaml")) == []
 
 
 def keys(document_schema: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any], bool]]:
@@ -119,7 +119,7 @@ def test_every_key_is_described_and_has_an_example_and_a_default_unless_it_is_re
         assert ("default" in definition) is not required, path
         alone = Draft202012Validator({"$defs": document_schema["$defs"], **definition})
         for example in [*definition["examples"], *([] if required else [definition["default"]])]:
-            assert complaints(alone, example) == [], path
+            assert errors(alone, example) == [], path
     assert len(list(keys(document_schema))) > 35
 
 
@@ -151,9 +151,9 @@ def test_values_are_accepted_or_rejected(
 ) -> None:
     query = {"name": "q", "sql": "SELECT 1 AS n", "metrics": [METRIC]}
     for value in accepted:
-        assert complaints(validator, {"queries": [{**query, key: value}]}) == [], value
+        assert errors(validator, {"queries": [{**query, key: value}]}) == [], value
     for value in rejected:
-        assert complaints(validator, {"queries": [{**query, key: value}]}), value
+        assert errors(validator, {"queries": [{**query, key: value}]}), value
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: str(path.relative_to(ROOT)))

@@ -49,7 +49,7 @@ sys.stdin.read()
 """
 
 
-def verdict(*, ready: bool = False, max_age: float = 60.0, **changed: Any) -> tuple[bool, str]:
+def health_of(*, ready: bool = False, max_age: float = 60.0, **changed: Any) -> tuple[bool, str]:
     return judge({**WELL, **changed}, ready=ready, now=NOW, max_age=max_age)
 
 
@@ -60,16 +60,16 @@ def ended_process() -> int:
 
 
 def test_a_single_line_reports_that_it_is_alive_and_its_state() -> None:
-    assert verdict() == (True, f"alive: process {os.getpid()}, heartbeat 2s ago; {SUMMARY}")
-    assert verdict(ready=True)[1].startswith("ready: process")
+    assert health_of() == (True, f"alive: process {os.getpid()}, heartbeat 2s ago; {SUMMARY}")
+    assert health_of(ready=True)[1].startswith("ready: process")
 
 
 def test_the_line_has_the_state_in_the_election_and_a_follower_has_no_targets() -> None:
     election = {"name": "postgresql:obscura-poller", "holder": "a", "why": "a holds the lock"}
     more: dict[str, Any] = {"queries": {}, "targets": {"all": 2, "up": 2}, "states": {"ok": 4}}
-    leader = verdict(ready=True, leader={"state": "leader", **election}, **more)[1]
+    leader = health_of(ready=True, leader={"state": "leader", **election}, **more)[1]
     assert "; leader of postgresql:obscura-poller; targets: 2 of 2 up; queries: 4 ok; export ok;" in leader
-    follower = verdict(ready=True, leader={"state": "follower", **election}, **more)
+    follower = health_of(ready=True, leader={"state": "follower", **election}, **more)
     assert follower[0]
     assert "; follower of postgresql:obscura-poller (a holds the lock); export ok; query" in follower[1]
 
@@ -86,12 +86,12 @@ def test_the_line_has_the_state_in_the_election_and_a_follower_has_no_targets() 
 )
 @pytest.mark.parametrize("ready", [False, True])
 def test_failures_outside_the_process_do_not_change_the_verdict(trouble: dict[str, Any], ready: bool) -> None:
-    assert verdict(ready=ready, **trouble)[0]
+    assert health_of(ready=ready, **trouble)[0]
 
 
 def test_the_targets_are_named_next_to_the_query_files_if_there_are_targets() -> None:
     targets = {"all": 2, "up": 2, "down": 0}
-    line = verdict(targets=targets, query_files="refused (1 problem)")[1]
+    line = health_of(targets=targets, query_files="refused (1 problem)")[1]
     assert line.endswith("; query files and targets refused (1 problem)")
 
 
@@ -99,20 +99,20 @@ def test_the_targets_are_named_next_to_the_query_files_if_there_are_targets() ->
 def test_a_stuck_part_makes_it_neither_alive_nor_ready(ready: bool) -> None:
     word = "ready" if ready else "alive"
     pid = os.getpid()
-    assert verdict(ready=ready, stuck="tick default/5m runs for 21m") == (
+    assert health_of(ready=ready, stuck="tick default/5m runs for 21m") == (
         False,
         f"not {word}: process {pid} hangs: tick default/5m runs for 21m",
     )
-    assert verdict(ready=ready, boottime=NOW - 61) == (
+    assert health_of(ready=ready, boottime=NOW - 61) == (
         False,
         f"not {word}: {OVERDUE.format(pid)}",
     )
-    assert verdict(ready=ready, boottime=NOW - 61, max_age=90.0)[0]
+    assert health_of(ready=ready, boottime=NOW - 61, max_age=90.0)[0]
 
 
 def test_an_ended_process_is_dead_even_with_a_fresh_heartbeat() -> None:
     pid = ended_process()
-    assert verdict(pid=pid) == (
+    assert health_of(pid=pid) == (
         False,
         f"not alive: process {pid} is gone, its last heartbeat was 2s ago",
     )
@@ -120,16 +120,16 @@ def test_an_ended_process_is_dead_even_with_a_fresh_heartbeat() -> None:
 
 def test_a_process_id_of_another_container_is_ignored() -> None:
     elsewhere: dict[str, Any] = {"pid": ended_process(), "process_namespace": "pid:[1]"}
-    assert verdict(**elsewhere)[0]
-    assert not verdict(**elsewhere, boottime=NOW - 61)[0]
+    assert health_of(**elsewhere)[0]
+    assert not health_of(**elsewhere, boottime=NOW - 61)[0]
 
 
 def test_a_process_of_another_user_is_alive() -> None:
-    assert verdict(pid=1)[0]
+    assert health_of(pid=1)[0]
 
 
 def test_a_heartbeat_from_before_a_reboot_is_ignored() -> None:
-    assert verdict(boottime=NOW + 100) == (
+    assert health_of(boottime=NOW + 100) == (
         False,
         "not alive: the heartbeat is from before the system was started",
     )
@@ -141,7 +141,7 @@ def test_before_every_tick_has_run_it_is_alive_but_not_ready() -> None:
         "slow/1h": {"interval": 3600.0, "last_run": None},
         "default/0 3 * * * UTC": {"interval": 86400.0, "schedule": "0 3 * * * UTC", "last_run": None},
     }
-    assert verdict(ready=True, ticks=ticks)[0], "a tick added by a reload does not count"
+    assert health_of(ready=True, ticks=ticks)[0], "a tick added by a reload does not count"
     result = judge({**WELL, "ready": False, "ticks": ticks}, ready=True, now=NOW)
     assert result == (False, "not ready: the first polls are not over; still to come: slow/1h")
     assert judge({**WELL, "ready": False, "ticks": ticks}, ready=False, now=NOW).good
@@ -426,7 +426,7 @@ def test_a_process_that_must_not_be_signalled_is_alive(monkeypatch: pytest.Monke
         raise PermissionError(pid, number)
 
     monkeypatch.setattr(os, "kill", refuse)
-    assert verdict()[0]
+    assert health_of()[0]
 
 
 def query_status(number: int, state: str, size: int) -> QueryStatus:

@@ -1,4 +1,4 @@
-"""Simulation of contenders for a Lease under a fake clock, with faults, delays and processes that freeze."""
+"""Simulation of candidates for a Lease under a fake clock, with faults, delays and processes that freeze."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ SHARE = 0.8
 
 @dataclass
 class World:
-    """The API server, the time and the contenders. During a request of one contender the others may act."""
+    """The API server, the time and the candidates. During a request of one candidate the others may act."""
 
     random: random.Random
     leases: Leases = field(default_factory=Leases)
     now: float = 0.0
     faulty: bool = True
-    contenders: list[Contender] = field(default_factory=list)
+    candidates: list[Candidate] = field(default_factory=list)
     delayed: list[tuple[Method, dict[str, Any] | None]] = field(default_factory=list)
     """Requests without an answer that reach the server later."""
 
@@ -40,14 +40,14 @@ class World:
             self.leases.apply(self.delayed[0][0], NAME, self.delayed.pop(0)[1])
 
     def step(self) -> None:
-        """Let one contender act that has no request under way."""
-        idle = [contender for contender in self.contenders if not contender.busy]
+        """Let one candidate act that has no request under way."""
+        idle = [candidate for candidate in self.candidates if not candidate.busy]
         if idle:
             self.random.choice(idle).act()
 
 
 class SlowApi:
-    """The way of one contender to the API server, with random faults."""
+    """The way of one candidate to the API server, with random faults."""
 
     namespace = "observability"
 
@@ -83,7 +83,7 @@ class SlowApi:
                 self._world.step()
 
 
-class Contender:
+class Candidate:
     """A process with a clock of its own that acts as the daemon does."""
 
     def __init__(self, world: World, number: int) -> None:
@@ -120,8 +120,8 @@ class Contender:
 
     def _lead(self, sent: float) -> None:
         self.deadline = sent + SHARE * TTL
-        leaders = [contender for contender in self._world.contenders if contender.leads]
-        assert len(leaders) <= 1, [contender.lock.identity for contender in leaders]
+        leaders = [candidate for candidate in self._world.candidates if candidate.leads]
+        assert len(leaders) <= 1, [candidate.lock.identity for candidate in leaders]
 
 
 @pytest.mark.slow
@@ -130,7 +130,7 @@ class Contender:
 def test_there_are_never_two_leaders_and_one_leads_again_after_the_faults(seed: int, count: int) -> None:
     chance = random.Random(seed)
     world = World(chance)
-    world.contenders = [Contender(world, number) for number in range(count)]
+    world.candidates = [Candidate(world, number) for number in range(count)]
     for _ in range(150):
         # A pause of all is a pause of each: a frozen process, or a cluster without its API server.
         world.wait(chance.choice([0.0, 1.0, 5.0, TTL * SHARE, TTL, 2 * TTL]))
@@ -141,6 +141,6 @@ def test_there_are_never_two_leaders_and_one_leads_again_after_the_faults(seed: 
     for _ in range(2 * count * int(TTL)):
         world.wait(1.0)
         world.step()
-        if any(contender.leads for contender in world.contenders):
+        if any(candidate.leads for candidate in world.candidates):
             break
-    assert [contender.leads for contender in world.contenders].count(True) == 1
+    assert [candidate.leads for candidate in world.candidates].count(True) == 1

@@ -97,11 +97,11 @@ class Link:
         return result
 
 
-Contend = Callable[..., LeaderElection]
+StartElection = Callable[..., LeaderElection]
 
 
 @pytest.fixture
-def contend() -> Iterator[Contend]:
+def start_election() -> Iterator[StartElection]:
     elections: list[LeaderElection] = []
     links: list[Link] = []
 
@@ -120,11 +120,13 @@ def contend() -> Iterator[Contend]:
         election.release(60)
 
 
-def test_two_processes_never_lead_at_the_same_time_whatever_the_lock_does(contend: Contend) -> None:
+def test_two_processes_never_lead_at_the_same_time_whatever_the_lock_does(
+    start_election: StartElection,
+) -> None:
     engine = Engine()
     dice = random.Random(18)
     faults = [""]
-    elections = [contend(Link(engine, f"p{n}", lambda: dice.choice(faults))) for n in range(3)]
+    elections = [start_election(Link(engine, f"p{n}", lambda: dice.choice(faults))) for n in range(3)]
     faults += ["", "", "refused", "answer lost", "late", "defect", "pooler"]
     leaders: set[int] = set()
     until = time.monotonic() + 20
@@ -136,11 +138,11 @@ def test_two_processes_never_lead_at_the_same_time_whatever_the_lock_does(conten
     assert len(leaders) > 1  # otherwise nothing was tested
 
 
-def test_a_call_that_never_returns_ends_the_leadership_at_the_deadline(contend: Contend) -> None:
+def test_a_call_that_never_returns_ends_the_leadership_at_the_deadline(start_election: StartElection) -> None:
     engine, changes = Engine(), list[bool]()
     fault = [""]
     link = Link(engine, "p", lambda: fault[0])
-    election = contend(link, changes.append)
+    election = start_election(link, changes.append)
     assert election.leads
     fault[0] = "hang"
     assert eventually(lambda: changes == [True, False])
@@ -151,41 +153,41 @@ def test_a_call_that_never_returns_ends_the_leadership_at_the_deadline(contend: 
     assert election.changes == 3
 
 
-def test_one_slow_or_failed_call_costs_no_leadership(contend: Contend) -> None:
+def test_one_slow_or_failed_call_costs_no_leadership(start_election: StartElection) -> None:
     faults = iter(["", "refused", "answer lost", "refused", "", "refused"])
     changes = list[bool]()
     link = Link(Engine(), "p", lambda: next(faults, ""))
-    contend(link, changes.append)
+    start_election(link, changes.append)
     assert eventually(lambda: next(faults, None) is None)
     assert changes == [True]
 
 
-def test_a_lost_lock_ends_the_leadership_at_once(contend: Contend) -> None:
+def test_a_lost_lock_ends_the_leadership_at_once(start_election: StartElection) -> None:
     engine, changes = Engine(), list[bool]()
-    election = contend(Link(engine, "p", lambda: ""), changes.append)
+    election = start_election(Link(engine, "p", lambda: ""), changes.append)
     engine.holder, engine.free_at = "other", clock() + 3600
     assert eventually(lambda: changes == [True, False])
     assert eventually(lambda: election.status.holder == "other")
 
 
-def test_an_ended_session_is_noticed_between_two_confirmations(contend: Contend) -> None:
+def test_an_ended_session_is_noticed_between_two_confirmations(start_election: StartElection) -> None:
     """The server frees the lock of an ended session at once, so another process may lead already."""
     engine, changes = Engine(), list[bool]()
     link = Link(engine, "p", lambda: "")
-    contend(link, changes.append, ElectionConfig(3600.0))  # the next confirmation is 20 minutes away
+    start_election(link, changes.append, ElectionConfig(3600.0))  # the next confirmation is 20 minutes away
     engine.holder, engine.free_at = "other", clock() + 3600
     link.ended = True
     assert eventually(lambda: changes == [True, False])
 
 
 def test_a_deadline_that_has_passed_ends_the_leadership_even_if_the_lock_is_confirmed_later(
-    contend: Contend,
+    start_election: StartElection,
 ) -> None:
     """Ticks were omitted in between, so the next leadership has to poll at once."""
     engine, changes = Engine(), list[bool]()
     fault = [""]
     link = Link(engine, "p", lambda: fault[0])
-    contend(link, changes.append)
+    start_election(link, changes.append)
     fault[0] = "hang"
     assert eventually(lambda: changes == [True, False])
     fault[0] = ""
@@ -193,22 +195,22 @@ def test_a_deadline_that_has_passed_ends_the_leadership_even_if_the_lock_is_conf
     assert eventually(lambda: changes == [True, False, True])
 
 
-def test_release_frees_the_lock_for_the_next_process_at_once(contend: Contend) -> None:
+def test_release_frees_the_lock_for_the_next_process_at_once(start_election: StartElection) -> None:
     engine = Engine()
-    first = contend(Link(engine, "first", lambda: ""))
+    first = start_election(Link(engine, "first", lambda: ""))
     first.resign()
     assert (first.leads, first.status.state) == (True, "resigning")  # for the last export
     first.release(60)
     assert [first.leads, engine.holder] == [False, ""]
-    assert contend(Link(engine, "second", lambda: "")).leads
+    assert start_election(Link(engine, "second", lambda: "")).leads
 
 
 def test_each_change_is_one_record_with_its_reason(
-    contend: Contend, caplog: pytest.LogCaptureFixture
+    start_election: StartElection, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO")
     engine, fault = Engine(), ["refused"]
-    election = contend(Link(engine, "p", lambda: fault[0]))
+    election = start_election(Link(engine, "p", lambda: fault[0]))
     time.sleep(CONFIG.lease)
     fault[0] = ""
     assert eventually(lambda: election.leads)

@@ -62,13 +62,13 @@ def keep(folder: Path, *results: PollResult, target: str = "") -> None:
         file.of(target, "db").add(good(*results))
 
 
-def recalled(folder: Path, wall: float, database: str = "db", target: str = "") -> list[GoodResult]:
+def load_results(folder: Path, wall: float, database: str = "db", target: str = "") -> list[GoodResult]:
     with contextlib.closing(StateFile(folder)) as file:
         return file.of(target, database).load([A, B], 50.0, wall)
 
 
 def results(folder: Path, target: str = "") -> list[PollResult]:
-    return [value.result for value in recalled(folder, 1030.0, target=target)]
+    return [value.result for value in load_results(folder, 1030.0, target=target)]
 
 
 def alter(folder: Path, sql: str) -> None:
@@ -100,7 +100,7 @@ def state_folder(tmp_path: Path) -> Path:
 
 
 def test_values_are_restored_exactly_with_their_current_age(state_folder: Path) -> None:
-    (value,) = recalled(state_folder, wall=1030.0)
+    (value,) = load_results(state_folder, wall=1030.0)
     assert value == GoodResult(RESULT, 20.0)
     assert type(value.result.samples[0].value) is int
     store = ResultStore([A, B], [value])
@@ -112,7 +112,7 @@ def test_values_are_restored_exactly_with_their_current_age(state_folder: Path) 
 
 
 def test_a_failure_after_the_restart_leaves_the_restored_value(state_folder: Path) -> None:
-    store = ResultStore([A], recalled(state_folder, wall=1000.0))
+    store = ResultStore([A], load_results(state_folder, wall=1000.0))
     store.put([a_result(A, outcome="failed", error=PollError("timeout", "x"))], 60.0)
     assert [result.at for result in store.current(60.0)] == [1000.0]
 
@@ -142,9 +142,9 @@ def test_values_of_other_sql_another_metric_or_another_database_are_not_restored
 
 
 def test_a_value_from_the_future_is_not_restored(state_folder: Path) -> None:
-    restored = recalled(state_folder, wall=999.0)
+    restored = load_results(state_folder, wall=999.0)
     assert [value.at for value in restored] == [50.0], "clocks may differ slightly"
-    assert recalled(state_folder, wall=900.0) == []
+    assert load_results(state_folder, wall=900.0) == []
 
 
 def test_only_the_owner_can_read_the_state_file(tmp_path: Path) -> None:
@@ -157,7 +157,7 @@ def test_only_the_owner_can_read_the_state_file(tmp_path: Path) -> None:
 
 
 def test_no_file_is_a_first_start(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    assert recalled(tmp_path / "nowhere", 0.0) == []
+    assert load_results(tmp_path / "nowhere", 0.0) == []
     StateFile(tmp_path / "nowhere").forget("x")
     StateFile(tmp_path / "nowhere").retain_targets(lambda _: False)
     assert caplog.records == []
@@ -169,7 +169,7 @@ def test_no_file_is_a_first_start(tmp_path: Path, caplog: pytest.LogCaptureFixtu
 
 def test_an_empty_file_is_a_first_start(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "values.db").touch()
-    assert recalled(tmp_path, 0.0) == []
+    assert load_results(tmp_path, 0.0) == []
     assert caplog.records == []
 
 
@@ -216,7 +216,7 @@ def test_a_damaged_or_foreign_file_causes_a_warning_and_is_set_aside(
     (state_folder / "values.db.unreadable").write_text("set aside before")
     before = (state_folder / "values.db").lstat().st_ino
     if first == "load":
-        assert recalled(state_folder, 1000.0) == []
+        assert load_results(state_folder, 1000.0) == []
     else:
         keep(state_folder, NEWER)
     (record,) = caplog.records
@@ -245,7 +245,7 @@ def test_a_value_that_is_not_a_number_is_never_restored(
         return entry
 
     rewrite(state_folder, change)
-    assert recalled(state_folder, 1000.0) == []
+    assert load_results(state_folder, 1000.0) == []
     assert "the stored values of 1 query cannot be read and are discarded: " in caplog.text
 
 
@@ -272,7 +272,7 @@ def test_a_value_that_cannot_be_exported_is_never_restored(
         return entry
 
     rewrite(state_folder, change)
-    assert recalled(state_folder, 1000.0) == []
+    assert load_results(state_folder, 1000.0) == []
 
 
 json_values = st.recursive(
@@ -702,7 +702,7 @@ def test_any_stored_value_is_restored_unchanged(
     folder = tmp_path_factory.mktemp("memory")
     result = a_result(A, *(Sample("things", value, labels) for value, labels in samples), at=at)
     keep(folder, result)
-    (restored,) = recalled(folder, at)
+    (restored,) = load_results(folder, at)
     assert restored.result == result
     assert [type(sample.value) for sample in restored.result.samples] == [type(value) for value, _ in samples]
     assert all(math.isfinite(sample.value) for sample in restored.result.samples)

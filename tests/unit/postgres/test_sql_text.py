@@ -343,15 +343,15 @@ def test_a_name_is_quoted_correctly_with_any_standard_conforming_strings(
         connection.execute(f"SET standard_conforming_strings = {conforming}".encode())
         connection.execute("SET escape_string_warning = off")
 
-        def ask(sql: str) -> Any:
+        def fetch(sql: str) -> Any:
             ((value,),) = connection.execute(sql.encode()).fetchall()
             return value
 
-        assert ask(f"SELECT {literal(HOSTILE)}") == HOSTILE
-        assert ask(facts_query([query], count_active=True, privileges=True))["columns"] == {
+        assert fetch(f"SELECT {literal(HOSTILE)}") == HOSTILE
+        assert fetch(facts_query([query], count_active=True, privileges=True))["columns"] == {
             f'"{HOSTILE}"': [["n"], []]
         }
-        ((_, name, *_),) = ask(known_query([23], [("public", HOSTILE)]))["relations"]
+        ((_, name, *_),) = fetch(known_query([23], [("public", HOSTILE)]))["relations"]
         assert name == HOSTILE
-        assert ask(lag_query())["standby"] is False
-        assert [HOSTILE, f'public."{HOSTILE}"', True] in ask(names_query())
+        assert fetch(lag_query())["standby"] is False
+        assert [HOSTILE, f'public."{HOSTILE}"', True] in fetch(names_query())

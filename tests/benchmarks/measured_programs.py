@@ -1,4 +1,4 @@
-"""Contestants: programs that run on a load and poll on request."""
+"""Programs that run on a load and poll on request."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ PATIENCE = 120.0
 """Longest wait in seconds for anything that should happen at once."""
 
 
-class Contestant(Protocol):
+class MeasuredProgram(Protocol):
     """A running program that polls the queries of a load."""
 
     pid: int
@@ -49,8 +49,8 @@ class Contestant(Protocol):
     def close(self) -> None: ...
 
 
-Start = Callable[[Load, str], Contestant]
-"""Starts a contestant on a load and the server at a DSN."""
+Start = Callable[[Load, str], MeasuredProgram]
+"""Starts a program on a load and the server at a DSN."""
 
 
 class Process:
@@ -286,7 +286,7 @@ class Scraped:
 def query_exporter(program: Path) -> Start:
     """Return query-exporter, whose queries without an interval run at each scrape."""
 
-    def start(load: Load, dsn: str) -> Contestant:
+    def start(load: Load, dsn: str) -> MeasuredProgram:
         def command(folder: Path, port: int) -> Sequence[str | Path]:
             config = {
                 "databases": {"db": {"dsn": dsn.replace("postgresql://", "postgresql+psycopg2://", 1)}},
@@ -313,7 +313,7 @@ def query_exporter(program: Path) -> Start:
 def postgres_exporter(program: Path) -> Start:
     """Return postgres_exporter without its built-in metrics, and with the load as custom queries."""
 
-    def start(load: Load, dsn: str) -> Contestant:
+    def start(load: Load, dsn: str) -> MeasuredProgram:
         def command(folder: Path, port: int) -> Sequence[str | Path]:
             entries = {}
             for query in load.queries:
@@ -338,7 +338,7 @@ def postgres_exporter(program: Path) -> Start:
 def sql_exporter(program: Path) -> Start:
     """Return sql_exporter (justwatch), which polls by itself, as often as the poller."""
 
-    def start(load: Load, dsn: str) -> Contestant:
+    def start(load: Load, dsn: str) -> MeasuredProgram:
         def command(folder: Path, port: int) -> Sequence[str | Path]:
             queries = [
                 {

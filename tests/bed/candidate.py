@@ -15,7 +15,7 @@ from tests.bed.process import Process, eventually
 TARGET = "only"
 
 
-class Contender:
+class Candidate:
     """A daemon that polls the target of `write_target`, and the receiver of its exports."""
 
     def __init__(
