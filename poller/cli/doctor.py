@@ -145,9 +145,9 @@ def _unavailable(examined: Examined) -> PollError | None:
 def _examine_shard(shard: Shard, targets: Sequence[Target]) -> Diagnostic:
     """Return the share of the targets, and of their servers, that the shard polls."""
     from poller.cli.targets import by_server
-    from poller.daemon.own_targets import OwnTargets
+    from poller.daemon.shard_targets import ShardTargets
 
-    own = OwnTargets(shard).select(targets)
+    own = ShardTargets(shard).select(targets)
     servers, all_servers = len(by_server(own)), len(by_server(targets))
     detail = (
         f"{shard} polls {len(own)} of {counted(len(targets), 'target')}, on {servers} of "

@@ -21,7 +21,7 @@ def examine_election(settings: Settings) -> list[Diagnostic]:
         if lock is None:
             return []
         try:
-            lock.look()
+            lock.check()
         finally:
             with contextlib.suppress(LockError):
                 lock.release()

@@ -11,7 +11,7 @@ from poller.cli.database import admission_of
 from poller.cli.targets import exclusion, for_each
 from poller.config.settings import Settings
 from poller.daemon.build import open_replica
-from poller.daemon.own_targets import OwnTargets
+from poller.daemon.shard_targets import ShardTargets
 from poller.model.diagnostics import invalid
 from poller.model.errors import ConfigError, PollError
 from poller.model.patterns import matches_any, no_target
@@ -76,7 +76,7 @@ def select_targets(
     target.
     """
     if not patterns:
-        targets = OwnTargets(settings.own_shard).select(targets)
+        targets = ShardTargets(settings.own_shard).select(targets)
     servers = [
         target
         for target in targets

@@ -101,8 +101,8 @@ def _polling(settings: Settings, patterns: Sequence[str]) -> Iterator[ReadStatus
     from poller.postgres.cancellation import CancelToken
     from poller.telemetry.logging import configure
 
-    news = _News()
-    configure("text", settings.log_level, news)
+    log_lines = _LogLines()
+    configure("text", settings.log_level, log_lines)
     for warning in settings.warnings:
         logger.warning(warning)
     require_targets(settings, patterns)
@@ -127,14 +127,14 @@ def _polling(settings: Settings, patterns: Sequence[str]) -> Iterator[ReadStatus
         state = "polling in this process, pushing nothing"
         if (only := pollers.only) is not None:
             statuses = only.cycle.statuses(scheduler.next_runs())
-            return PollerStatus(True, state, only.cycle.server(), statuses, news.lines())
+            return PollerStatus(True, state, only.cycle.server(), statuses, log_lines.lines())
         read = [
             summarize(poller, time.monotonic())._replace(
                 statuses=poller.cycle.statuses(scheduler.next_runs(poller.name)), omitted=0
             )
             for poller in pollers
         ]
-        return PollerStatus(True, state, "", (), news.lines(), targets=read)
+        return PollerStatus(True, state, "", (), log_lines.lines(), targets=read)
 
     scheduler.start()
     try:
@@ -149,7 +149,7 @@ def _polling(settings: Settings, patterns: Sequence[str]) -> Iterator[ReadStatus
             os._exit(1 if sys.exc_info()[0] else 0)
 
 
-class _News(io.StringIO):
+class _LogLines(io.StringIO):
     """Text stream that keeps only the last lines."""
 
     def __init__(self) -> None:

@@ -54,7 +54,7 @@ class YamlFile:
         data = None if isinstance(self.document, str) else self.document.data
         return data if isinstance(data, dict) else {}
 
-    def flaws_of_mapping(self, example: str) -> Iterator[Diagnostic]:
+    def mapping_problems(self, example: str) -> Iterator[Diagnostic]:
         """Return why the content is not a mapping, and the problems of its YAML."""
         if isinstance(self.document, str):
             yield Diagnostic("error", self.RULE, self.document, place=Place(self.path))
@@ -104,14 +104,14 @@ class ListFile(YamlFile):
             if isinstance(item, dict):
                 yield (self.KEYS[0], index), item
 
-    def flaws(self) -> Iterator[Diagnostic]:
+    def file_problems(self) -> Iterator[Diagnostic]:
         """Return the problems outside the items."""
         example = f"write `{self.KEYS[0]}:` and a list of {self.KEYS[0]} below it"
-        yield from self.flaws_of_mapping(example)
+        yield from self.mapping_problems(example)
         if not isinstance(self.document, str) and isinstance(self.document.data, dict):
-            yield from self._flaws_of_keys(example)
+            yield from self._key_problems(example)
 
-    def _flaws_of_keys(self, example: str) -> Iterator[Diagnostic]:
+    def _key_problems(self, example: str) -> Iterator[Diagnostic]:
         key, data = self.KEYS[0], self.data
         of_other, problem = self.OTHER
         if of_other in data and key not in data:  # its other keys are not mistakes

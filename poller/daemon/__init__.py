@@ -16,7 +16,6 @@ kubernetes_api     Requests for one Lease to the API server of Kubernetes, with 
 kubernetes_lease   Leader lock on a Lease of Kubernetes, with the algorithm of client-go's leader election.
 leader_election    Leader election: whether this process polls, by a lock with a lease and its own clock.
 metric_source      Exported metrics of one target: its values, and the poller's own metrics about it.
-own_targets        Selection of the targets that a shard polls, by their servers.
 poll_cycle         Poll cycle of one tick: fetch, map, store and observe the results.
 reload             Reload of the query files and targets, all or nothing: invalid files change nothing.
 run                Daemon process: start-up, schedule, export, reload and ordered shutdown.
@@ -24,6 +23,7 @@ scheduler          Scheduler of the ticks of all targets, whose schedules can be
 sd_notify          Service notifications to systemd or any other listener on NOTIFY_SOCKET.
 server_queues      Queues of targets with due ticks, one per server: first in, first out, with cap and
                    quarantine.
+shard_targets      Selection of the targets that a shard polls, by their servers.
 signals            Signal handlers: SIGHUP requests a reload, SIGTERM and SIGINT stop, a second one exits at
                    once.
 target_factory     Factory of the pollers of all targets of one process, and of the parts that they share.

@@ -25,7 +25,7 @@ class FirstPolls:
         """Ticks of the start that have not ended yet."""
         self._fresh: set[Entry] = set()
         """Ticks with fresh queries."""
-        self._news = False
+        self._unreported = False
         self._reported: float | None = None
 
     @property
@@ -53,12 +53,12 @@ class FirstPolls:
         for entry in entries:
             self._awaited.discard(entry)
             self._fresh.discard(entry)
-        self._news |= first
+        self._unreported |= first
 
     def due(self) -> Callable[[], None] | None:
         """Return the function to call now, if there are values to report."""
         now, last = time.monotonic(), self._reported
-        if not self._news or (self._fresh and last is not None and now - last < self._spacing):
+        if not self._unreported or (self._fresh and last is not None and now - last < self._spacing):
             return None
-        self._news, self._reported = False, now
+        self._unreported, self._reported = False, now
         return self._on_first_polls

@@ -41,7 +41,7 @@ class Heartbeat:
         """Write to the first of `places` that can be written (see `poller.daemon.health.places`)."""
         self._places = tuple(places)
         self._written: Path | None = None
-        self._trouble_logged = ""
+        self._problem_logged = ""
         self._identity = {
             "version": 1,
             "pid": os.getpid(),
@@ -61,7 +61,7 @@ class Heartbeat:
     def write(self, content: Mapping[str, object], more: bytes = b"{}") -> None:
         """Write `content`, the time, the poller's identity, and `more` (a JSON object). Raises nothing."""
         private = len(self._places) > 1
-        troubles = []
+        problems = []
         for path in self._places:
             if is_own_folder(path.parent) or not private:
                 self._detect_another(path)
@@ -73,12 +73,12 @@ class Heartbeat:
                     self._encoded({**content, "disk": "full"}, b"{}"),
                 )
             except OSError as error:
-                troubles.append(f"{path}: {error.strerror or error}")
+                problems.append(f"{path}: {error.strerror or error}")
             else:
                 self._state = _state(path)
-                self._log_trouble("", path)
+                self._log_problem("", path)
                 return
-        self._log_trouble("; ".join(troubles), None)
+        self._log_problem("; ".join(problems), None)
 
     def write_details(self, encode: Callable[[Mapping[str, object]], bytes | None]) -> None:
         """Write the details file next to the heartbeat that was written last. Raises nothing.
@@ -138,16 +138,16 @@ class Heartbeat:
         # In two containers that share a folder, both may be process 1.
         return all(heartbeat.get(key) == self._identity[key] for key in ("pid", "process_namespace"))
 
-    def _log_trouble(self, trouble: str, written: Path | None) -> None:
-        if trouble and trouble != self._trouble_logged:
+    def _log_problem(self, problem: str, written: Path | None) -> None:
+        if problem and problem != self._problem_logged:
             logger.warning(
                 "no heartbeat can be written, so `poller health` does not work (%s); "
                 "set POLLER_HEALTH_FILE to a writable path",
-                trouble,
+                problem,
             )
         elif written is not None and written != self._written:
             logger.debug("heartbeat at %s", written)
-        self._trouble_logged, self._written = trouble, written
+        self._problem_logged, self._written = problem, written
 
 
 def _write(path: Path, whole: bytes, short: bytes) -> None:

@@ -92,7 +92,7 @@ class KubernetesLease:
         changes = {"leaseTransitions": min(lease.transitions + 1, _MOST_TRANSITIONS), "acquireTime": _now()}
         return self._take("PUT", lease.with_spec({**changes, **self._renewal()}))
 
-    def look(self) -> None:
+    def check(self) -> None:
         answer = self._send("GET", None)
         self._holder = "" if answer.status == 404 else self._lease(answer).holder
 
@@ -111,7 +111,7 @@ class KubernetesLease:
             self._lose("", "the Lease was deleted")
         self._held = self._own(self._lease(answer))
 
-    def has_news(self) -> bool:
+    def may_be_lost(self) -> bool:
         """A Lease sends nothing unasked."""
         return False
 

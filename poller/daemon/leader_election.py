@@ -93,21 +93,21 @@ class LeaderElection:
         config: ElectionConfig,
         on_change: Callable[[bool], None],
         *,
-        on_news: Callable[[], None] = lambda: None,
+        on_reason: Callable[[], None] = lambda: None,
     ) -> None:
         """Prepare; `on_change` is called with whether this process leads, soon after each change.
 
-        `on_news` is called after the reason why this process does not lead has changed.
+        `on_reason` is called after the reason why this process does not lead has changed.
         """
         self._lock = lock
         self._config = config
         self._on_change = on_change
-        self._on_news = on_news
+        self._on_reason = on_reason
         self._deadline = -math.inf
         self._state: LeaderState = "follower"
         self._since = time.time()
         self._why = "it has not tried yet"
-        self._trouble = ""
+        self._problem = ""
         """Why the lock does not answer; empty if it does."""
         self._holder: str | None = None
         self.changes = 0
@@ -170,13 +170,13 @@ class LeaderElection:
                 logger.exception("the election failed because of a defect of the poller")
             until = sent + self._config.heartbeat
             if self._deadline > -math.inf:
-                until = min(self._deadline, sent + self._config.pause if self._trouble else until)
+                until = min(self._deadline, sent + self._config.pause if self._problem else until)
             self._rest(until)
 
     def _rest(self, until: float) -> None:
         """Wait in steps, because a wait does not count sleep; end early if the lock may be lost."""
         while (left := until - clock()) > 0 and not self._ended.wait(min(left, self._config.step)):
-            if self._deadline > -math.inf and (not self.leads or self._lock.has_news()):
+            if self._deadline > -math.inf and (not self.leads or self._lock.may_be_lost()):
                 return
 
     def _contend(self, sent: float, within: float = math.inf) -> None:
@@ -188,9 +188,9 @@ class LeaderElection:
             self._not_answered(error)
 
     def _acquired(self, sent: float, *, acquired: bool) -> None:
-        if self._trouble:
+        if self._problem:
             logger.info("the leader lock answers again", extra=self._extra())
-            self._trouble = ""
+            self._problem = ""
         if acquired:
             self._holder = None
             self._ended.wait(self._config.settling)
@@ -213,19 +213,19 @@ class LeaderElection:
             )
         else:
             logger.info("another process holds the lock; this one follows", extra=self._extra())
-        self._on_news()
+        self._on_reason()
 
     def _not_answered(self, error: LockError) -> None:
         self._holder = None
-        if not self._trouble:
+        if not self._problem:
             more = {"hint": error.hint} if error.hint else {}
             logger.warning(
                 "the leader lock does not answer: %s; this process cannot become the leader",
                 error,
                 extra=self._extra() | more,
             )
-            self._on_news()
-        self._trouble = self._why = str(error)
+            self._on_reason()
+        self._problem = self._why = str(error)
 
     def _confirm(self, sent: float) -> None:
         """Confirm the lock before the deadline; otherwise cease to lead."""
@@ -236,25 +236,25 @@ class LeaderElection:
                 call.result()
                 if self.leads:  # a deadline that has passed ends the leadership: ticks were omitted
                     self._deadline = max(self._deadline, sent + self._config.tenure)
-                    self._trouble = ""
+                    self._problem = ""
         except LockError as error:
             if error.lost:
                 self._lose(f"{error}; {error.hint}" if error.hint else str(error))
                 return
-            if not self._trouble:
+            if not self._problem:
                 logger.warning(
                     "leadership not confirmed, it will be retried: %s; this process leads for %s more",
                     error,
                     format_duration(round(left, 1)),
                     extra=self._extra(),
                 )
-            self._trouble = str(error)
+            self._problem = str(error)
         if not self.leads and not self._ended.is_set():
-            self._lose(f"not confirmed in time: {self._trouble or 'no answer'}")
+            self._lose(f"not confirmed in time: {self._problem or 'no answer'}")
 
     def _lose(self, why: str) -> None:
         self._deadline = -math.inf
-        self._trouble, self._holder = "", None
+        self._problem, self._holder = "", None
         if self._state == "leader":
             self._change("follower", why)
 

@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 MOST_PROBLEMS = 20
 """Number of problems that are logged; `poller check` reports all."""
 
-Outcome = Literal["changed", "unchanged", "refused", "unsteady"]
+ReloadOutcome = Literal["changed", "unchanged", "refused", "unsteady"]
 """Result of a reload.
 
 unsteady  the files changed while they were read, so the result is ignored
@@ -75,7 +75,7 @@ class Reload:
             meter, self._files, self._things, lambda: not self.problems, lambda: self._last_success
         )
 
-    def run(self, requested: bool) -> Outcome:
+    def run(self, requested: bool) -> ReloadOutcome:
         """Reload the files; unless `requested`, only if their contents changed since the last read."""
         # The contents alone do not show that a file was written twice meanwhile and is empty again.
         status, before = self._loader.status(), self._loader.fingerprint()

@@ -26,15 +26,15 @@ from poller.daemon.health import places
 from poller.daemon.heartbeat import Heartbeat
 from poller.daemon.heartbeat_content import HeartbeatContent
 from poller.daemon.leader_election import ElectionConfig, LeaderElection
-from poller.daemon.own_targets import OwnTargets
 from poller.daemon.reload import Reload
 from poller.daemon.scheduler import PollScheduler
 from poller.daemon.sd_notify import SystemdNotifier
 from poller.daemon.server_queues import QueueConfig
+from poller.daemon.shard_targets import ShardTargets
 from poller.daemon.signals import StopSignal, on_hangup
 from poller.daemon.target_factory import TargetFactory
 from poller.daemon.target_pollers import TargetPollers
-from poller.daemon.watchdog import BEAT_SECONDS, NEWS_SECONDS, Watchdog
+from poller.daemon.watchdog import BEAT_SECONDS, CHANGE_SECONDS, Watchdog
 from poller.model.configuration import Configuration
 from poller.model.duration import format_duration
 from poller.model.retry import RETRY, RetryConfig
@@ -109,7 +109,10 @@ class Daemon:
         self._election: LeaderElection | None = None
         if lock is not None:
             self._election = LeaderElection(
-                lock, ElectionConfig(settings.leader_ttl), self._change_leader, on_news=self._report_election
+                lock,
+                ElectionConfig(settings.leader_ttl),
+                self._change_leader,
+                on_reason=self._report_election,
             )
         leads = (lambda: election.leads) if (election := self._election) else None
         self._factory = TargetFactory(settings, daemon=True, leads=leads)
@@ -125,7 +128,7 @@ class Daemon:
         )
         if not only:
             register_queue(self._factory.meter, self._scheduler.waiting)
-        self._pollers = TargetPollers(self._factory, self._scheduler, OwnTargets(settings.own_shard))
+        self._pollers = TargetPollers(self._factory, self._scheduler, ShardTargets(settings.own_shard))
         self._server_watcher: Watcher | None = None
         if shard := settings.own_shard:
             register_shard(self._factory.meter, shard, self._pollers.configured)
@@ -227,7 +230,7 @@ class Daemon:
 
     def _report_tick(self) -> None:
         """Report the state soon after a tick."""
-        self._watchdog.soon(NEWS_SECONDS)
+        self._watchdog.soon(CHANGE_SECONDS)
 
     def _hurry(self) -> None:
         """Export and report the first values now."""
@@ -267,7 +270,9 @@ class Daemon:
             return ""
         targets = len(self._pollers)
         if self._election is not None and not self._election.polls:  # it will poll them when it leads
-            targets = len(OwnTargets(self._settings.own_shard).select(self._reloading.configuration.targets))
+            targets = len(
+                ShardTargets(self._settings.own_shard).select(self._reloading.configuration.targets)
+            )
         return f" on {counted(targets, 'target')}"
 
     def _share(self) -> dict[str, str]:
@@ -275,7 +280,7 @@ class Daemon:
         if (shard := self._settings.own_shard) is None:
             return {}
         targets = self._reloading.configuration.targets
-        own = len(OwnTargets(shard).select(targets))
+        own = len(ShardTargets(shard).select(targets))
         return {"shard": f"{shard}, {own} of {counted(len(targets), 'target')}"}
 
     def _log_start(self) -> None:

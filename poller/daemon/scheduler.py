@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from poller.daemon.first_polls import FirstPolls
-from poller.daemon.server_queues import Outcome, QueueConfig, ServerQueues, Waiting, outcome_of
+from poller.daemon.server_queues import QueueConfig, ServerQueues, TurnOutcome, Waiting, outcome_of
 from poller.daemon.target_ticks import TargetTicks
 from poller.daemon.targets_log import TargetsLog
 from poller.daemon.timer import Entry, Timer
@@ -108,7 +108,7 @@ class PollScheduler:
         """Guards the state below; held for moments only."""
         self._idle = threading.Condition(self._lock)
         self._schedules: dict[str, _Schedule] = {}
-        self._look_at = -math.inf
+        self._check_at = -math.inf
         """When the turns are next looked at because one may have stopped counting (monotonic seconds)."""
         self._log = TargetsLog()
         self._doing: dict[str, tuple[Entry, float, float]] = {}
@@ -298,15 +298,15 @@ class PollScheduler:
             now = time.monotonic()
             while (name := self._queues.take(now)) is not None:
                 self._pool.submit(self._turn, name)
-            look = self._queues.next_look(now)
-            planned = look is not None and not now < self._look_at <= look
-            self._look_at = look if look is not None and planned else self._look_at
-        if look is not None and planned:
-            self._timer.call("look", look - now, self._dispatch)
+            check_at = self._queues.next_check(now)
+            planned = check_at is not None and not now < self._check_at <= check_at
+            self._check_at = check_at if check_at is not None and planned else self._check_at
+        if check_at is not None and planned:
+            self._timer.call("check of turns", check_at - now, self._dispatch)
 
     def _turn(self, name: str) -> None:
         """Run the due ticks of a target, on a thread of the pool."""
-        outcome: Outcome = "none"
+        outcome: TurnOutcome = "none"
         schedule = self._schedules.get(name)
         target = schedule.target if schedule else None
         try:
@@ -317,9 +317,9 @@ class PollScheduler:
         finally:
             self._finish(name, schedule, target, outcome)
 
-    def _run_all(self, schedule: _Schedule) -> Outcome:
+    def _run_all(self, schedule: _Schedule) -> TurnOutcome:
         """Run the due ticks of a target; if its server cannot be reached, the rest fails without a try."""
-        outcome: Outcome = "none"
+        outcome: TurnOutcome = "none"
         with self._lock:
             due = schedule.ticks.due
         for number, tick in enumerate(due, 1):
@@ -332,7 +332,7 @@ class PollScheduler:
                 break
         return outcome
 
-    def _run(self, schedule: _Schedule, name: str) -> Outcome:
+    def _run(self, schedule: _Schedule, name: str) -> TurnOutcome:
         """Run one tick; return how its server answered."""
         target = schedule.target
         entry = Entry(target.name, name)
@@ -345,7 +345,7 @@ class PollScheduler:
                 return "none"
             schedule.ticks.running = name
             self._doing[target.name] = entry, time.monotonic(), run.tick.interval + self._patience
-        outcome: Outcome = "none"
+        outcome: TurnOutcome = "none"
         try:
             results = target.run(run.queries, lambda: self._queues.note_answer(target.name))
             outcome, schedule.error = outcome_of(results)
@@ -360,7 +360,7 @@ class PollScheduler:
         return outcome
 
     def _finish(
-        self, name: str, schedule: _Schedule | None, target: Pollable | None, outcome: Outcome
+        self, name: str, schedule: _Schedule | None, target: Pollable | None, outcome: TurnOutcome
     ) -> None:
         """End the turn of a target, and plan when its server or the target is tried again.
 

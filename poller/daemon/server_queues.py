@@ -11,7 +11,7 @@ from poller.model.errors import PollError
 from poller.model.result import PollResult
 from poller.model.retry import RETRY, RetryConfig
 
-Outcome = Literal["none", "reached", "refused", "unavailable", "full"]
+TurnOutcome = Literal["none", "reached", "refused", "unavailable", "full"]
 """How the turn of a target ended.
 
 none         nothing was sent to the server, or not by this target any more
@@ -22,7 +22,7 @@ full         the server has no connection left (SQLSTATE 53300)
 """
 
 
-def outcome_of(results: Sequence[PollResult]) -> tuple[Outcome, PollError | None]:
+def outcome_of(results: Sequence[PollResult]) -> tuple[TurnOutcome, PollError | None]:
     """Return how the server answered, and the error if no query was sent to it.
 
     If a query was sent, the tick is not tried again before its time: a query that kills its backend must not
@@ -210,7 +210,9 @@ class ServerQueues:
         if turn := self._turns.get(target):
             turn.answered = True
 
-    def finish(self, target: str, outcome: Outcome, now: float, error: PollError | None = None) -> Finished:
+    def finish(
+        self, target: str, outcome: TurnOutcome, now: float, error: PollError | None = None
+    ) -> Finished:
         """End a turn; a target whose server is unavailable, because of `error`, waits for another one."""
         server = self._turns.pop(target).server
         queue = self._servers[server]
@@ -276,7 +278,7 @@ class ServerQueues:
             if queue.unused:
                 self._forget(server)
 
-    def next_look(self, now: float) -> float | None:
+    def next_check(self, now: float) -> float | None:
         """Return when a turn without an answer stops counting, if a target may wait for that; else None."""
         limit = self._config.unanswered_after
         ends = (turn.started + limit for turn in self._turns.values() if not turn.answered)

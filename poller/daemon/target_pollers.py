@@ -12,8 +12,8 @@ from typing import NamedTuple
 from poller.config.file_watcher import Fingerprint, fingerprint
 from poller.config.queries.diff import Difference, compare
 from poller.daemon.discovery_poller import DiscoveryPoller
-from poller.daemon.own_targets import OwnTargets
 from poller.daemon.scheduler import PollScheduler
+from poller.daemon.shard_targets import ShardTargets
 from poller.daemon.target_factory import TargetFactory
 from poller.daemon.target_poller import TargetPoller
 from poller.model.configuration import Configuration
@@ -59,12 +59,12 @@ class TargetPollers:
     """The pollers of all targets, by name; iteration yields those that poll."""
 
     def __init__(
-        self, factory: TargetFactory, scheduler: PollScheduler, own: OwnTargets | None = None
+        self, factory: TargetFactory, scheduler: PollScheduler, own: ShardTargets | None = None
     ) -> None:
         """Poll nothing before `apply`; `own` selects the targets of this process, by default all."""
         self._factory = factory
         self._scheduler = scheduler
-        self._own = own or OwnTargets(None)
+        self._own = own or ShardTargets(None)
         self._lock = threading.Lock()
         """Held while pollers change: by a reload or by a new list of databases."""
         self._selecting = threading.Lock()

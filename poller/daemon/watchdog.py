@@ -12,7 +12,7 @@ logger = logging.getLogger(__name__)
 
 BEAT_SECONDS = 30.0
 """A third of the age above which `poller health` rejects a heartbeat."""
-NEWS_SECONDS = 5.0
+CHANGE_SECONDS = 5.0
 """Maximum delay in seconds until a beat reports the changes of a tick."""
 
 OnBeat = Callable[[str | None], None]

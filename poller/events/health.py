@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 
 Check = Callable[[], Awaitable[object]] | Callable[[], object]
 Headers = Sequence[tuple[bytes, bytes]]
-Verdict = Literal["ok", "error"]
+HealthStatus = Literal["ok", "error"]
 
 PATHS = ("/livez", "/readyz")
 """Paths, relative to its mount, that `Health` answers."""
@@ -71,12 +71,12 @@ class Health:
             raise ValueError(f"the timeout of {component!r} is {timeout:g} s; it must be above 0")
         self._components[component] = _Component(component, check, timeout)
 
-    async def check(self) -> Mapping[Component, Verdict]:
+    async def check(self) -> Mapping[Component, HealthStatus]:
         """Check all components concurrently and return the results; a running check is shared."""
-        verdicts = await asyncio.gather(*(component.run() for component in self._components.values()))
-        for component, verdict in zip(self._components, verdicts, strict=True):
-            self._metrics.health_checked(component, verdict == "ok", _VALID_INTERVALS * self._interval)
-        return dict(zip(self._components, verdicts, strict=True))
+        statuses = await asyncio.gather(*(component.run() for component in self._components.values()))
+        for component, status in zip(self._components, statuses, strict=True):
+            self._metrics.health_checked(component, status == "ok", _VALID_INTERVALS * self._interval)
+        return dict(zip(self._components, statuses, strict=True))
 
     async def readiness(self) -> tuple[int, dict[str, str]]:
         """Check all components; return the status code and the JSON body of a readiness endpoint.
@@ -84,9 +84,9 @@ class Health:
         The code is 200 or 503. `status` and every component have the value `ok` or `error`, as in the
         messaging server.
         """
-        verdicts = await self.check()
-        status: Verdict = "ok" if all(verdict == "ok" for verdict in verdicts.values()) else "error"
-        return (200 if status == "ok" else 503), {"status": status, **dict(verdicts.items())}
+        statuses = await self.check()
+        status: HealthStatus = "ok" if all(status == "ok" for status in statuses.values()) else "error"
+        return (200 if status == "ok" else 503), {"status": status, **dict(statuses.items())}
 
     async def __aenter__(self) -> Self:
         self._loop = asyncio.create_task(self._run(), name="health")
@@ -142,27 +142,27 @@ class _Component:
         self._name = name
         self._check = check
         self._timeout = timeout
-        self._verdict: Verdict | None = None
-        self._deciding: asyncio.Task[Verdict] | None = None
+        self._status: HealthStatus | None = None
+        self._deciding: asyncio.Task[HealthStatus] | None = None
         self._answer: asyncio.Future[object] | None = None
         self._thread: threading.Thread | None = None
 
-    async def run(self) -> Verdict:
+    async def run(self) -> HealthStatus:
         """Run the check, or wait for the running check."""
         if self._deciding is None or self._deciding.done() or _is_elsewhere(self._deciding):
             self._deciding = asyncio.create_task(self._decide(), name=f"check {self._name}")
         # A cancelled caller must not cancel the check for the other callers.
         return await asyncio.shield(self._deciding)
 
-    async def _decide(self) -> Verdict:
+    async def _decide(self) -> HealthStatus:
         problem = await self._problem()
-        verdict: Verdict = "error" if problem else "ok"
-        if verdict != (self._verdict or "ok"):
+        status: HealthStatus = "error" if problem else "ok"
+        if status != (self._status or "ok"):
             # Every log record needs a span, and a probe request that triggers the check is not traced.
             with get_tracer(SCOPE).start_as_current_span(f"check_{self._name}", Context()) as span:
                 self._report(problem, span)
-        self._verdict = verdict
-        return verdict
+        self._status = status
+        return status
 
     def _report(self, problem: str, span: Span) -> None:
         if problem:

@@ -43,7 +43,7 @@ class LeaderLock(Protocol):
         engine does not answer or refuses, ConfigError if the lock can never work there.
         """
 
-    def look(self) -> None:
+    def check(self) -> None:
         """Check that the lock can work, and read `holder`; acquires nothing, raises as `acquire` does."""
 
     def renew(self, within: float) -> None:
@@ -53,7 +53,7 @@ class LeaderLock(Protocol):
         the lock or the lock has ended; otherwise the caller tries again until its deadline.
         """
 
-    def has_news(self) -> bool:
+    def may_be_lost(self) -> bool:
         """Return, without waiting, whether the holder should confirm now because the lock may be lost."""
 
     def release(self) -> None:

@@ -75,7 +75,7 @@ class AdvisoryLock:
         """
         return self._attempt_with(self._attempt)
 
-    def look(self) -> None:
+    def check(self) -> None:
         """Check that the lock can work, and read its holder; raises what `acquire` raises."""
         self._attempt_with(self._look)
 
@@ -91,9 +91,9 @@ class AdvisoryLock:
             self._connection.close()
             raise LockError("the session has lost the lock", lost=True, hint=_POOLER)
 
-    def has_news(self) -> bool:
+    def may_be_lost(self) -> bool:
         """Return whether the session may have ended: the server has sent something, or closed it."""
-        return self._connection.has_news()
+        return self._connection.has_input()
 
     def release(self) -> None:
         """End the session, which frees the lock."""
@@ -101,7 +101,7 @@ class AdvisoryLock:
 
     def _attempt_with(self, attempt: str) -> bool:
         """Check a new session, run one of the two statements, return whether this session has the lock."""
-        if self._connection.is_open and self._connection.has_news():
+        if self._connection.is_open and self._connection.has_input():
             # The server has ended the session, for example because this process was suspended.
             self._connection.close()
         if not self._connection.is_open:

@@ -119,7 +119,7 @@ class Connection:
             return standby
         return not standby if self._session_attrs in ("primary", "read-write") else True
 
-    def has_news(self) -> bool:
+    def has_input(self) -> bool:
         """Return, without waiting, whether the server has sent something unasked or closed the connection."""
         if self._connection is None or self._connection.closed:
             return True

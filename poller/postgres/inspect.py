@@ -83,9 +83,9 @@ class Inspection:
         """
         count = len(sqls)
         each = zip(sqls, parameters or [NO_PARAMETERS] * count, settings or [{}] * count, strict=True)
-        looks = [look for sql, values, own in each for look in self._looks(sql, values, own)]
+        statements = [sent for sql, values, own in each for sent in self._statements_for(sql, values, own)]
         try:
-            replies = list(self._pipeline.send(looks, self._statements.budget)) if looks else []
+            replies = list(self._pipeline.send(statements, self._statements.budget)) if statements else []
         except OverBudgetError:
             longest = format_duration(self._statements.budget)
             message = f"the server took longer than {longest} to plan the statements"
@@ -137,11 +137,11 @@ class Inspection:
         (reply,) = self._pipeline.send([self._statements.own_statement(sql, settings=settings)])
         return reply.value()
 
-    def _looks(
+    def _statements_for(
         self, sql: str, parameters: Parameters, settings: Mapping[str, str]
     ) -> tuple[Statement, Statement]:
-        look = partial(self._statements.own_statement, parameters=parameters, settings=settings)
-        return look(sql)._replace(describe=True), look(plan_query(sql, verbose=True))
+        statement = partial(self._statements.own_statement, parameters=parameters, settings=settings)
+        return statement(sql)._replace(describe=True), statement(plan_query(sql, verbose=True))
 
 
 def inspect(

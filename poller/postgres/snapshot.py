@@ -104,7 +104,7 @@ class SnapshotOpener:
         except PollError as error:
             error.unsent = True
             raise
-        self._see(opened)
+        self._report_server(opened)
         return opened
 
     def _begin(
@@ -207,7 +207,7 @@ class SnapshotOpener:
             (reply,) = pipeline.send([statements.own_statement(lag_query())])
         return lag
 
-    def _see(self, opened: Snapshot) -> None:
+    def _report_server(self, opened: Snapshot) -> None:
         host = self.connection.host
         if host is not None:
             lag = opened.lag

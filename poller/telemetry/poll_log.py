@@ -32,7 +32,7 @@ Within = Callable[[str], AbstractContextManager[object]]
 
 
 @dataclass(slots=True)
-class _Trouble:
+class _Failure:
     condition: tuple[str | None, ...]
     since: float
     times: int = 1
@@ -77,9 +77,9 @@ class PollLog:
         self._every_result = every_result
         self._servers = servers
         self._later = ", polls will be retried" if repeats else ""
-        self._queries: dict[str, _Trouble] = {}
+        self._queries: dict[str, _Failure] = {}
         self._holds: dict[tuple[str, str], float] = {}
-        self._server: _Trouble | None = None
+        self._server: _Failure | None = None
         self._withheld: set[str] = set()
 
     def observe(self, results: Sequence[PollResult], now: float | None = None) -> None:
@@ -88,7 +88,7 @@ class PollLog:
         self._log_server(results, now)
         self._log_unreached(results, now)
         for result in results:
-            if self._is_no_news(result):
+            if self._needs_no_record(result):
                 continue
             if result.error is not None and (result.error.kind == "unavailable" or _by_us(result.error)):
                 continue
@@ -119,7 +119,7 @@ class PollLog:
         self._withheld.difference_update(names)
         self._holds = {key: at for key, at in self._holds.items() if key[0] not in names}
 
-    def _is_no_news(self, result: PollResult) -> bool:
+    def _needs_no_record(self, result: PollResult) -> bool:
         """Return whether a query is still ok and needs no record, which is the usual case."""
         return (
             result.outcome == "ok"
@@ -152,7 +152,7 @@ class PollLog:
                         extra={"failed_ticks": self._server.times},
                     )
                 return
-            self._server = _Trouble(condition, now)
+            self._server = _Failure(condition, now)
         if gone:
             logger.warning(
                 "replica unavailable%s: %s",
@@ -198,8 +198,8 @@ class PollLog:
         name = result.query.name
         before = self._queries.get(name)
         # A NULL that `on_null: drop` omits is intended, so alone it is only counted.
-        news = sorted(reason for reason in result.rejected if reason != "null")
-        rejected = {f"quarantined.{r}": count for r, count in result.rejected.items() if news}
+        reasons = sorted(reason for reason in result.rejected if reason != "null")
+        rejected = {f"quarantined.{r}": count for r, count in result.rejected.items() if reasons}
         if result.error is not None:
             error = result.error
             condition: tuple[str | None, ...] = ("failed", error.kind, error.sqlstate, error.conflict)
@@ -208,7 +208,7 @@ class PollLog:
         elif result.estimated is not None:
             condition = ("estimated", result.estimated)
         else:
-            condition = ("rejected", *news) if news else ()
+            condition = ("rejected", *reasons) if reasons else ()
         if before is not None and before.condition == condition:
             due = before.again(now)
             level = logging.WARNING if due and result.error is not None else logging.DEBUG
@@ -228,7 +228,7 @@ class PollLog:
             del self._queries[name]
             self._holds.pop((name, "breaker"), None)
         elif condition:
-            self._queries[name] = _Trouble(condition, now)
+            self._queries[name] = _Failure(condition, now)
         self._log_state(result, rejected)
 
     def _log_state(self, result: PollResult, rejected: dict[str, int]) -> None:

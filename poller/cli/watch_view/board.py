@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 _COLORS = {"ok": "green", "estimated": "blue", "skipped": "yellow", "failed": "red", "stale": "magenta"}
 _WIDE = 132
 """Minimum width of the terminal, in cells, for separate columns with the metric's name and unit."""
-_NEWS = 4
+_LOG_LINES = 4
 _KEYS = "q quits"
 _MORE_KEYS = "q quits, ↑ ↓ and space scroll"
 
@@ -86,14 +86,14 @@ class Board:
 
         layout = columns(width)
         first, lines = head(poller), self._lines(poller, now, layout, width)
-        first_news = max(0, len(poller.news) - max(0, min(_NEWS, height - 16)))
-        news = [Text(one_line(line), "dim") for line in poller.news[first_news:]]
-        room = max(1, height - len(first) - len(news) - 4)
+        first_line = max(0, len(poller.log_lines) - max(0, min(_LOG_LINES, height - 16)))
+        log_lines = [Text(one_line(line), "dim") for line in poller.log_lines[first_line:]]
+        room = max(1, height - len(first) - len(log_lines) - 4)
         self._page = max(1, room - 1)
         self._first = min(self._first, max(0, len(lines) - room))
         visible = lines[self._first : self._first + room]
         foot = self._foot(poller, len(lines), len(visible))
-        whole = [*first, Text(""), headings(layout), *visible, Text(""), *news, foot]
+        whole = [*first, Text(""), headings(layout), *visible, Text(""), *log_lines, foot]
         return screen(whole, width)
 
     def table(self, poller: PollerStatus, now: float, width: int) -> RenderableType:

@@ -26,7 +26,7 @@ class PollerStatus:
     server: str
     """The polled server in one line; empty if it is unknown."""
     statuses: Sequence[QueryStatus]
-    news: Sequence[str] = ()
+    log_lines: Sequence[str] = ()
     """Latest log lines."""
     omitted: int = 0
     """Number of queries that the heartbeat omits."""

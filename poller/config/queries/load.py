@@ -58,7 +58,7 @@ def validate(
     problems: list[Diagnostic] = []
     queries: list[QueryDefinition] = []
     for file in files:
-        problems += file.flaws()
+        problems += file.file_problems()
         for at, data in file.queries():
             try:
                 # The context has the keys that the file contains, without defaults.

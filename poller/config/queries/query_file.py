@@ -40,9 +40,9 @@ class QueryFile(ListFile):
         """Return every query that is a mapping, with its path."""
         return self.items()
 
-    def flaws(self) -> Iterator[Diagnostic]:
+    def file_problems(self) -> Iterator[Diagnostic]:
         """Return the problems outside the queries."""
-        yield from ListFile.flaws(self)
+        yield from ListFile.file_problems(self)
         if not isinstance(snapshot := self.data.get("snapshot", True), bool):
             yield self.problem(("snapshot",), f"is {kind_of(snapshot)}; write true or false")
 

@@ -72,9 +72,9 @@ def validate_targets(
     problems: list[Diagnostic] = []
     targets: list[LocatedTarget] = []
     for file in files:
-        problems += file.flaws()
-        defaults, flaws = _defaults(file)
-        problems += flaws
+        problems += file.file_problems()
+        defaults, file_problems = _defaults(file)
+        problems += file_problems
         for at, data in file.items():
             try:
                 declared = DeclaredTarget.model_validate(of_settings | _filled(data, defaults))

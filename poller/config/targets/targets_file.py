@@ -38,9 +38,9 @@ class TargetsFile(ListFile):
     def problem(self, path: Sequence[Key], message: str) -> Diagnostic:
         return self._masked(ListFile.problem(self, path, message))
 
-    def flaws(self) -> Iterator[Diagnostic]:
+    def file_problems(self) -> Iterator[Diagnostic]:
         """Return the problems outside the targets."""
-        for problem in ListFile.flaws(self):
+        for problem in ListFile.file_problems(self):
             yield self._masked(problem)
         if not isinstance(defaults := self.data.get("defaults", {}), dict):
             example = "write for example `defaults: {connections: 2}`"

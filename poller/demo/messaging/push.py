@@ -16,20 +16,20 @@ from poller.events.service import traced
 
 logger = logging.getLogger(__name__)
 
-Outcome = Literal["sent", "invalid", "quota_exceeded", "other"]
+PushOutcome = Literal["sent", "invalid", "quota_exceeded", "other"]
 
 
 class Provider(Protocol):
     """An external provider of push notifications."""
 
-    async def send(self, token: str) -> Outcome:
+    async def send(self, token: str) -> PushOutcome:
         """Send a notification to the device with this token."""
 
 
 class NoProvider:
     """A provider without a network: it sends nothing and reports success."""
 
-    async def send(self, token: str) -> Outcome:
+    async def send(self, token: str) -> PushOutcome:
         """Report success without sending."""
         del token
         return "sent"
@@ -42,7 +42,7 @@ class HttpProvider:
         self._url = url
         self._client = httpx.AsyncClient(timeout=5)
 
-    async def send(self, token: str) -> Outcome:
+    async def send(self, token: str) -> PushOutcome:
         """Send a notification to the device with this token."""
         try:
             response = await self._client.post(self._url, json={"token": token})

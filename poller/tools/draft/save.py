@@ -108,7 +108,7 @@ def _queries_setting(path: Path, settings: DraftSettings) -> str | None:
         return None  # without any readable file the setting itself is wrong, which `check` reports
     # The daemon rejects a folder with YAML files that are not query files.
     files = open_files([path.parent])
-    whole = not any(any(file.flaws()) for file in files) and path in files_of(path.parent)
+    whole = not any(any(file.file_problems()) for file in files) and path in files_of(path.parent)
     text = str(path.parent if whole and path.parent != Path() else path)
     return f"{settings.queries}:{text if named(text) == Path(text) else Path(text).absolute()}"
 

@@ -128,7 +128,7 @@ class CaseReader:
         return [loaded_case for loaded_case in loaded_cases if loaded_case is not None]
 
     def _cases(self) -> Cases | None:
-        self.problems += self._file.flaws_of_mapping(_EXAMPLE)
+        self.problems += self._file.mapping_problems(_EXAMPLE)
         if self.problems:
             return None
         data = self._file.data

@@ -23,9 +23,9 @@ from psycopg.conninfo import make_conninfo
 from poller.config.load_settings import load
 from poller.config.targets.schema import DeclaredTarget
 from poller.daemon.discovery_poller import DiscoveryPoller
-from poller.daemon.own_targets import OwnTargets
 from poller.daemon.scheduler import PollScheduler
 from poller.daemon.server_queues import QueueConfig
+from poller.daemon.shard_targets import ShardTargets
 from poller.daemon.target_factory import TargetFactory
 from poller.daemon.target_poller import TargetPoller
 from poller.daemon.target_pollers import TargetPollers
@@ -144,7 +144,7 @@ class Bed:
         self.scheduler = PollScheduler(
             QueueConfig(workers=4), refusal_retry=RetryConfig(first_pause=0.5, longest_pause=1.0)
         )
-        self.pollers = TargetPollers(self.factory, self.scheduler, OwnTargets(shard))
+        self.pollers = TargetPollers(self.factory, self.scheduler, ShardTargets(shard))
 
     def apply(self, *targets: Target, queries: Sequence[QueryDefinition] = (LONG, ONCE)) -> None:
         self.pollers.apply(Configuration(Catalog(tuple(queries), ()), targets))

@@ -137,7 +137,7 @@ class Bed:
             if result.outcome != "ok":
                 self.wrong.append(f"{result.query.name}: {result.error}")
         self.steady_runs += any(definition.name == "steady" for definition in queries)
-        self.look()
+        self.check()
         return results
 
     def apply(self, configuration: Configuration, difference: Difference) -> TargetChanges:
@@ -149,12 +149,12 @@ class Bed:
             self.wrong.append("unchanged queries were dropped")
         self.poller.swap(queries, dropped)
         # No query of the new version has been polled yet, and no value of the old version may remain.
-        self.look(numbers & {self.running})
+        self.check(numbers & {self.running})
         (self.running,) = numbers
         self.daemon.replace(self.target, self.poller.ticks, difference.fresh)
         return TargetChanges([], [], [])
 
-    def look(self, allowed: set[int] | None = None) -> None:
+    def check(self, allowed: set[int] | None = None) -> None:
         """Check the values that an export would contain at this moment."""
         exported = [
             (result.query, sample.value)
@@ -171,7 +171,7 @@ class Bed:
 
     def look_on(self) -> None:
         while not self.over.wait(0.001):
-            self.look()
+            self.check()
 
     def reload_on(self, times: int) -> None:
         """Reload `times` times, each time after a turn is given."""

@@ -388,8 +388,11 @@ def test_a_failure_and_the_recovery_of_the_collector_are_each_logged_once(
     delivery = "poller.events._export.delivery"
     messages = [line["message"] for line in lines(server.process) if line["logger"] == delivery]
     # On a machine that stalls there may be a second outage, but never the same message twice in a row.
-    news = [message.partition(":")[0].partition(" after")[0] for message in messages]
-    assert news == (["metrics are not delivered", "metrics are delivered again"] * len(news))[: len(news)]
+    changes = [message.partition(":")[0].partition(" after")[0] for message in messages]
+    assert (
+        changes
+        == (["metrics are not delivered", "metrics are delivered again"] * len(changes))[: len(changes)]
+    )
     assert receiver.spans() == []
     assert receiver.records() == []
 

@@ -380,10 +380,10 @@ def test_an_outage_is_a_single_warning_and_its_end_a_single_line(
 
     receiver.start()
     assert push.flush(60)
-    _, news = log.records
-    assert news.levelno == logging.INFO
-    assert re.fullmatch(r"export recovered after \d+s; delivered since then: 3 requests", news.getMessage())
-    assert vars(news)["failures"] >= 1
+    _, record = log.records
+    assert record.levelno == logging.INFO
+    assert re.fullmatch(r"export recovered after \d+s; delivered since then: 3 requests", record.getMessage())
+    assert vars(record)["failures"] >= 1
     assert [point.value for point in receiver.points()] == [3, 3, 3]
 
 

@@ -49,10 +49,10 @@ def test_elections_with_other_names_or_databases_are_independent(make: Make, dat
 
 def test_looking_at_the_lock_does_not_take_it(make: Make) -> None:
     first, second = make("first"), make("second")
-    first.look()
+    first.check()
     assert first.holder == ""
     assert second.acquire()
-    first.look()
+    first.check()
     assert first.holder == "second"
 
 
@@ -60,7 +60,7 @@ def test_the_server_ends_the_session_of_a_silent_holder_after_the_lease(make: Ma
     first, second = make("first", lease=1.0), make("second")
     assert first.acquire()
     assert eventually(second.acquire)
-    assert first.has_news()
+    assert first.may_be_lost()
     with pytest.raises(LockError) as lost:
         first.renew(10)
     assert lost.value.lost
@@ -134,7 +134,7 @@ def test_a_lost_link_is_a_lost_lock(
     proxy = make_proxy(int(str(conninfo_to_dict(database.primary_dsn)["port"])))
     lock = make("first", proxy.dsn(database.primary_dsn))
     assert lock.acquire()
-    assert not lock.has_news()
+    assert not lock.may_be_lost()
     proxy.hang()
     with pytest.raises(LockError) as lost:
         lock.renew(0.2)

@@ -36,7 +36,7 @@ class Site:
     link: Proxy
     meter: LagMeter = field(default_factory=LagMeter)
 
-    def look(self, user: str = "postgres", dsn: str | None = None) -> Lag:
+    def lag(self, user: str = "postgres", dsn: str | None = None) -> Lag:
         with psycopg.connect(dsn or self.cluster.standby.dsn(user=user), autocommit=True) as connection:
             row = connection.execute(lag_query().encode()).fetchone()
         assert row is not None
@@ -52,8 +52,8 @@ class Site:
     def synced(self) -> Lag:
         """Wait until every commit is replayed and the standby reports no lag."""
         self.cluster.wait_replayed()
-        assert eventually(lambda: self.look().seconds == 0.0), self.look()
-        return self.look()
+        assert eventually(lambda: self.lag().seconds == 0.0), self.lag()
+        return self.lag()
 
 
 @pytest.fixture(scope="module")
@@ -102,7 +102,7 @@ def test_an_idle_primary_means_no_lag(site: Site) -> None:
     lag = site.synced()
     before = site.naive(SINCE_REPLAY)
     assert eventually(lambda: site.naive(SINCE_REPLAY) > before + 1.0)
-    lag = site.look()
+    lag = site.lag()
     assert (lag.seconds, lag.standby, lag.timeline) == (0.0, True, 1)
     assert lag.data_age is not None
 
@@ -116,11 +116,11 @@ def test_the_lag_of_a_cut_link_counts_from_the_last_synchronous_moment(site: Sit
         lambda: site.cluster.standby.execute("SELECT count(*) FROM pg_stat_wal_receiver") == [(0,)]
     )
     site.commit()
-    first = site.look()
+    first = site.lag()
     assert first.seconds is not None
-    assert eventually(lambda: (site.look().seconds or 0) > (first.seconds or 0) + 0.5)
+    assert eventually(lambda: (site.lag().seconds or 0) > (first.seconds or 0) + 0.5)
     assert site.naive(ZERO_IF_EQUAL) == 0.0
-    assert "no WAL receiver" in site.look().why
+    assert "no WAL receiver" in site.lag().why
     site.link.resume()
     assert site.synced().seconds == 0.0
 
@@ -132,7 +132,7 @@ def test_the_lag_of_a_link_cut_before_the_first_reading_counts_from_the_last_com
     assert eventually(
         lambda: site.cluster.standby.execute("SELECT count(*) FROM pg_stat_wal_receiver") == [(0,)]
     )
-    lag = site.look()
+    lag = site.lag()
     assert lag.seconds == pytest.approx(site.naive(SINCE_REPLAY), abs=5.0)
     assert lag.why.endswith("since the last replayed transaction")
 
@@ -141,11 +141,11 @@ def test_the_lag_of_a_paused_replay_counts_from_the_first_missing_record(site: S
     site.commit()
     site.synced()
     site.cluster.standby.execute("SELECT pg_wal_replay_pause()")
-    assert eventually(lambda: "paused" in site.look().why)
-    assert site.look().seconds == 0.0, "nothing is missing yet"
+    assert eventually(lambda: "paused" in site.lag().why)
+    assert site.lag().seconds == 0.0, "nothing is missing yet"
     site.commit()
-    assert eventually(lambda: (site.look().seconds or 0) > 0.3)
-    assert "replay is paused" in site.look().why
+    assert eventually(lambda: (site.lag().seconds or 0) > 0.3)
+    assert "replay is paused" in site.lag().why
     site.cluster.standby.execute("SELECT pg_wal_replay_resume()")
     assert site.synced().seconds == 0.0
 
@@ -154,12 +154,12 @@ def test_the_lag_of_a_paused_replay_counts_from_the_first_missing_record(site: S
 def test_any_role_can_read_the_lag_and_pg_monitor_shows_more(site: Site, user: str) -> None:
     site.commit()
     site.cluster.wait_replayed()
-    assert eventually(lambda: site.look(user).seconds == 0.0)
-    assert (site.look(user).data_age is None) == (user == "plain")
+    assert eventually(lambda: site.lag(user).seconds == 0.0)
+    assert (site.lag(user).data_age is None) == (user == "plain")
 
 
 def test_a_primary_has_no_lag(site: Site) -> None:
-    assert site.look(dsn=site.cluster.primary.dsn()) == Lag(0.0, 0.0, False, 1, "a primary has no replay lag")
+    assert site.lag(dsn=site.cluster.primary.dsn()) == Lag(0.0, 0.0, False, 1, "a primary has no replay lag")
 
 
 def test_the_lag_of_a_standby_that_starts_without_its_primary_is_unknown_until_promotion(
@@ -169,15 +169,15 @@ def test_the_lag_of_a_standby_that_starts_without_its_primary_is_unknown_until_p
     site = Site(cluster, Proxy(cluster.primary.port))
     try:
         cluster.primary.stop()
-        assert eventually(lambda: site.look().why.startswith("no WAL receiver runs"))
+        assert eventually(lambda: site.lag().why.startswith("no WAL receiver runs"))
         cluster.standby.restart()
         site.meter = LagMeter()
         assert cluster.standby.execute("SELECT pg_last_xact_replay_timestamp() IS NULL") == [(True,)]
-        lag = site.look()
+        lag = site.lag()
         assert (lag.seconds, lag.data_age) == (None, None)
         assert lag.why.endswith("its earlier state is unknown")
         cluster.standby.promote()
-        promoted = site.look()
+        promoted = site.lag()
         assert (promoted.seconds, promoted.standby, promoted.timeline) == (0.0, False, 2)
     finally:
         site.link.close()
@@ -211,7 +211,7 @@ def test_a_brief_reading_differs_only_by_its_omissions(site: Site, role: str, us
 
 def test_after_a_full_reading_a_brief_one_is_enough_unless_the_receiver_is_hidden_or_gone(site: Site) -> None:
     def brief(user: str = "postgres") -> bool:
-        site.look(user=user)
+        site.lag(user=user)
         return site.meter.brief
 
     site.synced()

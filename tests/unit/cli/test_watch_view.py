@@ -106,10 +106,10 @@ def test_the_columns_fill_the_line_exactly(width: int) -> None:
 @pytest.mark.parametrize(("width", "height"), [(80, 24), (200, 50), (132, 24), (60, 10), (20, 5)])
 def test_a_drawing_is_never_larger_than_the_screen(width: int, height: int) -> None:
     """Wide characters count twice."""
-    news = [
+    log_lines = [
         f"{n} what the log says, at length and beyond the edge of most terminals there are" for n in range(9)
     ]
-    lines = drawn(Board(), SOME * 5, width, height, news=news)
+    lines = drawn(Board(), SOME * 5, width, height, log_lines=log_lines)
 
     assert len(lines) <= max(height, 8)
     assert all(cell_len(line) <= width for line in lines)

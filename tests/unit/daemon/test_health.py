@@ -75,7 +75,7 @@ def test_the_line_has_the_state_in_the_election_and_a_follower_has_no_targets() 
 
 
 @pytest.mark.parametrize(
-    "trouble",
+    "problem",
     [
         {"queries": {"a": "failed(unavailable)", "b": "failed(unavailable)"}},
         {"queries": {}, "export": "not yet"},
@@ -85,8 +85,8 @@ def test_the_line_has_the_state_in_the_election_and_a_follower_has_no_targets() 
     ids=str,
 )
 @pytest.mark.parametrize("ready", [False, True])
-def test_failures_outside_the_process_do_not_change_the_verdict(trouble: dict[str, Any], ready: bool) -> None:
-    assert health_of(ready=ready, **trouble)[0]
+def test_failures_outside_the_process_do_not_change_the_verdict(problem: dict[str, Any], ready: bool) -> None:
+    assert health_of(ready=ready, **problem)[0]
 
 
 def test_the_targets_are_named_next_to_the_query_files_if_there_are_targets() -> None:

@@ -66,14 +66,14 @@ class Link:
         self.holder = "" if acquired else self.engine.holder
         return acquired
 
-    def look(self) -> None:
+    def check(self) -> None:
         self._through(lambda: None)
 
     def renew(self, within: float) -> None:
         del within  # a call may take longer
         self._through(lambda: self.engine.renew(self.identity))
 
-    def has_news(self) -> bool:
+    def may_be_lost(self) -> bool:
         return self.ended
 
     def release(self) -> None:

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from poller.daemon.server_queues import Outcome, QueueConfig, ServerQueues
+from poller.daemon.server_queues import QueueConfig, ServerQueues, TurnOutcome
 from poller.model.errors import PollError
 from poller.model.retry import RetryConfig
 from poller.model.tick import Tick
@@ -74,7 +74,7 @@ def test_turns_without_an_answer_stop_counting_after_a_moment_and_are_limited_th
     for number in range(9):
         queues.offer(str(number), f"s{number}", 1, 0.0)
     assert taken(queues, 0.0) == ["0", "1", "2"]
-    assert queues.next_look(0.0) == 0.5
+    assert queues.next_check(0.0) == 0.5
     assert taken(queues, 0.4) == []
     assert taken(queues, 0.5) == ["3", "4"], "two more than the workers"
     assert taken(queues, 1.1) == [], "at most so many"
@@ -89,7 +89,7 @@ def test_a_turn_whose_server_has_answered_counts_until_its_end() -> None:
     for name in taken(queues, 0.0):
         queues.note_answer(name)
     assert taken(queues, 100.0) == []
-    assert queues.next_look(100.0) is None
+    assert queues.next_check(100.0) is None
     queues.finish("1", "reached", 100.0)
     assert taken(queues, 100.0) == ["3"]
 
@@ -253,7 +253,7 @@ class Machine(RuleBasedStateMachine):
 
     @precondition(lambda self: self.turns)
     @rule(outcome=outcomes, data=st.data())
-    def finish(self, outcome: Outcome, data: st.DataObject) -> None:
+    def finish(self, outcome: TurnOutcome, data: st.DataObject) -> None:
         target = data.draw(st.sampled_from(sorted(self.turns)))
         server = self.turns.pop(target)
         turn = self.queues.finish(target, outcome, self.now, PollError("unavailable", outcome))
@@ -341,9 +341,9 @@ class Simulation:
         running: Counter[int] = Counter()
         due: dict[str, float] = {}
         sequence = itertools.count()
-        events: list[tuple[float, int, str, str, Outcome]] = []
+        events: list[tuple[float, int, str, str, TurnOutcome]] = []
 
-        def at(when: float, kind: str, name: str, outcome: Outcome = "reached") -> None:
+        def at(when: float, kind: str, name: str, outcome: TurnOutcome = "reached") -> None:
             heapq.heappush(events, (when, next(sequence), kind, name, outcome))
 
         for server in range(self.servers):
@@ -385,7 +385,7 @@ class Simulation:
                     self.late.append(now - due.pop(target))
                     at(now + took / 2, "answer", target)
                     at(now + took, "end", target)
-            moment = queues.next_look(now)
+            moment = queues.next_check(now)
             if moment is not None and (look is None or moment < look):
                 look = moment
                 at(moment, "look", "0/0")

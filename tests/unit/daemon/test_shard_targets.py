@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from poller.daemon.own_targets import OwnTargets
+from poller.daemon.shard_targets import ShardTargets
 from poller.model.secrets import Secret
 from poller.model.shards import Shard, owner_of
 from poller.model.target import Target
@@ -33,7 +33,7 @@ def owners(*targets: Target) -> dict[str, list[int]]:
     """Return the shards that poll each target."""
     result: dict[str, list[int]] = {item.name: [] for item in targets}
     for index in range(COUNT):
-        for item in OwnTargets(Shard(index, COUNT)).select(targets):
+        for item in ShardTargets(Shard(index, COUNT)).select(targets):
             result[item.name].append(index)
     return result
 
@@ -64,7 +64,7 @@ def test_each_target_belongs_to_one_shard_in_any_order() -> None:
 
 def test_without_a_shard_all_targets_are_polled() -> None:
     targets = [target("a", "postgresql://replica-1/app"), target("b", file=Path("/missing"))]
-    assert OwnTargets(None).select(targets) == targets
+    assert ShardTargets(None).select(targets) == targets
 
 
 def test_the_server_of_libpq_decides_if_the_connection_string_has_none(
@@ -88,7 +88,7 @@ def test_a_target_whose_file_becomes_unreadable_stays_with_its_server(tmp_path: 
     file = tmp_path / "url"
     for index in range(COUNT):
         file.write_text(f"postgresql://{host_of(index)}/app")
-        own = OwnTargets(Shard(index, COUNT))
+        own = ShardTargets(Shard(index, COUNT))
         a = target("a", file=file)
         assert own.select([a]) == [a]
         file.unlink()
@@ -100,7 +100,7 @@ def test_a_target_whose_file_becomes_unreadable_stays_with_its_server(tmp_path: 
 def test_a_target_whose_file_names_another_server_moves(tmp_path: Path) -> None:
     file = tmp_path / "url"
     a = target("a", file=file)
-    shards = [OwnTargets(Shard(index, COUNT)) for index in range(COUNT)]
+    shards = [ShardTargets(Shard(index, COUNT)) for index in range(COUNT)]
     for index in (0, 2, 1):
         file.write_text(f"postgresql://poller:secret@{host_of(index)}/app")
         assert [bool(own.select([a])) for own in shards] == [index == other for other in range(COUNT)]

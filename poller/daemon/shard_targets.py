@@ -9,7 +9,7 @@ from poller.model.target import Target
 from poller.postgres.conninfo import server_of_target
 
 
-class OwnTargets:
+class ShardTargets:
     """The targets of one shard; without a shard, all targets.
 
     All targets of a server belong to the same shard. A target whose connection string cannot be read stays
