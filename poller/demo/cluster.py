@@ -7,9 +7,8 @@ import contextlib
 import shutil
 import time
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 import psycopg
 
@@ -42,7 +41,7 @@ _SETTINGS = {
 }
 
 
-class Cluster:
+class Cluster(AbstractContextManager["Cluster"]):
     """A primary and its standby, in one private directory in the system's temporary directory.
 
     The servers are for demonstrations and tests: they accept every connection from 127.0.0.1 as any user.
@@ -86,12 +85,7 @@ class Cluster:
             self.close()
             raise
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def wait_replayed(self, timeout: float = 60.0) -> None:

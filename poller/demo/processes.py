@@ -9,14 +9,13 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 _PR_SET_PDEATHSIG = 1
 
 
-class Child:
+class Child(AbstractContextManager["Child"]):
     """A running `python -m ...`; one thread per stream reads its output line by line.
 
     It has its own session. So only the demo receives Ctrl-C, and then stops its processes in order.
@@ -49,12 +48,7 @@ class Child:
         for reader in self._readers:
             reader.start()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.stop()
 
     @property

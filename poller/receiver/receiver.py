@@ -6,9 +6,9 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Self, TypeVar
+from typing import TypeVar
 
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
@@ -70,7 +70,7 @@ class Received:
         return list(records_of(self.request)) if isinstance(self.request, ExportLogsServiceRequest) else []
 
 
-class Receiver:
+class Receiver(AbstractContextManager["Receiver"]):
     """Both protocols of OTLP with all three signals, on the same ports across stop and start.
 
     It may be used from any thread. `answer` is the default answer. `answer_next` sets the answers to the next
@@ -109,12 +109,7 @@ class Receiver:
         self._listeners: tuple[GrpcListener, HttpListener] | None = None
         self.start()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.stop()
 
     @property

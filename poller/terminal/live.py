@@ -12,7 +12,6 @@ import time
 import tty
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 if TYPE_CHECKING:
@@ -51,9 +50,7 @@ class Keys:
             tty.setcbreak(self._terminal, termios.TCSANOW)
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._terminal is None or self._before is None:
             return
         with contextlib.suppress(termios.error):  # a terminal that is gone needs no restoring

@@ -6,7 +6,6 @@ import logging
 import re
 import time
 from collections.abc import Callable, Mapping
-from types import TracebackType
 from typing import Self
 
 from opentelemetry.metrics import (
@@ -104,9 +103,7 @@ class Timed:
             self._inside.add(1)
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._inside is not None:
             self._inside.add(-1)
         self._duration.record(time.perf_counter() - self._begun)
