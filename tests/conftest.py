@@ -40,7 +40,8 @@ if _worker := os.environ.get("PYTEST_XDIST_WORKER"):
     take_share(int(_worker.removeprefix("gw")), int(os.environ["PYTEST_XDIST_WORKER_COUNT"]))
 
 # A script that runs the tests in the background, or under nohup, ignores these signals, and every process of
-# the tests would inherit that. A process ends by Ctrl-C only if it does not.
+# the tests would inherit that. Ctrl-C ends a process
+# only if it does not ignore SIGINT.
 for _number in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
     if signal.getsignal(_number) is signal.SIG_IGN:
         signal.signal(_number, signal.default_int_handler if _number == signal.SIGINT else signal.SIG_DFL)

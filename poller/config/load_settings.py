@@ -159,13 +159,13 @@ def load(environ: Mapping[str, str], overrides: Mapping[str, Any] | None = None)
     Raises ConfigError with every problem; no message contains a secret.
     """
     environment = Environment(_VARIABLES, environ)
-    values, sources = _written(environment, overrides or {})
+    values, sources = _read_sources(environment, overrides or {})
     off = environment.switched_off()
     problems = [*environment.problems, *environment.sdk_problems()]
     if values.get("targets"):
         problems += _single_database_problems(values, sources, environment)
     problems += _shard_problems(values, sources)
-    read, wrong = _validated(values | ({"otlp_endpoint": None} if off else {}), sources)
+    read, wrong = _validate(values | ({"otlp_endpoint": None} if off else {}), sources)
     problems += wrong
     signals: list[Signal] = [] if off else ["metrics"]
     if read is not None and not (off and off.name == "OTEL_SDK_DISABLED"):
@@ -197,7 +197,7 @@ def load(environ: Mapping[str, str], overrides: Mapping[str, Any] | None = None)
     )
 
 
-def _written(
+def _read_sources(
     environment: Environment, overrides: Mapping[str, Any]
 ) -> tuple[dict[str, Any], dict[str, SettingSource]]:
     """Return the settings as users wrote them, and the source of each."""
@@ -213,7 +213,7 @@ def _written(
     return values, sources
 
 
-def _validated(
+def _validate(
     values: Mapping[str, Any], sources: Mapping[str, SettingSource]
 ) -> tuple[dict[str, Any] | None, list[Diagnostic]]:
     """Return the validated settings, or None and their problems."""

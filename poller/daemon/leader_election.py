@@ -136,7 +136,7 @@ class LeaderElection:
 
     def start(self) -> None:
         """Make the first attempt now and continue in a thread; raises ConfigError if it can never succeed."""
-        self._contend(clock(), min(self._config.heartbeat, _FIRST_ATTEMPT_SECONDS))
+        self._try_to_lead(clock(), min(self._config.heartbeat, _FIRST_ATTEMPT_SECONDS))
         self._thread.start()
 
     def resign(self) -> None:
@@ -163,7 +163,7 @@ class LeaderElection:
                 if self._deadline > -math.inf:
                     self._confirm(sent)
                 elif not self._stopping.is_set():
-                    self._contend(sent)
+                    self._try_to_lead(sent)
             except ConfigError as error:  # the server has changed since the start
                 self._not_answered(LockError("; ".join(map(str, error.problems))))
             except Exception:  # the election must go on
@@ -179,7 +179,7 @@ class LeaderElection:
             if self._deadline > -math.inf and (not self.leads or self._lock.may_be_lost()):
                 return
 
-    def _contend(self, sent: float, within: float = math.inf) -> None:
+    def _try_to_lead(self, sent: float, within: float = math.inf) -> None:
         """Try to become the leader; raises ConfigError."""
         try:
             if (call := self._try(self._lock.acquire, within)) is not None:

@@ -52,7 +52,7 @@ class TargetMetricSource:
         self._store.confirm_export()
 
     def note_server(self, server: ServerInfo) -> None:
-        """Note the database of the server that has answered, which `url_file` may have changed."""
+        """Note the database of the server that has answered; a changed `url_file` may name another one."""
         if self._target.name and server.database != self._database:
             self._describe(server.database)
 

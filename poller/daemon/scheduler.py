@@ -109,7 +109,7 @@ class PollScheduler:
         self._idle = threading.Condition(self._lock)
         self._schedules: dict[str, _Schedule] = {}
         self._check_at = -math.inf
-        """When the turns are next looked at because one may have stopped counting (monotonic seconds)."""
+        """Time of the next check of the turns, because one may have stopped counting (monotonic seconds)."""
         self._log = TargetsLog()
         self._doing: dict[str, tuple[Entry, float, float]] = {}
         """The tick in progress of each target, its start (monotonic) and the seconds that it may take."""
@@ -270,7 +270,7 @@ class PollScheduler:
             if schedule is not None and self._schedules.get(name) is schedule:
                 connections = schedule.target.connections
                 if self._queues.place(name, server, connections) and self._started:
-                    others = self._queues.neighbours(name)
+                    others = self._queues.others_on_server(name)
                 if schedule.ticks.due:
                     self._queues.offer(name, server, connections, time.monotonic())
                 error = self._queues.error(name)
@@ -388,13 +388,13 @@ class PollScheduler:
                 if turn.retry_at is not None:
                     pause = max(0.0, turn.retry_at - now)
                     self._timer.call(f"server {turn.server}", pause, self._wake, turn.server)
-            if turn.began:
+            if turn.quarantine_began:
                 others = (self._schedules.get(other) for other in self._queues.waiting(turn.server))
                 failing = [(other, other.ticks.due) for other in others if other and other is not schedule]
-        if name and turn.began and error is not None:
+        if name and turn.quarantine_began and error is not None:
             self._log.unavailable(turn.server, error, len(failing))
-        elif name and turn.lasted is not None:
-            self._log.available(turn.server, turn.lasted)
+        elif name and turn.quarantine_lasted is not None:
+            self._log.available(turn.server, turn.quarantine_lasted)
         for other, ticks in failing:
             self._fail(other, ticks, error or PollError("unavailable", "the server is unavailable"))
         if current is not None and current.ticks.due and (replaced or outcome != "refused"):
@@ -450,6 +450,6 @@ class PollScheduler:
         schedule.target.overran(tick)
 
     def _leave(self, entry: Entry) -> None:
-        """Run a tick no more."""
+        """Stop running a tick."""
         self._timer.leave(entry)
         self._first_polls.end([entry], first=False)

@@ -112,9 +112,9 @@ class Finished(NamedTuple):
     """Server on which the target had its turn."""
     retry_at: float | None
     """When the server is tried again; None unless it is in quarantine."""
-    began: bool
+    quarantine_began: bool
     """Whether the quarantine of the server begins with this turn."""
-    lasted: float | None
+    quarantine_lasted: float | None
     """Seconds of the quarantine that this turn ends; None if it ends none."""
 
 
@@ -159,7 +159,7 @@ class ServerQueues:
             self._wait(target, server, self._servers[server], now)
 
     def place(self, target: str, server: str, connections: int) -> bool:
-        """Note the server of a target, and return whether it was on another one, or on none.
+        """Note the server of a target; return whether the target is new on this server.
 
         If targets of one server declare different numbers of `connections`, the smallest is used.
         """
@@ -170,7 +170,7 @@ class ServerQueues:
         self._home[target] = server
         return before != server
 
-    def neighbours(self, target: str) -> list[str]:
+    def others_on_server(self, target: str) -> list[str]:
         """Return the other targets on the server of a target."""
         queue = self._queue_of(target)
         return [other for other in queue.connections if other != target] if queue else []
@@ -213,7 +213,7 @@ class ServerQueues:
     def finish(
         self, target: str, outcome: TurnOutcome, now: float, error: PollError | None = None
     ) -> Finished:
-        """End a turn; a target whose server is unavailable, because of `error`, waits for another one."""
+        """End a turn; a target whose server is unavailable, because of `error`, waits for another turn."""
         server = self._turns.pop(target).server
         queue = self._servers[server]
         queue.running -= 1

@@ -181,7 +181,7 @@ class TargetFactory:
         return poller
 
     def close(self, poller: TargetPoller) -> None:
-        """Export the values of a target no more, and close its connection as soon as it is not in use."""
+        """Stop exporting the values of a target, and close its connection as soon as it is not in use."""
         if self.exporter is not None and (source := self._sources.pop(poller, None)) is not None:
             self.exporter.remove(source)
             self._instruments.forget(poller.name)

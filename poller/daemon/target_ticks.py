@@ -11,7 +11,7 @@ from poller.model.tick import Tick
 
 
 class Replaced(NamedTuple):
-    """What a replacement of the ticks has changed."""
+    """Changes made by a replacement of the ticks."""
 
     removed: list[str]
     added: list[Tick]
@@ -33,7 +33,7 @@ class Run(NamedTuple):
 
 @dataclass(slots=True)
 class _State:
-    """One tick, and for which of three reasons it waits for a run."""
+    """One tick, and the reasons for which it waits for a run."""
 
     tick: Tick
     regular: bool = False
@@ -102,7 +102,7 @@ class TargetTicks:
         return waits
 
     def take(self, name: str) -> Run | None:
-        """Return the run for which a tick waits, and let it wait no longer; None if it waits for none."""
+        """Return the pending run of a tick and clear it; None if no run is pending."""
         if name not in self._due:
             return None
         del self._due[name]
@@ -113,7 +113,7 @@ class TargetTicks:
         return Run(state.tick, queries, bool(fresh), state.skips) if queries else None
 
     def end(self, run: Run, *, retry: bool) -> None:
-        """Note the end of the tick in progress; `retry`: it waits for another run, if it still exists."""
+        """Note the end of the tick in progress; with `retry`, queue it again if it still exists."""
         self.running = None
         if state := self._states.get(run.tick.name):
             if retry:
@@ -133,7 +133,7 @@ class TargetTicks:
         return any(state.fresh for tick in ticks if (state := self._states.get(tick.name)))
 
     def skip(self, name: str) -> int:
-        """Count a run that is omitted, and return how many in succession were."""
+        """Count an omitted run; return the number of successive omitted runs."""
         if state := self._states.get(name):
             state.skips += 1
             return state.skips

@@ -198,7 +198,7 @@ class QueryDefinition:
     def digest(self) -> str:
         """Hash of all keys that may change its numbers: if it changes, earlier values do not apply."""
         keys = {key: value for key, value in self.declared().items() if key not in _NOT_NUMBERS}
-        # Without a key of a later version, the hash is that of the versions before.
+        # If a key of a later version is not used, the hash equals that of earlier versions.
         if self.parameters == NO_PARAMETERS:
             del keys["parameters"]
         if not self.settings:

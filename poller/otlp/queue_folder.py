@@ -54,7 +54,7 @@ class QueueFolder:
         if folder is not None:
             with contextlib.suppress(OSError):  # a full disk, which `_opened` logs
                 self._lock = FolderLock(folder, LOCK)
-        self._storage = self._opened()
+        self._storage = self._open()
 
     @property
     def requests(self) -> int:
@@ -80,7 +80,7 @@ class QueueFolder:
     def change(self, action: Callable[[], object]) -> bool:
         """Run `action`, which uses the open database, and handle its errors; return whether it succeeded."""
         if self._storage is None:
-            self._storage = self._opened()
+            self._storage = self._open()
         elif self._storage.is_gone or (self._lock is not None and not self._lock.is_there):
             self._begin_again(self._storage)
         if self._storage is None:
@@ -139,7 +139,7 @@ class QueueFolder:
             raise OSError("the database is not open")
         return self._storage
 
-    def _opened(self, *, new: bool = False) -> QueueStorage | None:
+    def _open(self, *, new: bool = False) -> QueueStorage | None:
         """Open the database; set a damaged file aside and begin a new one, unless it is `new`."""
         if self._folder is None:
             return None
@@ -163,7 +163,7 @@ class QueueFolder:
         self._lock = self._storage = None
         if old.has_name:
             old.close()  # the file can then be opened by its name again
-        self._storage = self._opened()
+        self._storage = self._open()
         self._move(old.rescue())
         old.close()
 
@@ -180,7 +180,7 @@ class QueueFolder:
             self._storage = old
             self._warn(why)
             return False
-        self._storage = self._opened(new=True)
+        self._storage = self._open(new=True)
         moved, lost = self._move(salvage(aside) if old is None else old.rescue())
         # The number of requests in a file that could not be opened is unknown.
         lost = max(0, old.requests - moved) if old is not None else lost or int(not moved)

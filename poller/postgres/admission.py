@@ -22,7 +22,7 @@ HIDDEN_BACKENDS = "POLLER_MAX_ACTIVE_BACKENDS has no effect: the role cannot see
 """Message if the server does not count the active backends of other clients."""
 
 
-def _without_history(_query: QueryDefinition, _now: float, _active: int | None) -> None:
+def _never_wait(_query: QueryDefinition, _now: float, _active: int | None) -> None:
     return None
 
 
@@ -36,7 +36,7 @@ class Admission:
 
     require_standby: RequireStandby = "warn"
     max_replay_lag: float | None = None
-    check: Check = _without_history
+    check: Check = _never_wait
     count_active: bool = False
     """Whether `check` needs the number of active backends."""
     strict: bool = False
@@ -55,7 +55,7 @@ class Admission:
     def of(
         cls,
         target: Target,
-        check: Check = _without_history,
+        check: Check = _never_wait,
         *,
         report_lag: bool = True,
         warned: set[str] | None = None,

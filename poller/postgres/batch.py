@@ -121,7 +121,7 @@ class Batch:
         """Choose the queries that go first in the next tick, after `error` left `rest` without results."""
         if _is_over_budget(error):
             self._first_next = {query.name for query in rest}
-        elif rest and (_is_by_query(error) or (error.kind == "conflict" and not error.unsent)):
+        elif rest and (_is_caused_by_query(error) or (error.kind == "conflict" and not error.unsent)):
             # Both failures end the session. The failed query goes last, so that the others get results.
             self._first_next = {query.name for query in queries} - {rest[0].name}
 
@@ -200,7 +200,7 @@ def _answer_rest(
     else:
         yield Answer(running, at, elapsed, error=error)
     for query in waiting:
-        if _is_over_budget(error) or _is_by_query(error):
+        if _is_over_budget(error) or _is_caused_by_query(error):
             yield Answer(query, at, 0.0, skipped=_UNREACHED)
         else:
             yield Answer(query, at, 0.0, error=error)
@@ -211,7 +211,7 @@ def _is_over_budget(error: PollError) -> bool:
     return isinstance(error, OverBudgetError) or error.sqlstate in _OUT_OF_TIME
 
 
-def _is_by_query(error: PollError) -> bool:
+def _is_caused_by_query(error: PollError) -> bool:
     """Whether the running query ended the session, so that the queries after it did not run."""
     return error.kind in ("too_large", "timeout") and not error.unsent
 

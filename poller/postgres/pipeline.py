@@ -86,8 +86,8 @@ class Reply(NamedTuple):
         return (self.rows.values[0][0] if self.rows else None) or b""
 
 
-class _Failure(NamedTuple):
-    """The server's error for one statement, or for one of those before it."""
+class _StatementFailure(NamedTuple):
+    """The server's error for one statement, or for a statement that precedes it."""
 
     result: PGresult
     elapsed: float
@@ -99,11 +99,11 @@ class _Failure(NamedTuple):
 
 
 @dataclass(slots=True)
-class _Outcome:
+class _StatementResults:
     """Results of one statement that have arrived so far."""
 
     collector: RowCollector | None = None
-    failure: _Failure | None = None
+    failure: _StatementFailure | None = None
 
 
 class Pipeline:
@@ -232,25 +232,25 @@ class Pipeline:
 
     def _read_reply(self, statement: Statement, since: float) -> tuple[Rows | None, PollError | None]:
         """Read the results of one statement and of those before it, up to and including their Sync."""
-        outcome = _Outcome()
+        results = _StatementResults()
         self._begin_run(statement, since)
-        self._read_preliminaries(statement, outcome, since)
+        self._read_preliminaries(statement, results, since)
         try:
             if statement.describe:
-                self._read_description(statement, outcome, since)
+                self._read_description(statement, results, since)
             else:
-                self._read_runs(statement, outcome, since)
+                self._read_runs(statement, results, since)
             sync = self._next_result()
         except psycopg.OperationalError:
-            if outcome.failure is None:
+            if results.failure is None:
                 raise
             sync = None
         complete = sync is not None and sync.status == _SYNC
-        failure = outcome.failure
+        failure = results.failure
         if failure is None:
             if not complete:
                 raise psycopg.OperationalError("the answers no longer match the statements")
-            return outcome.collector.rows() if outcome.collector else Rows((), []), None
+            return results.collector.rows() if results.collector else Rows((), []), None
         if not complete:
             # An error without a Sync has ended the session.
             raise self._error_of(failure.result, 0.0, None)
@@ -260,27 +260,27 @@ class Pipeline:
             error.message += f" (with {values})"
         return None, error
 
-    def _read_preliminaries(self, statement: Statement, outcome: _Outcome, since: float) -> None:
+    def _read_preliminaries(self, statement: Statement, results: _StatementResults, since: float) -> None:
         """Read the results of `preceding`, of the settings, and of Prepare if there is one."""
         preceding, prepare = [None] * len(statement.preceding), [None] * statement.describe
         for setting in (*preceding, *statement.settings, *prepare):
             while (result := self._next_result()) is not None:
                 if result.status == _FATAL:
-                    outcome.failure = _Failure(result, time.monotonic() - since, setting)
+                    results.failure = _StatementFailure(result, time.monotonic() - since, setting)
 
-    def _read_description(self, statement: Statement, outcome: _Outcome, since: float) -> None:
+    def _read_description(self, statement: Statement, results: _StatementResults, since: float) -> None:
         """Read the columns of a statement that is not run."""
         while (result := self._next_result()) is not None:
             if result.status == ExecStatus.COMMAND_OK:
-                outcome.collector = self._collector(statement, result)
+                results.collector = self._collector(statement, result)
             elif result.status == _FATAL:
                 elapsed = time.monotonic() - since
-                outcome.failure = _Failure(result, elapsed, parameters=statement.parameters[0])
+                results.failure = _StatementFailure(result, elapsed, parameters=statement.parameters[0])
 
-    def _read_runs(self, statement: Statement, outcome: _Outcome, since: float) -> None:
+    def _read_runs(self, statement: Statement, results: _StatementResults, since: float) -> None:
         """Read the rows of all runs. After an error, the server skips the rest, but each has a result."""
         for number, parameters in enumerate(statement.parameters):
-            if outcome.failure is None:
+            if results.failure is None:
                 if number:
                     since = time.monotonic()
                     self._begin_run(statement, since)
@@ -288,15 +288,17 @@ class Pipeline:
             values = tuple([value_text(value).encode() for value in parameters.values()])
             while (result := self._next_result()) is not None:
                 if result.status in _ROWS:
-                    outcome.collector = outcome.collector or self._collector(statement, result)
+                    results.collector = results.collector or self._collector(statement, result)
                     rows = self._values(result)
-                    outcome.collector.take([row + values for row in rows] if values else rows)
+                    results.collector.take([row + values for row in rows] if values else rows)
                 elif result.status in _COPY:
                     # In pipeline mode, libpq can leave COPY only by closing the connection.
                     self._hang_up()
                     raise PollError("rejected", "COPY is not a query")
                 elif result.status == _FATAL:
-                    outcome.failure = _Failure(result, time.monotonic() - since, parameters=parameters)
+                    results.failure = _StatementFailure(
+                        result, time.monotonic() - since, parameters=parameters
+                    )
 
     def _begin_run(self, statement: Statement, now: float) -> None:
         """Note when the server is late with the next result, and when it counts as dead."""

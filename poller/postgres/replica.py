@@ -116,7 +116,7 @@ class Replica:
         attempt = 1
         while True:
             together = attempt <= TRIES_TOGETHER
-            self._reach(pending, answers, on_answer, last_start, ends, together=together)
+            self._run_in_snapshots(pending, answers, on_answer, last_start, ends, together=together)
             cancelled = [query for query in queries if _conflicts(answers[query.name])]
             if not cancelled or not self._may_retry(attempt, last_start):
                 break
@@ -130,7 +130,7 @@ class Replica:
                 answer.error.__traceback__ = None
         return [answers[query.name] for query in queries]
 
-    def _reach(
+    def _run_in_snapshots(
         self,
         pending: Sequence[QueryDefinition],
         answers: dict[str, Answer],
@@ -147,7 +147,7 @@ class Replica:
         while True:
             tried = self._batch.run(pending, on_answer, ends, together=together)
             if not any(map(_good, tried.values())):
-                # No new result has to share a snapshot with an earlier result, so keep the earlier ones.
+                # This attempt gave no result, so the earlier results still share one snapshot: keep them.
                 tried = {name: answer for name, answer in tried.items() if not _good(answers.get(name))}
             answers |= tried
             pending = [query for query in pending if _unreached(answers[query.name])]
@@ -184,7 +184,10 @@ class Replica:
 def _to_retry(
     cancelled: Sequence[QueryDefinition], queries: Sequence[QueryDefinition], *, together: bool
 ) -> Sequence[QueryDefinition]:
-    """Return the queries of the next attempt: with those of the shared snapshot, all that share it."""
+    """Return the queries of the next attempt.
+
+    If a query of the shared snapshot was cancelled, these are all queries that share it.
+    """
     if not together or not any(query.snapshot for query in cancelled):
         return cancelled
     names = {query.name for query in cancelled}

@@ -24,8 +24,8 @@ from poller.postgres.transaction import TransactionLimits, TransactionStatements
 
 _OF_THE_SERVER = (None, "57P01", "57P02", "57P03", "53300")
 """SQLSTATEs that concern all databases of a server; None: the connection was lost."""
-_SECOND_LOOK_SECONDS = 0.1
-_LAG_WORTH_A_SECOND_LOOK = 1.0
+_SECOND_READING_SECONDS = 0.1
+_LAG_WORTH_ANOTHER_READING = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,9 +142,11 @@ class SnapshotOpener:
         query = functools.partial(facts_query, queries, count_active=count_active, charset=pipeline.charset)
         opening = statements.opening(query(privileges=privileges))
         brief = self._meter.brief
-        looks = [statements.own_statement(lag_query(brief=brief))] if self.admission.wants_lag else []
+        lag_statements = (
+            [statements.own_statement(lag_query(brief=brief))] if self.admission.wants_lag else []
+        )
         at = time.time()
-        begin, bounds, facts, savepoint, *lags = pipeline.send([*opening, *looks])
+        begin, bounds, facts, savepoint, *lags = pipeline.send([*opening, *lag_statements])
         for reply in (begin, bounds, facts, savepoint):
             if reply.error is not None:
                 # Without its transaction, the burst would run without guards, so it must not run.
@@ -196,14 +198,14 @@ class SnapshotOpener:
             return Lag(None, None, facts.standby, None, "it was not read")
         if brief and (reply.error or not self._meter.covers(reply.value())):
             (reply,) = pipeline.send([statements.own_statement(lag_query())])
-        for look in (1, 2):
+        for number in (1, 2):
             if reply.error is not None:
                 return Lag(None, None, facts.standby, None, f"reading it failed: {reply.error.message}")
             lag = self._meter.read(reply.value(), time.monotonic())
-            if look == 2 or lag.seconds is None or lag.seconds < _LAG_WORTH_A_SECOND_LOOK:
+            if number == 2 or lag.seconds is None or lag.seconds < _LAG_WORTH_ANOTHER_READING:
                 break
             # WAL that has just arrived counts as old as the last mark. This reading has set a newer mark.
-            self.cancel_token.wait(_SECOND_LOOK_SECONDS)
+            self.cancel_token.wait(_SECOND_READING_SECONDS)
             (reply,) = pipeline.send([statements.own_statement(lag_query())])
         return lag
 

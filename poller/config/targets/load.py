@@ -73,8 +73,8 @@ def validate_targets(
     targets: list[LocatedTarget] = []
     for file in files:
         problems += file.file_problems()
-        defaults, file_problems = _defaults(file)
-        problems += file_problems
+        defaults, default_problems = _defaults(file)
+        problems += default_problems
         for at, data in file.items():
             try:
                 declared = DeclaredTarget.model_validate(of_settings | _filled(data, defaults))

@@ -64,7 +64,7 @@ def check_queries(
     cheap = dict(zip((query.name for query in estimated), estimates, strict=True))
     paths = any("search_path" in query.settings for query in sent)
     usable = inspection.value(USABLE_SCHEMAS) if paths else b"{}"
-    judged: list[CheckedQuery] = []
+    checked: list[CheckedQuery] = []
     for query in queries:
         origin, skip = origins[query.name], skips[query.name]
         if skip is not None:
@@ -73,7 +73,7 @@ def check_queries(
             severity: Severity = "warning" if skip.reason == "privilege" else "note"
             place = origin.place("requires")
             gate = Diagnostic(severity, "requires", message, subject=query.name, place=place)
-            judged.append(CheckedQuery(query.name, origin.place("name"), "not_sent", diagnostics=(gate,)))
+            checked.append(CheckedQuery(query.name, origin.place("name"), "not_sent", diagnostics=(gate,)))
         else:
             check = _QueryCheck(
                 query,
@@ -86,8 +86,8 @@ def check_queries(
                 usable,
                 large_rows,
             )
-            judged.append(check.result())
-    return judged
+            checked.append(check.result())
+    return checked
 
 
 def _sources(

@@ -86,7 +86,7 @@ def test_an_outage_with_a_kill_in_the_middle_loses_no_export(
         assert "Traceback" not in process.stderr
 
 
-def test_a_daemon_that_stops_during_an_outage_logs_the_fate_of_undelivered_exports(
+def test_a_daemon_that_stops_during_an_outage_logs_what_happens_to_undelivered_exports(
     server: MessagingServer, receiver: Receiver, poller_process: Start, tmp_path: Path
 ) -> None:
     # Shutdown does not wait for an error that only an operator can fix, even with a long grace period.

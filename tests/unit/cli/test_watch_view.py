@@ -8,7 +8,6 @@ import math
 import os
 import re
 import signal
-import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -41,7 +40,6 @@ from tests.bed.process import Process, eventually
 from tests.bed.queries import write_queries
 from tests.bed.terminal import Terminal
 
-WATCH = [sys.executable, "-m", "poller", "watch"]
 NOW = 10_000.0
 
 

@@ -85,7 +85,7 @@ def test_the_line_has_the_state_in_the_election_and_a_follower_has_no_targets() 
     ids=str,
 )
 @pytest.mark.parametrize("ready", [False, True])
-def test_failures_outside_the_process_do_not_change_the_verdict(problem: dict[str, Any], ready: bool) -> None:
+def test_failures_outside_the_process_do_not_make_it_unhealthy(problem: dict[str, Any], ready: bool) -> None:
     assert health_of(ready=ready, **problem)[0]
 
 

@@ -258,13 +258,13 @@ class Machine(RuleBasedStateMachine):
         server = self.turns.pop(target)
         turn = self.queues.finish(target, outcome, self.now, PollError("unavailable", outcome))
         assert outcome == "none" or (turn.retry_at is None) == (outcome in ("reached", "refused"))
-        assert turn.began == (outcome in ("unavailable", "full") and server not in self.quarantine)
+        assert turn.quarantine_began == (outcome in ("unavailable", "full") and server not in self.quarantine)
         if outcome in ("unavailable", "full"):
             self.quarantine.setdefault(server, self.now)
             if self.home.get(target) == server:
                 self.waiting[target] = server
         since = self.quarantine.pop(server, None) if outcome in ("reached", "refused") else None
-        assert turn.lasted == (None if since is None else self.now - since)
+        assert turn.quarantine_lasted == (None if since is None else self.now - since)
         self.end_quarantine_of_unused_servers()
 
     @rule(name=names)
@@ -300,7 +300,7 @@ class Machine(RuleBasedStateMachine):
     def targets_know_their_neighbours_and_the_quarantine(self) -> None:
         for target, server in self.home.items():
             others = {other for other, at in self.home.items() if at == server} - {target}
-            assert set(self.queues.neighbours(target)) == others
+            assert set(self.queues.others_on_server(target)) == others
             assert self.queues.is_alone(target) == (not others)
             assert (self.queues.error(target) is not None) == (server in self.quarantine)
 

@@ -26,7 +26,6 @@ from tests.bed.process import ROOT, Process, eventually, gone
 from tests.bed.terminal import Terminal
 
 DATA = re.compile(r"-D\0([^\0]+)/(?:primary|standby)\0")
-DEMO = [sys.executable, "-m", "poller", "demo"]
 
 
 def descendants(pid: int) -> set[int]:
