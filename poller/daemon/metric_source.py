@@ -40,16 +40,25 @@ class TargetMetricSource:
         self._instruments = instruments
         self._process = process
         self._database = ""
+        self._closed = False
         if target.name:
             self._describe(name_of_database(target))
 
     def collect(self) -> list[Metric]:
         """Return the metrics with their data points at this moment."""
-        return self._instruments.collect(read_store(self._store, self.gauges, self._target.name))
+        metrics = self._instruments.collect(read_store(self._store, self.gauges, self._target.name))
+        if self._closed:  # meanwhile, so the instruments know the target again
+            self._instruments.forget(self._target.name)
+        return metrics
 
     def confirm_export(self) -> None:
         """Note that the metrics of the last collection are in the queue."""
         self._store.confirm_export()
+
+    def close(self) -> None:
+        """Discard what the instruments know of the target."""
+        self._closed = True
+        self._instruments.forget(self._target.name)
 
     def note_server(self, server: ServerInfo) -> None:
         """Note the database of the server that has answered; a changed `url_file` may name another one."""

@@ -153,6 +153,7 @@ class PollScheduler:
                 for gone in schedule.ticks.replace([], []).removed:
                     self._leave(Entry(name, gone))
                 self._queues.remove(name)
+        self._dispatch()  # its server may have more connections for the others now
         self._report_first_polls()
 
     def stop(self, interrupt: Callable[[], None], timeout: float) -> bool:
@@ -367,10 +368,10 @@ class PollScheduler:
         If the target was replaced meanwhile, its turn says nothing about the new one.
         """
         failing: list[tuple[_Schedule, list[Tick]]] = []
-        current = self._schedules.get(name)
-        if current is not None and not self._stopping:
-            self._rest(current)  # before another target may use its connection
+        if not self._stopping and (rested := self._schedules.get(name)) is not None:
+            self._rest(rested)  # before another target may use its connection
         with self._lock:
+            current = self._schedules.get(name)
             replaced = current is None or current.target is not target
             if replaced and outcome != "reached":
                 outcome = "none"
@@ -391,13 +392,14 @@ class PollScheduler:
             if turn.quarantine_began:
                 others = (self._schedules.get(other) for other in self._queues.waiting(turn.server))
                 failing = [(other, other.ticks.due) for other in others if other and other is not schedule]
+            is_due = current is not None and current.ticks.due != []
         if name and turn.quarantine_began and error is not None:
             self._log.unavailable(turn.server, error, len(failing))
         elif name and turn.quarantine_lasted is not None:
             self._log.available(turn.server, turn.quarantine_lasted)
         for other, ticks in failing:
             self._fail(other, ticks, error or PollError("unavailable", "the server is unavailable"))
-        if current is not None and current.ticks.due and (replaced or outcome != "refused"):
+        if is_due and (replaced or outcome != "refused"):
             self._offer(name)  # another tick was due meanwhile, or the target is on another server
         else:
             self._dispatch()

@@ -184,7 +184,7 @@ class TargetFactory:
         """Stop exporting the values of a target, and close its connection as soon as it is not in use."""
         if self.exporter is not None and (source := self._sources.pop(poller, None)) is not None:
             self.exporter.remove(source)
-            self._instruments.forget(poller.name)
+            source.close()
         poller.retire()
 
     def withdraw(self, poller: TargetPoller) -> None:

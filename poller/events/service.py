@@ -112,7 +112,9 @@ class _Call:
         if not answer:
             record(span, error)
         extra = {"error.type": error_type(error)} | ({"db.response.status_code": state} if state else {})
-        self.logger.log(logging.WARNING if answer else logging.ERROR, "%s: %s", self.name, error, extra=extra)
+        level = logging.WARNING if answer else logging.ERROR
+        with _within(span):  # the record belongs to the span of this call, not to its caller's
+            self.logger.log(level, "%s: %s", self.name, error, extra=extra)
 
     @contextmanager
     def span(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Iterator[None]:

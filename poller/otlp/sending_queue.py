@@ -208,4 +208,5 @@ class SendingQueue:
         if self._memory.requests:
             waiting = [stored for stored in self._memory.rescue() if stored is not None]
             if self._disk.add(waiting):
-                self._memory.remove(0, waiting[-1].id)
+                for stored in waiting:  # not all, because `add` may have moved others to memory
+                    self._memory.remove(stored.id, stored.id)

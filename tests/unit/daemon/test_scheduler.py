@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import math
+import random
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -397,4 +399,59 @@ def test_a_target_follows_its_connection_string_from_an_unavailable_server_to_an
         moving.on = "new"
         assert eventually(lambda: runs.count("new") >= 2), "although the old server is tried only in an hour"
     finally:
+        assert daemon.stop(lambda: None, 30.0)
+
+
+@pytest.mark.slow
+def test_a_target_that_is_added_again_during_its_turn_loses_no_first_poll() -> None:
+    """As after a reload, or when a process leads again; threads are switched as often as possible."""
+    daemon, number, interval = (
+        PollScheduler(QueueConfig(workers=4)),
+        random.Random(1),
+        sys.getswitchinterval(),
+    )
+    sys.setswitchinterval(1e-6)
+    daemon.start()
+    try:
+        for _ in range(500):
+            begun, moments = threading.Event(), [number.random() * 0.0008 for _ in range(2)]
+
+            def poll(
+                queries: Sequence[QueryDefinition], begun: threading.Event = begun, pause: float = moments[0]
+            ) -> Sequence[PollResult]:
+                begun.set()
+                time.sleep(pause)
+                return good(queries)
+
+            FunctionTarget(poll, "again").put_in(daemon, tick(interval=3600.0))
+            assert begun.wait(60.0)
+            daemon.remove("again")
+            time.sleep(moments[1])
+    finally:
+        sys.setswitchinterval(interval)
+        assert daemon.stop(lambda: None, 30.0)
+
+
+def test_the_removal_of_a_target_with_fewer_connections_lets_others_of_its_server_begin() -> None:
+    daemon, end, runs = PollScheduler(QueueConfig(workers=4)), threading.Event(), list[str]()
+
+    def of(name: str) -> Act:
+        def poll(queries: Sequence[QueryDefinition]) -> Sequence[PollResult]:
+            runs.append(name)
+            end.wait()
+            return good(queries)
+
+        return poll
+
+    daemon.start()
+    daemon.replace(FunctionTarget(of("few"), "few", connections=1), [tick(interval=3600.0)], ())
+    for name in ("first", "second"):
+        FunctionTarget(of(name), name, connections=2).put_in(daemon, tick(interval=3600.0))
+    try:
+        assert eventually(lambda: runs == ["first"])
+        assert daemon.waiting().targets == 1
+        daemon.remove("few")
+        assert eventually(lambda: sorted(runs) == ["first", "second"])
+    finally:
+        end.set()
         assert daemon.stop(lambda: None, 30.0)

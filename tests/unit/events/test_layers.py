@@ -19,7 +19,7 @@ from opentelemetry.context import Context
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
-from opentelemetry.trace import SpanKind, StatusCode, get_current_span
+from opentelemetry.trace import SpanKind, StatusCode, get_current_span, get_tracer
 from psycopg_pool import AsyncConnectionPool, ConnectionPool
 from sqlalchemy import Engine, create_engine, text
 from sqlalchemy.exc import DBAPIError
@@ -179,6 +179,51 @@ def test_an_error_is_recorded_once_in_the_innermost_span_and_fails_all(
     assert (record.levelname, record.name) == ("ERROR", __name__)
     assert record.getMessage() == "read_row: 'row'"
     assert record.exc_info is None
+
+
+def test_the_record_of_an_error_belongs_to_the_span_of_its_call(
+    spans: Spans, caplog: pytest.LogCaptureFixture
+) -> None:
+    from poller.events._logging import records
+
+    @traced
+    def read_row() -> None:
+        raise KeyError("row")
+
+    @traced
+    async def load_user() -> None:
+        raise KeyError("user")
+
+    @traced
+    def list_rows() -> Generator[int, None, None]:
+        yield 1
+        raise KeyError("rows")
+
+    @traced
+    async def stream_rows() -> AsyncIterator[int]:
+        yield 1
+        raise KeyError("stream")
+
+    async def consume() -> list[int]:
+        return [item async for item in stream_rows()]
+
+    calls = (
+        read_row,
+        lambda: asyncio.run(load_user()),
+        lambda: list(list_rows()),
+        lambda: asyncio.run(consume()),
+    )
+    before = logging.getLogRecordFactory()
+    records.install()
+    try:
+        for call in calls:
+            with get_tracer("caller").start_as_current_span("caller"), pytest.raises(KeyError):
+                call()
+    finally:
+        logging.setLogRecordFactory(before)
+    own = [span.get_span_context() for span in spans() if span.name != "caller"]
+    assert [records.span_of(record) for record in caplog.records] == own
+    assert len(own) == len(calls)
 
 
 class MissingUserError(Exception):
