@@ -52,7 +52,7 @@ class QueueFolder:
         self._lock: FolderLock | None = None
         self._storage: QueueStorage | None = None
         if folder is not None:
-            with contextlib.suppress(OSError):  # a full disk, which `_opened` logs
+            with contextlib.suppress(OSError):  # a full disk, which `_open` logs
                 self._lock = FolderLock(folder, LOCK)
         self._storage = self._open()
 
