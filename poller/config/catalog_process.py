@@ -8,7 +8,7 @@ from pathlib import Path
 from poller.config.file_watcher import Fingerprint, contents, fingerprint
 from poller.config.loader_process import LoaderError, LoaderProcess
 from poller.config.settings import Settings
-from poller.model.configuration import Configuration
+from poller.model.catalog import Configuration
 from poller.model.diagnostics import invalid
 from poller.model.errors import ConfigError
 

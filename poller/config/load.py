@@ -11,8 +11,7 @@ from poller.config.settings import Settings
 from poller.config.targets.conflicts import find_target_conflicts
 from poller.config.targets.load import LocatedTarget, load_located
 from poller.config.yaml_file import in_order
-from poller.model.catalog import Catalog
-from poller.model.configuration import Configuration
+from poller.model.catalog import Catalog, Configuration
 from poller.model.diagnostics import Diagnostic
 from poller.model.errors import ConfigError
 from poller.model.target import Target

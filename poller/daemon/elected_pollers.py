@@ -10,8 +10,7 @@ from poller.config.queries.diff import Difference
 from poller.daemon.scheduler import PollScheduler
 from poller.daemon.target_factory import TargetFactory
 from poller.daemon.target_pollers import TargetChanges, TargetPollers
-from poller.model.catalog import Catalog
-from poller.model.configuration import Configuration
+from poller.model.catalog import Catalog, Configuration
 
 logger = logging.getLogger(__name__)
 

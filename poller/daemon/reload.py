@@ -12,7 +12,7 @@ from opentelemetry.metrics import Meter
 from poller.config.file_watcher import Fingerprint
 from poller.config.queries.diff import Difference, compare, listed
 from poller.daemon.target_pollers import TargetChanges
-from poller.model.configuration import Configuration
+from poller.model.catalog import Configuration
 from poller.model.diagnostics import Diagnostic
 from poller.model.errors import ConfigError
 from poller.model.text import counted

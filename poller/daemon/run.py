@@ -35,7 +35,7 @@ from poller.daemon.signals import StopSignal, on_hangup
 from poller.daemon.target_factory import TargetFactory
 from poller.daemon.target_pollers import TargetPollers
 from poller.daemon.watchdog import BEAT_SECONDS, CHANGE_SECONDS, Watchdog
-from poller.model.configuration import Configuration
+from poller.model.catalog import Configuration
 from poller.model.duration import format_duration
 from poller.model.retry import RETRY, RetryConfig
 from poller.model.text import counted

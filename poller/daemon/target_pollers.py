@@ -16,7 +16,7 @@ from poller.daemon.scheduler import PollScheduler
 from poller.daemon.shard_targets import ShardTargets
 from poller.daemon.target_factory import TargetFactory
 from poller.daemon.target_poller import TargetPoller
-from poller.model.configuration import Configuration
+from poller.model.catalog import Configuration
 from poller.model.query import QueryDefinition
 from poller.model.result import GoodResult
 from poller.model.target import Target

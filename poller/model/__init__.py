@@ -1,8 +1,7 @@
 """Values that every package shares, written with the standard library only.
 
 casts           Non-numeric types of PostgreSQL, with an expression that converts each to a number.
-catalog         Catalogue of all queries of all files.
-configuration   Configuration that can be loaded again while the poller runs: the catalogue and the targets.
+catalog         Catalogue of all queries of all files, and the configuration: the catalogue and the targets.
 database        SQLite database that one process uses: its tables, durable opening, and the detection of
                 damage.
 diagnostics     Diagnostic of a file, a setting or a server: severity, rule, place, subject, message and

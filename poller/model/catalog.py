@@ -1,4 +1,4 @@
-"""Catalogue of all queries of all files."""
+"""Catalogue of all queries of all files, and the configuration: the catalogue and the targets."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 
 from poller.model.patterns import select_names
 from poller.model.query import MetricDefinition, QueryDefinition
+from poller.model.target import Target
 from poller.model.text import did_you_mean, quote
 
 
@@ -47,6 +48,14 @@ class Catalog:
         """
         selected = select_names(patterns, [query.name for query in self.queries], "--query", _no_query)
         return tuple(query for query in self.queries if query.name in selected)
+
+
+@dataclass(frozen=True, slots=True)
+class Configuration:
+    """The queries and the targets, which can be loaded again while the poller runs."""
+
+    catalog: Catalog
+    targets: tuple[Target, ...]
 
 
 def _no_query(pattern: str, names: Sequence[str]) -> str:

@@ -30,8 +30,7 @@ from poller.daemon.server_queues import QueueConfig
 from poller.daemon.target_factory import TargetFactory
 from poller.daemon.target_pollers import TargetPollers
 from poller.demo.cluster import Cluster
-from poller.model.catalog import Catalog
-from poller.model.configuration import Configuration
+from poller.model.catalog import Catalog, Configuration
 from poller.model.query import QueryDefinition
 from poller.model.secrets import Secret
 from poller.model.target import Target

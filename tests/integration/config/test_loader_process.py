@@ -17,7 +17,7 @@ from poller.config.load_settings import load
 from poller.config.loader_process import LoaderError, LoaderProcess, answer
 from poller.config.orphans import ORPHANS
 from poller.config.settings import Settings
-from poller.model.configuration import Configuration
+from poller.model.catalog import Configuration
 from poller.model.diagnostics import Diagnostic
 from poller.model.errors import ConfigError
 from poller.receiver.receiver import Receiver

@@ -30,8 +30,7 @@ from poller.daemon.target_factory import TargetFactory
 from poller.daemon.target_poller import TargetPoller
 from poller.daemon.target_pollers import TargetPollers
 from poller.demo.cluster import wait_replayed
-from poller.model.catalog import Catalog
-from poller.model.configuration import Configuration
+from poller.model.catalog import Catalog, Configuration
 from poller.model.query import QueryDefinition
 from poller.model.retry import RetryConfig
 from poller.model.shards import Shard, owner_of

@@ -18,8 +18,7 @@ from poller.daemon.server_queues import QueueConfig
 from poller.daemon.target_factory import TargetFactory
 from poller.daemon.target_poller import TargetPoller
 from poller.daemon.target_pollers import TargetPollers
-from poller.model.catalog import Catalog
-from poller.model.configuration import Configuration
+from poller.model.catalog import Catalog, Configuration
 from poller.model.secrets import Secret
 from poller.model.target import Target
 from poller.receiver.receiver import Receiver

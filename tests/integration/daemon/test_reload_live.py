@@ -29,7 +29,7 @@ from poller.daemon.scheduler import PollScheduler
 from poller.daemon.server_queues import QueueConfig
 from poller.daemon.target_factory import TargetFactory
 from poller.daemon.target_pollers import TargetChanges
-from poller.model.configuration import Configuration
+from poller.model.catalog import Configuration
 from poller.model.query import QueryDefinition
 from poller.model.result import PollResult
 from poller.receiver.decode import Point

@@ -16,8 +16,7 @@ from poller.config.queries.diff import Difference
 from poller.config.queries.load import load
 from poller.daemon.reload import MOST_PROBLEMS, Reload
 from poller.daemon.target_pollers import TargetChanges
-from poller.model.catalog import Defaults
-from poller.model.configuration import Configuration
+from poller.model.catalog import Configuration, Defaults
 
 DEFAULTS = Defaults(interval=3600.0, timeout=1.0, max_series=10)
 
