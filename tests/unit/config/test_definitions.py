@@ -1,4 +1,4 @@
-"""The model validates its values, formats durations as in a query file, and is immutable."""
+"""Definitions of queries, metrics and targets: validated, with durations as in a file, and immutable."""
 
 from __future__ import annotations
 
@@ -17,10 +17,13 @@ from poller.config.queries.schema.estimate import DeclaredEstimate
 from poller.config.queries.schema.metric import DeclaredMetric
 from poller.config.queries.schema.query import DeclaredQuery
 from poller.config.queries.schema.requirements import DeclaredRequirements
+from poller.config.settings import SETTINGS
+from poller.config.targets.schema import DeclaredDatabases, DeclaredTarget
 from poller.model.duration import format_duration, parse_duration
 from poller.model.errors import PollError
 from poller.model.query import NO_PARAMETERS, Alert, Estimate, MetricDefinition, QueryDefinition, Requirements
 from poller.model.result import PollResult
+from poller.model.target import Databases, Target
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -198,17 +201,27 @@ def test_contradictory_limits_are_all_reported_with_their_keys() -> None:
         (DeclaredRequirements, Requirements),
         (DeclaredEstimate, Estimate),
         (DeclaredAlert, Alert),
+        (DeclaredDatabases, Databases),
+        (DeclaredTarget, Target),
     ],
 )
 def test_every_declared_key_is_in_the_definition_with_the_same_default(
     declared: type[Part], definition: type[DataclassInstance]
 ) -> None:
-    definition_fields = {field.name: field for field in fields(definition) if field.compare}
+    """There are two of each, because the daemon must load neither pydantic nor the texts of the schema."""
+    # Discovery sets the database and its OID.
+    discovered = ("database", "oid") if definition is Target else ()
+    definition_fields = {
+        field.name: field for field in fields(definition) if field.compare and field.name not in discovered
+    }
     # A schedule includes its time zone, and a histogram becomes metrics.
     without = ("timezone", "histogram")
     declared_fields = {name: field for name, field in declared.model_fields.items() if name not in without}
-    assert list(definition_fields) == list(declared_fields)
+    # Each target has identity and defaults from two models, in another order.
+    assert set(definition_fields) == set(declared_fields)
     for name, field in declared_fields.items():
+        if definition is Target and name in SETTINGS:
+            continue  # the default is that of the setting
         default = MISSING if field.default is PydanticUndefined else field.default
         if name == "parameters":
             default = NO_PARAMETERS
