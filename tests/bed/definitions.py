@@ -1,4 +1,4 @@
-"""Query definitions in one line, including definitions that no query file may contain."""
+"""Definitions of queries and targets in one line, including definitions that no query file may contain."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from poller.config.queries.sql_check import is_ordered
 from poller.config.queries.sql_parameters import to_placeholders
 from poller.model.query import MetricDefinition, QueryDefinition
 from poller.model.result import Answer, PollResult, Sample
+from poller.model.secrets import Secret
+from poller.model.target import Target
 
 
 def a_metric(name: str = "things", **fields: Any) -> MetricDefinition:
@@ -75,3 +77,12 @@ class Source:
 
     def close(self) -> None:
         pass
+
+
+def a_target(name: str, url: str = "", **fields: Any) -> Target:
+    """Return a target without limits; `fields` override the others."""
+    limits = {"max_replay_lag": None, "max_active_backends": None, "strict": False}
+    timeouts = {"connect_timeout": 10.0, "lock_timeout": 1.0}
+    return Target(
+        **{"name": name, "url": Secret(url), "require_standby": "false", **timeouts, **limits, **fields}
+    )

@@ -19,10 +19,8 @@ from poller.daemon.target_factory import TargetFactory
 from poller.daemon.target_poller import TargetPoller
 from poller.daemon.target_pollers import TargetPollers
 from poller.model.catalog import Catalog, Configuration
-from poller.model.secrets import Secret
-from poller.model.target import Target
 from poller.receiver.receiver import Receiver
-from tests.bed.definitions import a_metric, a_query
+from tests.bed.definitions import a_metric, a_query, a_target
 from tests.bed.postgres import Database
 from tests.bed.process import eventually
 
@@ -58,16 +56,7 @@ class Elected:
         self.scheduler = PollScheduler(QueueConfig(4), may_poll=lambda: self.leads)
         self.pollers = TargetPollers(self.factory, self.scheduler)
         query = a_query("q", sql, metrics=(a_metric("n"),), interval=3600.0, timeout=300.0)
-        target = Target(
-            name="only",
-            url=Secret(database.primary_dsn),
-            connect_timeout=10.0,
-            lock_timeout=1.0,
-            require_standby="false",
-            max_replay_lag=None,
-            max_active_backends=None,
-            strict=False,
-        )
+        target = a_target("only", database.primary_dsn)
         self.configuration = Configuration(Catalog((query,), ()), (target,))
         self.elected = ElectedPollers(self.factory, self.scheduler, self.pollers, self.configuration)
         self.elected.start()

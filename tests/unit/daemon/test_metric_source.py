@@ -6,12 +6,10 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from poller.daemon.metric_source import TargetMetricSource
 from poller.model.result import Freshness
-from poller.model.secrets import Secret
-from poller.model.target import Target
 from poller.otlp.exporter import resource
 from poller.polling.instruments import CatalogInstruments
 from poller.polling.store import ResultStore
-from tests.bed.definitions import a_query
+from tests.bed.definitions import a_query, a_target
 
 
 class ClosingGauges:
@@ -31,16 +29,7 @@ class ClosingGauges:
 
 def test_a_target_that_is_removed_during_a_collection_leaves_nothing_behind() -> None:
     instruments, gauges = CatalogInstruments("1"), ClosingGauges()
-    target = Target(
-        name="a",
-        url=Secret("host=a dbname=x"),
-        connect_timeout=1.0,
-        lock_timeout=1.0,
-        require_standby="warn",
-        max_replay_lag=None,
-        max_active_backends=None,
-        strict=False,
-    )
+    target = a_target("a", "host=a dbname=x")
     gauges.source = TargetMetricSource(
         target, ResultStore([a_query()]), [gauges], instruments, resource("poller", "1", "1")
     )

@@ -7,26 +7,16 @@ from pathlib import Path
 import pytest
 
 from poller.daemon.shard_targets import ShardTargets
-from poller.model.secrets import Secret
 from poller.model.shards import Shard, owner_of
 from poller.model.target import Target
 from poller.postgres.conninfo import server_of
+from tests.bed.definitions import a_target
 
 COUNT = 3
 
 
 def target(name: str, url: str = "", file: Path | None = None) -> Target:
-    return Target(
-        name=name,
-        url=Secret(url),
-        url_file=file,
-        connect_timeout=1.0,
-        lock_timeout=1.0,
-        require_standby="false",
-        max_replay_lag=None,
-        max_active_backends=None,
-        strict=False,
-    )
+    return a_target(name, url, url_file=file)
 
 
 def owners(*targets: Target) -> dict[str, list[int]]:
