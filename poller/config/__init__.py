@@ -15,6 +15,7 @@ loader_process   Child process that reads the command line, the settings and the
 orphans          Reaper of orphaned processes, for a poller that is process 1 of a container.
 queries          Loading of query files into a Catalog.
 setting          Declaration of a setting: its type, default, variables, limits and texts.
+setting_rules    Rules about several settings: a single database, the leader election and shards.
 settings         Settings of the poller: their table, and the effective values with their sources.
 targets          Loading of targets files into targets.
 yaml_file        YAML file of the configuration: its data, the locations of its keys, and its structural
