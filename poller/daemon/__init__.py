@@ -21,6 +21,7 @@ reload             Reload of the query files and targets, all or nothing: invali
 run                Daemon process: start-up, schedule, export, reload and ordered shutdown.
 scheduler          Scheduler of the ticks of all targets, whose schedules can be replaced at any time.
 sd_notify          Service notifications to systemd or any other listener on NOTIFY_SOCKET.
+server_databases   Databases of one server: those of its last list, and those that are missing from it.
 server_queues      Queues of targets with due ticks, one per server: first in, first out, with cap and
                    quarantine.
 shard_targets      Selection of the targets that a shard polls, by their servers.

@@ -10,7 +10,7 @@ from typing import Literal, Protocol
 from opentelemetry.metrics import Meter
 
 from poller.config.file_watcher import Fingerprint
-from poller.config.queries.diff import Difference, compare, listed
+from poller.config.queries.diff import Difference, compare
 from poller.daemon.target_pollers import TargetChanges
 from poller.model.catalog import Configuration
 from poller.model.diagnostics import Diagnostic
@@ -98,17 +98,7 @@ class Reload:
         targets = self._apply_configuration(configuration, difference)
         self.configuration, self.problems, self._last_success = configuration, (), time.time()
         self._reloads.add(1, {"poller.outcome": "ok"})
-        lines = [*difference.lines()] if difference else []
-        if any(targets):
-            lines.append(
-                f"targets: {len(targets.added)} added, {len(targets.removed)} removed, "
-                f"{len(targets.changed)} changed"
-            )
-            lines += [
-                f"targets {change}: {listed(names)}"
-                for change, names in zip(targets._fields, targets, strict=True)
-                if names
-            ]
+        lines = [*(difference.lines() if difference else ()), *targets.lines()]
         if not lines:
             logger.info("%s read again: nothing changed", self._files)
             return "unchanged"

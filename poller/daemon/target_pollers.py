@@ -6,13 +6,13 @@ import logging
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from poller.config.file_watcher import Fingerprint, fingerprint
-from poller.config.queries.diff import Difference, compare
+from poller.config.queries.diff import Difference, compare, listed
 from poller.daemon.discovery_poller import DiscoveryPoller
 from poller.daemon.scheduler import PollScheduler
+from poller.daemon.server_databases import MissingDatabase, ServerDatabases
 from poller.daemon.shard_targets import ShardTargets
 from poller.daemon.target_factory import TargetFactory
 from poller.daemon.target_poller import TargetPoller
@@ -35,24 +35,13 @@ class TargetChanges(NamedTuple):
     removed: list[str]
     changed: list[str]
 
-
-class _Missing(NamedTuple):
-    """A database that is missing from the list of its server; its values are exported until their max_age."""
-
-    poller: TargetPoller
-    oid: int
-    since: float
-    """Monotonic seconds."""
-
-
-@dataclass(slots=True)
-class _ServerDatabases:
-    """The databases of one server, by its last list."""
-
-    polled: dict[str, int]
-    """OIDs by name."""
-    missing: dict[str, _Missing] = field(default_factory=dict)
-    """By name, the oldest first."""
+    def lines(self) -> Iterator[str]:
+        """Return the changes in a few lines, of which the first is a summary; no line without changes."""
+        if any(self):
+            yield "targets: " + ", ".join(f"{len(names)} {kind}" for kind, names in self._asdict().items())
+        for kind, names in self._asdict().items():
+            if names:
+                yield f"targets {kind}: {listed(names)}"
 
 
 class TargetPollers:
@@ -70,7 +59,7 @@ class TargetPollers:
         self._selecting = threading.Lock()
         """Held while the connection strings are read and decide which targets are polled."""
         self._pollers: dict[str, TargetPoller] = {}
-        self._servers: dict[str, _ServerDatabases] = {}
+        self._servers: dict[str, ServerDatabases] = {}
         """By target; without those whose list has not been read yet."""
         self._queries: Sequence[QueryDefinition] = ()
         self._configured: Sequence[Target] = ()
@@ -122,49 +111,43 @@ class TargetPollers:
         does not count as missing. The data of a database with another OID is deleted, because it is another
         database.
         """
-        listed = databases.polled
+        polled = databases.polled
         with self._lock:
             target = poller.target
             if self._pollers.get(target.name) is not poller or target.databases is None:
                 return 0  # a reload has removed or changed the target meanwhile
             server = self._servers.get(target.name)
             if server is None:  # delete the values of databases that left before the start
-                names = {target.of_database(name).name for name in listed}
+                names = {target.of_database(name).name for name in polled}
                 prefix = f"{target.name}/"
                 self._factory.retain(lambda name: name in names or not name.startswith(prefix))
-                server = self._servers[target.name] = _ServerDatabases({})
+                server = self._servers[target.name] = ServerDatabases({})
             pollers = self._pollers.copy()
-            gone = [name for name in server.polled if name not in listed]
-            new = [name for name, oid in listed.items() if server.polled.get(name) != oid]
+            gone, new = server.gone(polled), server.new(polled)
             now = time.monotonic()
             for name in gone:
                 left = pollers.pop(target.of_database(name).name)
                 self._scheduler.remove(left.name)
                 self._factory.withdraw(left)
-                server.missing[name] = _Missing(left, server.polled[name], now)
+                server.missing[name] = MissingDatabase(left, server.polled[name], now)
             for name in new:
-                of_database = target.of_database(name, listed[name])
+                of_database = target.of_database(name, polled[name])
                 returned = server.missing.pop(name, None)
-                if returned is not None and returned.oid == listed[name]:
+                if returned is not None and returned.oid == polled[name]:
                     pollers[of_database.name] = self._replace(returned.poller, of_database)
                     continue
                 old = returned.poller if returned else pollers.get(of_database.name)
                 if old is not None:
                     self._delete(old)
                 pollers[of_database.name] = self._open(of_database)
-            server.polled = dict(listed)
+            server.polled = dict(polled)
             self._pollers = pollers
-            for name, missing in list(server.missing.items()):
-                if (
-                    now - missing.since >= target.databases.forget
-                    or len(server.missing) > target.databases.limit
-                ):
-                    del server.missing[name]
-                    self._delete(missing.poller)
+            for missing in server.take_expired(target.databases, now):
+                self._delete(missing.poller)
             no_privilege = set(databases.no_privilege)
             if gone or new:
                 refused = [name for name in gone if name in no_privilege]
-                _log_changes(len(listed), new, [name for name in gone if name not in no_privilege], refused)
+                _log_changes(len(polled), new, [name for name in gone if name not in no_privilege], refused)
             return len(server.missing.keys() - no_privilege)
 
     def url_files(self) -> Fingerprint:
@@ -223,7 +206,7 @@ class TargetPollers:
                 self._delete(missing.poller)
             if new is not None and new.databases is not None and _is_same_server(old, new):
                 names = new.databases.select(server.polled).names
-                self._servers[name] = _ServerDatabases(
+                self._servers[name] = ServerDatabases(
                     {database: server.polled[database] for database in names}
                 )
 
