@@ -27,7 +27,7 @@ from poller.postgres.transaction import TransactionLimits
 from poller.telemetry.traces import tag_name_and_span
 
 if TYPE_CHECKING:
-    from poller.model.leader import LeaderLock
+    from poller.model.leader import LeaderLock, Leadership
     from poller.model.target import Target
     from poller.otlp.exporter import MetricExporter
     from poller.otlp.sending_queue import SendingQueue
@@ -60,14 +60,11 @@ def open_telemetry(settings: Settings, exporter: MetricExporter | None = None) -
     )
 
 
-def open_exporter(
-    settings: Settings, *, periodic: bool, leads: Callable[[], bool] = lambda: True
-) -> MetricExporter | None:
+def open_exporter(settings: Settings, *, periodic: bool, leadership: Leadership) -> MetricExporter | None:
     """Start to export; return None without an endpoint.
 
-    The metrics of targets are exported only while `leads` returns true.
-    Without an endpoint (logs-only mode) no SDK is imported. Raises ConfigError if the endpoint's variables or
-    the state folder cannot be used.
+    The metrics of targets are exported only while this process leads. Without an endpoint (logs-only mode) no
+    SDK is imported. Raises ConfigError if the endpoint's variables or the state folder cannot be used.
     """
     if settings.endpoint is None:
         return None
@@ -82,7 +79,7 @@ def open_exporter(
         queue,
         interval=settings.export_interval if periodic else math.inf,
         timeout=settings.export_timeout,
-        leads=leads,
+        leadership=leadership,
     )
 
 

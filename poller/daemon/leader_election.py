@@ -77,7 +77,7 @@ class LeaderStatus(NamedTuple):
 
 
 class LeaderElection:
-    """Keeps trying to hold the lock, and says at any moment whether this process may poll.
+    """Keeps trying to hold the lock, and says at any moment whether this process may poll (`Leadership`).
 
     The process leads only until its deadline: the time at which the last successful confirmation was *sent*,
     plus 0.8 leases. A silent holder's lock becomes free more than 0.9 leases after it was received. So two

@@ -10,6 +10,7 @@ from types import MappingProxyType
 from typing import Protocol
 
 from poller.model.errors import PollError
+from poller.model.leader import NO_ELECTION, Leadership
 from poller.model.query import STALE_AFTER_INTERVALS, AttributeValue, QueryDefinition
 from poller.model.result import Freshness, PollResult
 from poller.model.tick import Tick
@@ -49,9 +50,9 @@ class PollCycle:
         log: PollLog,
         more: Sequence[PollObserver] = (),
         attributes: Mapping[str, AttributeValue] = MappingProxyType({}),
-        leads: Callable[[], bool] = lambda: True,
+        leadership: Leadership = NO_ELECTION,
     ) -> None:
-        """Prepare; without `metrics`, nothing is counted. Results are dropped if `leads` returns false then.
+        """Prepare; without `metrics`, nothing is counted. Results are dropped unless this process leads then.
 
         `more` observe the results after all others. Each data point has `attributes` as well.
         """
@@ -62,7 +63,7 @@ class PollCycle:
         self._metrics = metrics
         self._log = log
         self._attributes = attributes
-        self._leads = leads
+        self._leadership = leadership
         self._statuses = QueryStatuses()
         self.changes = 0
         """Number of recorded ticks and replacements; equal numbers mean that only time has passed."""
@@ -90,7 +91,7 @@ class PollCycle:
         """Poll `queries` once and return their results; `on_answer` is called with each answered name."""
         with self._tracing.tick(queries):
             polled = poll(queries, self.source, on_answer)
-            if not self._leads():  # the process may have been stopped in between, for any time
+            if not self._leadership.leads:
                 return []
             if self._attributes:
                 polled = [with_attributes(result, self._attributes) for result in polled]

@@ -37,6 +37,7 @@ from poller.daemon.target_pollers import TargetPollers
 from poller.daemon.watchdog import BEAT_SECONDS, CHANGE_SECONDS, Watchdog
 from poller.model.catalog import Configuration
 from poller.model.duration import format_duration
+from poller.model.leader import NO_ELECTION
 from poller.model.retry import RETRY, RetryConfig
 from poller.model.text import counted
 from poller.model.tick import ticks
@@ -114,13 +115,13 @@ class Daemon:
                 self._change_leader,
                 on_reason=self._report_election,
             )
-        leads = (lambda: election.leads) if (election := self._election) else None
-        self._factory = TargetFactory(settings, daemon=True, leads=leads)
+        leadership = (election := self._election) or NO_ELECTION
+        self._factory = TargetFactory(settings, daemon=True, leadership=leadership)
         self._scheduler = PollScheduler(
             QueueConfig(settings.max_connections),
             on_tick=self._report_tick,
             on_first_polls=self._hurry,
-            may_poll=leads or (lambda: True),
+            leadership=leadership,
             # A connection attempt may take a multiple of it: several hosts, each tried twice. A tick of one
             # of many targets never counts as hung, because a restart would stop the others.
             patience=_PATIENCE + 20 * settings.connect_timeout if only else math.inf,

@@ -18,6 +18,7 @@ from poller.daemon.targets_log import TargetsLog
 from poller.daemon.timer import Entry, Timer
 from poller.model.duration import format_duration
 from poller.model.errors import PollError
+from poller.model.leader import NO_ELECTION, Leadership
 from poller.model.query import QueryDefinition
 from poller.model.result import PollResult
 from poller.model.retry import RETRY, RetryConfig
@@ -85,7 +86,7 @@ class PollScheduler:
         *,
         on_tick: Callable[[], None] = lambda: None,
         on_first_polls: Callable[[], None] = lambda: None,
-        may_poll: Callable[[], bool] = lambda: True,
+        leadership: Leadership = NO_ELECTION,
         spacing: float = 10.0,
         patience: float = math.inf,
         refusal_retry: RetryConfig = RETRY,
@@ -95,13 +96,13 @@ class PollScheduler:
         `on_tick` is called after each tick. `on_first_polls` is called after queries were polled for the
         first time since the start or a replacement: after the first of them, after the last, and in between
         at most every `spacing` seconds, so that many ticks cause few exports. A tick whose turn comes while
-        `may_poll` returns false is omitted. A tick that runs for `patience` seconds more than its interval
+        this process does not lead is omitted. A tick that runs for `patience` seconds more than its interval
         counts as hung. `refusal_retry` has the pauses between two tries of a target that its server refuses.
         """
         self._queues = ServerQueues(queues)
         self._on_tick = on_tick
         self._first_polls = FirstPolls(on_first_polls, spacing)
-        self._may_poll = may_poll
+        self._leadership = leadership
         self._patience = patience
         self._refusal_retry = refusal_retry
         self._lock = threading.RLock()
@@ -342,7 +343,7 @@ class PollScheduler:
             self._first_polls.begin(entry)
             if run is None:  # the tick was removed, or its queries are in another one
                 return "none"
-            if self._stopping or not self._may_poll():
+            if self._stopping or not self._leadership.leads:
                 return "none"
             schedule.ticks.running = name
             self._doing[target.name] = entry, time.monotonic(), run.tick.interval + self._patience

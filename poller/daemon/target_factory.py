@@ -19,6 +19,7 @@ from poller.daemon.target_poller import AnswerListener, TargetPoller
 from poller.daemon.telemetry_export import TelemetryExport
 from poller.model.diagnostics import invalid
 from poller.model.errors import ConfigError
+from poller.model.leader import NO_ELECTION, Leadership
 from poller.model.secrets import mask_conninfo
 from poller.otlp.queue_lock import LOCK, FolderLock, make_folder
 from poller.polling.state_file import StateFile
@@ -51,18 +52,18 @@ class TargetFactory:
         *,
         daemon: bool = False,
         push: bool = True,
-        leads: Callable[[], bool] | None = None,
+        leadership: Leadership = NO_ELECTION,
         cancel_token: CancelToken | None = None,
     ) -> None:
         """Open the exporter and the state folder; raises ConfigError.
 
         A `daemon` pushes and stores values periodically, logs which server it polls, and logs all values if
         nothing is exported. Without `push` nothing is exported. With an election, the metrics of targets are
-        exported only while `leads` returns true, and no values are stored, because those of the previous
+        exported only while this process leads, and no values are stored, because those of the previous
         leader are newer. `cancel_token` is that of other connections of the process.
         """
         self._settings = settings
-        self._leads = leads or (lambda: True)
+        self._leadership = leadership
         self._daemon = daemon
         self._own = settings.own_metrics if push else "off"
         # One for all targets, because each has two file descriptors.
@@ -74,9 +75,9 @@ class TargetFactory:
             if settings.endpoint is None:  # otherwise the queue holds the lock
                 with contextlib.suppress(OSError):  # a full disk
                     self._folder_lock = FolderLock(settings.state_dir, LOCK)
-        if daemon and settings.state_dir is not None and leads is None:
+        if daemon and settings.state_dir is not None and leadership is NO_ELECTION:
             self._state = StateFile(settings.state_dir)
-        self.exporter = open_exporter(settings, periodic=daemon, leads=self._leads) if push else None
+        self.exporter = open_exporter(settings, periodic=daemon, leadership=leadership) if push else None
         self.telemetry = open_telemetry(settings, self.exporter) if push else TelemetryExport()
         self._sources: dict[TargetPoller, TargetMetricSource] = {}
         self._metrics: PollMetrics | None = None
@@ -157,7 +158,7 @@ class TargetFactory:
             ),
             more=target_metrics,
             attributes=target.attributes,
-            leads=self._leads,
+            leadership=self._leadership,
         )
         instance = target.name or self._settings.instance
         if target.databases is None:

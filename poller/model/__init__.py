@@ -9,8 +9,7 @@ diagnostics     Diagnostic of a file, a setting or a server: severity, rule, pla
 duration        Durations as query files write them, such as `5m` or `1h30m`.
 errors          Exceptions of the poller, and the scope that each one ends.
 files           Bounded reading of regular files, and atomic replacement of a file.
-leader          Leader lock: the interface between the election and the engines that keep the lock, and its
-                errors.
+leader          Leadership of this process, the lock that decides it, and the lock's errors.
 log_format      Log formatters: one JSON object or one line of text per record, with every extra field.
 numbers         Exact numbers from PostgreSQL's text output, and the reasons why a value is not exportable.
 otlp_endpoint   Resolver of the OTLP endpoint per signal: URL, protocol, and TLS or plain text.

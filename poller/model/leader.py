@@ -1,10 +1,29 @@
-"""Leader lock: the interface between the election and the engines that keep the lock, and its errors."""
+"""Leadership of this process, the lock that decides it, and the lock's errors."""
 
 from __future__ import annotations
 
 from typing import Protocol
 
 from poller.model.errors import PollerError
+
+
+class Leadership(Protocol):
+    """The permission to poll and export, as those who do it see it.
+
+    They read it again when they have a result: the process may have been stopped in between, for any time.
+    """
+
+    @property
+    def leads(self) -> bool:
+        """Whether this process may poll and export values at this moment."""
+
+
+class _NoElection:
+    leads = True
+
+
+NO_ELECTION: Leadership = _NoElection()
+"""The leadership of a process without an election."""
 
 
 class LockError(PollerError):

@@ -18,6 +18,7 @@ from opentelemetry.sdk.metrics.export import Metric
 from opentelemetry.sdk.resources import Resource
 
 from poller.model.duration import format_duration
+from poller.model.leader import NO_ELECTION, Leadership
 from poller.model.retry import RETRY, RetryConfig
 from poller.model.series import starting_in_time
 from poller.model.text import counted
@@ -93,13 +94,13 @@ class MetricExporter:
         timeout: float = 10.0,
         retry: RetryConfig = RETRY,
         request_size: int = MAX_SIZE,
-        leads: Callable[[], bool] = lambda: True,
+        leadership: Leadership = NO_ELECTION,
     ) -> None:
         """Start to export, beginning with the contents of `queue`; the first collection is one interval away.
 
         With an infinite `interval` only `flush` and `shutdown` collect. `timeout` bounds one request; both
         are in seconds. Pauses between two attempts are at most one interval. A request has at most
-        `request_size` bytes, or one data point. What `add` added is exported only if `leads` returns true
+        `request_size` bytes, or one data point. What `add` added is exported only if this process leads
         before and after the collection. `shutdown` closes the queue. Raises ConfigError if a standard
         OTEL_* variable cannot be used, or if the package for HTTP is missing.
         """
@@ -110,7 +111,7 @@ class MetricExporter:
         self._queue = queue
         self._resource = resource
         self._request_size = request_size
-        self._leads = leads
+        self._leadership = leadership
         self._version = str(resource.attributes.get("service.version", ""))
         preferences = read_preferences(os.environ)
         self._reader = OnDemandReader(preferences.temporality, preferences.aggregation)
@@ -269,14 +270,14 @@ class MetricExporter:
             # By identity, because the hash of a resource is expensive.
             groups: dict[int, tuple[Resource, list[Metric]]] = {}
             with self._adding:  # held for a moment, because a collection may take long
-                sources = list(self._sources) if self._leads() else []
+                sources = list(self._sources) if self._leadership.leads else []
             collected = []
             for source in sources:
                 resource = source.resource
                 if (metrics := _collected(source)) is not None:
                     groups.setdefault(id(resource), (resource, []))[1].extend(metrics)
                     collected.append(source)
-            if not self._leads():  # the process may have been stopped in between, for any time
+            if not self._leadership.leads:
                 groups.clear()
                 collected.clear()
             own = groups.setdefault(id(self._resource), (self._resource, []))[1]

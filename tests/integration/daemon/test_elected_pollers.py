@@ -52,8 +52,8 @@ class Elected:
             }
         )
         self.leads = False
-        self.factory = make(settings, daemon=True, leads=lambda: self.leads)
-        self.scheduler = PollScheduler(QueueConfig(4), may_poll=lambda: self.leads)
+        self.factory = make(settings, daemon=True, leadership=self)
+        self.scheduler = PollScheduler(QueueConfig(4), leadership=self)
         self.pollers = TargetPollers(self.factory, self.scheduler)
         query = a_query("q", sql, metrics=(a_metric("n"),), interval=3600.0, timeout=300.0)
         target = a_target("only", database.primary_dsn)
