@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from poller.daemon.target_poller import AnswerListener, TargetPoller
+from poller.model.result import PollResult
 from poller.model.tick import Tick, ticks
 from poller.polling.poll import to_result
 from poller.postgres.database_list import DatabaseList, list_query, read_list
@@ -16,10 +17,9 @@ from poller.telemetry.logging import about
 if TYPE_CHECKING:
     from opentelemetry.metrics import Counter
 
-    from poller.daemon.poll_cycle import PollCycle, PollObserver
+    from poller.daemon.poll_cycle import PollCycle
     from poller.model.errors import PollError
     from poller.model.query import QueryDefinition
-    from poller.model.result import PollResult
     from poller.model.rows import Rows
     from poller.model.target import Databases, Target
     from poller.telemetry.status_metrics import DiscoveryMetrics
@@ -51,19 +51,14 @@ class DiscoveryPoller(TargetPoller):
         pollers: DatabasePollers | None,
         discoveries: Counter,
         metrics: DiscoveryMetrics,
-        observers: Sequence[PollObserver],
     ) -> None:
-        """Prepare; `pollers` get each list, and `observers` the result of each read.
-
-        `discoveries` counts the reads, and `metrics` are about the last one.
-        """
+        """Prepare; `pollers` get each list, `discoveries` counts the reads, `metrics` are of the last one."""
         super().__init__(target, queries, cycle, instance, listener)
         self._pollers = pollers
         self._metrics = metrics
         self._list = list_query(databases.refresh)
         self._databases = databases
         self._discoveries = discoveries
-        self._observers = observers
         self._failed = False
         self._over_limit = 0
         self._none_logged = False
@@ -84,7 +79,7 @@ class DiscoveryPoller(TargetPoller):
             super().fail(queries, error)
         else:
             with about(self.name):
-                self.cycle.note(reached=error.kind != "unavailable")
+                self.cycle.note(PollResult(self._list, time.time(), 0.0, "failed", error=error))
                 self._fail(str(error))
 
     def _poll(self, queries: Sequence[QueryDefinition]) -> Sequence[PollResult]:
@@ -92,13 +87,11 @@ class DiscoveryPoller(TargetPoller):
             return super()._poll(queries)
         (answer,) = self.cycle.source.fetch(queries, lambda _: None)
         result = to_result(answer)
-        self.cycle.note(reached=result.error_type != "unavailable")
+        self.cycle.note(result)
         if answer.rows is not None:
             self._read(answer.rows)
         elif answer.error is None or answer.error.kind != "cancelled":
             self._fail(str(answer.error or answer.skipped))
-        for observer in self._observers:
-            observer.observe([result])
         return [result]
 
     def _read(self, rows: Rows) -> None:

@@ -62,6 +62,7 @@ class PollCycle:
         self._tracing = tracing
         self._metrics = metrics
         self._log = log
+        self._more = more
         self._attributes = attributes
         self._leadership = leadership
         self._statuses = QueryStatuses()
@@ -126,11 +127,12 @@ class PollCycle:
         results = [result for tick in ticks for result in self.run(tick.queries, on_answer)]
         return self.store.without_duplicates(results, time.monotonic())
 
-    def note(self, *, reached: bool) -> None:
-        """Record that a tick without values has ended, and whether it reached the database."""
+    def note(self, result: PollResult) -> None:
+        """Record the result of a tick without values; only `more` observe it."""
         with self._lock:
-            self.changes += 1
-            self.up = reached
+            self._note([result])
+            for observer in self._more:
+                observer.observe([result])
 
     def swap(self, queries: Sequence[QueryDefinition], dropped: Collection[str]) -> None:
         """Replace the queries, and discard all data of those in `dropped`, also of a tick in progress."""

@@ -174,7 +174,6 @@ class TargetFactory:
                 pollers,
                 self._discoveries,
                 discovery_metrics,
-                target_metrics,
             )
         if self.exporter is not None and source is not None:
             self.exporter.add(source)

@@ -31,6 +31,7 @@ from poller.daemon.target_poller import TargetPoller
 from poller.daemon.target_pollers import TargetPollers
 from poller.demo.cluster import wait_replayed
 from poller.model.catalog import Catalog, Configuration
+from poller.model.errors import PollError
 from poller.model.query import QueryDefinition
 from poller.model.retry import RetryConfig
 from poller.model.shards import Shard, owner_of
@@ -257,6 +258,18 @@ def test_a_server_on_which_no_query_runs_is_up_or_down_by_its_list_of_databases(
     dead = replace(server.target(f"host={LOOPBACK} port={closed} dbname=x"), name="dead")
     bed = make_bed(server.target(), dead, queries=[LONG])
     assert eventually(lambda: bed.values("poller.target.up") == {"s": 1, f"{p}a": 1, "dead": 0})
+
+
+def test_a_server_is_down_if_its_list_fails_without_a_try(
+    server: Server, make_bed: Callable[..., Bed]
+) -> None:
+    """As while another target keeps the server in quarantine."""
+    bed = make_bed(server.target(refresh=NEVER), queries=[LONG])
+    assert eventually(lambda: bed.values("poller.target.up").get("s") == 1)
+    discovery = next(poller for poller in bed.pollers if isinstance(poller, DiscoveryPoller))
+    (tick,) = discovery.ticks
+    discovery.fail(tick.queries, PollError("unavailable", "another target found the server unavailable"))
+    assert eventually(lambda: bed.values("poller.target.up").get("s") == 0)
 
 
 def test_beyond_the_limit_the_first_by_name_are_polled_and_the_rest_is_counted_and_logged_once(
