@@ -33,20 +33,24 @@ class TargetMetricSource:
     ) -> None:
         """Prepare; `gauges` are the poller's own metrics, and `process` is the resource of the process."""
         self.resource = process
-        """Resource of the target; that of the process if there is only one target, which has no name."""
+        """Resource of the last collection; that of the process for the only target, which has no name."""
         self.gauges = gauges
         self._target = target
         self._store = store
         self._instruments = instruments
         self._process = process
-        self._database = ""
+        self._database = name_of_database(target)
+        self._described: str | None = None
         self._closed = False
-        if target.name:
-            self._describe(name_of_database(target))
 
     def collect(self) -> list[Metric]:
-        """Return the metrics with their data points at this moment."""
-        metrics = self._instruments.collect(read_store(self._store, self.gauges, self._target.name))
+        """Return the metrics with their data points at this moment; `resource` is theirs from then on."""
+        frame = read_store(self._store, self.gauges, self._target.name)
+        if self._target.name:
+            # The database of the values, because another one may have answered meanwhile.
+            known = (result.database for result in frame.results if result.database)
+            self._describe(next(known, self._database))
+        metrics = self._instruments.collect(frame)
         if self._closed:  # meanwhile, so the instruments know the target again
             self._instruments.forget(self._target.name)
         return metrics
@@ -62,13 +66,13 @@ class TargetMetricSource:
 
     def note_server(self, server: ServerInfo) -> None:
         """Note the database of the server that has answered; a changed `url_file` may name another one."""
-        if self._target.name and server.database != self._database:
-            self._describe(server.database)
+        self._database = server.database
 
     def _describe(self, database: str) -> None:
-        self._database = database
-        more = resource_attributes(self._target, database)
-        self.resource = resource_of_target(self._process, self._target.name, more)
+        if database != self._described:
+            self._described = database
+            more = resource_attributes(self._target, database)
+            self.resource = resource_of_target(self._process, self._target.name, more)
 
 
 def resource_attributes(target: Target, database: str) -> dict[str, AttributeValue]:

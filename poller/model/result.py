@@ -71,6 +71,8 @@ class Answer:
     """Time of the answer: seconds on a monotonic clock."""
     server: str = ""
     """Address and port of the server that answered; empty without a server."""
+    database: str = ""
+    """Name of the database that answered; empty without a server."""
 
 
 @dataclass(slots=True)
@@ -166,6 +168,8 @@ class PollResult(NamedTuple):
     """Set if the samples are the estimate's: why the exact query has no samples."""
     server: str = ""
     """Address and port of the server that answered; empty without a server."""
+    database: str = ""
+    """Name of the database that answered; empty without a server, or if it is unknown."""
     answered: float = 0.0
     """Time of the answer: seconds on a monotonic clock."""
     returned: int | None = None

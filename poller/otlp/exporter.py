@@ -47,7 +47,7 @@ class MetricSource(Protocol):
 
     @property
     def resource(self) -> Resource:
-        """The resource; read at every collection, because it may change."""
+        """The resource of the last collection."""
 
     def collect(self) -> list[Metric]:
         """Return the metrics with their data points; called at every collection."""
@@ -273,8 +273,8 @@ class MetricExporter:
                 sources = list(self._sources) if self._leadership.leads else []
             collected = []
             for source in sources:
-                resource = source.resource
                 if (metrics := _collected(source)) is not None:
+                    resource = source.resource
                     groups.setdefault(id(resource), (resource, []))[1].extend(metrics)
                     collected.append(source)
             if not self._leadership.leads:

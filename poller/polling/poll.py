@@ -46,6 +46,7 @@ def to_result(answer: Answer) -> PollResult:
         answer.duration,
         "ok",
         server=answer.server,
+        database=answer.database,
         answered=answer.answered,
         plan=answer.plan,
     )

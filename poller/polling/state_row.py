@@ -35,6 +35,7 @@ def encode(target: str, source: bytes, result: PollResult) -> StateRow:
             "duration": result.duration,
             "estimated": result.estimated,
             "server": result.server,
+            "database": result.database,
             "samples": [_document(sample) for sample in result.samples],
             **({"newest": result.newest} if result.newest else {}),
         },
@@ -67,6 +68,8 @@ def decode(query: QueryDefinition, row: StateRow) -> PollResult:
     _check(_is_number(at) and _is_number(duration), f"its times are {at!r} and {duration!r}")
     _check(estimated in (None, *get_args(EstimateReason)), f"estimated is {estimated!r}")
     _check(_is_text(server), f"server is {server!r}")
+    database = entry.get("database", "")  # earlier versions did not store it
+    _check(_is_text(database), f"database is {database!r}")
     return PollResult(
         query,
         float(at),
@@ -75,6 +78,7 @@ def decode(query: QueryDefinition, row: StateRow) -> PollResult:
         tuple(samples),
         estimated=estimated,
         server=server,
+        database=database,
         newest=newest,
     )
 

@@ -26,8 +26,9 @@ from poller.polling.state_file import TargetValues
 class ResultStore:
     """The last good result of each query, with its age by the poll's clock, for the export's clock.
 
-    A failed or skipped poll does not change a value; a value is removed only because of its age. `now` is in
-    seconds on a monotonic clock, the same clock in every call.
+    A failed or skipped poll does not change a value; a value is removed only because of its age, or because
+    another database answers. So all values are of one database. `now` is in seconds on a monotonic clock, the
+    same clock in every call.
     """
 
     def __init__(
@@ -38,14 +39,20 @@ class ResultStore:
     ) -> None:
         """Start with the results `restored` from an earlier process, which keep their age.
 
-        Good results are saved in `state_file`, if given.
+        Only those of the database that answered last are used. Good results are saved in `state_file`, if
+        given.
         """
         self._state_file = state_file
         self._lock = threading.Lock()
         self._saving = threading.Lock()
         self._queries = tuple(queries)
         self._by_name = {query.name: query for query in self._queries}
-        self._good = {good.result.query.name: good for good in restored}
+        restored = sorted(restored, key=lambda good: good.at)
+        self._good = {
+            good.result.query.name: good
+            for good in restored
+            if good.result.database == restored[-1].result.database
+        }
         self._states: dict[str, tuple[State, float, float | None]] = {
             name: (state_of(good.result), good.at, None) for name, good in self._good.items()
         }
@@ -56,8 +63,10 @@ class ResultStore:
         """Store the good results of one tick, all at once, so that no export sees half of a snapshot.
 
         Return the results without the series that another query reports too. Results of queries that a swap
-        has removed or changed meanwhile are ignored. `now` is in seconds.
+        has removed or changed meanwhile are ignored. If another database has answered, because the connection
+        string was changed, the values of the previous one are deleted. `now` is in seconds.
         """
+        results = self._of_last_database(results)
         with self._lock:  # also while results are compared with the last ones, which an export changes
             results = [
                 each_once(result, self._last(result.query.name)) if result.outcome == "ok" else result
@@ -160,6 +169,16 @@ class ResultStore:
     def detach(self) -> None:
         """Store no more values for a restart."""
         self._state_file = None
+
+    def _of_last_database(self, results: Sequence[PollResult]) -> Sequence[PollResult]:
+        """Return the results without those of another database than answered last; delete its values too."""
+        answered = [result for result in results if result.database]
+        if not answered:
+            return results
+        database = max(answered, key=lambda result: result.answered).database
+        if any(good.result.database not in ("", database) for good in self._good.values()):
+            self.swap(self._queries, dropped=self._by_name)
+        return [result for result in results if result.database in ("", database)]
 
     def _save(self, names: Iterable[str]) -> None:
         """Save the good results of these queries for a restart."""

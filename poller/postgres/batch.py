@@ -71,12 +71,12 @@ class Batch:
         answers: dict[str, Answer] = {}
         at = time.time()
         since = time.monotonic()
-        server = ""
+        server = database = ""
 
         def settle(answer: Answer) -> None:
             nonlocal since
             since = time.monotonic()
-            answer.answered, answer.server = since, server
+            answer.answered, answer.server, answer.database = since, server, database
             answers[answer.query.name] = answer
             on_answer(answer.query.name)
 
@@ -84,7 +84,8 @@ class Batch:
         try:
             opened = self._opener.open(queries)
             at = opened.at
-            server = str(self._opener.connection.host or "")
+            if (host := self._opener.connection.host) is not None:
+                server, database = str(host), host.database
             sent: list[_Sent] = []
             skips = self._opener.admission.decide(queries, opened.facts, opened.lag, time.monotonic())
             for query in queries:

@@ -267,6 +267,47 @@ def test_values_of_every_target_survive_a_restart(bed: Bed, databases: list[str]
     assert [bed.value(name, "stamp") for name in "ab"] == before
 
 
+def test_no_value_has_the_name_of_another_database_if_the_connection_string_is_changed(
+    bed: Bed, databases: list[str]
+) -> None:
+    bed.queries(query("database", OID), query("once", OID, "1h"))
+    oids = {}
+    for dsn in databases:
+        with psycopg.connect(dsn) as connection:
+            ((name, oid),) = connection.execute(f"SELECT current_database(), n FROM ({OID}) AS oid")
+            oids[name] = oid
+    names = list(oids)
+    bed.put("a", databases[0])
+    process = bed.start()
+    assert eventually(lambda: bed.value("a", "once") == bed.value("a", "database") == oids[names[0]])
+
+    bed.put("a", databases[1])
+    with psycopg.connect(databases[1]) as connection:
+        connection.execute(
+            "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity"
+            " WHERE datname = %s AND application_name = 'obscura-poller'",
+            [names[0]],
+        )
+    assert eventually(lambda: bed.value("a", "database") == oids[names[1]])
+    assert bed.value("a", "once") is None, "it is polled once an hour"
+
+    process.send(signal.SIGTERM)
+    assert process.wait() == 0, process
+    mark = len(bed.receiver.requests())
+    bed.put("a", make_conninfo(databases[2], port=1))  # unreachable: only stored values can be exported
+    bed.start()
+    assert eventually(lambda: len(bed.receiver.requests()) > mark and bed.value("a", "poller.target.up") == 0)
+    assert bed.value("a", "database") == oids[names[1]]
+    assert bed.value("a", "once") is None
+    values = [
+        (point.resource["db.namespace"], point.value)
+        for request in bed.receiver.requests()
+        for point in request.points()
+        if point.metric in ("database", "once")
+    ]
+    assert all(oids[name] == value for name, value in values)
+
+
 def test_the_secret_of_a_target_appears_nowhere(bed: Bed, databases: list[str], tmp_path: Path) -> None:
     secrets = ["planted-in-url-7h2", "planted-in-file-9k4", "planted-by-command-3m8"]
     closed = make_conninfo(databases[0], host="127.0.0.1", port=1)

@@ -41,11 +41,13 @@ def fetch(replica: Replica, *queries: QueryDefinition) -> list[tuple[object, str
     return [outcome(answer) for answer in replica.fetch(queries)]
 
 
-def test_an_answer_names_its_server(database: Database, replica: Replica) -> None:
+def test_an_answer_names_its_server_and_database(database: Database, replica: Replica) -> None:
     place = conninfo_to_dict(database.standby_dsn)
     (answer,) = replica.fetch([a_query()])
     assert answer.server == f"{place['host']}:{place['port']}"
-    assert to_result(answer).server == answer.server
+    assert answer.database == database.name
+    result = to_result(answer)
+    assert (result.server, result.database) == (answer.server, answer.database)
 
 
 # --- estimates ----------------------------------------------------------------------------------------

@@ -48,6 +48,7 @@ class Life:
         self.store = ResultStore([self.query])
         self.now = 1
         self.server = "a:5432"
+        self.database = "app"
         self.instruments = self.new_instruments()
         self.moments: dict[int, int] = {}
         """`now` of each export, by the time of its data points."""
@@ -61,7 +62,8 @@ class Life:
     def poll(self, **values: float) -> None:
         self.now += 1
         samples = (Sample(self.query.metrics[0].name, value, {"kind": k}) for k, value in values.items())
-        self.store.put([a_result(self.query, *samples, at=float(self.now), server=self.server)], 0.0)
+        place = {"server": self.server, "database": self.database}
+        self.store.put([a_result(self.query, *samples, at=float(self.now), **place)], 0.0)
         self.memory.add(list(self.store.good(0.0)))
 
     def export(self) -> Exported:
@@ -147,6 +149,16 @@ def test_every_sum_starts_again_at_another_server(life: Life) -> None:
     life.server = "a:5432"
     life.poll(x=900)
     assert starts(life) == {"x": life.now}
+
+
+def test_every_sum_starts_again_in_another_database_of_the_same_server(life: Life) -> None:
+    life.poll(x=500)
+    before = starts(life)
+    life.database = "other"
+    life.poll(x=600)
+    start, time, value = life.export()["x"]
+    assert (start, value) == (time, 600)
+    assert start > before["x"]
 
 
 def test_an_up_down_counter_may_decrease(tmp_path: Path) -> None:

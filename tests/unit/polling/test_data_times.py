@@ -64,13 +64,14 @@ class Life:
         self.store = ResultStore([query])
         self.instruments = CatalogInstruments("1.2.3")
 
-    def poll(self, now: int, *rows: tuple[bytes | None, ...]) -> PollResult:
+    def poll(self, now: int, *rows: tuple[bytes | None, ...], database: str = "app") -> PollResult:
         result = mapped(now, *rows, query=self.query)
         (stored,) = self.store.put(
             [
                 a_result(
                     self.query, *result.samples,
                     rejected=result.rejected, closed=result.closed, unsettled=result.unsettled,
+                    database=database,
                 )
             ],
             0.0,
@@ -180,6 +181,15 @@ def test_a_data_point_is_exported_once() -> None:
     assert (len(result.samples), result.rejected) == (1, {}), "it does not count as missing"
     life.poll(111, row("a", 90), row("a", 101, 2))
     assert life.export() == [("a", 101, 2)]
+
+
+def test_the_rows_of_another_database_are_not_compared_with_those_of_the_previous_one() -> None:
+    life = Life()
+    life.poll(100, row("a", 90, 1))
+    life.export()
+    result = life.poll(101, row("a", 80, 2), database="other")
+    assert result.rejected == {}
+    assert life.export() == [("a", 80, 2)]
 
 
 def test_a_data_point_that_was_not_handed_over_is_exported_again() -> None:

@@ -257,6 +257,7 @@ def test_a_value_that_is_not_a_number_is_never_restored(
         *(("at", value) for value in (None, [1], "1", math.nan, math.inf, -math.inf)),
         *(("duration", value) for value in (None, "1", math.nan)),
         *(("server", value) for value in (None, 1, "\ud800")),
+        *(("database", value) for value in (None, 1, "\ud800")),
         *(("samples", value) for value in (None, "x", ["things"], [["things", 1]], [["other", 1, {}]])),
         ("key", "\ud800"),
     ],
@@ -312,6 +313,7 @@ def test_a_row_with_any_content_restores_nothing_that_breaks_an_export(
     for result in restored[:-1]:
         json.dumps([result.at, result.duration], allow_nan=False)
         result.server.encode()
+        result.database.encode()
         for sample in result.samples:
             assert math.isfinite(sample.value)
             assert sample.metric == "things"
@@ -585,6 +587,20 @@ def test_a_reload_deletes_the_values_of_removed_and_changed_queries(tmp_path: Pa
         assert [(row.target, row.query) for row in rows(tmp_path)] == [("", "b"), ("other", "a")]
         store.swap([B], {"b"})
     assert [(row.target, row.query) for row in rows(tmp_path)] == [("other", "a")]
+
+
+def test_the_stored_values_of_the_previous_database_are_deleted(tmp_path: Path) -> None:
+    with contextlib.closing(StateFile(tmp_path)) as file:
+        store = ResultStore([A, B], (), file.of("", "db"))
+        store.put([result._replace(database="x") for result in (RESULT, OTHER)], 0.0)
+        assert [row.query for row in rows(tmp_path)] == ["a", "b"]
+        store.put([NEWER._replace(database="y")], 1.0)
+    assert results(tmp_path) == [NEWER._replace(database="y")]
+
+
+def test_values_that_an_earlier_version_stored_are_of_an_unknown_database(state_folder: Path) -> None:
+    rewrite(state_folder, lambda entry: {key: entry[key] for key in entry if key != "database"})
+    assert results(state_folder) == [RESULT]
 
 
 def test_a_start_deletes_the_values_of_queries_that_no_longer_exist(tmp_path: Path) -> None:

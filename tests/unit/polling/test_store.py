@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 
 from poller.model.errors import ErrorKind, PollError
-from poller.model.result import PollResult, Sample, Skip, SkipReason
+from poller.model.result import GoodResult, PollResult, Sample, Skip, SkipReason
 from poller.polling.store import ResultStore
 from tests.bed.definitions import a_query, a_result
 
@@ -181,3 +182,62 @@ def test_a_read_in_progress_is_of_a_single_catalogue_during_a_swap() -> None:
     store.swap([A], dropped={"b"})
     assert [result.samples[0].value for result in reading] == [1, 2]
     assert values_at(store, 1) == [1]
+
+
+def test_the_first_answer_of_another_database_ends_all_values_of_the_previous_one() -> None:
+    store = ResultStore([A, B])
+    store.put([a_result(A, sample(1), database="x"), a_result(B, sample(2), database="x")], 0)
+    store.put([a_result(A, sample(3), database="y")], 1)
+    assert values_at(store, 1) == [3]
+    (_, b) = store.freshness(1)
+    assert (b.last_success, b.stale, str(b.state)) == (None, True, "stale"), "it was not polled there yet"
+    store.put([a_result(B, sample(4), database="y")], 2)
+    assert values_at(store, 2) == [3, 4]
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {"outcome": "failed", "error": FAILURE},
+        {"outcome": "skipped", "skipped": Skip("relation", "no such table")},
+    ],
+    ids=["failed", "skipped"],
+)
+def test_an_answer_without_values_also_ends_those_of_another_database(answer: dict[str, Any]) -> None:
+    store = ResultStore([A, B])
+    store.put([a_result(A, sample(1), database="x"), a_result(B, sample(2), database="x")], 0)
+    store.put([a_result(A, database="x", **answer)], 1)
+    assert values_at(store, 1) == [1, 2]
+    store.put([a_result(A, database="y", **answer)], 2)
+    assert values_at(store, 2) == []
+
+
+def test_neither_another_server_nor_an_unknown_database_ends_a_value() -> None:
+    restored = [GoodResult(a_result(B, sample(2)), 0.0)]  # stored by a version that did not store the name
+    store = ResultStore([A, B], restored)
+    store.put([a_result(A, sample(1), database="x", server="old:5432")], 1)
+    assert values_at(store, 1) == [1, 2]
+    unreachable = PollError("unavailable", "no")
+    store.put([a_result(A, outcome="failed", error=unreachable)], 2)
+    store.put([a_result(A, sample(3), database="x", server="new:5432")], 3)
+    assert values_at(store, 3) == [3, 2]
+    store.put([a_result(A, sample(4), database="y", server="new:5432")], 4)
+    assert values_at(store, 4) == [4]
+
+
+def test_answers_of_the_previous_database_in_the_same_tick_are_ignored() -> None:
+    store = ResultStore([A, B])
+    late, early = (
+        a_result(A, sample(1), database="y", answered=2.0),
+        a_result(B, sample(2), database="x", answered=1.0),
+    )
+    assert [result.query for result in store.put([late, early], 2)] == [A]
+    assert values_at(store, 2) == [1]
+
+
+def test_only_values_of_the_database_that_answered_last_are_restored() -> None:
+    """Values of two databases are stored if those of the previous one could not be deleted."""
+    newer, older = a_result(A, sample(1), database="y"), a_result(B, sample(2), database="x")
+    restored = [GoodResult(newer, 9.0), GoodResult(older, 8.0)]
+    assert values_at(ResultStore([A, B], restored), 10) == [1]
+    assert values_at(ResultStore([A, B], reversed(restored)), 10) == [1]
