@@ -6,13 +6,13 @@ import difflib
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from urllib.parse import unquote
 
 from pydantic_settings import BaseSettings, EnvSettingsSource
 
 from poller.config.settings import SETTINGS, SettingSource
 from poller.model.diagnostics import Diagnostic, invalid
 from poller.model.duration import format_duration
+from poller.model.otlp_variables import OtlpVariables, resource_attributes
 from poller.model.redaction import learn_environment
 from poller.model.secrets import read_secret, show_path
 
@@ -26,10 +26,6 @@ _SERVICE_LINK = re.compile(
 
 _RESOURCE = {"instance": "service.instance.id", "service_name": "service.name"}
 """Settings that OTEL_RESOURCE_ATTRIBUTES provides if no more specific variable is set."""
-
-_SDK_LIMIT = re.compile(r"OTEL_(\w+_)?(COUNT|LENGTH)_LIMIT")
-"""Limits of attributes, events and links. Importing the SDK raises ValueError if one of them is not a whole
-number."""
 
 
 class Environment(EnvSettingsSource):
@@ -61,9 +57,9 @@ class Environment(EnvSettingsSource):
             elif name == "export_timeout" and variable.startswith("OTEL_"):
                 value = self._few_seconds(variable, value)
             return (value, SettingSource("variable", variable)) if value is not None else None
-        if name == "traces" and self._environ.get("OTEL_TRACES_EXPORTER", "").strip().lower() == "none":
-            return "false", SettingSource("variable", "OTEL_TRACES_EXPORTER")
-        if name in _RESOURCE and (attribute := self._resource_attribute(_RESOURCE[name])):
+        if name == "traces" and (off := OtlpVariables(self._environ, "traces").disabled_by()):
+            return "false", SettingSource("variable", off)
+        if name in _RESOURCE and (attribute := resource_attributes(self._environ).get(_RESOURCE[name])):
             return attribute, SettingSource("variable", "OTEL_RESOURCE_ATTRIBUTES")
         return None
 
@@ -71,22 +67,6 @@ class Environment(EnvSettingsSource):
         """Return the file that contains the secret of the field `name`; None if it is unset."""
         file = self._environ.get(f"{SETTINGS[name].variables[0]}_FILE")
         return None if file is None else Path(file)
-
-    def switched_off(self) -> SettingSource | None:
-        """Return the standard variable that disables metrics, if any."""
-        if self._environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
-            return SettingSource("variable", "OTEL_SDK_DISABLED")
-        if self._environ.get("OTEL_METRICS_EXPORTER", "").strip().lower() == "none":
-            return SettingSource("variable", "OTEL_METRICS_EXPORTER")
-        return None
-
-    def sdk_problems(self) -> list[Diagnostic]:
-        """Return the problems of SDK limits that would make its import fail."""
-        return [
-            invalid(name, f"{value!r} is not a whole number; write one like 128, or unset the variable")
-            for name, value in sorted(self._environ.items())
-            if _SDK_LIMIT.fullmatch(name) and not re.fullmatch(r"\s*[0-9]+\s*", value)
-        ]
 
     def has_libpq(self) -> bool:
         """Return whether libpq's own variables describe a database."""
@@ -140,10 +120,3 @@ class Environment(EnvSettingsSource):
             )
         )
         return None
-
-    def _resource_attribute(self, name: str) -> str:
-        for item in self._environ.get("OTEL_RESOURCE_ATTRIBUTES", "").split(","):
-            key, _, value = item.partition("=")
-            if key.strip() == name:
-                return unquote(value.strip())
-        return ""

@@ -25,13 +25,13 @@ from poller.config.setting_rules import election_problems, shard_problems, singl
 from poller.config.settings import SETTINGS, Settings, SettingSource
 from poller.model.diagnostics import Diagnostic, invalid
 from poller.model.errors import ConfigError
-from poller.model.otlp_endpoint import Endpoint, Protocol, Signal, resolve
+from poller.model.otlp_endpoint import PROTOCOLS, Endpoint, Protocol, Signal, resolve
+from poller.model.otlp_variables import OtlpVariables, sdk_problems
 from poller.model.secrets import Secret
 from poller.model.shards import Shard
-from poller.model.text import did_you_mean
+from poller.model.text import unknown_choice
 
 _SHARED = "OTEL_EXPORTER_OTLP_ENDPOINT"
-_PROTOCOLS: dict[str, Protocol] = {"grpc": "grpc", "http/protobuf": "http/protobuf"}
 
 
 class _Model(BaseSettings):
@@ -119,13 +119,11 @@ def _place(
     environ: Mapping[str, str],
 ) -> tuple[str, str]:
     """Return the endpoint as written (empty if unset), and the variable or option that sets it."""
-    field = f"{signal}_endpoint"
+    field = f"{signal}_endpoint" if values.get(f"{signal}_endpoint") else "otlp_endpoint"
     if not values.get(field):
-        field = "otlp_endpoint"
-        if not values.get(field):
-            return "", ""
-        if signal != "metrics" and sources[field].name == "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT":
-            return environ.get(_SHARED, "").strip(), _SHARED
+        return "", ""
+    if signal != "metrics" and sources[field].name == "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT":
+        return environ.get(_SHARED, "").strip(), _SHARED
     return values[field].strip(), sources[field].name
 
 
@@ -135,16 +133,13 @@ def _protocol(
     sources: Mapping[str, SettingSource],
     environ: Mapping[str, str],
 ) -> Protocol | None:
-    shared = values.get("otlp_protocol")
-    if signal != "metrics":
-        own = f"OTEL_EXPORTER_OTLP_{signal.upper()}_PROTOCOL"
-        if protocol := environ.get(own, "").strip().lower():
-            if protocol not in _PROTOCOLS:
-                raise ConfigError([invalid(own, f"{protocol!r} is not one of grpc, http/protobuf")])
-            return _PROTOCOLS[protocol]
-        if shared and sources["otlp_protocol"].name == "OTEL_EXPORTER_OTLP_METRICS_PROTOCOL":
-            shared = environ.get("OTEL_EXPORTER_OTLP_PROTOCOL")
-    return _PROTOCOLS.get((shared or "").strip().lower())
+    shared = values.get("otlp_protocol") or ""
+    variables = OtlpVariables(environ, signal)
+    own = variables.where("PROTOCOL") == f"OTEL_EXPORTER_OTLP_{signal.upper()}_PROTOCOL"
+    standard = shared and sources["otlp_protocol"].name.startswith("OTEL_")
+    if signal != "metrics" and (own or standard):
+        return variables.protocol()
+    return PROTOCOLS.get(shared.strip().lower())
 
 
 def load(environ: Mapping[str, str], overrides: Mapping[str, Any] | None = None) -> Settings:
@@ -157,18 +152,18 @@ def load(environ: Mapping[str, str], overrides: Mapping[str, Any] | None = None)
     """
     environment = Environment(_VARIABLES, environ)
     values, sources = _read_sources(environment, overrides or {})
-    off = environment.switched_off()
-    problems = [*environment.problems, *environment.sdk_problems()]
+    off = OtlpVariables(environ, "metrics").disabled_by()
+    problems = [*environment.problems, *sdk_problems(environ)]
     if values.get("targets"):
         problems += single_database_problems(values, sources, environment)
     problems += shard_problems(values, sources)
     read, wrong = _validate(values | ({"otlp_endpoint": None} if off else {}), sources)
     problems += wrong
     signals: list[Signal] = [] if off else ["metrics"]
-    if read is not None and not (off and off.name == "OTEL_SDK_DISABLED"):
+    if read is not None and off != "OTEL_SDK_DISABLED":
         signals += _signals(read)
     endpoints, wrong = destinations(signals, values, sources, environ)
-    problems += wrong
+    problems += [problem for problem in wrong if problem not in problems]
     if (election := values.get("leader_election")) is not None:
         problems += election_problems(election, sources["leader_election"].name, bool(values.get("targets")))
     if problems or read is None:
@@ -184,7 +179,7 @@ def load(environ: Mapping[str, str], overrides: Mapping[str, Any] | None = None)
     }
     return Settings(
         **read,
-        sources=sources | ({"otlp_endpoint": off} if off else {}),
+        sources=sources | ({"otlp_endpoint": SettingSource("variable", off)} if off else {}),
         warnings=warnings,
         endpoint=endpoints.pop("metrics", None),
         others=endpoints,
@@ -264,9 +259,7 @@ def _message(setting: Setting, value: object, error: dict[str, Any]) -> str:
         case kind if kind.startswith("float_") and setting.type is declared.Share:
             return f"{value!r} is not a share; {example}"
         case "literal_error":
-            choices = context["expected"].replace("'", "").replace(" or ", ", ")
-            hint = did_you_mean(str(_lower(value)), choices.split(", ")) or f"; {example}"
-            return f"{value!r} is not one of {choices}{hint}"
+            return unknown_choice(str(value), setting.choices, setting.example)
         case "greater_than_equal":
             return f"{value!r} is too small; write at least {setting.format(context['ge'])}"
         case "less_than_equal":

@@ -11,14 +11,12 @@ from poller.config.setting import Duration, Setting, Share, Size, declarations, 
 from poller.model.catalog import Defaults
 from poller.model.diagnostics import invalid
 from poller.model.errors import ConfigError
+from poller.model.log_format import LogFormat, LogLevel
 from poller.model.otlp_endpoint import Endpoint, Protocol, Signal
 from poller.model.query import DEFAULT_INTERVAL, DEFAULT_MAX_SERIES, DEFAULT_TIMEOUT
 from poller.model.secrets import MASK, Secret, mask_conninfo, mask_url
 from poller.model.shards import MAX_SHARDS, SHARD, Shard
 from poller.model.target import RequireStandby, Target
-
-LogFormat = Literal["text", "json"]
-LogLevel = Literal["debug", "info", "warning", "error"]
 
 KUBERNETES = "kubernetes:"
 """Prefix of POLLER_LEADER_ELECTION that is followed by the name of a Lease."""

@@ -13,7 +13,8 @@ leader          Leadership of this process, the lock that decides it, and the lo
 log_format      Log formatters: one JSON object or one line of text per record, with every extra field.
 numbers         Exact numbers from PostgreSQL's text output, and the reasons why a value is not exportable.
 otlp_endpoint   Resolver of the OTLP endpoint per signal: URL, protocol, and TLS or plain text.
-otlp_variables  Reader of the OTEL_EXPORTER_OTLP_* variables of one signal, such as headers and TLS files.
+otlp_variables  Reader of the standard OTEL_* variables: of the exporter of one signal, of the resource and of
+                the SDK.
 path            Path into the data of a file: keys of mappings and indices of lists.
 patterns        Selection of names by patterns (`*`, `?` and `[...]`), with the patterns that match no name as
                 problems.

@@ -16,6 +16,7 @@ from typing import Any, Literal
 from poller.model.printable import indented, one_line
 
 LogFormat = Literal["text", "json"]
+LogLevel = Literal["debug", "info", "warning", "error"]
 
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 """Attributes of every record; all other attributes are `extra` fields of the caller."""

@@ -19,6 +19,7 @@ Protocol = Literal["grpc", "http/protobuf"]
 Signal = Literal["traces", "metrics", "logs"]
 
 SIGNALS: tuple[Signal, ...] = get_args(Signal)
+PROTOCOLS: dict[str, Protocol] = {name: name for name in get_args(Protocol)}
 _HTTP_PORT = 4318
 _PATH = re.compile(r"/v1/(traces|metrics|logs)$")
 """Paths of HTTP requests (OTLP specification 1.10, "OTLP/HTTP Request")."""

@@ -1,4 +1,4 @@
-"""Reader of the OTEL_EXPORTER_OTLP_* variables of one signal, such as headers and TLS files.
+"""Reader of the standard OTEL_* variables: of the exporter of one signal, of the resource and of the SDK.
 
 It imports no library, because both the daemon and `poller.events` need it.
 """
@@ -13,8 +13,9 @@ from urllib.parse import unquote
 from poller.model.diagnostics import Diagnostic, invalid
 from poller.model.errors import ConfigError
 from poller.model.files import read_regular
-from poller.model.otlp_endpoint import Endpoint, Protocol, Signal
+from poller.model.otlp_endpoint import PROTOCOLS, Endpoint, Protocol, Signal
 from poller.model.secrets import show_path
+from poller.model.text import unknown_choice
 
 MAX_TLS_BYTES = 1 << 20
 """Maximum size of a key or certificate file."""
@@ -24,6 +25,9 @@ _FILES = ("CERTIFICATE", "CLIENT_CERTIFICATE", "CLIENT_KEY")
 _HEADER_NAME = re.compile(r"[a-z0-9_.-]{1,256}")
 """Header names that both HTTP/1.1 (RFC 9110, 5.6.2) and gRPC ("PROTOCOL-HTTP2", Custom-Metadata) can send."""
 _HEADER_VALUE = re.compile(r"[\x20-\x7e]*")
+_SDK_LIMIT = re.compile(r"OTEL_(\w+_)?(COUNT|LENGTH)_LIMIT")
+"""Limits of attributes, events and links. Importing the SDK raises ValueError if one of them is not a whole
+number."""
 
 
 class OtlpVariables:
@@ -47,6 +51,20 @@ class OtlpVariables:
         """Return the name of the variable that sets `option`; None if it is unset or empty."""
         names = (prefix + option for prefix in self._prefixes)
         return next((name for name in names if self.environ.get(name, "").strip()), None)
+
+    def disabled_by(self) -> str | None:
+        """Return the name of the variable that disables the export of the signal; None if there is none."""
+        choices = {"OTEL_SDK_DISABLED": "true", f"OTEL_{self.signal.upper()}_EXPORTER": "none"}
+        return next((n for n, off in choices.items() if self.environ.get(n, "").strip().lower() == off), None)
+
+    def protocol(self) -> Protocol | None:
+        """Return the protocol; None if it is unset."""
+        where, text = self.where("PROTOCOL"), self.read("PROTOCOL")
+        if where is None or text is None:
+            return None
+        if (protocol := PROTOCOLS.get(text.strip().lower())) is None:
+            raise ConfigError([invalid(where, unknown_choice(text, list(PROTOCOLS), "http/protobuf"))])
+        return protocol
 
     def is_plain_text(self, endpoint: Endpoint) -> bool:
         """Return whether the endpoint's scheme or, without one, the variable INSECURE disables TLS."""
@@ -124,6 +142,21 @@ class OtlpVariables:
         if problems:
             raise ConfigError([invalid(self.where("HEADERS") or "", problem) for problem in problems])
         return headers
+
+
+def resource_attributes(environ: Mapping[str, str]) -> dict[str, str]:
+    """Return the attributes of OTEL_RESOURCE_ATTRIBUTES, with %-escaped values."""
+    items = (item.partition("=") for item in environ.get("OTEL_RESOURCE_ATTRIBUTES", "").split(","))
+    return {name.strip(): unquote(value.strip()) for name, equals, value in items if equals}
+
+
+def sdk_problems(environ: Mapping[str, str]) -> list[Diagnostic]:
+    """Return the problems of SDK limits that would make its import fail."""
+    return [
+        invalid(name, f"{value!r} is not a whole number; write one like 128, or unset the variable")
+        for name, value in sorted(environ.items())
+        if value.strip() and _SDK_LIMIT.fullmatch(name) and not re.fullmatch(r"\s*[0-9]+\s*", value)
+    ]
 
 
 def prepare_grpc(environ: MutableMapping[str, str]) -> None:

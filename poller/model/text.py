@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 _LONGEST = 60
 _MOST_LISTED = 10
@@ -73,6 +73,12 @@ def did_you_mean(word: str, candidates: Iterable[str]) -> str:
     """Return `; did you mean 'x'?`, or an empty text if no candidate is similar."""
     candidate = near(word, candidates)
     return f"; did you mean {candidate!r}?" if candidate else ""
+
+
+def unknown_choice(text: str, choices: Sequence[str], example: str) -> str:
+    """Return the problem of a text that is none of `choices`, with a similar one or an example."""
+    hint = did_you_mean(text.strip().lower(), choices) or f"; write one like {example}"
+    return f"{text!r} is not one of {', '.join(choices)}{hint}"
 
 
 def as_yaml(value: object) -> str:

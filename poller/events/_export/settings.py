@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import TypeVar
-from urllib.parse import unquote
+from typing import Any, TypeVar, get_args
 
 from poller.model.errors import ConfigError
-from poller.model.log_format import LogFormat
-from poller.model.otlp_endpoint import SIGNALS, Endpoint, Protocol, Signal, resolve
+from poller.model.log_format import LogFormat, LogLevel
+from poller.model.otlp_endpoint import SIGNALS, Endpoint, Signal, resolve
+from poller.model.otlp_variables import OtlpVariables, resource_attributes, sdk_problems
+from poller.model.text import unknown_choice
 
 Value = TypeVar("Value")
 
-_LEVELS = ("debug", "info", "warning", "error")
 _SERVERS = ("OBSCURA_", "OBSCURA_TELEMETRY_")
 """Prefixes of the server's own settings: in the design document, and in v0.3.13 and later."""
 
@@ -45,7 +45,7 @@ class TelemetrySettings:
     metrics_interval: float
     """Export interval in seconds."""
     log_format: LogFormat
-    log_level: str
+    log_level: LogLevel
     resource: Mapping[str, str]
     """Attributes from OTEL_RESOURCE_ATTRIBUTES and OTEL_SERVICE_NAME."""
     shutdown_timeout: float
@@ -67,12 +67,13 @@ def load(environ: Mapping[str, str]) -> TelemetrySettings:
 class _SettingReader:
     def __init__(self, environ: Mapping[str, str]) -> None:
         self._environ = {name: value.strip() for name, value in environ.items() if value.strip()}
-        self._problems: list[str] = []
+        self._problems = list(map(str, sdk_problems(environ)))
         self._warnings: set[str] = set()
 
     def settings(self) -> TelemetrySettings:
         targets = {signal: target for signal in SIGNALS if (target := self._target(signal))}
         ratio = self._own("TRACE_SAMPLING_RATIO", _ratio, "OTEL_TRACES_SAMPLER_ARG")
+        service = self._environ.get("OTEL_SERVICE_NAME")
         by_sampler = "OTEL_TRACES_SAMPLER" in self._environ and not self._find("TRACE_SAMPLING_RATIO")
         settings = TelemetrySettings(
             targets=targets,
@@ -80,9 +81,9 @@ class _SettingReader:
             metrics_interval=self._own("METRICS_EXPORT_INTERVAL_SECS", _seconds)
             or self._parsed("OTEL_METRIC_EXPORT_INTERVAL", _milliseconds)
             or 60.0,
-            log_format=self._own("LOG_FORMAT", _form) or "text",
-            log_level=self._own("LOG_LEVEL", _level) or "info",
-            resource=self._resource(),
+            log_format=self._own("LOG_FORMAT", _choice(LogFormat, "json")) or "text",
+            log_level=self._own("LOG_LEVEL", _choice(LogLevel, "debug")) or "info",
+            resource=resource_attributes(self._environ) | ({"service.name": service} if service else {}),
             shutdown_timeout=self._own("SERVER_SHUTDOWN_TIMEOUT_SECS", _seconds) or 5.0,
             propagators_chosen="OTEL_PROPAGATORS" in self._environ,
             warnings=tuple(sorted(self._warnings)),
@@ -92,29 +93,21 @@ class _SettingReader:
         return settings
 
     def _target(self, signal: Signal) -> SignalEndpoint | None:
-        prefix = f"OTEL_EXPORTER_OTLP_{signal.upper()}_"
-        if self._environ.get("OTEL_SDK_DISABLED", "").lower() == "true":
+        variables = OtlpVariables(self._environ, signal)
+        if variables.disabled_by():
             return None
         exporter = f"OTEL_{signal.upper()}_EXPORTER"
-        if (choice := self._environ.get(exporter, "otlp").lower()) not in ("otlp", "none"):
+        if (choice := self._environ.get(exporter, "otlp").lower()) != "otlp":
             self._problems.append(f"{exporter}: {choice!r} is not supported; write otlp or none")
-        names = ("OBSCURA_OTLP_ENDPOINT", "OBSCURA_TELEMETRY_OTLP_ENDPOINT", f"{prefix}ENDPOINT")
-        where = next((n for n in (*names, "OTEL_EXPORTER_OTLP_ENDPOINT") if n in self._environ), None)
-        if choice == "none" or where is None:
+        where = self._find("OTLP_ENDPOINT") or variables.where("ENDPOINT")
+        if where is None:
             return None
-        timeout = self._own("EXPORT_TIMEOUT_SECS", _seconds) or next(
-            (
-                seconds
-                for name in (f"{prefix}TIMEOUT", "OTEL_EXPORTER_OTLP_TIMEOUT")
-                if (seconds := self._parsed(name, _few_seconds))
-            ),
-            None,
+        timeout = self._own("EXPORT_TIMEOUT_SECS", _seconds) or self._parsed(
+            variables.where("TIMEOUT"), _few_seconds
         )
-        protocol = self._parsed(f"{prefix}PROTOCOL", _protocol) or self._parsed(
-            "OTEL_EXPORTER_OTLP_PROTOCOL", _protocol
-        )
-        try:
-            endpoint = resolve(
+        protocol = self._checked(variables.protocol)
+        endpoint = self._checked(
+            lambda: resolve(
                 self._environ[where],
                 where,
                 protocol,
@@ -122,42 +115,35 @@ class _SettingReader:
                 protocol_setting="OTEL_EXPORTER_OTLP_PROTOCOL",
                 warn=self._warnings.add,
             )
-        except ConfigError as error:
-            self._add_problem(str(error))
-            return None
-        return SignalEndpoint(endpoint.url, endpoint.protocol, timeout or 10.0)
-
-    def _resource(self) -> dict[str, str]:
-        attributes = {}
-        for item in self._environ.get("OTEL_RESOURCE_ATTRIBUTES", "").split(","):
-            name, equals, value = item.partition("=")
-            if equals:
-                attributes[name.strip()] = unquote(value.strip())
-        if "OTEL_SERVICE_NAME" in self._environ:
-            attributes["service.name"] = self._environ["OTEL_SERVICE_NAME"]
-        return attributes
+        )
+        return SignalEndpoint(endpoint.url, endpoint.protocol, timeout or 10.0) if endpoint else None
 
     def _find(self, name: str) -> str | None:
         return next((prefix + name for prefix in _SERVERS if prefix + name in self._environ), None)
 
-    def _own(self, name: str, parse: Callable[[str], Value], *standard: str) -> Value | None:
+    def _own(self, name: str, parse: Callable[[str], Value], standard: str | None = None) -> Value | None:
         """Return the value of the server's own setting, or else of a standard variable."""
-        variable = self._find(name) or next((other for other in standard if other in self._environ), None)
-        return None if variable is None else self._parsed(variable, parse)
+        return self._parsed(self._find(name) or standard, parse)
 
-    def _parsed(self, name: str, parse: Callable[[str], Value]) -> Value | None:
-        if name not in self._environ:
+    def _parsed(self, name: str | None, parse: Callable[[str], Value]) -> Value | None:
+        if name is None or name not in self._environ:
             return None
         try:
             return parse(self._environ[name])
         except ValueError as error:
-            self._add_problem(f"{name}: {error}")
+            self._add_problems(f"{name}: {error}")
             return None
 
-    def _add_problem(self, problem: str) -> None:
+    def _checked(self, read: Callable[[], Value]) -> Value | None:
+        try:
+            return read()
+        except ConfigError as error:
+            self._add_problems(*map(str, error.problems))
+            return None
+
+    def _add_problems(self, *problems: str) -> None:
         # A variable may be parsed once for each signal.
-        if problem not in self._problems:
-            self._problems.append(problem)
+        self._problems += [problem for problem in problems if problem not in self._problems]
 
 
 def _ratio(value: str) -> float:
@@ -197,19 +183,13 @@ def _positive(value: str, unit: str, example: str) -> float:
     return number
 
 
-def _form(value: str) -> LogFormat:
-    if (small := value.lower()) not in ("text", "json"):
-        raise ValueError(f"{value!r} is not a log format; write text or json")
-    return "json" if small == "json" else "text"
+def _choice(literal: Any, example: str) -> Callable[[str], Any]:
+    """Return a parser of the values of a Literal, in any case."""
+    choices = get_args(literal)
 
+    def parse(value: str) -> Any:
+        if (small := value.lower()) not in choices:
+            raise ValueError(unknown_choice(value, choices, example))
+        return small
 
-def _level(value: str) -> str:
-    if (small := value.lower()) not in _LEVELS:
-        raise ValueError(f"{value!r} is not a log level; write one of {', '.join(_LEVELS)}")
-    return small
-
-
-def _protocol(value: str) -> Protocol:
-    if (small := value.lower()) not in ("grpc", "http/protobuf"):
-        raise ValueError(f"{value!r} is not supported; write grpc or http/protobuf")
-    return "grpc" if small == "grpc" else "http/protobuf"
+    return parse

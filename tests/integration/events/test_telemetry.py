@@ -712,6 +712,12 @@ def test_signals_are_switched_off_by_the_standard_variables() -> None:
     assert set(targets(OTEL_EXPORTER_OTLP_METRICS_ENDPOINT="http://h:4317")) == {"metrics"}
 
 
+def test_a_limit_that_the_sdk_cannot_be_imported_with_is_a_configuration_error() -> None:
+    message = "^OTEL_SPAN_LINK_COUNT_LIMIT: 'many' is not a whole number; write one like 128"
+    with pytest.raises(TelemetryError, match=message):
+        load({"OTEL_SPAN_LINK_COUNT_LIMIT": "many"})
+
+
 def test_the_servers_variables_override_the_standard_variables() -> None:
     settings = load(
         {
@@ -784,7 +790,7 @@ def test_every_problem_is_reported_at_once_without_secrets() -> None:
         ({"OBSCURA_OTLP_ENDPOINT": "http://h:port"}, "is not a URL"),
         (
             {"OBSCURA_OTLP_ENDPOINT": "http://h", "OTEL_EXPORTER_OTLP_PROTOCOL": "http/json"},
-            "write grpc or http/protobuf",
+            "'http/json' is not one of grpc, http/protobuf; write one like http/protobuf",
         ),
     ],
 )

@@ -11,6 +11,7 @@ from dataclasses import FrozenInstanceError, fields
 from pathlib import Path
 
 import pytest
+from opentelemetry.sdk.resources import OTELResourceDetector
 from pydantic import ByteSize
 
 from poller.config.load_settings import load
@@ -88,6 +89,11 @@ def test_resource_attributes_set_name_and_instance_unless_specific_variables_do(
     assert settings.source("instance").name == "OTEL_RESOURCE_ATTRIBUTES"
     closer = load({**attributes, "OTEL_SERVICE_NAME": "c", "POLLER_INSTANCE": "pod-2"})
     assert (closer.service_name, closer.instance) == ("c", "pod-2")
+
+
+def test_the_last_of_equal_resource_attributes_counts_as_in_the_sdk(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OTEL_RESOURCE_ATTRIBUTES", "service.name=a,service.name=b,x")
+    assert load(os.environ).service_name == OTELResourceDetector().detect().attributes["service.name"] == "b"
 
 
 def test_an_empty_variable_is_unset() -> None:
@@ -427,6 +433,15 @@ def test_an_invalid_endpoint_is_reported_once_with_its_variable() -> None:
     assert problem.startswith("POLLER_TRACES_ENDPOINT: 't:4317' has no scheme")
     (problem,) = problems(COLLECTOR | {"OTEL_EXPORTER_OTLP_TRACES_PROTOCOL": "http/json"})
     assert problem.startswith("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL: 'http/json' is not one of")
+    (problem,) = problems(COLLECTOR | {"OTEL_EXPORTER_OTLP_PROTOCOL": "http/json"})
+    assert problem.startswith("OTEL_EXPORTER_OTLP_PROTOCOL: 'http/json' is not one of")
+
+
+def test_an_invalid_protocol_that_only_spans_would_use_is_reported() -> None:
+    of_metrics = {"OTEL_EXPORTER_OTLP_METRICS_PROTOCOL": "grpc"}
+    assert problems(COLLECTOR | of_metrics | {"OTEL_EXPORTER_OTLP_PROTOCOL": "grcp"}) == [
+        "OTEL_EXPORTER_OTLP_PROTOCOL: 'grcp' is not one of grpc, http/protobuf; did you mean 'grpc'?"
+    ]
 
 
 @pytest.mark.parametrize("off", [{"OTEL_SDK_DISABLED": "true"}, {"OTEL_METRICS_EXPORTER": "none"}])
