@@ -15,8 +15,6 @@ from poller.events.catalog import generation as known_generation
 from poller.model.catalog import Defaults
 from poller.tools.generate.metric_catalog import all_metrics
 
-Format = Literal["markdown", "json", "weaver"]
-
 
 @with_settings("queries", "namespace", warn=True)
 def catalog(
@@ -25,7 +23,8 @@ def catalog(
         GenerationName, typer.Option(help="Names of the design document or v0.9.4.")
     ] = "document",
     format: Annotated[  # noqa: A002 - the option is called --format everywhere
-        Format, typer.Option(help="Output: a table, JSON, or a registry for OpenTelemetry Weaver.")
+        Literal["markdown", "json", "weaver"],
+        typer.Option(help="Output: a table, JSON, or a registry for OpenTelemetry Weaver."),
     ] = "markdown",
 ) -> None:
     """Print all metrics: the gauges that the queries feed, and the events that a server exports.

@@ -27,7 +27,7 @@ from poller.tools.check.result import RULES, CheckedQuery
 from poller.tools.check.warnings import query_warnings
 from poller.tools.test.discovery import check_cases
 
-Format = Literal["text", "json", "github", "sarif"]
+CheckFormat = Literal["text", "json", "github", "sarif"]
 
 _MOST_SCHEDULES = 20
 """Maximum number of queries whose next runs are listed."""
@@ -48,7 +48,7 @@ def check(
         ),
     ] = 100_000,
     format: Annotated[  # noqa: A002 - the option is called --format everywhere
-        Format, typer.Option(help="Output: text for people, json for programs, github and sarif for CI.")
+        CheckFormat, typer.Option(help="Output: text for people, json for programs, github and sarif for CI.")
     ] = "text",
 ) -> None:
     """Validate every query file, the test cases next to it, and the targets; report all problems at once.
@@ -217,7 +217,9 @@ def _on(query: CheckedQuery, target: Target) -> CheckedQuery:
     return replace(query, target=target.name, diagnostics=diagnostics)
 
 
-def _write(form: Format, diagnostics: Sequence[Diagnostic], checked: Sequence[CheckedQuery] = ()) -> None:
+def _write(
+    form: CheckFormat, diagnostics: Sequence[Diagnostic], checked: Sequence[CheckedQuery] = ()
+) -> None:
     from poller.terminal.diagnostics import to_github, to_json, to_sarif
 
     if form == "json":
@@ -230,7 +232,7 @@ def _write(form: Format, diagnostics: Sequence[Diagnostic], checked: Sequence[Ch
         sys.stdout.write(to_github(diagnostics))
 
 
-def _write_valid(form: Format, catalog: Catalog, targets: int, warnings: Sequence[Diagnostic]) -> None:
+def _write_valid(form: CheckFormat, catalog: Catalog, targets: int, warnings: Sequence[Diagnostic]) -> None:
     """Write the result for valid files, with their warnings, if the database was not checked."""
     if form not in ("text", "github") or (form == "github" and warnings):
         _write(form, warnings)

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated, Literal, get_args
+from typing import Annotated, get_args
 
 import typer
 
 from poller.cli.options import (
     GrpcPort,
-    Host,
     HttpPort,
+    ListenAddress,
     Listening,
+    ReportFormat,
     port_in_use,
     seconds_to_listen,
     with_settings,
@@ -30,8 +31,6 @@ from poller.terminal.diagnostics import checks_to_json, print_checks
 from poller.tools.conform.conformance import ConformanceCheck, Require
 from poller.tools.generate.metric_catalog import all_metrics
 
-Format = Literal["text", "json"]
-
 
 @with_settings("queries", "namespace", warn=True)
 def conform(
@@ -42,7 +41,7 @@ def conform(
     ] = None,
     duration: Listening = None,
     requests: Annotated[int | None, typer.Option(min=1, help="Number of requests to wait for.")] = None,
-    host: Host = "127.0.0.1",
+    host: ListenAddress = "127.0.0.1",
     grpc_port: GrpcPort = 4317,
     http_port: HttpPort = 4318,
     generation: Annotated[
@@ -58,9 +57,7 @@ def conform(
         list[str] | None,
         typer.Option(metavar="PATTERN", help="Skip a check, a subject or check:subject; repeatable."),
     ] = None,
-    format: Annotated[  # noqa: A002 - the option is called --format everywhere
-        Format, typer.Option(help="Output: text for people, json for programs.")
-    ] = "text",
+    format: ReportFormat = "text",  # noqa: A002 - the option is called --format everywhere
 ) -> None:
     """Compare a server's OTLP output with the catalogue.
 

@@ -6,11 +6,11 @@ import logging
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from poller.cli.options import Targets, with_settings
+from poller.cli.options import ReportFormat, Targets, with_settings
 from poller.config.settings import SETTINGS, Settings
 from poller.daemon.signals import StopSignal
 from poller.model.diagnostics import Diagnostic, failed
@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from poller.cli.doctor_database import Examined
     from poller.postgres.server_tracker import ServerInfo
 
-Format = Literal["text", "json"]
-
 
 # Every setting is an option, except `strict`, which is a flag here.
 @with_settings(*(name for name in SETTINGS if name != "strict"))
@@ -42,9 +40,7 @@ def doctor(
         ),
     ] = None,
     target: Targets = None,
-    format: Annotated[  # noqa: A002 - the option is called --format everywhere
-        Format, typer.Option(help="Output: text for people, json for programs.")
-    ] = "text",
+    format: ReportFormat = "text",  # noqa: A002 - the option is called --format everywhere
 ) -> None:
     """Check the database, the role, every query and the collector, and suggest fixes.
 

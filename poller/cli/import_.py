@@ -18,7 +18,7 @@ from poller.model.diagnostics import invalid
 from poller.model.errors import ConfigError
 from poller.model.text import counted
 from poller.tools.importers.draft import DraftQuery
-from poller.tools.importers.formats import WITH_TARGETS, Format, Imported, import_files
+from poller.tools.importers.formats import WITH_TARGETS, Imported, ImportFormat, import_files
 from poller.tools.importers.validate import to_yaml
 
 _SUFFIXES = (".yaml", ".yml")
@@ -28,7 +28,7 @@ _SUFFIXES = (".yaml", ".yml")
 def import_(
     settings: Settings,
     files: Annotated[list[Path], typer.Argument(help="Files of the other tool, or folders with them.")],
-    form: Annotated[Format, typer.Option("--from", help="The tool that the files belong to.")],
+    form: Annotated[ImportFormat, typer.Option("--from", help="The tool that the files belong to.")],
     write: Annotated[
         Path | None,
         typer.Option(
@@ -86,7 +86,7 @@ def import_(
     raise typer.Exit(1 if lost else 0)
 
 
-def _check_targets_option(file: Path, form: Format, write: Path | None) -> None:
+def _check_targets_option(file: Path, form: ImportFormat, write: Path | None) -> None:
     """Raise ConfigError if the connections of this tool cannot be written to `file`."""
     option = f"--targets {file}"
     if form not in WITH_TARGETS:
@@ -99,7 +99,7 @@ def _check_targets_option(file: Path, form: Format, write: Path | None) -> None:
         raise ConfigError([invalid(option, message)])
 
 
-def _write(imported: Imported, form: Format, target: Path | None, targets_file: Path | None) -> None:
+def _write(imported: Imported, form: ImportFormat, target: Path | None, targets_file: Path | None) -> None:
     """Write the query files and the targets file, all or none; without `target`, the queries to stdout."""
     head = f"Imported from {form}."
     texts: dict[Path, str] = {}

@@ -6,7 +6,7 @@ import functools
 import inspect
 import os
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin
 
 import typer
 import typer.core
@@ -55,11 +55,15 @@ QueryFiles = Annotated[
     ),
 ]
 """Argument of commands that may read other query files than the daemon."""
+ReportFormat = Annotated[
+    Literal["text", "json"], typer.Option(help="Output: text for people, json for programs.")
+]
+"""Option of commands that print checks."""
 Listening = Annotated[
     str | None,
     typer.Option("--for", metavar="DURATION", help="How long to listen (default: until Ctrl-C)."),
 ]
-Host = Annotated[str, typer.Option(help="Address to listen on.")]
+ListenAddress = Annotated[str, typer.Option(help="Address to listen on.")]
 GrpcPort = Annotated[int, typer.Option(min=0, max=65535, help="Port for OTLP/gRPC; 0: a free port.")]
 HttpPort = Annotated[int, typer.Option(min=0, max=65535, help="Port for OTLP/HTTP; 0: a free port.")]
 """Options of commands that receive OTLP."""

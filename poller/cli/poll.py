@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-Format = Literal["table", "json", "prometheus", "otlp-json"]
+PollFormat = Literal["table", "json", "prometheus", "otlp-json"]
 
 
 class Polled(NamedTuple):
@@ -53,7 +53,7 @@ def poll(
     ] = None,
     target: Targets = None,
     format: Annotated[  # noqa: A002 - the option is called --format everywhere
-        Format,
+        PollFormat,
         typer.Option(
             help="Output: table for people, json for programs, prometheus and otlp-json for backends."
         ),
@@ -196,7 +196,7 @@ def _unavailable(polled: Polled) -> PollError | None:
 
 
 def _print(
-    form: Format, polled: Sequence[Polled], metrics: Mapping[str, MetricDefinition], settings: Settings
+    form: PollFormat, polled: Sequence[Polled], metrics: Mapping[str, MetricDefinition], settings: Settings
 ) -> None:
     from poller.polling.report import print_table, to_json
 

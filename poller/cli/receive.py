@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from poller.cli.options import GrpcPort, Host, HttpPort, Listening, port_in_use, seconds_to_listen
+from poller.cli.options import GrpcPort, HttpPort, ListenAddress, Listening, port_in_use, seconds_to_listen
 from poller.daemon.signals import StopSignal
 from poller.model.printable import one_line
 from poller.model.text import value_text
@@ -31,7 +31,7 @@ def receive(
         typer.Argument(help="Names of metrics and spans to print, such as 'orders*' (default: all)."),
     ] = None,
     duration: Listening = None,
-    host: Host = "127.0.0.1",
+    host: ListenAddress = "127.0.0.1",
     grpc_port: GrpcPort = 4317,
     http_port: HttpPort = 4318,
 ) -> None:

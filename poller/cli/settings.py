@@ -6,8 +6,7 @@ import json
 import logging
 import os
 import sys
-from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -21,25 +20,18 @@ logger = logging.getLogger(__name__)
 HEADINGS = ("setting", "value", "source", "meaning")
 
 
-class Format(StrEnum):
-    """Output format."""
-
-    TABLE = "table"
-    JSON = "json"
-
-
 @with_settings()
 def settings(
     settings: Settings,
     format: Annotated[  # noqa: A002 - the option is called --format everywhere
-        Format, typer.Option("--format", help="Output: a table for people, json for programs.")
-    ] = Format.TABLE,
+        Literal["table", "json"], typer.Option(help="Output: a table for people, json for programs.")
+    ] = "table",
 ) -> None:
     """Print every effective setting, its source and its meaning; secrets are masked."""
     logs.configure(settings.log_format, settings.log_level)
     for warning in settings.warnings:
         logger.warning(warning)
-    if format is Format.JSON:
+    if format == "json":
         entries = [
             {
                 "setting": name,

@@ -14,8 +14,6 @@ from poller.model.diagnostics import invalid
 from poller.model.errors import ConfigError, PollError
 from poller.model.printable import one_line
 
-Format = Literal["yaml", "json"]
-
 
 @with_settings(*FILES, *DATABASE, "require_standby", "max_replay_lag", "strict", "sql_comments", warn=True)
 def try_(
@@ -32,7 +30,8 @@ def try_(
         Path | None, typer.Option(metavar="FILE", help="Append the query to this file, or create it.")
     ] = None,
     format: Annotated[  # noqa: A002 - the option is called --format everywhere
-        Format, typer.Option(help="Output: yaml (query file) or json (with rows, types, cost and time).")
+        Literal["yaml", "json"],
+        typer.Option(help="Output: yaml (query file) or json (with rows, types, cost and time)."),
     ] = "yaml",
 ) -> None:
     """Run a statement once, as a poll would, and print a query file for it.

@@ -17,10 +17,9 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from poller.config import setting as declared
 from poller.config.environment import Environment
 from poller.config.fields import Duration
-from poller.config.setting import Setting
+from poller.config.setting import Seconds, Setting, Share, Size
 from poller.config.setting_rules import election_problems, shard_problems, single_database_problems
 from poller.config.settings import SETTINGS, Settings, SettingSource
 from poller.model.diagnostics import Diagnostic, invalid
@@ -65,9 +64,9 @@ def _share(value: object) -> object:
 
 
 _TYPES: dict[Any, Any] = {
-    declared.Duration: Duration,
-    declared.Share: Annotated[float, BeforeValidator(_share)],
-    declared.Size: Annotated[ByteSize, AfterValidator(int)],
+    Seconds: Duration,
+    Share: Annotated[float, BeforeValidator(_share)],
+    Size: Annotated[ByteSize, AfterValidator(int)],
     Secret: str,
 }
 """Types that read the text of a variable or an option."""
@@ -256,7 +255,7 @@ def _message(setting: Setting, value: object, error: dict[str, Any]) -> str:
             return f"{value!r} is not true or false; {example}"
         case kind if kind.startswith("byte_size"):
             return f"{value!r} is not a size; {example}"
-        case kind if kind.startswith("float_") and setting.type is declared.Share:
+        case kind if kind.startswith("float_") and setting.type is Share:
             return f"{value!r} is not a share; {example}"
         case "literal_error":
             return unknown_choice(str(value), setting.choices, setting.example)

@@ -9,7 +9,7 @@ from poller.model.duration import format_duration
 from poller.model.secrets import Secret
 from poller.model.text import value_text
 
-Duration = Annotated[float, "DURATION"]
+Seconds = Annotated[float, "DURATION"]
 """Seconds, written as `30s`, `5m` or `1h30m`."""
 Share = Annotated[float, "SHARE"]
 """Fraction of 1, written as `10%` or `0.1`."""
@@ -56,7 +56,7 @@ class Setting:
         """Format a value as users write it; empty for None."""
         if value is None:
             return ""
-        if self.type is Duration:
+        if self.type is Seconds:
             return format_duration(value)
         if self.type is Share:
             return f"{value * 100:g}%"

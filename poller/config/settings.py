@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from poller.config.setting import Duration, Setting, Share, Size, declarations, setting
+from poller.config.setting import Seconds, Setting, Share, Size, declarations, setting
 from poller.model.catalog import Defaults
 from poller.model.diagnostics import invalid
 from poller.model.errors import ConfigError
@@ -66,7 +66,7 @@ class Settings:
         "POLLER_TARGETS. Unset: always poll.",
         example="postgresql://poller@elections:5432/postgres",
     )
-    leader_ttl: Duration = setting(
+    leader_ttl: Seconds = setting(
         "Time without a confirmation after which another poller may become the leader.",
         30.0,
         example="30s",
@@ -81,25 +81,25 @@ class Settings:
     watch: bool = setting(
         "Reload the query files and targets when they change; false: on SIGHUP only.", True, example="false"
     )
-    interval: Duration = setting(
+    interval: Seconds = setting(
         "Time between two polls of a query that declares no interval.",
         DEFAULT_INTERVAL,
         example="5m",
         bounds=(1, 86400),
     )
-    timeout: Duration = setting(
+    timeout: Seconds = setting(
         "Maximum run time of a query that declares no timeout, enforced by the server.",
         DEFAULT_TIMEOUT,
         example="30s",
         bounds=(0.001, 86400),
     )
-    lock_timeout: Duration = setting(
+    lock_timeout: Seconds = setting(
         "Maximum time that a query waits for a lock, enforced by the server.",
         1.0,
         example="1s",
         bounds=(0.001, 86400),
     )
-    connect_timeout: Duration = setting(
+    connect_timeout: Seconds = setting(
         "Maximum time to connect to one host of the database.", 10.0, example="10s", bounds=(0.1, 3600)
     )
     require_standby: RequireStandby = setting(
@@ -107,7 +107,7 @@ class Settings:
         "warn",
         example="true",
     )
-    max_replay_lag: Duration | None = setting(
+    max_replay_lag: Seconds | None = setting(
         "Replay lag above which polls are skipped, also while it is unknown; unset: no limit.",
         example="60s",
         bounds=(0.001, 86400),
@@ -179,7 +179,7 @@ class Settings:
             "OTEL_EXPORTER_OTLP_PROTOCOL",
         ),
     )
-    export_interval: Duration = setting(
+    export_interval: Seconds = setting(
         "Time between two pushes (in OTEL_METRIC_EXPORT_INTERVAL a number of milliseconds).",
         60.0,
         example="60s",
@@ -188,7 +188,7 @@ class Settings:
     )
     # The specification defines the OTEL_ timeouts in milliseconds, but the Python SDK (1.45) and its users
     # use seconds, as this setting does.
-    export_timeout: Duration = setting(
+    export_timeout: Seconds = setting(
         "Maximum time of one export request, and of the push of poll --push. "
         "A plain number means seconds, also in OTEL_*, where numbers from 1000 on are rejected.",
         10.0,
@@ -209,7 +209,7 @@ class Settings:
         example="256MiB",
         bounds=(2**20, 2**40),
     )
-    spool_max_age: Duration = setting(
+    spool_max_age: Seconds = setting(
         "Maximum age of undelivered exports; older ones are dropped.",
         86400.0,
         example="24h",
@@ -227,7 +227,7 @@ class Settings:
     log_level: LogLevel = setting(
         "Minimum severity that is logged: debug, info, warning or error.", "info", example="debug"
     )
-    grace_period: Duration = setting(
+    grace_period: Seconds = setting(
         "Maximum time from SIGTERM to the end of the process, including the last push.",
         10.0,
         example="10s",

@@ -13,7 +13,7 @@ from poller.config.queries.files import MAX_BYTES, files_of, source_problem, unr
 from poller.config.yaml_reader import Document, parse
 from poller.model.diagnostics import Diagnostic, Place
 from poller.model.files import NotRegularError, open_regular
-from poller.model.path import Key
+from poller.model.path import PathKey
 from poller.model.text import kind_of, near
 
 
@@ -28,23 +28,23 @@ class YamlFile:
     RULE: ClassVar[str] = "query-file"
     """Rule of `poller check`."""
 
-    def problem(self, path: Sequence[Key], message: str) -> Diagnostic:
+    def problem(self, path: Sequence[PathKey], message: str) -> Diagnostic:
         return Diagnostic("error", self.RULE, message, place=self.place(path))
 
-    def place(self, path: Sequence[Key]) -> Place:
+    def place(self, path: Sequence[PathKey]) -> Place:
         """Return the location of the key or item at `path`."""
         line, column = (1, 1) if isinstance(self.document, str) else self.document.spot(path)
         return Place(self.path, line, tuple(path), column)
 
-    def where(self, path: Sequence[Key]) -> str:
+    def where(self, path: Sequence[PathKey]) -> str:
         """Return the file and the line of `path`, for messages."""
         place = self.place(path)
         return f"{place.file}:{place.line}"
 
-    def line(self, path: Sequence[Key]) -> int:
+    def line(self, path: Sequence[PathKey]) -> int:
         return self.place(path).line or 1
 
-    def written(self, path: Sequence[Key]) -> str | None:
+    def written(self, path: Sequence[PathKey]) -> str | None:
         """Return the scalar at `path` as written; None if it is unknown."""
         return None if isinstance(self.document, str) else self.document.written(path)
 
@@ -97,7 +97,7 @@ class ListFile(YamlFile):
                     files.append(cls(path, read(path)))
         return files
 
-    def items(self) -> Iterator[tuple[tuple[Key, ...], dict[str, Any]]]:
+    def items(self) -> Iterator[tuple[tuple[PathKey, ...], dict[str, Any]]]:
         """Return every item that is a mapping, with its path."""
         items = self.data.get(self.KEYS[0])
         for index, item in enumerate(items if isinstance(items, list) else []):

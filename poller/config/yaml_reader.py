@@ -17,7 +17,7 @@ import yaml
 
 from poller.config.queries.files import MAX_BYTES
 from poller.model.diagnostics import Diagnostic, Place, invalid
-from poller.model.path import Key
+from poller.model.path import PathKey
 from poller.model.text import quote
 
 MAX_DEPTH = 32
@@ -51,7 +51,7 @@ class Node:
 
     spot: Position
     value: Any = None
-    children: dict[Key, tuple[Position, Node]] = field(default_factory=dict)
+    children: dict[PathKey, tuple[Position, Node]] = field(default_factory=dict)
     """Position and node of each key or item; an alias shares the node of its anchor."""
     weight: int = 1
     depth: int = 1
@@ -68,7 +68,7 @@ class Tagged(str):
 class UnreadableError(Exception):
     """The rest of the file cannot be read, from `line` on; the text is the reason."""
 
-    def __init__(self, line: int, message: str, path: tuple[Key, ...] = ()) -> None:
+    def __init__(self, line: int, message: str, path: tuple[PathKey, ...] = ()) -> None:
         super().__init__(message)
         self.line = line
         self.path = path
@@ -98,7 +98,7 @@ class _NodeReader:
                 root = self._node(next(self._events), ())
         return root
 
-    def _node(self, event: Any, path: tuple[Key, ...]) -> Node:
+    def _node(self, event: Any, path: tuple[PathKey, ...]) -> Node:
         if isinstance(event, yaml.AliasEvent):
             return self._anchored(event, path)
         node = Node(_spot(event))
@@ -131,7 +131,7 @@ class _NodeReader:
             self._anchors[anchor] = node
         return node
 
-    def _anchored(self, event: Any, path: tuple[Key, ...]) -> Node:
+    def _anchored(self, event: Any, path: tuple[PathKey, ...]) -> Node:
         line = _spot(event).line
         # No message contains the name, because a password may begin with * or !.
         if event.anchor not in self._anchors:
@@ -142,12 +142,12 @@ class _NodeReader:
             raise UnreadableError(line, "an alias (*) is inside its own anchor (&); remove it", path)
         return node
 
-    def _refuse_tag(self, event: Any, path: tuple[Key, ...]) -> None:
+    def _refuse_tag(self, event: Any, path: tuple[PathKey, ...]) -> None:
         if event.tag is not None:
             message = "a tag (!) is not supported; remove it, or quote a text that begins with !"
             self._problems.append(invalid(Place(self._file, _spot(event).line, path), message))
 
-    def _text(self, event: Any, path: tuple[Key, ...]) -> str:
+    def _text(self, event: Any, path: tuple[PathKey, ...]) -> str:
         if event.tag not in self._tags:
             self._refuse_tag(event, path)
         text: str = event.value
@@ -156,13 +156,13 @@ class _NodeReader:
             self._problems.append(invalid(Place(self._file, _spot(event).line, path), message))
         return _INVALID.sub("", text)
 
-    def _read_list(self, node: Node, path: tuple[Key, ...]) -> None:
+    def _read_list(self, node: Node, path: tuple[PathKey, ...]) -> None:
         while not isinstance(event := next(self._events), yaml.SequenceEndEvent):
             index = len(node.children)
             node.children[index] = (_spot(event), self._node(event, (*path, index)))
         node.value = [child.value for _, child in node.children.values()]
 
-    def _read_mapping(self, node: Node, path: tuple[Key, ...]) -> None:
+    def _read_mapping(self, node: Node, path: tuple[PathKey, ...]) -> None:
         merged: list[Node] = []
         merge_line: int | None = None
         while not isinstance(event := next(self._events), yaml.MappingEndEvent):
@@ -195,7 +195,7 @@ class _NodeReader:
                 node.children.setdefault(name, child)
         node.value = {key: child.value for key, (_, child) in node.children.items()}
 
-    def _key(self, event: yaml.Event, path: tuple[Key, ...]) -> str:
+    def _key(self, event: yaml.Event, path: tuple[PathKey, ...]) -> str:
         if isinstance(event, yaml.ScalarEvent):
             return self._text(event, path)
         kind = "a mapping or list"
@@ -237,11 +237,11 @@ class Document:
         """The content as dicts, lists, texts, numbers, booleans and None."""
         return self.root.value if self.root else None
 
-    def line(self, path: Sequence[Key]) -> int:
+    def line(self, path: Sequence[PathKey]) -> int:
         """Return the line of the key or item at `path`, or of the innermost existing one around it."""
         return self.spot(path).line
 
-    def written(self, path: Sequence[Key]) -> str | None:
+    def written(self, path: Sequence[PathKey]) -> str | None:
         """Return the scalar at `path` as written: `1.10`, whose value is 1.1; None if there is none."""
         node = self.root
         for step in path:
@@ -250,7 +250,7 @@ class Document:
             node = node.children[step][1]
         return node.text if node else None
 
-    def spot(self, path: Sequence[Key]) -> Position:
+    def spot(self, path: Sequence[PathKey]) -> Position:
         """Return the position of the key or item at `path`, or of the innermost existing one around it."""
         node = self.root
         spot = node.spot if node else Position(1, 1)

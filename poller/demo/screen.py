@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from rich.text import Text
 
 
-Point = Mapping[str, Any]
+JsonPoint = Mapping[str, Any]
 """A data point in the receiver's JSON format."""
 
 _HISTORY = 120
@@ -66,9 +66,9 @@ class EventBoard:
         """Number of metrics received."""
         return len(self._metrics)
 
-    def receive(self, points: Iterable[Point]) -> None:
+    def receive(self, points: Iterable[JsonPoint]) -> None:
         """Update the metrics from the data points of one export."""
-        exported: dict[str, list[Point]] = {}
+        exported: dict[str, list[JsonPoint]] = {}
         for point in points:
             exported.setdefault(point["metric"], []).append(point)
         for name, series in exported.items():
@@ -108,7 +108,7 @@ class EventBoard:
         return bool(self._metrics[name].value or self._metrics[name].parts)
 
 
-def _update(metric: MetricSummary, series: Sequence[Point]) -> None:
+def _update(metric: MetricSummary, series: Sequence[JsonPoint]) -> None:
     values = [point["value"] for point in series]
     at = max(point["time_unix_nano"] for point in series) / 1e9
     before = metric.value, metric.total, metric.at
@@ -143,7 +143,7 @@ def _add_rate(metric: MetricSummary, count: float, total: float, seconds: float)
         metric.history.append(total / count)
 
 
-def _by_attribute(series: Sequence[Point]) -> list[str]:
+def _by_attribute(series: Sequence[JsonPoint]) -> list[str]:
     """Return texts such as `failure 1`; requests are grouped by the first digit of their status."""
     parts: Counter[str] = Counter()
     for point in series:
@@ -169,7 +169,7 @@ def _format(value: float, unit: str) -> str:
     return f"{value:,.1f}"
 
 
-Key = tuple[str, tuple[tuple[str, str], ...]]
+MetricSeries = tuple[str, tuple[tuple[str, str], ...]]
 """A series: the metric's name and its sorted attributes."""
 
 _FIXED = 8
@@ -189,7 +189,7 @@ class DemoBoard:
     def __init__(self, collector: str | None = None) -> None:
         """`collector` is the URL of another collector; the screen then has no values."""
         self._collector = collector
-        self.series: dict[Key, ReceivedSeries] = {}
+        self.series: dict[MetricSeries, ReceivedSeries] = {}
         self.points = 0
         self.requests = 0
         self.hint = ""
@@ -251,7 +251,7 @@ class DemoBoard:
             for (metric, attributes), series in self._query_series()
         ]
 
-    def _query_series(self) -> list[tuple[Key, ReceivedSeries]]:
+    def _query_series(self) -> list[tuple[MetricSeries, ReceivedSeries]]:
         return [
             (key, series) for key, series in sorted(self.series.items()) if not key[0].startswith("poller.")
         ]

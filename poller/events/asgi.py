@@ -13,13 +13,13 @@ from poller.events._asgi.errors import mark
 from poller.events._asgi.exchange import (
     CLIENT_CLOSED_REQUEST,
     FAILED,
+    AsgiMessage,
     Exchange,
-    Message,
     Receive,
-    Scope,
     Send,
 )
 from poller.events._asgi.lifespan import ending
+from poller.events._asgi.routes import Scope
 from poller.events.attributes import OTHER
 from poller.events.health import PATHS
 from poller.events.metrics import SCOPE, EventMetrics
@@ -98,14 +98,14 @@ class HttpExchange(Exchange):
     _trailers = False
     _over_at: int | None = None
 
-    async def receive(self) -> Message:
+    async def receive(self) -> AsgiMessage:
         """Receive a message and detect that the client disconnects."""
         message = await self._receive()
         if message["type"] == "http.disconnect" and self._over_at is None:
             self._disconnected = True
         return message
 
-    async def send(self, message: Message) -> None:
+    async def send(self, message: AsgiMessage) -> None:
         """Send a message and detect the start and the end of the response."""
         kind = message["type"]
         if kind == "http.response.start":
@@ -141,7 +141,7 @@ class HttpExchange(Exchange):
         """Return whether an inner layer may have answered an exception that is still to arrive here."""
         return self._disconnected or (self._status or FAILED) >= FAILED
 
-    def _is_last(self, kind: str, message: Message) -> bool:
+    def _is_last(self, kind: str, message: AsgiMessage) -> bool:
         if self._trailers:
             return kind == "http.response.trailers" and not message.get("more_trailers", False)
         if kind in ("http.response.body", "http.response.zerocopysend"):

@@ -19,7 +19,8 @@ from opentelemetry.trace import Span, StatusCode, get_tracer
 
 from poller.events import request
 from poller.events._asgi.errors import error_type
-from poller.events._asgi.exchange import Receive, Scope, Send
+from poller.events._asgi.exchange import Receive, Send
+from poller.events._asgi.routes import Scope
 from poller.events.attributes import Component
 from poller.events.metrics import SCOPE, EventMetrics
 from poller.model.printable import text_of

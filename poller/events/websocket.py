@@ -7,7 +7,7 @@ from collections.abc import Callable
 from time import time_ns
 from typing import TypeVar
 
-from poller.events._asgi.exchange import CLIENT_CLOSED_REQUEST, FAILED, Exchange, Message
+from poller.events._asgi.exchange import CLIENT_CLOSED_REQUEST, FAILED, AsgiMessage, Exchange
 from poller.events._catalog.instruments import Timed
 
 Item = TypeVar("Item")
@@ -28,7 +28,7 @@ class WebSocketExchange(Exchange):
     _session: Timed | None = None
     _over_at: int | None = None
 
-    async def receive(self) -> Message:
+    async def receive(self) -> AsgiMessage:
         """Receive a message and detect that the client closes the session."""
         message = await self._receive()
         if message["type"] == "websocket.disconnect":
@@ -36,7 +36,7 @@ class WebSocketExchange(Exchange):
             self._close(message.get("code", _NONE_RECEIVED))
         return message
 
-    async def send(self, message: Message) -> None:
+    async def send(self, message: AsgiMessage) -> None:
         """Send a message and detect that the application accepts, rejects or closes the session."""
         kind = message["type"]
         if kind in ("websocket.accept", "websocket.http.response.start"):

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from poller.model.path import Key, format_path
+from poller.model.path import PathKey, format_path
 
 Severity = Literal["error", "warning", "note", "ok", "skip"]
 """Only an error fails a command. `ok`: the check passed; `skip`: it does not apply or could not run."""
@@ -19,7 +19,7 @@ class Place:
 
     file: Path
     line: int | None = None
-    path: tuple[Key, ...] | None = ()
+    path: tuple[PathKey, ...] | None = ()
     """The path of the key; empty for the whole file, None for a character of a text without keys."""
     column: int | None = None
     """Only the text form of a place without keys contains the column."""

@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
-Key = str | int
+PathKey = str | int
 """A step into the data: a mapping's key or a list's index."""
 
 _LONGEST_PATH = 10  # steps; the deepest key of a query file has seven
 
 
-def format_path(path: Sequence[Key]) -> str:
+def format_path(path: Sequence[PathKey]) -> str:
     """Return a path as text: `queries[0].metrics[1].unit`."""
 
     def steps() -> Iterator[str]:

@@ -22,7 +22,7 @@ daily_growth   its growth per day (by the slope of the last day), in its unit
 weekly_change  the last hour compared with the same hour a week ago, as a share: 0.5 is 50 % more
 """
 Side = Literal["above", "below"]
-Severity = Literal["critical", "warning", "info"]
+AlertSeverity = Literal["critical", "warning", "info"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,7 +35,7 @@ class Alert:
     below: float | None = None
     for_: float = 900.0
     """Seconds."""
-    severity: Severity = "warning"
+    severity: AlertSeverity = "warning"
     summary: str | None = None
     runbook: str | None = None
     labels: Mapping[str, str] = field(default_factory=dict)

@@ -16,7 +16,7 @@ from poller.postgres.server_facts import ServerFacts, unmet_requirement
 
 logger = logging.getLogger(__name__)
 
-Check = Callable[[QueryDefinition, float, int | None], Skip | None]
+AdmissionCheck = Callable[[QueryDefinition, float, int | None], Skip | None]
 """Return why a query must wait because of its own history, or None (see `CircuitBreaker.check`)."""
 HIDDEN_BACKENDS = "POLLER_MAX_ACTIVE_BACKENDS has no effect: the role cannot see other backends"
 """Message if the server does not count the active backends of other clients."""
@@ -36,7 +36,7 @@ class Admission:
 
     require_standby: RequireStandby = "warn"
     max_replay_lag: float | None = None
-    check: Check = _never_wait
+    check: AdmissionCheck = _never_wait
     count_active: bool = False
     """Whether `check` needs the number of active backends."""
     strict: bool = False
@@ -55,7 +55,7 @@ class Admission:
     def of(
         cls,
         target: Target,
-        check: Check = _never_wait,
+        check: AdmissionCheck = _never_wait,
         *,
         report_lag: bool = True,
         warned: set[str] | None = None,

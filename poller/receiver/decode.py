@@ -13,15 +13,15 @@ from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 from opentelemetry.proto.metrics.v1 import metrics_pb2
 from opentelemetry.proto.trace.v1 import trace_pb2
 
-Attribute = str | bool | int | float | bytes | None | list["Attribute"] | dict[str, "Attribute"]
+ReceivedValue = str | bool | int | float | bytes | None | list["ReceivedValue"] | dict[str, "ReceivedValue"]
 
 
-def attributes_of(pairs: Iterable[KeyValue]) -> dict[str, Attribute]:
+def attributes_of(pairs: Iterable[KeyValue]) -> dict[str, ReceivedValue]:
     """Return the attributes by name; the last of duplicate names wins."""
     return {pair.key: value_of(pair.value) for pair in pairs}
 
 
-def value_of(value: AnyValue) -> Attribute:
+def value_of(value: AnyValue) -> ReceivedValue:
     """Return one value exactly as sent; None if it is empty."""
     which = value.WhichOneof("value")
     if which is None:
@@ -30,11 +30,11 @@ def value_of(value: AnyValue) -> Attribute:
         return [value_of(item) for item in value.array_value.values]
     if which == "kvlist_value":
         return attributes_of(value.kvlist_value.values)
-    item: Attribute = getattr(value, which)
+    item: ReceivedValue = getattr(value, which)
     return item
 
 
-Kind = Literal["gauge", "sum", "histogram", "exponential_histogram", "summary"]
+MetricKind = Literal["gauge", "sum", "histogram", "exponential_histogram", "summary"]
 
 _TEMPORALITIES: dict[int, Literal["delta", "cumulative"]] = {
     metrics_pb2.AGGREGATION_TEMPORALITY_DELTA: "delta",
@@ -63,13 +63,13 @@ class Point:
     metric: str
     value: int | float | Distribution | None
     """An int for `as_int`, a float for `as_double`; None if the sender set neither."""
-    attributes: Mapping[str, Attribute]
+    attributes: Mapping[str, ReceivedValue]
     unit: str
     description: str
-    kind: Kind
+    kind: MetricKind
     time_unix_nano: int
     start_time_unix_nano: int
-    resource: Mapping[str, Attribute]
+    resource: Mapping[str, ReceivedValue]
     scope: str
     temporality: Literal["delta", "cumulative"] | None = None
     """None for a gauge or summary, and if the sender set none."""
@@ -77,8 +77,8 @@ class Point:
     """None except for a sum."""
     recorded: bool = True
     """False if the point marks the end of its series (no recorded value)."""
-    scope_attributes: Mapping[str, Attribute] = field(default_factory=dict)
-    exemplars: tuple[Mapping[str, Attribute], ...] = ()
+    scope_attributes: Mapping[str, ReceivedValue] = field(default_factory=dict)
+    exemplars: tuple[Mapping[str, ReceivedValue], ...] = ()
     """Attributes of each exemplar that the point itself does not have."""
 
 
@@ -94,9 +94,9 @@ def points_of(request: ExportMetricsServiceRequest) -> Iterator[Point]:
 
 def _points(
     metric: metrics_pb2.Metric,
-    resource: Mapping[str, Attribute],
+    resource: Mapping[str, ReceivedValue],
     scope: str,
-    scope_attributes: Mapping[str, Attribute],
+    scope_attributes: Mapping[str, ReceivedValue],
 ) -> Iterator[Point]:
     kind = metric.WhichOneof("data")
     if kind is None:
@@ -151,8 +151,8 @@ def _distribution(
 class LogRecord:
     """One log record with the data of its scope and resource."""
 
-    body: Attribute
-    attributes: Mapping[str, Attribute]
+    body: ReceivedValue
+    attributes: Mapping[str, ReceivedValue]
     severity: int
     """1 to 24 (logs data model, "SeverityNumber"); 0 if unspecified."""
     severity_text: str
@@ -162,10 +162,10 @@ class LogRecord:
     span_id: str
     """16 hexadecimal digits; empty outside of a span."""
     time_unix_nano: int
-    resource: Mapping[str, Attribute]
+    resource: Mapping[str, ReceivedValue]
     scope: str
     """Name of the logger, for most senders."""
-    scope_attributes: Mapping[str, Attribute]
+    scope_attributes: Mapping[str, ReceivedValue]
 
 
 def records_of(request: ExportLogsServiceRequest) -> Iterator[LogRecord]:
@@ -202,7 +202,7 @@ class SpanEvent:
     """One event within a span."""
 
     name: str
-    attributes: Mapping[str, Attribute]
+    attributes: Mapping[str, ReceivedValue]
     time_unix_nano: int
 
 
@@ -210,7 +210,7 @@ class SpanEvent:
 class SpanLink:
     """Link from a span to another span."""
 
-    attributes: Mapping[str, Attribute]
+    attributes: Mapping[str, ReceivedValue]
     trace_state: str
     """Value in the format of the header `tracestate`."""
 
@@ -227,16 +227,16 @@ class Span:
     """16 hexadecimal digits."""
     parent_span_id: str
     """Empty for a root span."""
-    attributes: Mapping[str, Attribute]
+    attributes: Mapping[str, ReceivedValue]
     events: tuple[SpanEvent, ...]
     links: tuple[SpanLink, ...]
     status: SpanStatus
     status_message: str
     start_time_unix_nano: int
     end_time_unix_nano: int
-    resource: Mapping[str, Attribute]
+    resource: Mapping[str, ReceivedValue]
     scope: str
-    scope_attributes: Mapping[str, Attribute]
+    scope_attributes: Mapping[str, ReceivedValue]
     trace_state: str
     """Value in the format of the header `tracestate`."""
 
@@ -253,9 +253,9 @@ def spans_of(request: ExportTraceServiceRequest) -> Iterator[Span]:
 
 def _span(
     span: trace_pb2.Span,
-    resource: Mapping[str, Attribute],
+    resource: Mapping[str, ReceivedValue],
     scope: str,
-    scope_attributes: Mapping[str, Attribute],
+    scope_attributes: Mapping[str, ReceivedValue],
 ) -> Span:
     return Span(
         name=span.name,

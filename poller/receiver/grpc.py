@@ -11,7 +11,7 @@ import grpc
 
 from poller.receiver.answers import retry_info, status
 from poller.receiver.listener import Take, Tls
-from poller.receiver.signals import KINDS, Kind, Request, Response
+from poller.receiver.signals import KINDS, ExportRequest, ExportResponse, SignalKind
 
 
 class GrpcListener:
@@ -47,7 +47,7 @@ class GrpcListener:
         self._server.stop(grace=None).wait()
         self._threads.shutdown()
 
-    def _handler(self, kind: Kind) -> Any:
+    def _handler(self, kind: SignalKind) -> Any:
         export = grpc.unary_unary_rpc_method_handler(
             partial(self._export, kind),
             request_deserializer=kind.request.FromString,
@@ -55,7 +55,7 @@ class GrpcListener:
         )
         return grpc.method_handlers_generic_handler(kind.service, {"Export": export})
 
-    def _export(self, kind: Kind, request: Request, context: Any) -> Response:
+    def _export(self, kind: SignalKind, request: ExportRequest, context: Any) -> ExportResponse:
         headers = {key.lower(): str(value) for key, value in context.invocation_metadata()}
         answer = self._take("grpc", headers, request)
         if answer.cut:

@@ -23,7 +23,7 @@ from google.protobuf.message import DecodeError
 from poller.receiver.answers import CannedAnswer, status
 from poller.receiver.listener import Take, Tls
 from poller.receiver.otlp_json import from_json, to_json
-from poller.receiver.signals import KINDS, Kind, Request
+from poller.receiver.signals import KINDS, ExportRequest, SignalKind
 
 _BY_PATH = {kind.path: kind for kind in KINDS}
 _PROTOBUF = "application/x-protobuf"
@@ -191,12 +191,12 @@ class _HttpHandler(BaseHTTPRequestHandler):
                 return bytes(body)
         raise ValueError("the trailer does not end")
 
-    def _parsed(self, body: bytes, kind: Kind) -> Request:
+    def _parsed(self, body: bytes, kind: SignalKind) -> ExportRequest:
         if self.headers.get_content_type() == _JSON:
             return from_json(body, kind.request)
         return kind.request.FromString(body)
 
-    def _reply(self, answer: CannedAnswer, kind: Kind | None = None) -> None:
+    def _reply(self, answer: CannedAnswer, kind: SignalKind | None = None) -> None:
         message = kind.response(answer) if kind and answer.accepts else status(answer)
         as_json = self.headers.get_content_type() == _JSON
         body = to_json(message) if as_json else message.SerializeToString()

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Literal
 
 from poller.receiver.answers import CannedAnswer
-from poller.receiver.signals import Request
+from poller.receiver.signals import ExportRequest
 
-Protocol = Literal["grpc", "http"]
-Take = Callable[[Protocol, Mapping[str, str], Request], CannedAnswer]
+Transport = Literal["grpc", "http"]
+Take = Callable[[Transport, Mapping[str, str], ExportRequest], CannedAnswer]
 """Called in the thread of a request; returns the answer to the sender."""
 
 

@@ -14,13 +14,14 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsSer
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
+from poller.model.otlp_endpoint import Signal
 from poller.receiver.answers import ACCEPT, CUT, HANG, INVALID, UNAVAILABLE, CannedAnswer, partial, throttle
 from poller.receiver.decode import Distribution, LogRecord, Point, Span, points_of, records_of, spans_of
 from poller.receiver.grpc import GrpcListener
 from poller.receiver.http import HttpListener
-from poller.receiver.listener import Protocol, Tls
+from poller.receiver.listener import Tls, Transport
 from poller.receiver.ports import LOOPBACK, free_ports
-from poller.receiver.signals import KINDS, Request, Signal, signal_of
+from poller.receiver.signals import KINDS, ExportRequest, signal_of
 
 __all__ = [
     "ACCEPT",
@@ -47,10 +48,10 @@ class Received:
 
     at: float
     """Time of arrival: seconds since 1970, UTC."""
-    protocol: Protocol
+    protocol: Transport
     headers: Mapping[str, str]
     """HTTP headers or gRPC metadata, with names in lower case."""
-    request: Request
+    request: ExportRequest
     answer: CannedAnswer
 
     @property
@@ -245,12 +246,12 @@ class Receiver(AbstractContextManager["Receiver"]):
             if not self._changed.wait_for(lambda: len(attempts) >= count, timeout):
                 raise TimeoutError(f"{len(attempts)} of {count} requests in {timeout:g} s")
 
-    def _choose(self, signal: Signal, request: Request) -> CannedAnswer:
+    def _choose(self, signal: Signal, request: ExportRequest) -> CannedAnswer:
         if not isinstance(request, ExportMetricsServiceRequest):
             return self._answers.get(signal, self._answer)
         return self._next.popleft() if self._next else self._decide(request) or self._answer
 
-    def _take(self, protocol: Protocol, headers: Mapping[str, str], request: Request) -> CannedAnswer:
+    def _take(self, protocol: Transport, headers: Mapping[str, str], request: ExportRequest) -> CannedAnswer:
         with self._changed:
             signal = signal_of(request)
             answer = self._choose(signal, request)

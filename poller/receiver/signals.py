@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import (
     ExportLogsPartialSuccess,
@@ -21,30 +21,30 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
     ExportTraceServiceResponse,
 )
 
+from poller.model.otlp_endpoint import Signal
+
 if TYPE_CHECKING:
     from poller.receiver.answers import CannedAnswer
 
-Signal = Literal["metrics", "traces", "logs"]
-SIGNALS: tuple[Signal, ...] = ("metrics", "traces", "logs")
-Request = ExportMetricsServiceRequest | ExportTraceServiceRequest | ExportLogsServiceRequest
-Response = ExportMetricsServiceResponse | ExportTraceServiceResponse | ExportLogsServiceResponse
+ExportRequest = ExportMetricsServiceRequest | ExportTraceServiceRequest | ExportLogsServiceRequest
+ExportResponse = ExportMetricsServiceResponse | ExportTraceServiceResponse | ExportLogsServiceResponse
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
+class SignalKind:
     """One signal (OTLP specification 1.10, "OTLP/gRPC" and "OTLP/HTTP")."""
 
     signal: Signal
     service: str
     """Name of the gRPC service."""
-    request: type[Request]
+    request: type[ExportRequest]
 
     @property
     def path(self) -> str:
         """Path of HTTP requests."""
         return f"/v1/{self.signal}"
 
-    def response(self, answer: CannedAnswer) -> Response:
+    def response(self, answer: CannedAnswer) -> ExportResponse:
         """Return the response to an accepted request, including a partial success."""
         if not answer.rejected and not answer.message:
             return _RESPONSES[self.signal]()
@@ -62,17 +62,17 @@ class Kind:
 
 _COLLECTOR = "opentelemetry.proto.collector"
 KINDS = (
-    Kind("metrics", f"{_COLLECTOR}.metrics.v1.MetricsService", ExportMetricsServiceRequest),
-    Kind("traces", f"{_COLLECTOR}.trace.v1.TraceService", ExportTraceServiceRequest),
-    Kind("logs", f"{_COLLECTOR}.logs.v1.LogsService", ExportLogsServiceRequest),
+    SignalKind("metrics", f"{_COLLECTOR}.metrics.v1.MetricsService", ExportMetricsServiceRequest),
+    SignalKind("traces", f"{_COLLECTOR}.trace.v1.TraceService", ExportTraceServiceRequest),
+    SignalKind("logs", f"{_COLLECTOR}.logs.v1.LogsService", ExportLogsServiceRequest),
 )
-_RESPONSES: dict[Signal, type[Response]] = {
+_RESPONSES: dict[Signal, type[ExportResponse]] = {
     "metrics": ExportMetricsServiceResponse,
     "traces": ExportTraceServiceResponse,
     "logs": ExportLogsServiceResponse,
 }
 
 
-def signal_of(request: Request) -> Signal:
+def signal_of(request: ExportRequest) -> Signal:
     """Return the signal of a request."""
     return next(kind.signal for kind in KINDS if isinstance(request, kind.request))

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from poller.model.catalog import Defaults
 from poller.model.errors import ConfigError
-from poller.tools.importers.formats import Format, import_files
+from poller.tools.importers.formats import ImportFormat, import_files
 from poller.tools.importers.validate import to_yaml
 from tests.bed.process import ROOT
 
@@ -35,7 +35,7 @@ class Case:
     sections: dict[str, str]
 
     @property
-    def form(self) -> Format:
+    def form(self) -> ImportFormat:
         return self.path.parent.name  # type: ignore[return-value] # the folders have the names of the formats
 
     def __str__(self) -> str:

@@ -21,14 +21,14 @@ from opentelemetry.trace import SpanKind
 
 from poller.events import EventMetrics
 from poller.events.catalog import GenerationName
-from poller.receiver.listener import Protocol
+from poller.receiver.listener import Transport
 from tests.bed.event_calls import EVENT_CALLS
 
 SERVICE = "sending-server"
 
 
 def send_everything(
-    endpoint: str, protocol: Protocol, generation: GenerationName = "document", log: str = "sent"
+    endpoint: str, protocol: Transport, generation: GenerationName = "document", log: str = "sent"
 ) -> None:
     """Send four requests: two spans, one log record, all metrics."""
     metric, span, record = _exporters(endpoint, protocol)
@@ -65,7 +65,7 @@ def send_everything(
         provider.shutdown()
 
 
-def _exporters(endpoint: str, protocol: Protocol) -> tuple[Any, Any, Any]:
+def _exporters(endpoint: str, protocol: Transport) -> tuple[Any, Any, Any]:
     if protocol == "grpc":
         return (
             GrpcMetricExporter(endpoint=endpoint),

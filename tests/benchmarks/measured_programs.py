@@ -22,7 +22,7 @@ from psycopg.conninfo import conninfo_to_dict
 
 from poller.receiver.ports import LOOPBACK, free_ports
 from poller.receiver.receiver import Received, Receiver
-from poller.receiver.signals import Request
+from poller.receiver.signals import ExportRequest
 from tests.benchmarks.loads import Load, Query
 
 HOURLY = "1h"
@@ -99,7 +99,7 @@ class Pushed:
         load: Load,
         command: Callable[[Path, Receiver], tuple[Sequence[str | Path], Mapping[str, str]]],
         *,
-        begins: Callable[[Request], bool] = lambda _: True,
+        begins: Callable[[ExportRequest], bool] = lambda _: True,
     ) -> None:
         """Start, and wait for the first value of the load.
 
@@ -173,7 +173,7 @@ class Ours(Pushed):
         super().__init__(load, command, begins=_begins)
 
 
-def _begins(request: Request) -> bool:
+def _begins(request: ExportRequest) -> bool:
     """Return whether this is the first request of an export; only that contains these counts."""
     return isinstance(request, ExportMetricsServiceRequest) and any(
         metric.name == "poller.replica.standby"

@@ -9,7 +9,7 @@ from typing import Any, cast, get_args
 from poller.config.queries.histogram import written_series
 from poller.config.queries.query_file import QueryFile
 from poller.model.diagnostics import Diagnostic
-from poller.model.path import Key
+from poller.model.path import PathKey
 from poller.model.prometheus import metric_name
 from poller.model.query import MetricType
 from poller.model.series import fixed_series
@@ -21,7 +21,7 @@ class _WrittenMetric:
     """A metric as written, whether or not its query is valid."""
 
     file: QueryFile
-    path: tuple[Key, ...]
+    path: tuple[PathKey, ...]
     data: dict[str, Any]
 
     @property
@@ -50,7 +50,7 @@ def find_conflicts(files: Sequence[QueryFile], namespace: str) -> Iterator[Diagn
                 yield from _find_translated_conflict(metric, translated, namespace)
 
 
-def _metrics_of(file: QueryFile, at: tuple[Key, ...], query: dict[str, Any]) -> Iterator[_WrittenMetric]:
+def _metrics_of(file: QueryFile, at: tuple[PathKey, ...], query: dict[str, Any]) -> Iterator[_WrittenMetric]:
     listed = query.get("metrics")
     for index, data in enumerate(listed if isinstance(listed, list) else []):
         if isinstance(data, dict) and isinstance(data.get("name"), str) and data["name"]:

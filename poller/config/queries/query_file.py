@@ -14,7 +14,7 @@ from poller.config.queries.sql_parameters import to_placeholders
 from poller.config.yaml_file import ListFile
 from poller.model.diagnostics import Diagnostic, Place
 from poller.model.files import read_regular
-from poller.model.path import Key
+from poller.model.path import PathKey
 from poller.model.text import kind_of
 
 
@@ -36,7 +36,7 @@ class QueryFile(ListFile):
         snapshot = self.data.get("snapshot")
         return {"snapshot": snapshot} if isinstance(snapshot, bool) else {}
 
-    def queries(self) -> Iterator[tuple[tuple[Key, ...], dict[str, Any]]]:
+    def queries(self) -> Iterator[tuple[tuple[PathKey, ...], dict[str, Any]]]:
         """Return every query that is a mapping, with its path."""
         return self.items()
 
@@ -52,25 +52,27 @@ class Origin:
     """Location of one query in its file."""
 
     file: QueryFile
-    path: tuple[Key, ...]
+    path: tuple[PathKey, ...]
 
-    def place(self, *path: Key) -> Place:
+    def place(self, *path: PathKey) -> Place:
         """Return the location of the key at `path` in the query, or of the innermost existing key."""
         return self.file.place((*self.path, *path))
 
-    def value(self, *path: Key) -> Any:
+    def value(self, *path: PathKey) -> Any:
         """Return the value at `path` in the query, as it was written."""
         value: Any = self.file.data
         for key in (*self.path, *path):
             value = value[key]
         return value
 
-    def statement(self, *path: Key) -> str:
+    def statement(self, *path: PathKey) -> str:
         """Return the statement at `path`, by default `sql`, with the server's placeholders."""
         names = parameter_names(self.value().get("parameters"))
         return to_placeholders(str(self.value(*(path or ("sql",)))), names)
 
-    def written_sql(self, path: tuple[Key, ...], sql: str, position: int | None) -> tuple[str, int | None]:
+    def written_sql(
+        self, path: tuple[PathKey, ...], sql: str, position: int | None
+    ) -> tuple[str, int | None]:
         """Return the text at `path` and the character of it that is at `position` of `sql`.
 
         `sql` is that text, or a statement around it; outside of it, the position is None.
@@ -82,7 +84,7 @@ class Origin:
             return written, None
         return written, position - start
 
-    def in_sql(self, path: tuple[Key, ...], sql: str, position: int | None) -> Place:
+    def in_sql(self, path: tuple[PathKey, ...], sql: str, position: int | None) -> Place:
         """Return the location of character `position` (from 1) of `sql`, the text at `path`.
 
         YAML may fold a text. If no line of the file contains the line of SQL unchanged, the location of the

@@ -11,7 +11,7 @@ from poller.config.queries.schema.parameters import parameter_names
 from poller.config.targets.load import LocatedTarget
 from poller.model.catalog import Catalog
 from poller.model.diagnostics import Diagnostic
-from poller.model.path import Key
+from poller.model.path import PathKey
 from poller.model.query import QueryDefinition
 from poller.model.target import Target, can_match
 from poller.model.text import did_you_mean, quote
@@ -67,7 +67,7 @@ def unused_targets(catalog: Catalog, targets: Sequence[LocatedTarget]) -> Iterat
 
 
 def _find_ambiguous(
-    file: QueryFile, at: tuple[Key, ...], query: dict[str, Any], targets: Sequence[LocatedTarget]
+    file: QueryFile, at: tuple[PathKey, ...], query: dict[str, Any], targets: Sequence[LocatedTarget]
 ) -> Iterator[Diagnostic]:
     """Return the attributes of metrics that are also attributes of a target, once for each metric."""
     owners = {_label(name): located for located in reversed(targets) for name in located.target.attributes}

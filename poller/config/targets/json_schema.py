@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pydantic import BaseModel
 
-from poller.config.queries.schema.json_schema import Json, document_schema
+from poller.config.queries.schema.json_schema import JsonObject, document_schema
 from poller.config.targets.schema import DeclaredDatabases, DeclaredDefaults, DeclaredTarget
 
 
-def schema() -> Json:
+def schema() -> JsonObject:
     """Return the JSON Schema of targets files, draft 2020-12.
 
     It rejects mistakes that can be found without other keys, other targets, connection strings and units of

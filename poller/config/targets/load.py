@@ -23,7 +23,7 @@ from poller.config.targets.targets_file import TargetsFile
 from poller.config.yaml_file import in_order
 from poller.model.diagnostics import Diagnostic
 from poller.model.errors import ConfigError
-from poller.model.path import Key
+from poller.model.path import PathKey
 from poller.model.target import Target
 
 MAX_TARGETS = 10_000
@@ -35,7 +35,7 @@ class LocatedTarget:
 
     target: Target
     file: TargetsFile
-    path: tuple[Key, ...]
+    path: tuple[PathKey, ...]
 
     @property
     def where(self) -> str:
@@ -92,7 +92,7 @@ def validate_targets(
 def _defaults(file: TargetsFile) -> tuple[dict[str, Any], list[Diagnostic]]:
     """Return the file's defaults, without the invalid ones, and their problems."""
     data = file.defaults()
-    messages: list[tuple[tuple[Key, ...], str]] = [*password_contradiction(data)]
+    messages: list[tuple[tuple[PathKey, ...], str]] = [*password_contradiction(data)]
     try:
         DeclaredDefaults.model_validate(data)
     except ValidationError as error:

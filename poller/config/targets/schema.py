@@ -24,7 +24,7 @@ from poller.config.fields import (
 )
 from poller.config.settings import SETTINGS
 from poller.model.duration import format_duration, parse_duration
-from poller.model.path import Key
+from poller.model.path import PathKey
 from poller.model.secrets import URL, Secret, foreign_parameters, mask_conninfo
 from poller.model.target import Databases, RequireStandby, Target
 from poller.model.text import near, value_text
@@ -57,7 +57,9 @@ def _truth(value: object) -> object:
     return value_text(value) if isinstance(value, bool) else value
 
 
-Name = Annotated[str, AfterValidator(_checked_name), Field(json_schema_extra={"pattern": whole(NAME)})]
+DeclaredName = Annotated[
+    str, AfterValidator(_checked_name), Field(json_schema_extra={"pattern": whole(NAME)})
+]
 FilePath = Annotated[str, AfterValidator(_checked_path), Field(min_length=1, max_length=4096)]
 Pattern = Annotated[str, Field(min_length=1, max_length=255)]
 Command = Annotated[str, Field(min_length=1)]
@@ -68,8 +70,8 @@ Standby = Annotated[
 ]
 _LAG = SETTINGS["max_replay_lag"].limits
 # The bounds come first, because pydantic exports no bounds of a field `Duration | None`.
-Lag = Annotated[float, Ge(_LAG["ge"]), Le(_LAG["le"]), BeforeValidator(parse_duration), AS_DURATION]
-Attributes = Mapping[AttributeName, FixedValue]
+MaxReplayLag = Annotated[float, Ge(_LAG["ge"]), Le(_LAG["le"]), BeforeValidator(parse_duration), AS_DURATION]
+FixedAttributes = Mapping[AttributeName, FixedValue]
 
 
 def _like_setting(name: str, example: object) -> Any:
@@ -87,7 +89,7 @@ def _like_setting(name: str, example: object) -> Any:
 class DeclaredIdentity(Part):
     """Keys that each target has for itself."""
 
-    name: Name = Field(
+    name: DeclaredName = Field(
         description="Name of the target, unique in all files: the service.instance.id of its series.",
         examples=["eu-1"],
     )
@@ -102,7 +104,7 @@ class DeclaredIdentity(Part):
         "targets file.",
         examples=["/run/secrets/eu-1/url"],
     )
-    tags: tuple[Name, ...] = Field(
+    tags: tuple[DeclaredName, ...] = Field(
         default=(),
         description="Tags with which queries select targets.",
         examples=[["messaging", "eu"]],
@@ -144,7 +146,7 @@ class DeclaredDefaults(Part):
         description="Command that prints the password, run before every connect, without a shell.",
         examples=["cat /run/secrets/eu-1/password"],
     )
-    resource: Attributes = Field(
+    resource: FixedAttributes = Field(
         default_factory=dict,
         description="Resource attributes, in addition to those of the poller.",
         examples=[{"team": "chat"}],
@@ -152,7 +154,7 @@ class DeclaredDefaults(Part):
             "propertyNames": {"pattern": AS_ATTRIBUTE, "not": {"enum": list(_RESERVED)}},
         },
     )
-    attributes: Attributes = Field(
+    attributes: FixedAttributes = Field(
         default_factory=dict,
         description="Attributes of every data point of the target.",
         examples=[{"region": "eu"}],
@@ -161,13 +163,13 @@ class DeclaredDefaults(Part):
     connect_timeout: Duration = _like_setting("connect_timeout", "5s")
     lock_timeout: Duration = _like_setting("lock_timeout", "1s")
     require_standby: Standby = _like_setting("require_standby", True)
-    max_replay_lag: Lag | None = _like_setting("max_replay_lag", "60s")
+    max_replay_lag: MaxReplayLag | None = _like_setting("max_replay_lag", "60s")
     max_active_backends: Annotated[int | None, NOT_A_BOOLEAN] = _like_setting("max_active_backends", 50)
     strict: bool = _like_setting("strict", True)
 
     @field_validator("resource", "attributes")
     @classmethod
-    def _attributes(cls, attributes: Attributes, info: ValidationInfo) -> Attributes:
+    def _attributes(cls, attributes: FixedAttributes, info: ValidationInfo) -> FixedAttributes:
         reserved = _RESERVED if info.field_name == "resource" else ()
         raise_all(
             [
@@ -286,7 +288,7 @@ def _url_problem(url: str) -> str | None:
     return None
 
 
-def contradictions(data: Mapping[str, Any]) -> Iterator[tuple[tuple[Key, ...], str]]:
+def contradictions(data: Mapping[str, Any]) -> Iterator[tuple[tuple[PathKey, ...], str]]:
     """Return the problems between the keys of a target as written, each with the path of a key."""
     has = {key for key, value in data.items() if value is not None}
     misspelt = any(near(key, ["url", "url_file"]) for key in data if key not in DeclaredTarget.model_fields)
@@ -300,7 +302,7 @@ def contradictions(data: Mapping[str, Any]) -> Iterator[tuple[tuple[Key, ...], s
     yield from password_contradiction(data)
 
 
-def password_contradiction(data: Mapping[str, Any]) -> Iterator[tuple[tuple[Key, ...], str]]:
+def password_contradiction(data: Mapping[str, Any]) -> Iterator[tuple[tuple[PathKey, ...], str]]:
     """Return the problem of two sources of the password."""
     if all(data.get(key) is not None for key in ("password_file", "password_command")):
         yield ("password_command",), "cannot be combined with password_file; remove one of them"

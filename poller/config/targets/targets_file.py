@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 from poller.config.yaml_file import ListFile
 from poller.model.diagnostics import Diagnostic
-from poller.model.path import Key
+from poller.model.path import PathKey
 from poller.model.secrets import MASK
 from poller.model.text import kind_of, quote
 
@@ -35,7 +35,7 @@ class TargetsFile(ListFile):
         "is the list of a query file, not of a targets file; write --queries FILE, or set POLLER_QUERIES",
     )
 
-    def problem(self, path: Sequence[Key], message: str) -> Diagnostic:
+    def problem(self, path: Sequence[PathKey], message: str) -> Diagnostic:
         return self._masked(ListFile.problem(self, path, message))
 
     def file_problems(self) -> Iterator[Diagnostic]:
@@ -75,7 +75,7 @@ def _texts(value: Any) -> Iterator[str]:
         yield from itertools.chain.from_iterable(map(_texts, value))
 
 
-def _at(data: Any, path: Sequence[Key]) -> Any:
+def _at(data: Any, path: Sequence[PathKey]) -> Any:
     """Return the value at `path`; None if there is none."""
     for key in path:
         try:

@@ -8,7 +8,7 @@ backups        Backups: the newest one of each device.
 bus            Publish/subscribe bus on PostgreSQL's NOTIFY and LISTEN.
 client         HTTP and WebSocket client of the messaging server, for one user with one device.
 clients        Simulated users that generate load on a messaging server.
-database       Connection pool of the messaging server, and the type of its rows.
+database       Connection pool of the messaging server.
 devices        Devices of users, and the public keys that other clients fetch to encrypt messages.
 gateway        WebSocket gateway: message delivery to connected devices, and their acknowledgements.
 limits         Rate limit per client and tier, as ASGI middleware with token buckets.

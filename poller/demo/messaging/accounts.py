@@ -11,7 +11,7 @@ from uuid import UUID
 
 from psycopg.errors import UniqueViolation
 
-from poller.demo.messaging.database import Connection, Pool
+from poller.demo.messaging.database import Pool, PooledConnection
 from poller.demo.messaging.requests import RequestError
 from poller.demo.messaging.settings import MessagingSettings
 from poller.events import EventMetrics
@@ -132,7 +132,7 @@ class AccountService:
         async with self._pool.connection() as connection:
             await connection.execute("DELETE FROM refresh_tokens WHERE expires_at < now()")
 
-    async def _create_tokens(self, connection: Connection, principal: Principal) -> Tokens:
+    async def _create_tokens(self, connection: PooledConnection, principal: Principal) -> Tokens:
         tokens = Tokens(secrets.token_urlsafe(24), secrets.token_urlsafe(24))
         await connection.execute(
             "INSERT INTO refresh_tokens (token_hash, user_id, device_id, expires_at)"

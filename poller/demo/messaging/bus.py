@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Sequence
 
 import psycopg
 
-from poller.demo.messaging.database import Connection
+from poller.demo.messaging.database import PooledConnection
 
 logger = logging.getLogger(__name__)
 
@@ -23,7 +23,7 @@ class Bus:
 
     def __init__(self, dsn: str) -> None:
         self._dsn = dsn
-        self._publisher: Connection | None = None
+        self._publisher: PooledConnection | None = None
         self._publishing = asyncio.Lock()
         self._listening = asyncio.Event()
 
@@ -73,7 +73,7 @@ class Bus:
                     self._publisher = None
                 raise
 
-    async def _connect(self, part: str) -> Connection:
+    async def _connect(self, part: str) -> PooledConnection:
         return await psycopg.AsyncConnection.connect(
             self._dsn, autocommit=True, connect_timeout=5, application_name=f"messaging {part}"
         )

@@ -1,4 +1,4 @@
-"""Connection pool of the messaging server, and the type of its rows."""
+"""Connection pool of the messaging server."""
 
 from __future__ import annotations
 
@@ -7,9 +7,8 @@ from typing import Any
 from psycopg import AsyncConnection
 from psycopg_pool import AsyncConnectionPool
 
-Row = tuple[Any, ...]
-Connection = AsyncConnection[Row]
-Pool = AsyncConnectionPool[Connection]
+PooledConnection = AsyncConnection[tuple[Any, ...]]
+Pool = AsyncConnectionPool[PooledConnection]
 
 
 def make_pool(dsn: str, size: int, timeout: float) -> Pool:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
-from poller.demo.messaging.database import Connection, Pool
+from poller.demo.messaging.database import Pool, PooledConnection
 from poller.demo.messaging.notifications import NotificationService
 from poller.demo.messaging.requests import RequestError
 from poller.demo.messaging.settings import MessagingSettings
@@ -148,7 +148,7 @@ class KeyService:
             row = await cursor.fetchone()
         return row[0] if row else 0
 
-    async def store(self, connection: Connection, device: UUID, keys: PublicKeys) -> None:
+    async def store(self, connection: PooledConnection, device: UUID, keys: PublicKeys) -> None:
         """Write the keys in the caller's transaction."""
         await connection.execute(
             "INSERT INTO identity_keys (device_id, identity_key, registration_id) VALUES (%s, %s, 1)"

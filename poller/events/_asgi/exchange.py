@@ -15,17 +15,16 @@ from opentelemetry.trace import Link, SpanKind, StatusCode, Tracer, get_current_
 
 from poller.events import request
 from poller.events._asgi.errors import error_type, mark, record
-from poller.events._asgi.routes import route_of
+from poller.events._asgi.routes import Scope, route_of
 from poller.events._privacy.texts import LONGEST_PATH, shorten
 from poller.events.attributes import HTTP_METHODS, OTHER, UNMATCHED
 from poller.events.metrics import EventMetrics
 
 logger = logging.getLogger(__name__)
 
-Scope = MutableMapping[str, Any]
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
+AsgiMessage = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[AsgiMessage]]
+Send = Callable[[AsgiMessage], Awaitable[None]]
 
 CLIENT_CLOSED_REQUEST = 499
 """Status of a request whose client disconnected before the response (as in nginx)."""
@@ -121,14 +120,14 @@ class Exchange(ABC):
             detach(self._attached)
 
     @abstractmethod
-    async def receive(self) -> Message:
+    async def receive(self) -> AsgiMessage:
         """Receive a message for the application."""
 
     @abstractmethod
-    async def send(self, message: Message) -> None:
+    async def send(self, message: AsgiMessage) -> None:
         """Send a message for the application."""
 
-    async def forward(self, message: Message) -> None:
+    async def forward(self, message: AsgiMessage) -> None:
         """Send a message; an OSError means that the client has disconnected (ASGI, "Send")."""
         try:
             await self._send(message)
@@ -144,7 +143,7 @@ class Exchange(ABC):
     def over(self, error: BaseException | None) -> None:
         """End the exchange after the application has returned or raised `error`."""
 
-    def with_id(self, message: Message) -> Message:
+    def with_id(self, message: AsgiMessage) -> AsgiMessage:
         """Return the start of a response with the request id added to its headers."""
         headers = list(message.get("headers") or ())
         if not any(name == _REQUEST_ID for name, _ in headers):

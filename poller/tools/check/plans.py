@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from poller.config.queries.query_file import Origin
 from poller.config.queries.sql_ast import compared_columns, counts_a_whole_relation, identifier
 from poller.model.diagnostics import Diagnostic, Severity
-from poller.model.path import Key
+from poller.model.path import PathKey
 from poller.model.printable import one_line
 from poller.model.query import QueryDefinition
 from poller.model.text import as_yaml
@@ -48,7 +48,7 @@ class PlanCheck:
         yield from self._cost()
         yield from self._scans()
 
-    def _diagnostic(self, rule: str, severity: Severity, message: str, *path: Key) -> Diagnostic:
+    def _diagnostic(self, rule: str, severity: Severity, message: str, *path: PathKey) -> Diagnostic:
         place = self.origin.place(*path)
         return Diagnostic(severity, rule, one_line(message), subject=self.query.name, place=place)
 
@@ -63,7 +63,7 @@ class PlanCheck:
             )
         elif self.estimate_answers:
             limit = self.query.exact_limit
-            key: tuple[Key, ...] = (
+            key: tuple[PathKey, ...] = (
                 ("estimate", "above_cost") if limit == estimate.above_cost else ("max_cost",)
             )
             message = (

@@ -10,7 +10,7 @@ from poller.config.queries.query_file import Origin, spot_in
 from poller.model.casts import not_a_time
 from poller.model.diagnostics import Diagnostic, Place, Severity
 from poller.model.errors import PollError
-from poller.model.path import Key
+from poller.model.path import PathKey
 from poller.model.printable import one_line
 from poller.model.query import MetricDefinition, QueryDefinition
 from poller.model.rows import Column, Rows
@@ -164,12 +164,12 @@ class _QueryCheck:
         )
 
     def _diagnostic(
-        self, rule: str, severity: Severity, message: str, *path: Key, place: Place | None = None
+        self, rule: str, severity: Severity, message: str, *path: PathKey, place: Place | None = None
     ) -> Diagnostic:
         place = place or self.origin.place(*path)
         return Diagnostic(severity, rule, one_line(message), subject=self.query.name, place=place)
 
-    def _statement(self, path: tuple[Key, ...], sql: str, inspected: Inspected) -> Iterator[Diagnostic]:
+    def _statement(self, path: tuple[PathKey, ...], sql: str, inspected: Inspected) -> Iterator[Diagnostic]:
         """Problems of one statement and its columns."""
         if inspected.error is not None:
             source = self.sources.get((self.query.name, sql))
@@ -194,7 +194,7 @@ class _QueryCheck:
         yield from self._unused(path, inspected)
 
     def _columns(
-        self, path: tuple[Key, ...], inspected: Inspected, *, in_file: bool = False
+        self, path: tuple[PathKey, ...], inspected: Inspected, *, in_file: bool = False
     ) -> Iterator[Diagnostic]:
         """Problems of the columns that feed the metrics; `in_file`: before a histogram aggregates them."""
         names = [column.name for column in inspected.columns]
@@ -219,7 +219,7 @@ class _QueryCheck:
                     yield self._diagnostic(rule, severity, f"{message}{_suffix(path)}", *at, key)
 
     def _value(
-        self, path: tuple[Key, ...], metric: MetricDefinition, inspected: Inspected, number: int
+        self, path: tuple[PathKey, ...], metric: MetricDefinition, inspected: Inspected, number: int
     ) -> Iterator[Diagnostic]:
         """Problems of the value column of one metric."""
         names = [column.name for column in inspected.columns]
@@ -229,7 +229,7 @@ class _QueryCheck:
             message = f"{problem}{hint}{_suffix(path)}"
             yield self._diagnostic(rule, "error", message, "metrics", number, "value_column")
 
-    def _unused(self, path: tuple[Key, ...], inspected: Inspected) -> Iterator[Diagnostic]:
+    def _unused(self, path: tuple[PathKey, ...], inspected: Inspected) -> Iterator[Diagnostic]:
         """Columns that feed no metric, which makes rows duplicates of each other."""
         used = {name for metric in self.query.metrics for name in metric.columns}
         if not used <= {column.name for column in inspected.columns}:
@@ -300,7 +300,7 @@ class _QueryCheck:
             yield self._diagnostic("search-path", "warning", message, "settings", "search_path")
 
 
-def _suffix(path: tuple[Key, ...]) -> str:
+def _suffix(path: tuple[PathKey, ...]) -> str:
     return " (in the estimate's sql)" if path[0] == "estimate" else ""
 
 

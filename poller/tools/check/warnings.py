@@ -9,7 +9,7 @@ from typing import Any
 from poller.config.queries.query_file import QueryFile
 from poller.model.diagnostics import Diagnostic
 from poller.model.duration import parse_duration
-from poller.model.path import Key
+from poller.model.path import PathKey
 from poller.model.query import DEFAULT_INTERVAL
 from poller.model.schedule import distances, parse_schedule
 from poller.model.series import fixed_series
@@ -34,7 +34,7 @@ def query_warnings(files: Sequence[QueryFile], interval: float = DEFAULT_INTERVA
     return warnings
 
 
-def _warning(rule: str, file: QueryFile, path: tuple[Key, ...], name: str, message: str) -> Diagnostic:
+def _warning(rule: str, file: QueryFile, path: tuple[PathKey, ...], name: str, message: str) -> Diagnostic:
     return Diagnostic("warning", rule, message, subject=name, place=file.place(path))
 
 
@@ -110,13 +110,13 @@ def _required(requires: Any) -> Iterator[str]:
             yield json.dumps([key, value])
 
 
-def _statements(query: dict[str, Any]) -> Iterator[tuple[tuple[Key, ...], str]]:
+def _statements(query: dict[str, Any]) -> Iterator[tuple[tuple[PathKey, ...], str]]:
     yield ("sql",), str(query["sql"])
     if isinstance(estimate := query.get("estimate"), dict):
         yield ("estimate", "sql"), str(estimate["sql"])
 
 
-def _attribute_values(query: dict[str, Any]) -> Iterator[tuple[Key, ...]]:
+def _attribute_values(query: dict[str, Any]) -> Iterator[tuple[PathKey, ...]]:
     parameters = query.get("parameters") or {}
     if isinstance(parameters, dict):
         yield from (
@@ -131,7 +131,7 @@ def _attribute_values(query: dict[str, Any]) -> Iterator[tuple[Key, ...]]:
             yield from (("metrics", number, "attribute_values", name, at) for at in range(len(values)))
 
 
-def _at(data: Any, path: Sequence[Key]) -> Any:
+def _at(data: Any, path: Sequence[PathKey]) -> Any:
     for step in path:
         data = data[step]
     return data

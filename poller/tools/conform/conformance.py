@@ -14,8 +14,8 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportM
 
 from poller.events._catalog.declaration import Metric
 from poller.model.diagnostics import Diagnostic
-from poller.receiver.decode import Attribute, points_of, records_of, spans_of
-from poller.receiver.signals import Request
+from poller.receiver.decode import ReceivedValue, points_of, records_of, spans_of
+from poller.receiver.signals import ExportRequest
 from poller.tools.conform.metrics import MetricCheck
 from poller.tools.conform.signals import LogRecordCheck, SpanCheck
 
@@ -48,7 +48,7 @@ class ConformanceCheck:
         self._records = LogRecordCheck()
         self.requests = 0
 
-    def take(self, request: Request) -> int:
+    def take(self, request: ExportRequest) -> int:
         """Check one request; return the number of requests so far, including this one."""
         with self._lock:
             self.requests += 1
@@ -93,7 +93,7 @@ class ConformanceCheck:
             if pattern not in used
         ]
 
-    def _selects(self, resource: Mapping[str, Attribute]) -> bool:
+    def _selects(self, resource: Mapping[str, ReceivedValue]) -> bool:
         return self._service is None or resource.get("service.name") == self._service
 
 

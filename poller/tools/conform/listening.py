@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 
 from poller.receiver.receiver import Received, Receiver
-from poller.receiver.signals import Request
+from poller.receiver.signals import ExportRequest
 
 _PAUSE = 0.2
 """Seconds between two looks at `stopped`."""
@@ -20,7 +20,13 @@ class LimitedReceiver:
     """Receiver of both OTLP protocols until a timeout, a number of requests or a call of `end`."""
 
     def __init__(
-        self, take: Callable[[Request], int], *, host: str, grpc_port: int, http_port: int, enough: int | None
+        self,
+        take: Callable[[ExportRequest], int],
+        *,
+        host: str,
+        grpc_port: int,
+        http_port: int,
+        enough: int | None,
     ) -> None:
         """Start to listen; raises OSError if a port is in use.
 

@@ -6,13 +6,12 @@ import hashlib
 import re
 from collections.abc import Iterable, Mapping
 
-from poller.events._catalog.declaration import Attribute as Declared
-from poller.events._catalog.declaration import Metric
+from poller.events._catalog.declaration import Attribute, Metric
 from poller.events._privacy.attributes import is_denied
 from poller.events.attributes import HTTP_ROUTE, HTTP_STATUS
 from poller.model.diagnostics import Diagnostic
 from poller.model.text import near, quote, value_text
-from poller.receiver.decode import Attribute, Distribution, Point
+from poller.receiver.decode import Distribution, Point, ReceivedValue
 from poller.tools.conform.impossible_values import value_problems
 from poller.tools.conform.notes import Differences, summary
 from poller.tools.conform.personal_data import ADVICE, PersonalDataCheck, personal_data, safe_name
@@ -35,7 +34,6 @@ _KINDS = {
     "gauge": "a gauge",
 }
 _INSTRUMENTS = {"counter": "a counter", "updowncounter": "an up-down counter"}
-_Series = tuple[str, bytes, bytes]
 
 
 class MetricCheck:
@@ -55,7 +53,7 @@ class MetricCheck:
         self._personal_data = PersonalDataCheck(self._differences)
         self._received: set[str] = set()
         self._points = 0
-        self._last: dict[_Series, tuple[int, int, float]] = {}
+        self._last: dict[tuple[str, bytes, bytes], tuple[int, int, float]] = {}
 
     def add(self, point: Point) -> None:
         """Check one data point."""
@@ -135,7 +133,7 @@ class MetricCheck:
         for name in declared.keys() - point.attributes.keys():
             self._differences.add("missing_attribute", f"{metric.name}{{{name}}}", "is missing")
 
-    def _value(self, subject: str, attribute: Declared, value: str) -> None:
+    def _value(self, subject: str, attribute: Attribute, value: str) -> None:
         if attribute.values:
             if value not in attribute.values:
                 message = f"is $, which is not declared; declared values: {', '.join(attribute.values)}"
@@ -205,7 +203,7 @@ def _missing(metric: Metric) -> str:
     return f"was not sent; the catalogue has it as {_instrument(metric)}, from {metric.source}"
 
 
-def _text(value: Attribute) -> str:
+def _text(value: ReceivedValue) -> str:
     """The value as backends store it; empty if the sender set none."""
     if value is None:
         return ""
@@ -223,7 +221,7 @@ def _bounds(boundaries: Iterable[float]) -> str:
     return ", ".join(texts) if len(texts) < 7 else f"{', '.join(texts[:3])} ... {texts[-1]}"
 
 
-def _key(attributes: Mapping[str, Attribute]) -> bytes:
+def _key(attributes: Mapping[str, ReceivedValue]) -> bytes:
     """Short key that is equal for equal attributes, because a sender may choose long attributes."""
     text = repr(sorted(attributes.items(), key=lambda pair: pair[0]))
     return hashlib.blake2b(text.encode(errors="surrogatepass"), digest_size=16).digest()

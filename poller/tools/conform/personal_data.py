@@ -16,7 +16,7 @@ from poller.events._privacy.attributes import is_denied
 from poller.events._privacy.names import OWN, PEER
 from poller.events._privacy.patterns import personal_text
 from poller.model.text import quote
-from poller.receiver.decode import Attribute
+from poller.receiver.decode import ReceivedValue
 from poller.tools.conform.notes import Differences
 
 LONGEST = 16_384
@@ -117,11 +117,11 @@ class PersonalDataCheck:
 
     def __init__(self, differences: Differences) -> None:
         self._differences = differences
-        self._resource: Mapping[str, Attribute] | None = None
-        self._scope: Mapping[str, Attribute] | None = None
+        self._resource: Mapping[str, ReceivedValue] | None = None
+        self._scope: Mapping[str, ReceivedValue] | None = None
 
     def origin(
-        self, resource: Mapping[str, Attribute], scope: str, scope_attributes: Mapping[str, Attribute]
+        self, resource: Mapping[str, ReceivedValue], scope: str, scope_attributes: Mapping[str, ReceivedValue]
     ) -> None:
         """Examine the resource and the scope once per request; a resource may have the server's address."""
         if resource is not self._resource:
@@ -134,7 +134,7 @@ class PersonalDataCheck:
 
     def attributes(
         self,
-        attributes: Mapping[str, Attribute],
+        attributes: Mapping[str, ReceivedValue],
         where: str,
         *,
         outgoing: bool = False,
@@ -172,7 +172,7 @@ _LONGEST_STATE = 4096
 """Number of examined characters of a `tracestate`; W3C Trace Context recommends 512 to senders."""
 
 
-def texts(value: Attribute) -> Iterator[str]:
+def texts(value: ReceivedValue) -> Iterator[str]:
     """Every text in a value; the items of a mapping as `name: value`."""
     if isinstance(value, str):
         yield value

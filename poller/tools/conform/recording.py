@@ -12,7 +12,7 @@ from typing import IO
 from poller.model.diagnostics import invalid
 from poller.model.errors import ConfigError
 from poller.receiver.otlp_json import from_json
-from poller.receiver.signals import KINDS, Kind, Request
+from poller.receiver.signals import KINDS, ExportRequest, SignalKind
 
 _KIND_OF_KEY = {"resourceMetrics": KINDS[0], "resourceSpans": KINDS[1], "resourceLogs": KINDS[2]}
 _LONGEST = 64 << 20
@@ -20,7 +20,7 @@ _LONGEST = 64 << 20
 _WRITE = "write it with the file exporter's `format: json`"
 
 
-def read(path: str) -> Iterator[Request]:
+def read(path: str) -> Iterator[ExportRequest]:
     """Yield the requests of a file, or of standard input for `-`.
 
     An incomplete last line, which the file exporter may still be writing, is skipped. Raises ConfigError for
@@ -38,7 +38,7 @@ def _open(path: str) -> nullcontext[IO[str]] | IO[str]:
     return nullcontext(sys.stdin) if path == "-" else Path(path).open(encoding="utf-8")
 
 
-def _requests(path: str, file: IO[str]) -> Iterator[Request]:
+def _requests(path: str, file: IO[str]) -> Iterator[ExportRequest]:
     for number, line in enumerate(iter(lambda: file.readline(_LONGEST), ""), 1):
         if len(line) >= _LONGEST:
             message = f"is a line of {_LONGEST >> 20} Mi characters or more; {_WRITE}, one request per line"
@@ -53,9 +53,9 @@ def _requests(path: str, file: IO[str]) -> Iterator[Request]:
             raise ConfigError([invalid(f"{path}:{number}", f"is not OTLP/JSON: {error}; {_WRITE}")]) from None
 
 
-def _of_line(line: str) -> Iterator[Request]:
+def _of_line(line: str) -> Iterator[ExportRequest]:
     document = json.loads(line)
-    kinds: list[Kind] = [
+    kinds: list[SignalKind] = [
         kind for key, kind in _KIND_OF_KEY.items() if isinstance(document, dict) and key in document
     ]
     if not kinds:

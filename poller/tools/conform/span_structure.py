@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from poller.events.attributes import HTTP_METHODS
 from poller.model.diagnostics import Severity
 from poller.model.text import quote
-from poller.receiver.decode import Attribute, Span
+from poller.receiver.decode import ReceivedValue, Span
 from poller.tools.conform.notes import Differences
 
 _IDS = ("request.id", "request_id")
@@ -61,7 +61,7 @@ def check_structure(span: Span, where: str, differences: Differences) -> None:
     _check_values(span, where, differences)
 
 
-def _check_root(attributes: Mapping[str, Attribute], where: str, differences: Differences) -> None:
+def _check_root(attributes: Mapping[str, ReceivedValue], where: str, differences: Differences) -> None:
     names = [] if any(attributes.get(name) for name in _IDS) else ["request.id"]
     if not any(name.startswith("rpc.") for name in attributes):
         # An outdated name is already reported.

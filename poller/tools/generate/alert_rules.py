@@ -12,7 +12,7 @@ import yaml
 from poller.config.yaml_text import to_text
 from poller.model.duration import format_duration
 from poller.model.prometheus import label_name, labels_text, metric_name
-from poller.model.query import Alert, MetricDefinition, MetricType, Of, QueryDefinition, Severity
+from poller.model.query import Alert, AlertSeverity, MetricDefinition, MetricType, Of, QueryDefinition
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +22,7 @@ class Rule:
     name: str
     expr: str
     lasting: float
-    severity: Severity
+    severity: AlertSeverity
     summary: str
     description: str
     runbook: str

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from textwrap import indent
 
 from poller.model.duration import format_duration
-from poller.model.query import Severity
+from poller.model.query import AlertSeverity
 from poller.model.result import DECLARED
 from poller.tools.generate.alert_rules import Rule
 
@@ -49,7 +49,7 @@ def poller_rules(limits: AlertLimits, runbook: str) -> Iterator[Rule]:
     """All rules of the poller; `runbook` is the address of the runbook, which has a section for each rule."""
 
     def rule(
-        name: str, severity: Severity, lasting: float, expr: str, summary: str, description: str
+        name: str, severity: AlertSeverity, lasting: float, expr: str, summary: str, description: str
     ) -> Rule:
         return Rule(
             name, expr, lasting, severity, summary, description, f"{runbook}#{name.lower()}", labels={}

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-Relation = tuple[str, str]
+RelationName = tuple[str, str]
 """Schema and name."""
 CLOSED = re.compile(
     r"pg_(aios|authid|backend_memory_contexts|config|file_settings|hba_file_rules|ident_file_mappings|"
@@ -50,13 +50,13 @@ class Needs:
 
     schema: str
     """The schema of every relation that is named without one."""
-    columns: dict[Relation, set[str]] = field(default_factory=dict)
+    columns: dict[RelationName, set[str]] = field(default_factory=dict)
     """Columns that certainly belong to the relation."""
-    qualified: dict[Relation, set[str]] = field(default_factory=dict)
+    qualified: dict[RelationName, set[str]] = field(default_factory=dict)
     """Names qualified by the relation: a column, or a function of the whole row."""
-    possible: dict[Relation, set[str]] = field(default_factory=dict)
+    possible: dict[RelationName, set[str]] = field(default_factory=dict)
     """Unqualified names: a column of the relation, or of another source or result of the statement."""
-    whole: dict[Relation, str] = field(default_factory=dict)
+    whole: dict[RelationName, str] = field(default_factory=dict)
     """Relations of which every column is needed, and why."""
     schemas: set[str] = field(default_factory=set)
     catalogs: set[str] = field(default_factory=set)
@@ -66,7 +66,7 @@ class Needs:
     computed: set[str] = field(default_factory=set)
     """Functions and types that read a relation whose name the query computes."""
 
-    def relation(self, node: Mapping[str, Any]) -> Relation | None:
+    def relation(self, node: Mapping[str, Any]) -> RelationName | None:
         """The relation of a RangeVar; None if nothing is granted on it."""
         schema, name = node.get("schemaname"), str(node.get("relname"))
         if is_system(schema) if schema else any(of.fullmatch(name) for of in (_OPEN, CLOSED, _EXTENSIONS)):
@@ -77,14 +77,14 @@ class Needs:
         self.schemas.add(target[0])
         return target
 
-    def read(self, relation: Relation, column: str, names: dict[Relation, set[str]]) -> None:
+    def read(self, relation: RelationName, column: str, names: dict[RelationName, set[str]]) -> None:
         """Add `column` to `names`, which is one of `columns`, `qualified` and `possible`."""
         if column in _SYSTEM_COLUMNS:
             self.read_all(relation, f"the system column {column} cannot be granted")
         else:
             names.setdefault(relation, set()).add(column)
 
-    def read_all(self, relation: Relation, why: str) -> None:
+    def read_all(self, relation: RelationName, why: str) -> None:
         self.whole.setdefault(relation, why)
 
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Iterator
 
 from poller.config.queries.sql_ast import identifier
-from poller.tools.grants.needs import CLOSED, Needs, Relation
+from poller.tools.grants.needs import CLOSED, Needs, RelationName
 
 _PLAIN = re.compile(
     r"(count|sum|min|max|avg|bool_or|bool_and|array_agg|string_agg|percentile_cont|"
@@ -46,7 +46,7 @@ def to_sql(needs: Needs, role: str) -> str:
     return "".join(f"{line}\n" for line in lines)
 
 
-def _on(needs: Needs, relation: Relation, to: str) -> Iterator[str]:
+def _on(needs: Needs, relation: RelationName, to: str) -> Iterator[str]:
     """Yield the GRANTs on one relation; the server decides on each name that may not be its column."""
     full = ".".join(map(identifier, relation))
     everything = f"GRANT SELECT ON {full} {to}"

@@ -10,7 +10,7 @@ from typing import Any
 from poller.config.queries.sql_ast import nodes, output_name, read_relations, statement
 from poller.config.queries.sql_functions import calls
 from poller.model.query import QueryDefinition
-from poller.tools.grants.needs import Needs, Relation, is_system
+from poller.tools.grants.needs import Needs, RelationName, is_system
 
 _BY_NAME = re.compile(
     r"to_reg(class|type|proc|procedure|oper|operator|collation)|(curr|next|set)val"
@@ -71,7 +71,7 @@ class _FromEntry:
     """One entry of FROM."""
 
     alias: str
-    relation: Relation | None = None
+    relation: RelationName | None = None
     columns: frozenset[str] = frozenset()
     """Columns that this entry certainly has, if it is not a relation."""
 

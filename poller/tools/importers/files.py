@@ -13,7 +13,7 @@ from poller.config.yaml_reader import parse
 from poller.model.diagnostics import Diagnostic, Place, invalid
 from poller.model.errors import ConfigError
 from poller.model.files import NotRegularError, read_regular
-from poller.model.path import Key
+from poller.model.path import PathKey
 from poller.tools.importers.losses import Losses
 from poller.tools.importers.node import SourceFile, SourceNode
 
@@ -113,9 +113,9 @@ class _Float(float):
 class _LineIndex:
     """Line numbers of the tables and keys of a TOML file, which Python's parser does not provide."""
 
-    marks: tuple[tuple[tuple[Key, ...], int], ...]
+    marks: tuple[tuple[tuple[PathKey, ...], int], ...]
 
-    def line(self, path: Sequence[Key]) -> int:
+    def line(self, path: Sequence[PathKey]) -> int:
         """Return the line of `path`, or of the innermost table around it."""
         best = 1
         for length in range(1, len(path) + 1):
@@ -123,9 +123,9 @@ class _LineIndex:
         return best
 
 
-def _key_lines(text: str) -> Iterator[tuple[tuple[Key, ...], int]]:
-    counts: dict[tuple[Key, ...], int] = {}
-    table: tuple[Key, ...] = ()
+def _key_lines(text: str) -> Iterator[tuple[tuple[PathKey, ...], int]]:
+    counts: dict[tuple[PathKey, ...], int] = {}
+    table: tuple[PathKey, ...] = ()
     until = ""
     for number, line in enumerate(text.splitlines(), 1):
         if until:  # inside a multi-line string
@@ -141,9 +141,11 @@ def _key_lines(text: str) -> Iterator[tuple[tuple[Key, ...], int]]:
         until = next((quote for quote in ('"""', "'''") if line.count(quote) % 2), "")
 
 
-def _table_path(words: Sequence[str], counts: dict[tuple[Key, ...], int], is_array: bool) -> tuple[Key, ...]:
+def _table_path(
+    words: Sequence[str], counts: dict[tuple[PathKey, ...], int], is_array: bool
+) -> tuple[PathKey, ...]:
     """Return the path of a table; the index of the last member follows each array of tables."""
-    path: tuple[Key, ...] = ()
+    path: tuple[PathKey, ...] = ()
     for number, word in enumerate(words):
         path = (*path, word)
         if is_array and number == len(words) - 1:

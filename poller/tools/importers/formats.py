@@ -94,13 +94,13 @@ def _mappings(value: Any) -> list[dict[str, Any]]:
     return [item for item in members if isinstance(item, dict)]
 
 
-Format = Literal[
+ImportFormat = Literal[
     "sqlquery", "sql_exporter", "query-exporter", "pg_exporter", "pgwatch", "postgres_exporter", "telegraf"
 ]
 
-WITH_TARGETS: tuple[Format, ...] = ("sqlquery", "sql_exporter", "query-exporter", "pgwatch", "telegraf")
+WITH_TARGETS: tuple[ImportFormat, ...] = ("sqlquery", "sql_exporter", "query-exporter", "pgwatch", "telegraf")
 """Tools whose files contain connections, which become targets."""
-Reader = Callable[[Sequence[Path], Losses], list[DraftQuery]]
+QueryReader = Callable[[Sequence[Path], Losses], list[DraftQuery]]
 TargetReader = Callable[[Sequence[Path], Losses, DraftTargets | None], list[DraftQuery]]
 
 
@@ -115,7 +115,7 @@ class Imported:
 
 
 def import_files(
-    form: Format, paths: Sequence[Path], defaults: Defaults, *, with_targets: bool = False
+    form: ImportFormat, paths: Sequence[Path], defaults: Defaults, *, with_targets: bool = False
 ) -> Imported:
     """Read `paths` (files or folders) in the format `form`, and on request their connections as targets.
 
@@ -142,7 +142,7 @@ def import_files(
         if form in WITH_TARGETS:
             drafts = cast(TargetReader, read)(matching, losses, targets)
         else:
-            drafts = cast(Reader, read)(matching, losses)
+            drafts = cast(QueryReader, read)(matching, losses)
     except ConfigError as error:
         problems += error.problems
     if problems:
@@ -161,4 +161,4 @@ def import_files(
     return Imported(valid, losses, files, targets)
 
 
-FORMATS: tuple[Format, ...] = get_args(Format)
+FORMATS: tuple[ImportFormat, ...] = get_args(ImportFormat)

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from poller.model.diagnostics import Place
 from poller.model.duration import parse_duration
 from poller.model.numbers import is_representable
-from poller.model.path import Key
+from poller.model.path import PathKey
 from poller.model.text import did_you_mean, kind_of, quote
 from poller.tools.importers.losses import Losses
 from poller.tools.importers.sql_types import Kind
@@ -34,9 +34,9 @@ class SourceFile:
     file: Path
     text: str
     data: Any
-    line: Callable[[Sequence[Key]], int]
+    line: Callable[[Sequence[PathKey]], int]
     losses: Losses
-    written: Callable[[Sequence[Key]], str | None] = field(default=lambda _: None)
+    written: Callable[[Sequence[PathKey]], str | None] = field(default=lambda _: None)
     """Returns the scalar at a path as it is written in the file, such as `1.10`, if that is known."""
     resolve: Callable[[SourceNode], SourceNode] = field(default=lambda node: node)
     """Returns the replacement of a value, such as the content of an included file."""
@@ -51,14 +51,14 @@ class SourceNode:
     """A value with its location. A getter with an invalid value reports a loss and returns a default."""
 
     source: SourceFile
-    path: tuple[Key, ...]
+    path: tuple[PathKey, ...]
     value: Any
 
     @property
     def place(self) -> Place:
         return Place(self.source.file, self.source.line(self.path), self.path)
 
-    def at(self, *keys: Key) -> Place:
+    def at(self, *keys: PathKey) -> Place:
         """Return the location of an inner value."""
         path = (*self.path, *keys)
         return Place(self.source.file, self.source.line(path), path)
@@ -111,7 +111,7 @@ class SourceNode:
         """Return whether `key` is present and not null."""
         return isinstance(self.value, dict) and self.value.get(key) is not None
 
-    def child(self, key: Key) -> SourceNode:
+    def child(self, key: PathKey) -> SourceNode:
         return self.source.resolve(SourceNode(self.source, (*self.path, key), self.value[key]))
 
     def text(self, key: str) -> str:

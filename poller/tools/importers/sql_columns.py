@@ -13,9 +13,9 @@ import pgparse
 from poller.tools.importers import sql_types
 from poller.tools.importers.sql_names import default_name, last_name
 from poller.tools.importers.sql_projection import identifier
-from poller.tools.importers.sql_types import Kind, Type
+from poller.tools.importers.sql_types import Kind, SqlType
 
-_VALUE_FUNCTIONS: dict[str, Type] = {
+_VALUE_FUNCTIONS: dict[str, SqlType] = {
     "CURRENT_DATE": "date",
     **dict.fromkeys(("CURRENT_TIME", "CURRENT_TIME_N", "LOCALTIME", "LOCALTIME_N"), "clock"),
     **dict.fromkeys(("CURRENT_TIMESTAMP", "CURRENT_TIMESTAMP_N"), "timestamp"),
@@ -29,7 +29,7 @@ class SqlColumn:
     """A column of a result."""
 
     name: str
-    type: Type | None = None
+    type: SqlType | None = None
 
     @property
     def kind(self) -> Kind | None:
@@ -37,7 +37,7 @@ class SqlColumn:
         return sql_types.kind_of(self.type)
 
 
-Columns = tuple[SqlColumn, ...]
+SqlColumns = tuple[SqlColumn, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,7 @@ class _Relation:
     """One table, function or subquery that an expression can refer to."""
 
     name: str
-    columns: Columns
+    columns: SqlColumns
     complete: bool = True
     """Whether `columns` contains all of its columns."""
 
@@ -54,7 +54,7 @@ class _Relation:
 class _Scope:
     """Tables and columns that names in a statement can refer to."""
 
-    ctes: Mapping[str, Columns | None]
+    ctes: Mapping[str, SqlColumns | None]
     levels: tuple[tuple[_Relation, ...], ...] = ()
     """FROM items, of the statement itself first, then of each enclosing statement."""
 
@@ -63,7 +63,7 @@ class _Scope:
 
 
 @lru_cache(maxsize=1024)
-def columns_of(sql: str) -> Columns | None:
+def columns_of(sql: str) -> SqlColumns | None:
     """Return the columns of the single statement `sql` by PostgreSQL's rules; None if a server is needed."""
     try:
         ((kind, body),) = pgparse.parse(sql)[0]["stmt"].items()
@@ -98,7 +98,7 @@ def duplicate_names(columns: Sequence[SqlColumn]) -> set[str]:
 # --- statements -------------------------------------------------------------------------------------------
 
 
-def _of_query(select: Any, scope: _Scope) -> Columns | None:
+def _of_query(select: Any, scope: _Scope) -> SqlColumns | None:
     """Return the columns of a statement outside of a UNION, where an untyped literal is a text."""
     columns = _of_select(select, scope)
     if columns is None:
@@ -106,7 +106,7 @@ def _of_query(select: Any, scope: _Scope) -> Columns | None:
     return tuple(replace(column, type="text") if column.type == "literal" else column for column in columns)
 
 
-def _of_select(select: Any, scope: _Scope) -> Columns | None:
+def _of_select(select: Any, scope: _Scope) -> SqlColumns | None:
     scope = _with_ctes(select.get("withClause", {}), scope)
     if "larg" in select:
         return _of_union(_of_select(select["larg"], scope), _of_select(select["rarg"], scope))
@@ -114,7 +114,7 @@ def _of_select(select: Any, scope: _Scope) -> Columns | None:
         rows = [row["List"]["items"] for row in select["valuesLists"]]
         types = [[_type(value, scope) for value in column] for column in zip(*rows, strict=True)]
         return tuple(SqlColumn(f"column{n}", sql_types.common(members)) for n, members in enumerate(types, 1))
-    starred: list[Columns | None] = []
+    starred: list[SqlColumns | None] = []
     items: list[_Relation] = []
     for source in select.get("fromClause", []):
         columns, named = _of_source(source, scope, items)
@@ -141,8 +141,8 @@ def _path(value: Any) -> Any:
 
 
 def _of_star(
-    value: Any, starred: Sequence[Columns | None], items: Sequence[_Relation]
-) -> Sequence[Columns | None]:
+    value: Any, starred: Sequence[SqlColumns | None], items: Sequence[_Relation]
+) -> Sequence[SqlColumns | None]:
     """Return the columns that a star expands to; None if a server is needed."""
     fields = value.get("ColumnRef", {}).get("fields", [])
     if len(fields) == 1:
@@ -151,7 +151,7 @@ def _of_star(
     return [named[0].columns if len(named) == 1 and named[0].complete else None]
 
 
-def _of_union(left: Columns | None, right: Columns | None) -> Columns | None:
+def _of_union(left: SqlColumns | None, right: SqlColumns | None) -> SqlColumns | None:
     if left is None:
         return None
     if right is None or len(right) != len(left):
@@ -181,7 +181,7 @@ def _with_ctes(clause: Any, scope: _Scope) -> _Scope:
     return replace(scope, ctes=visible)
 
 
-def _of_recursive(query: Any, cte: Any, scope: _Scope) -> Columns | None:
+def _of_recursive(query: Any, cte: Any, scope: _Scope) -> SqlColumns | None:
     """Return the columns of a recursive CTE; the part before UNION determines the types of the other part."""
     scope = _with_ctes(query.get("withClause", {}), scope)
     first = _of_query(query["larg"], scope)
@@ -194,7 +194,7 @@ def _of_recursive(query: Any, cte: Any, scope: _Scope) -> Columns | None:
 
 def _of_source(
     node: Any, scope: _Scope, before: Sequence[_Relation]
-) -> tuple[Columns | None, list[_Relation]]:
+) -> tuple[SqlColumns | None, list[_Relation]]:
     """Return the star expansion and the FROM items of a source; `before` are the items to its left."""
     ((kind, inner),) = node.items()
     alias = inner.get("alias", {})
@@ -203,8 +203,8 @@ def _of_source(
         return _of_join(inner, scope, before)
     if kind == "RangeTableSample":
         return _of_source(inner["relation"], scope, before)
-    columns: Columns | None = None
-    partial: Columns = ()
+    columns: SqlColumns | None = None
+    partial: SqlColumns = ()
     if kind == "RangeVar":
         name = name or inner["relname"]
         schema = inner.get("schemaname", "")
@@ -224,7 +224,7 @@ def _of_source(
     return columns, [_Relation(name, partial if columns is None else columns, columns is not None)]
 
 
-def _of_functions(node: Any, alias: str, scope: _Scope) -> Columns | None:
+def _of_functions(node: Any, alias: str, scope: _Scope) -> SqlColumns | None:
     """Return the columns of functions in FROM; None if one of them may return a row type."""
     result: list[SqlColumn] = []
     for function in node["functions"]:
@@ -243,11 +243,13 @@ def _of_functions(node: Any, alias: str, scope: _Scope) -> Columns | None:
     return (*result, SqlColumn("ordinality", "number")) if node.get("ordinality") else tuple(result)
 
 
-def _of_join(join: Any, scope: _Scope, before: Sequence[_Relation]) -> tuple[Columns | None, list[_Relation]]:
+def _of_join(
+    join: Any, scope: _Scope, before: Sequence[_Relation]
+) -> tuple[SqlColumns | None, list[_Relation]]:
     left, left_items = _of_source(join["larg"], scope, before)
     right, right_items = _of_source(join["rarg"], scope, (*before, *left_items))
     merged = [item["String"]["sval"] for item in join.get("usingClause", [])]
-    columns: Columns | None = None
+    columns: SqlColumns | None = None
     if left is not None and right is not None and not join.get("isNatural"):
         both = [
             SqlColumn(name, _of_column(name, (_Relation("", left), _Relation("", right)))) for name in merged
@@ -262,7 +264,7 @@ def _of_join(join: Any, scope: _Scope, before: Sequence[_Relation]) -> tuple[Col
     return columns, items
 
 
-def _renamed(columns: Columns | None, names: Any) -> Columns | None:
+def _renamed(columns: SqlColumns | None, names: Any) -> SqlColumns | None:
     if columns is None or not names:
         return columns
     aliases = [name["String"]["sval"] for name in names]
@@ -272,7 +274,7 @@ def _renamed(columns: Columns | None, names: Any) -> Columns | None:
 # --- expressions ------------------------------------------------------------------------------------------
 
 
-def _type(value: Any, scope: _Scope) -> Type | None:
+def _type(value: Any, scope: _Scope) -> SqlType | None:
     """Return the type of `value` if it is certain, else None."""
     if not isinstance(value, dict) or len(value) != 1:
         return None
@@ -309,7 +311,7 @@ def _type(value: Any, scope: _Scope) -> Type | None:
     return None
 
 
-def _of_constant(constant: Any) -> Type:
+def _of_constant(constant: Any) -> SqlType:
     if "ival" in constant or "fval" in constant:
         return "number"
     return "boolean" if "boolval" in constant else "other" if "bsval" in constant else "literal"
@@ -321,13 +323,13 @@ def _of_catalog(names: Any) -> str:
     return name if schema in ([], ["pg_catalog"]) else ""
 
 
-def _of_type_name(type_name: Any) -> Type | None:
+def _of_type_name(type_name: Any) -> SqlType | None:
     if "arrayBounds" in type_name or "names" not in type_name:
         return None
     return sql_types.TYPES.get(_of_catalog(type_name["names"]))
 
 
-def _of_subquery(link: Any, scope: _Scope) -> Type | None:
+def _of_subquery(link: Any, scope: _Scope) -> SqlType | None:
     if link.get("subLinkType") in ("EXISTS_SUBLINK", "ANY_SUBLINK", "ALL_SUBLINK"):
         return "boolean"
     if link.get("subLinkType") != "EXPR_SUBLINK":
@@ -336,7 +338,7 @@ def _of_subquery(link: Any, scope: _Scope) -> Type | None:
     return columns[0].type if columns else None
 
 
-def _of_expression(expression: Any, scope: _Scope) -> Type | None:
+def _of_expression(expression: Any, scope: _Scope) -> SqlType | None:
     form = expression["kind"]
     if form not in ("AEXPR_OP", "AEXPR_NULLIF"):
         return "boolean"  # IN, LIKE, BETWEEN, IS DISTINCT FROM, ANY
@@ -351,7 +353,7 @@ def _of_expression(expression: Any, scope: _Scope) -> Type | None:
     return sql_types.infer_operator(sign, _type(expression["lexpr"], scope), right)
 
 
-def _of_reference(fields: Sequence[str], scope: _Scope) -> Type | None:
+def _of_reference(fields: Sequence[str], scope: _Scope) -> SqlType | None:
     """Return the type of the referenced column, from the innermost statement that has it."""
     *qualifiers, name = fields or [""]
     for items in scope.levels:
@@ -367,9 +369,9 @@ def _of_reference(fields: Sequence[str], scope: _Scope) -> Type | None:
     return None
 
 
-def _of_column(name: str, items: Sequence[_Relation]) -> Type | None:
+def _of_column(name: str, items: Sequence[_Relation]) -> SqlType | None:
     """Return the type of the column `name`; several items have it if USING merged them."""
-    result: list[Type | None] = []
+    result: list[SqlType | None] = []
     for item in items:
         types = [column.type for column in item.columns if column.name == name]
         if len(types) > 1:

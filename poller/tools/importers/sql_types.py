@@ -10,7 +10,7 @@ from typing import Literal
 
 Kind = Literal["text", "time", "boolean"]
 """Kind of a column's value, which determines its conversion to a number."""
-Type = Literal[
+SqlType = Literal[
     "timestamp", "date", "clock", "interval", "temporal", "boolean", "number", "text", "other", "literal"
 ]
 """Group of types with the same rules.
@@ -19,9 +19,9 @@ Type = Literal[
 `literal` is a quoted constant or NULL, whose type depends on its context.
 """
 
-_TEMPORAL: frozenset[Type] = frozenset(("timestamp", "date", "clock", "interval", "temporal"))
+_TEMPORAL: frozenset[SqlType] = frozenset(("timestamp", "date", "clock", "interval", "temporal"))
 
-TYPES: dict[str, Type] = {
+TYPES: dict[str, SqlType] = {
     **dict.fromkeys(("timestamptz", "timestamp"), "timestamp"),
     **dict.fromkeys(("time", "timetz"), "clock"),
     "date": "date",
@@ -34,7 +34,7 @@ TYPES: dict[str, Type] = {
 """Types by name in `pg_type`."""
 # The parser translates "smallint", "double precision" and similar names to the names above.
 
-FUNCTIONS: dict[str, Type] = {
+FUNCTIONS: dict[str, SqlType] = {
     **dict.fromkeys(("now", "clock_timestamp", "statement_timestamp", "transaction_timestamp"), "timestamp"),
     **dict.fromkeys(("to_timestamp", "make_timestamp", "make_timestamptz", "date_bin"), "timestamp"),
     **dict.fromkeys(("pg_postmaster_start_time", "pg_conf_load_time"), "timestamp"),
@@ -69,7 +69,7 @@ _OF_FIRST = frozenset(
 )
 """Functions that return the type of their first argument."""
 
-RELATIONS: dict[str, dict[str, Type]] = {
+RELATIONS: dict[str, dict[str, SqlType]] = {
     **{
         f"pg_stat_{which}_tables": dict.fromkeys(
             (
@@ -130,7 +130,7 @@ _COMPARISONS = frozenset(
 """Binary operators that return a boolean for all operand types."""
 
 
-def kind_of(type_: Type | None) -> Kind | None:
+def kind_of(type_: SqlType | None) -> Kind | None:
     """Return how a value of `type_` becomes a number; None for a number or an unknown type."""
     if type_ in _TEMPORAL:
         return "time"
@@ -139,7 +139,7 @@ def kind_of(type_: Type | None) -> Kind | None:
     return "boolean" if type_ == "boolean" else None
 
 
-def common(types: Collection[Type | None]) -> Type | None:
+def common(types: Collection[SqlType | None]) -> SqlType | None:
     """Return the type of an expression with alternatives of these types, such as CASE or UNION.
 
     PostgreSQL requires alternatives of one category and ignores literals among them. One known type therefore
@@ -155,7 +155,7 @@ def common(types: Collection[Type | None]) -> Type | None:
     return "temporal" if only == "date" and None in types else only
 
 
-def infer_call(name: str, arguments: Sequence[Type | None]) -> Type | None:
+def infer_call(name: str, arguments: Sequence[SqlType | None]) -> SqlType | None:
     """Return the result type of the function `name` of pg_catalog."""
     first = arguments[0] if arguments else None
     if name in _OF_FIRST:
@@ -173,7 +173,7 @@ def infer_call(name: str, arguments: Sequence[Type | None]) -> Type | None:
     return FUNCTIONS.get(name)
 
 
-def infer_operator(sign: str, left: Type | None, right: Type | None) -> Type | None:
+def infer_operator(sign: str, left: SqlType | None, right: SqlType | None) -> SqlType | None:
     """Return the type of `left sign right`."""
     if sign in _COMPARISONS:
         return "boolean"
@@ -189,7 +189,7 @@ def infer_operator(sign: str, left: Type | None, right: Type | None) -> Type | N
     return "number" if {left, right} in ({"number"}, {"number", "literal"}) else None
 
 
-def infer_prefix(sign: str, operand: Type | None) -> Type | None:
+def infer_prefix(sign: str, operand: SqlType | None) -> SqlType | None:
     """Return the type of `sign operand`."""
     return operand if sign in ("+", "-") and operand in ("number", "interval") else None
 
@@ -198,7 +198,7 @@ def infer_prefix(sign: str, operand: Type | None) -> Type | None:
 # PostgreSQL applies the operator of that type with itself, if there is one.
 
 
-def _plus(left: Type | None, right: Type | None) -> Type | None:
+def _plus(left: SqlType | None, right: SqlType | None) -> SqlType | None:
     pair = {left, right}
     if "timestamp" in pair:
         return "timestamp"
@@ -209,7 +209,7 @@ def _plus(left: Type | None, right: Type | None) -> Type | None:
     return "temporal" if pair & _TEMPORAL else None
 
 
-def _minus(left: Type | None, right: Type | None) -> Type | None:
+def _minus(left: SqlType | None, right: SqlType | None) -> SqlType | None:
     if left == right == "date" or {left, right} == {"date", "literal"}:
         return "number"
     if left == "date" and right == "number":

@@ -15,7 +15,7 @@ from poller.config.yaml_reader import Document, Node, Position
 from poller.model.catalog import Defaults
 from poller.model.diagnostics import Diagnostic, Place
 from poller.model.duration import format_duration
-from poller.model.path import Key
+from poller.model.path import PathKey
 from poller.model.printable import one_line
 from poller.model.prometheus import metric_name
 from poller.model.schedule import distances
@@ -39,7 +39,7 @@ class _DraftFile(QueryFile):
 
     drafts: Sequence[DraftQuery] = ()
 
-    def place(self, path: Sequence[Key]) -> Place:
+    def place(self, path: Sequence[PathKey]) -> Place:
         place = _draft_at(path, self.drafts).place
         return Place(place.file, place.line, tuple(path))
 
@@ -167,7 +167,7 @@ def _reject(drafts: Sequence[DraftQuery], problem: Diagnostic, losses: Losses) -
     return [refused] if isinstance(refused, DraftMetric) else refused.metrics
 
 
-def _draft_at(path: Sequence[Key], drafts: Sequence[DraftQuery]) -> DraftQuery | DraftMetric:
+def _draft_at(path: Sequence[PathKey], drafts: Sequence[DraftQuery]) -> DraftQuery | DraftMetric:
     """Return the metric of a path `queries[0].metrics[1]...`, or the query of another path."""
     match path:
         case (_, int(query), "metrics", int(metric), *_):
@@ -177,7 +177,7 @@ def _draft_at(path: Sequence[Key], drafts: Sequence[DraftQuery]) -> DraftQuery |
     raise AssertionError(path)
 
 
-def _path_of(problem: Diagnostic) -> tuple[Key, ...]:
+def _path_of(problem: Diagnostic) -> tuple[PathKey, ...]:
     return (problem.place.path if problem.place else None) or ()
 
 

@@ -16,7 +16,7 @@ from poller.config.queries.files import unreadable
 from poller.config.yaml_file import YamlFile, read
 from poller.model.diagnostics import Diagnostic
 from poller.model.files import NotRegularError, read_regular
-from poller.model.path import Key
+from poller.model.path import PathKey
 from poller.model.query import QueryDefinition
 from poller.model.text import did_you_mean, quote
 from poller.tools.test.case import Case, Cases
@@ -171,7 +171,7 @@ class CaseReader:
         self._expectations(at, case, query)
         return LoadedCase(self._file.path, self._file.line(at), case, query, fixture)
 
-    def _query(self, at: tuple[Key, ...], case: Case) -> QueryDefinition | None:
+    def _query(self, at: tuple[PathKey, ...], case: Case) -> QueryDefinition | None:
         if case.query is None and len(self._queries) == 1:
             return next(iter(self._queries.values()))
         names = ", ".join(self._queries)
@@ -187,7 +187,7 @@ class CaseReader:
             )
         return self._queries.get(case.query or "")
 
-    def _expectations(self, at: tuple[Key, ...], case: Case, query: QueryDefinition) -> None:
+    def _expectations(self, at: tuple[PathKey, ...], case: Case, query: QueryDefinition) -> None:
         fed = list(dict.fromkeys(metric.name for metric in query.metrics))
         series: dict[object, int] = {}
         for index, expected in enumerate(case.expect or ()):
@@ -206,7 +206,7 @@ class CaseReader:
             if series.setdefault(key, index) != index:
                 self._report(here, f"is the same series as expect[{series[key]}]; remove one of them")
 
-    def _rows(self, at: tuple[Key, ...], case: Case) -> Iterator[tuple[str, str, str]]:
+    def _rows(self, at: tuple[PathKey, ...], case: Case) -> Iterator[tuple[str, str, str]]:
         for key, tables in (("rows", case.rows), ("files", case.files)):
             for table, text in tables.items():
                 path = (*at, key, table)
@@ -221,7 +221,7 @@ class CaseReader:
                     yield f"{self._file.where(path)}: {key}.{table}", table, csv
 
     def _steps(
-        self, path: tuple[Key, ...], sql: str, file: str | None = None
+        self, path: tuple[PathKey, ...], sql: str, file: str | None = None
     ) -> tuple[tuple[str, Step], ...]:
         place = file or f"{self._file.where(path)}: {path[-1]}"
         try:
@@ -230,7 +230,7 @@ class CaseReader:
             self._report(path, f"{file}: {error}" if file else str(error))
             return ()
 
-    def _text(self, path: tuple[Key, ...], name: str) -> str | None:
+    def _text(self, path: tuple[PathKey, ...], name: str) -> str | None:
         """The content of the file `name`, a path relative to the folder of this file."""
         file = self._file.path.parent / name
         try:
@@ -246,5 +246,5 @@ class CaseReader:
             )
         return None
 
-    def _report(self, path: Sequence[Key], message: str) -> None:
+    def _report(self, path: Sequence[PathKey], message: str) -> None:
         self.problems.append(self._file.problem(path, message))

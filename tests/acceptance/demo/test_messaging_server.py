@@ -18,10 +18,11 @@ import pytest
 from poller.demo.messaging.client import Client
 from poller.events.catalog import GenerationName
 from poller.events.health import PATHS
+from poller.model.otlp_endpoint import SIGNALS
 from poller.receiver.decode import Distribution, Span
 from poller.receiver.ports import LOOPBACK, free_ports
 from poller.receiver.receiver import Receiver
-from poller.receiver.signals import SIGNALS, Request
+from poller.receiver.signals import ExportRequest
 from tests.bed import expected, nonconforming_server
 from tests.bed.eventmetrics import EventMetricsSeen
 from tests.bed.load import LIMITS, Load
@@ -174,7 +175,7 @@ def no_client_data_is_exported(load: Load, process: Process, receiver: Receiver)
     assert not re.search(rb"203\.0\.113\.|[Mm]ozilla|Bearer|python-httpx", everything)
 
 
-def received(receiver: Receiver) -> list[Request]:
+def received(receiver: Receiver) -> list[ExportRequest]:
     """The requests of all signals."""
     return [request.request for signal in SIGNALS for request in receiver.requests(signal)]
 

@@ -154,15 +154,26 @@ COMPOSITION_ROOTS = ("cli/", "config/", "daemon/build.py", "daemon/run.py", "dae
 
 
 @pytest.mark.slow
-def test_no_class_name_is_defined_twice() -> None:
-    """A class can then be found by its name alone, and an import needs no alias."""
+def test_no_name_of_a_class_or_type_is_defined_twice() -> None:
+    """A type can then be found by its name alone, and an import needs no alias."""
     places: dict[str, list[str]] = {}
     for path in sorted(POLLER.rglob("*.py")):
-        for statement in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(statement, ast.ClassDef):
-                places.setdefault(statement.name, []).append(f"{path.relative_to(ROOT)}:{statement.lineno}")
+        for name, line in types_in(ast.parse(path.read_text(encoding="utf-8"))):
+            places.setdefault(name, []).append(f"{path.relative_to(ROOT)}:{line}")
 
+    assert "Signal" in places
     assert {name: where for name, where in places.items() if len(where) > 1} == {}
+
+
+def types_in(tree: ast.Module) -> Iterator[tuple[str, int]]:
+    """Yield the name and the line of each class and of each alias of a type, except type variables."""
+    for node in ast.walk(tree):
+        match node:
+            case ast.ClassDef(name=name):
+                yield name, node.lineno
+            case ast.Assign(targets=[ast.Name(id=name)], value=value) if re.match("_?[A-Z].*[a-z]", name):
+                if not ast.unparse(value).startswith("TypeVar("):
+                    yield name, node.lineno
 
 
 @pytest.mark.slow

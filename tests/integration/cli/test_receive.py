@@ -14,20 +14,20 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportM
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
 
-from poller.receiver.listener import Protocol
+from poller.receiver.listener import Transport
 from poller.receiver.ports import free_ports
 from poller.receiver.receiver import Receiver
 from tests.bed.otlp_server import send_everything
 from tests.bed.process import Process, eventually
 
-Receive = Callable[..., tuple[Process, dict[Protocol, str]]]
+Receive = Callable[..., tuple[Process, dict[Transport, str]]]
 
 
 @pytest.fixture
 def receive(poller_process: Callable[..., Process]) -> Receive:
     """Start `poller receive` on free ports; return the process and its endpoints."""
 
-    def start(*arguments: str) -> tuple[Process, dict[Protocol, str]]:
+    def start(*arguments: str) -> tuple[Process, dict[Transport, str]]:
         process = poller_process("receive", "--grpc-port", "0", "--http-port", "0", *arguments)
         line = process.wait_for_line(r"receiving: grpc (\S+), http (\S+), ", stream="stderr")
         return process, {"grpc": line.group(1), "http": line.group(2)}
@@ -41,7 +41,7 @@ def texts(process: Process) -> list[str]:
 
 
 @pytest.mark.parametrize("protocol", ["grpc", "http"])
-def test_each_data_point_span_and_log_record_is_a_line(receive: Receive, protocol: Protocol) -> None:
+def test_each_data_point_span_and_log_record_is_a_line(receive: Receive, protocol: Transport) -> None:
     process, endpoints = receive()
     send_everything(endpoints[protocol], protocol, log="a log text")
     process.send(signal.SIGINT)

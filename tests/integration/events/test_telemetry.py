@@ -23,9 +23,9 @@ from poller.events._export.exporters import build
 from poller.events._export.settings import SignalEndpoint, TelemetryError, load
 from poller.events.logs import READER
 from poller.model.log_format import JsonFormatter, TextFormatter
+from poller.model.otlp_endpoint import SIGNALS
 from poller.receiver.ports import LOOPBACK, free_ports
 from poller.receiver.receiver import ACCEPT, HANG, INVALID, Receiver
-from poller.receiver.signals import SIGNALS
 from tests.bed.otlp import Certificates
 from tests.bed.process import ROOT, Process, eventually
 

@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 
 from poller.config.queries.sql_parameters import replace_parameters
 from poller.model.numbers import NUMBERS
-from poller.tools.importers.formats import FORMATS, Format, Imported, import_files
+from poller.tools.importers.formats import FORMATS, Imported, ImportFormat, import_files
 from poller.tools.importers.sql_columns import columns_of, kinds_of
-from poller.tools.importers.sql_types import FUNCTIONS, RELATIONS, TYPES, Type
+from poller.tools.importers.sql_types import FUNCTIONS, RELATIONS, TYPES, SqlType
 from tests.bed.imported import DEFAULTS, cases
 from tests.bed.postgres import Site
 
-_GROUPS: tuple[tuple[str, set[Type]], ...] = (
+_GROUPS: tuple[tuple[str, set[SqlType]], ...] = (
     ("timestamptz timestamp", {"timestamp", "temporal"}),
     ("time timetz", {"clock", "temporal"}),
     ("date", {"date", "temporal"}),
@@ -295,7 +295,7 @@ def _statements() -> _Sql:
 
 
 def _imported(
-    folder: Path, form: Format, sql: str, column: str = "{usage: GAUGE, description: V.}"
+    folder: Path, form: ImportFormat, sql: str, column: str = "{usage: GAUGE, description: V.}"
 ) -> Imported:
     file = folder / "queries.yaml"
     file.write_text(f"q:\n  query: |-\n    {sql}\n  metrics:\n    - v: {column}\n", encoding="utf-8")
@@ -408,7 +408,7 @@ def test_query_exporter_exports_a_boolean_as_a_number(connection: psycopg.Connec
 @pytest.mark.every_version
 @pytest.mark.parametrize("form", FORMATS)
 def test_imported_queries_have_no_column_that_causes_a_warning_of_check(
-    connection: psycopg.Connection, folder: Path, form: Format
+    connection: psycopg.Connection, folder: Path, form: ImportFormat
 ) -> None:
     """An example is epoch_ns of pgwatch, the time of its data points."""
     for case in cases():

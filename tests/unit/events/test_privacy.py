@@ -24,9 +24,9 @@ from poller.events._catalog.events import EVENTS
 from poller.events._privacy.attributes import is_denied, is_harmless, scrub_attributes
 from poller.events._privacy.names import NAMES, OWN, PEER, PREFIXES, personal_name
 from poller.events._privacy.patterns import personal_text, scrub
+from poller.model.otlp_endpoint import SIGNALS
 from poller.receiver.ports import LOOPBACK, free_ports
 from poller.receiver.receiver import Receiver
-from poller.receiver.signals import SIGNALS
 from tests.bed.process import ROOT, Process, eventually
 
 ADDRESS, ADDRESS6 = "203.0.113.77", "2001:db8:77::1"

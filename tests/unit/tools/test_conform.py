@@ -31,9 +31,10 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span
 from poller.events._privacy.attributes import is_denied
 from poller.events.catalog import GenerationName, declared, generation
 from poller.model.diagnostics import Diagnostic, failed
-from poller.receiver.listener import Protocol
+from poller.model.otlp_endpoint import Signal
+from poller.receiver.listener import Transport
 from poller.receiver.receiver import Receiver
-from poller.receiver.signals import Request, Signal
+from poller.receiver.signals import ExportRequest
 from poller.tools.conform.conformance import ConformanceCheck, Require
 from poller.tools.conform.personal_data import ADVICE, LONGEST, personal_data, windows
 from tests.bed.documentation import all_blocks, script
@@ -47,10 +48,10 @@ Start = Callable[..., Process]
 class Stream:
     """Requests of a conforming server, which a test can change."""
 
-    requests: list[Request]
+    requests: list[ExportRequest]
 
     def copy(self) -> Stream:
-        copies: list[Request] = []
+        copies: list[ExportRequest] = []
         for request in self.requests:
             copy = type(request)()
             copy.CopyFrom(request)  # type: ignore[arg-type]  # of the very same type
@@ -93,7 +94,7 @@ class Stream:
         return examination.diagnostics(ignore)
 
 
-def sent(generation: GenerationName, protocol: Protocol) -> Stream:
+def sent(generation: GenerationName, protocol: Transport) -> Stream:
     with Receiver() as receiver:
         send_everything(
             receiver.grpc_endpoint if protocol == "grpc" else receiver.http_endpoint, protocol, generation
@@ -985,10 +986,10 @@ def test_no_request_is_a_failure() -> None:
 
 
 @pytest.fixture
-def conform(poller_process: Start) -> Callable[..., tuple[Process, dict[Protocol, str]]]:
+def conform(poller_process: Start) -> Callable[..., tuple[Process, dict[Transport, str]]]:
     """Start `poller conform` on free ports; return the process and its endpoints."""
 
-    def start(*arguments: str) -> tuple[Process, dict[Protocol, str]]:
+    def start(*arguments: str) -> tuple[Process, dict[Transport, str]]:
         process = poller_process("conform", "--grpc-port", "0", "--http-port", "0", *arguments)
         line = process.wait_for_line(r"listening: grpc (\S+), http (\S+), ", stream="stderr")
         return process, {"grpc": line.group(1), "http": line.group(2)}
@@ -996,11 +997,11 @@ def conform(poller_process: Start) -> Callable[..., tuple[Process, dict[Protocol
     return start
 
 
-Conform = Callable[..., tuple[Process, dict[Protocol, str]]]
+Conform = Callable[..., tuple[Process, dict[Transport, str]]]
 
 
 @pytest.mark.parametrize("protocol", ["grpc", "http"])
-def test_a_conforming_server_ends_it_with_0(conform: Conform, protocol: Protocol) -> None:
+def test_a_conforming_server_ends_it_with_0(conform: Conform, protocol: Transport) -> None:
     process, endpoints = conform("--requests", str(REQUESTS), "--require", "all")
     send_everything(endpoints[protocol], protocol)
     assert process.wait() == 0, process
@@ -1009,7 +1010,7 @@ def test_a_conforming_server_ends_it_with_0(conform: Conform, protocol: Protocol
 
 
 @pytest.mark.parametrize("protocol", ["grpc", "http"])
-def test_a_difference_ends_it_with_1_and_the_reason(conform: Conform, protocol: Protocol) -> None:
+def test_a_difference_ends_it_with_1_and_the_reason(conform: Conform, protocol: Transport) -> None:
     process, endpoints = conform("--requests", str(REQUESTS), "--format", "json")
     send_everything(endpoints[protocol], protocol, log="10.1.2.3 came")
     assert process.wait() == 1, process

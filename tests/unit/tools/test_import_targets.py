@@ -17,7 +17,7 @@ from poller.cli.app import main
 from poller.config.load import load_together
 from poller.config.load_settings import load as load_settings
 from poller.config.queries.load import open_files
-from poller.tools.importers.formats import FORMATS, WITH_TARGETS, Format, import_files
+from poller.tools.importers.formats import FORMATS, WITH_TARGETS, ImportFormat, import_files
 from poller.tools.importers.targets import patterns
 from poller.tools.importers.validate import to_yaml
 from tests.bed.imported import DEFAULTS
@@ -107,7 +107,7 @@ def sqlquery(connection: str) -> object:
     }
 
 
-TOOLS: list[tuple[Format, object]] = [
+TOOLS: list[tuple[ImportFormat, object]] = [
     ("sql_exporter", sql_exporter),
     ("sql_exporter", justwatch),
     ("query-exporter", query_exporter),
@@ -121,7 +121,7 @@ METRICS = "metrics: {m: {gauges: ['*'], sqls: {11: SELECT 1 AS n}}}\n"
 @settings(max_examples=40)
 @given(connection=st.sampled_from(CONNECTIONS), password=PASSWORDS)
 def test_no_output_contains_a_secret_and_the_files_pass_check(
-    form: Format, file: object, connection: str, password: str
+    form: ImportFormat, file: object, connection: str, password: str
 ) -> None:
     assert callable(file)
     with TemporaryDirectory() as name:

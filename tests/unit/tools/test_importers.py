@@ -29,7 +29,7 @@ from poller.polling.mapping import to_samples
 from poller.postgres.replica import Replica
 from poller.postgres.transaction import TransactionLimits
 from poller.tools.importers.draft import DraftMetric, DraftQuery
-from poller.tools.importers.formats import FORMATS, Format, import_files, tools_of
+from poller.tools.importers.formats import FORMATS, ImportFormat, import_files, tools_of
 from poller.tools.importers.sql_columns import columns_of
 from poller.tools.importers.sql_exporter import MAX_MATCHES, find_files
 from poller.tools.importers.validate import to_yaml
@@ -200,7 +200,7 @@ def test_imported_sql_keeps_every_character_of_its_strings_and_names(condition: 
 WRITTEN = ["1.10", "1e3", "+1", "True", "1", ".5", "x"]
 TABLE = "{" + ", ".join(f"t{number}: {text}" for number, text in enumerate(WRITTEN)) + "}"
 FLOATS = ["1.10", "1e3", "-0.0", "2.50", "inf"]
-PARTS: dict[Format, str] = {
+PARTS: dict[ImportFormat, str] = {
     "sqlquery": (
         "driver: postgres\nqueries:\n- sql: SELECT 1 AS n\n"
         f"  metrics: [{{metric_name: m, value_column: n, static_attributes: {TABLE}}}]\n"
@@ -217,7 +217,7 @@ PARTS: dict[Format, str] = {
 
 
 @pytest.mark.parametrize("form", PARTS)
-def test_an_unquoted_label_value_is_imported_as_it_is_written(folder: Path, form: Format) -> None:
+def test_an_unquoted_label_value_is_imported_as_it_is_written(folder: Path, form: ImportFormat) -> None:
     (folder / "q.yml").write_text(PARTS[form])
 
     (draft,) = import_files(form, [Path("q.yml")], DEFAULTS).drafts

@@ -9,7 +9,7 @@ from typing import Annotated, get_args
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
 
 from poller.config.fields import ENDLESS, AlsoText, Duration, MisfitError, Part, whole
-from poller.model.query import Alert, Of, Severity, Side
+from poller.model.query import Alert, AlertSeverity, Of, Side
 from poller.model.text import quote
 
 _PERCENT = re.compile(r"[+-]?[0-9]+(?:\.[0-9]+)?\s*%")
@@ -28,7 +28,7 @@ def _parse_limit(value: object, info: ValidationInfo) -> object:
     raise ValueError(f"{quote(value)} is not a limit; write a number like {example}")
 
 
-Limit = Annotated[float, BeforeValidator(_parse_limit), AlsoText(whole(_PERCENT))]
+AlertLimit = Annotated[float, BeforeValidator(_parse_limit), AlsoText(whole(_PERCENT))]
 
 
 _LABEL = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
@@ -86,12 +86,12 @@ class DeclaredAlert(Part):
         description="Compared quantity: the value, its growth in a day, or its change since last week.",
         examples=["daily_growth"],
     )
-    above: Limit | None = Field(
+    above: AlertLimit | None = Field(
         default=None,
         description="Upper limit, in the metric's unit; for weekly_change, a share.",
         examples=[100000],
     )
-    below: Limit | None = Field(
+    below: AlertLimit | None = Field(
         default=None,
         description="Lower limit; one alert has only one limit.",
         examples=[1],
@@ -105,7 +105,7 @@ class DeclaredAlert(Part):
         ge=0,
         le=7 * 86400,
     )
-    severity: Severity = Field(
+    severity: AlertSeverity = Field(
         default="warning", description="Label that routes the alert.", examples=["critical"]
     )
     summary: str | None = Field(

@@ -15,7 +15,7 @@ from poller.config.queries.schema.query import DeclaredQuery
 from poller.config.queries.schema.requirements import DeclaredRequirements
 from poller.model.duration import format_duration
 
-Json = dict[str, Any]
+JsonObject = dict[str, Any]
 
 _MODELS: dict[str, type[BaseModel]] = {
     "QueryDefinition": DeclaredQuery,
@@ -36,7 +36,7 @@ _EXAMPLE = {
 }
 
 
-def schema() -> Json:
+def schema() -> JsonObject:
     """Return the JSON Schema of query files, draft 2020-12.
 
     It rejects mistakes that can be found without SQL, UCUM, arithmetic or other queries; `poller check` finds
@@ -61,20 +61,20 @@ def schema() -> Json:
     return document_schema("Query file", description, properties, _MODELS)
 
 
-def as_text(document: Json) -> str:
+def as_text(document: JsonObject) -> str:
     """Return a schema as JSON text."""
     return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
 
 
 def document_schema(
-    title: str, description: str, properties: Json, models: Mapping[str, type[BaseModel]]
-) -> Json:
+    title: str, description: str, properties: JsonObject, models: Mapping[str, type[BaseModel]]
+) -> JsonObject:
     """Return the JSON Schema of a file whose first property is required.
 
     `models` has the models of its parts by their names in the JSON Schema; the first contains the others.
     """
     names = {model.__name__: name for name, model in models.items()}
-    definitions: Json = {}
+    definitions: JsonObject = {}
     for model in models.values():
         generated = model.model_json_schema()
         definitions |= {names[model.__name__]: generated}
@@ -93,7 +93,7 @@ def document_schema(
     }
 
 
-def _complete(definition: Json, model: type[BaseModel]) -> None:
+def _complete(definition: JsonObject, model: type[BaseModel]) -> None:
     """Add the defaults that pydantic omits, format durations, and remove pydantic's titles."""
     del definition["title"]
     for name, field in model.model_fields.items():
