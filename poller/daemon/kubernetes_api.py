@@ -117,6 +117,8 @@ class KubernetesApi:
             return answer
         if isinstance(answer, LockError):
             raise answer
+        if time.monotonic() >= deadline:  # the exchange has the same limit, and may notice it first
+            raise late from answer
         from poller.otlp.http_transport import cause_of
 
         raise LockError(
