@@ -48,10 +48,10 @@ class ResultStore:
         self._queries = tuple(queries)
         self._by_name = {query.name: query for query in self._queries}
         restored = sorted(restored, key=lambda good: good.at)
+        self._database = restored[-1].result.database if restored else ""
+        """That answered last; empty if it is unknown."""
         self._good = {
-            good.result.query.name: good
-            for good in restored
-            if good.result.database == restored[-1].result.database
+            good.result.query.name: good for good in restored if good.result.database == self._database
         }
         self._states: dict[str, tuple[State, float, float | None]] = {
             name: (state_of(good.result), good.at, None) for name, good in self._good.items()
@@ -175,10 +175,10 @@ class ResultStore:
         answered = [result for result in results if result.database]
         if not answered:
             return results
-        database = max(answered, key=lambda result: result.answered).database
-        if any(good.result.database not in ("", database) for good in self._good.values()):
+        before, self._database = self._database, max(answered, key=lambda result: result.answered).database
+        if before not in ("", self._database):
             self.swap(self._queries, dropped=self._by_name)
-        return [result for result in results if result.database in ("", database)]
+        return [result for result in results if result.database in ("", self._database)]
 
     def _save(self, names: Iterable[str]) -> None:
         """Save the good results of these queries for a restart."""
