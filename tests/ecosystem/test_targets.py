@@ -237,8 +237,9 @@ def test_the_series_of_the_targets_continue_when_the_leader_is_killed(
 
 
 def of_targets(backend: Backend) -> set[str]:
-    """Return all series of the targets since the start, except those of queries that are not ok."""
-    series = backend.api("series", **{"match[]": '{instance=~"eu-.*",__name__!="poller_query_state"}'})
+    """Return all series of the targets since the start, except alerts and those of queries not ok."""
+    selector = '{instance=~"eu-.*",__name__!="poller_query_state",alertname=""}'
+    series = backend.api("series", **{"match[]": selector})
     return {
         json.dumps(labels, sort_keys=True) for labels in series if labels.get("poller_state", "ok") == "ok"
     }
