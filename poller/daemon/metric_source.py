@@ -39,7 +39,7 @@ class TargetMetricSource:
         self._store = store
         self._instruments = instruments
         self._process = process
-        self._database = name_of_database(target)
+        self._database = name_of_database(target) if target.name else ""
         self._described: str | None = None
         self._closed = False
 

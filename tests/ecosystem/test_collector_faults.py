@@ -155,7 +155,7 @@ def test_a_collector_whose_authority_changes_gets_everything_after_the_change(
     collector.stop()
     successor = issue(certificate, key)
     collector.restart()
-    # Not the severity: only the first failure is a warning, and may be a request that the stop interrupted.
+    # Of any severity: only the first failure is a warning, and the stop may have interrupted that request.
     daemon.wait_for_line("export failed.*certificate", PATIENCE)
     wait_for_stored(daemon, 3)
     trust(authority, successor)

@@ -207,7 +207,7 @@ def test_the_series_of_the_targets_continue_when_the_leader_is_killed(
     second = start("poller-1")
     assert backend.wait_for(lambda: leaders("1h") == {"poller-0": 1, "poller-1": 0})
     assert backend.wait_for(lambda: len(backend.series("items")) == 2)
-    # They are recorded after the values of a poll, so an export in between lacks them.
+    # A poll's status is recorded after its values, so an export in between has no series of the status.
     assert backend.wait_for(lambda: len(backend.series("poller_target_up == 1")) == 2)
     before = of_targets(backend)
     begin = time.time()
